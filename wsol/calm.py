@@ -1,0 +1,76 @@
+"""CALM: class activation latent mapping (Kim et al., ICCV 2021, section 3), as pure functions.
+
+    f            conv_last(F)           [B, C, H, W]  class score at each location
+    h            relu(attention(F))     [B, 1, H, W]  unnormalised cue location
+    p(y|x,z)     softmax over C of f    [B, C, H, W]  class given that the cue is at z
+    p(z|x)       h / sum_z h            [B, 1, H, W]  where the cue is
+    p(y,z|x)     p(y|x,z) p(z|x)        [B, C, H, W]  the CALM attribution map s(y), a probability
+    p(y|x)       sum_z p(y,z|x)         [B, C]        the prediction
+    p(z|x,y)     p(y,z|x) / p(y|x)      [B, C, H, W]  where the cue is, given the class
+    CALM-ML      -log p(y|x)
+    CALM-EM      -sum_z p'(z|x,y) log p(y,z|x), p' from the current weights, without a gradient
+
+B images, C classes, H x W locations z; y in the losses is the label, a LongTensor [B].
+"""
+import torch
+
+EPS_LOG_Z = 1e-8   # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
+EPS_Y = 1e-10      # the released code adds this to p(y|x) before dividing by it
+
+
+def p_z_given_x(h):
+    """p(z|x) [B, 1, H, W] from h >= 0 [B, 1, H, W]; sums to 1 over z. Uniform where the ReLU is dead (h = 0 everywhere)."""
+    total = h.sum(dim=(2, 3), keepdim=True).detach()  # [B, 1, 1, 1] detached: released behaviour, it shapes training
+    dead = (total == 0).to(h.dtype)
+    return h / (total + dead) + dead / (h.shape[2] * h.shape[3])
+
+
+def log_p_z_given_x(h):
+    """log p(z|x) [B, 1, H, W]; values under 1e-8 are raised by 1e-8 first."""
+    p_z = p_z_given_x(h)
+    return torch.log(p_z + EPS_LOG_Z * (p_z < EPS_LOG_Z))
+
+
+def p_y_given_xz(f):
+    """p(y|x,z) [B, C, H, W] from the class scores f [B, C, H, W]; sums to 1 over y."""
+    return f.softmax(dim=1)
+
+
+def p_yz_given_x(f, h):
+    """p(y,z|x) [B, C, H, W]: the CALM attribution map of every class; sums to 1 over y and z."""
+    return p_y_given_xz(f) * p_z_given_x(h)
+
+
+def p_y_given_x(f, h):
+    """p(y|x) [B, C]: the prediction."""
+    return p_yz_given_x(f, h).sum(dim=(2, 3))
+
+
+def p_z_given_xy(f, h):
+    """p(z|x,y) [B, C, H, W]: where the cue is, given the class."""
+    p_yz = p_yz_given_x(f, h)
+    return p_yz / (p_yz.sum(dim=(2, 3), keepdim=True) + EPS_Y)
+
+
+def log_p_label_given_xz(f, y):
+    """log p(y|x,z) of the label only [B, H, W].
+
+    One log-sum-exp over the classes and the label's row: autograd keeps f itself and nothing else of size [B, C, H, W].
+    """
+    row = y.view(-1, 1, 1, 1).expand(-1, 1, *f.shape[2:])      # [B, 1, H, W]
+    return (f.gather(1, row) - f.logsumexp(dim=1, keepdim=True)).squeeze(1)
+
+
+def ml_loss(f, h, y):
+    """-log p(y|x) of each image [B] (paper, CALM-ML)."""
+    p_yz = log_p_label_given_xz(f, y).exp() * p_z_given_x(h).squeeze(1)    # [B, H, W]
+    return -p_yz.sum(dim=(1, 2)).log()
+
+
+def em_loss(f, h, y):
+    """-sum_z p'(z|x,y) log p(y,z|x) of each image [B] (paper, CALM-EM)."""
+    log_p_y = log_p_label_given_xz(f, y)                                   # [B, H, W]
+    with torch.no_grad():                                                  # the E step: p' is a constant of the M step
+        p_yz = log_p_y.exp() * p_z_given_x(h).squeeze(1)                   # [B, H, W]
+        posterior = p_yz / (p_yz.sum(dim=(1, 2), keepdim=True) + EPS_Y)    # [B, H, W]
+    return -(posterior * (log_p_y + log_p_z_given_x(h).squeeze(1))).sum(dim=(1, 2))

@@ -1,0 +1,21 @@
+"""CAM: class activation mapping (Zhou et al., CVPR 2016) in its fully convolutional form, as pure functions.
+
+f [B, C, H, W] are the class scores conv_last(F); the map of class y is f_y, the prediction softmax_y mean_z f.
+The attention h [B, 1, H, W] exists in every network of this project; CAM does not use it.
+"""
+
+
+def logits(f):
+    """Class logits [B, C]: the scores' mean over the locations."""
+    return f.mean(dim=(2, 3))
+
+
+def p_y_given_x(f, h=None):
+    """p(y|x) [B, C]."""
+    return logits(f).softmax(dim=1)
+
+
+def loss(f, h, y):
+    """-log p(y|x) of each image [B]; y is a LongTensor [B]."""
+    log_p = logits(f).log_softmax(dim=1)
+    return -log_p.gather(1, y.view(-1, 1)).squeeze(1)
