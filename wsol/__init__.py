@@ -7,12 +7,13 @@ from urllib.error import URLError
 import torch
 from torchvision import models
 
-from . import inception, mobilenet, resnet, vgg
+from . import attribution, inception, mobilenet, resnet, vgg
 from .network import METHODS, Network, initialize_weights
 
 BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'mobilenet_v3_small': mobilenet}
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(METHODS)
+CHOICES = {'architecture': ARCHITECTURES, 'attribution_method': ATTRIBUTION_METHODS, 'score_map_process': attribution.PROCESSES}
 
 
 def lookup(registry, name, what):

@@ -1,0 +1,146 @@
+"""The command line that all commands share: parser, defaults, YAML overlay, checks. Nothing else happens here."""
+import argparse
+import os
+import sys
+
+import yaml
+from munch import Munch
+
+NORM_TYPES = ('max', 'minmax', 'clipping')
+THRESHOLD_TYPES = ('even', 'log')
+SCORE_MAP_METHODS = ('activation_map', 'backprop')
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line on standard error, exit code 2."""
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
+
+
+def str2bool(value):
+    """'yes', 'true', 't', 'y', '1' and their opposites, in any case, to a bool."""
+    if value.lower() in ('yes', 'true', 't', 'y', '1'):
+        return True
+    if value.lower() in ('no', 'false', 'f', 'n', '0'):
+        return False
+    raise argparse.ArgumentTypeError(f'{value!r} is not a boolean: give True or False')
+
+
+def number(kind, low, high=None, open_low=False):
+    """An argparse type: a number of `kind` with low <= value <= high (low < value with `open_low`)."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a number') from None
+        if not (value > low if open_low else value >= low) or (high is not None and value > high):
+            span = f'{"over" if open_low else "at least"} {low}' + (f' and at most {high}' if high is not None else '')
+            raise argparse.ArgumentTypeError(f'{text} is out of range: it must be {span}')
+        return value
+    return parse
+
+
+def _flag(group, name, default, text):
+    group.add_argument(name, type=str2bool, nargs='?', const=True, default=default, metavar='BOOL', help=text)
+
+
+def _add_run(group):
+    group.add_argument('--config', metavar='FILE.yaml', help='a file of flag: value lines; the command line wins over it')
+    group.add_argument('--experiment_name', default='result', help='folder of this run below --save_root')
+    group.add_argument('--save_root', default='save', help='folder of all runs')
+    group.add_argument('--seed', type=number(int, 0), default=None, help='random seed; without it one is drawn and logged')
+    group.add_argument('--workers', type=number(int, 0), default=4, help='data loading processes')
+    _flag(group, '--override_cache', False, 'allow results of an earlier run in the folder to be replaced; nothing is deleted')
+
+
+def _add_data(group, choices):
+    group.add_argument('--dataset', '--dataset_name', dest='dataset', default='CUB', choices=choices['dataset'], help='data set')
+    group.add_argument('--data_root', default='dataset/', metavar='DIR', help='folder of the data sets')
+    group.add_argument('--metadata_root', default='metadata/', metavar='DIR', help='folder of the split files')
+    _flag(group, '--proxy_training_set', False, 'train on image_ids_proxy.txt (ILSVRC: a tenth of the images)')
+    group.add_argument('--resize_size', type=number(int, 1), default=256, help='training images are resized to this square')
+    group.add_argument('--crop_size', type=number(int, 1), default=224, help='random crop of training images, square size of test images')
+
+
+def _add_model(group, choices):
+    group.add_argument('--architecture', default='resnet18', choices=choices['architecture'], help='backbone')
+    group.add_argument('--attribution_method', default='CAM', choices=choices['attribution_method'], help='head and training loss')
+    _flag(group, '--use_bn', False, 'batch norm in VGG and in the tail of Inception')
+    _flag(group, '--large_feature_map', False, 'maps of 28x28 instead of 14x14 locations at 224 px')
+    _flag(group, '--pretrained', True, 'start from ImageNet weights (torchvision, downloaded once)')
+    group.add_argument('--load_checkpoint', default=None, metavar='PATH',
+                       help='checkpoint file, or folder with last_checkpoint.pth.tar (also looked for below --save_root)')
+    _flag(group, '--use_load_checkpoint', None, 'load a checkpoint: --load_checkpoint, or the one in the experiment folder '
+          '(default: True when --load_checkpoint is given)')
+    _flag(group, '--is_different_checkpoint', False, 'the checkpoint is of another method: conv_last is not taken from it, and '
+          'the whole backbone learns at the small rate')
+
+
+def _add_training(group):
+    _flag(group, '--is_train', True, 'False: only evaluate on the test split')
+    group.add_argument('--epochs', type=number(int, 1), default=40, help='training epochs')
+    group.add_argument('--batch_size', type=number(int, 1), default=64, help='images per step')
+    group.add_argument('--lr', type=number(float, 0, open_low=True), default=0.01, help='learning rate of the backbone')
+    group.add_argument('--lr_decay_frequency', type=number(int, 1), default=30, help='the rates fall to a tenth before every such epoch')
+    group.add_argument('--lr_classifier_ratio', type=number(float, 0), default=10, help='rate of all other parameters, over --lr')
+    group.add_argument('--momentum', type=number(float, 0, 1), default=0.9, help='Nesterov momentum')
+    group.add_argument('--weight_decay', type=number(float, 0), default=1e-4, help='L2 penalty')
+
+
+def _add_maps(group, choices):
+    group.add_argument('--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map')
+    group.add_argument('--score_map_method', default='activation_map', choices=SCORE_MAP_METHODS,
+                       help='backprop: gradient maps; input_grad where --score_map_process is a readout')
+    group.add_argument('--smoothing_ksize', type=number(int, 1), default=1, help='Gaussian smoothing of gradient maps, in pixels; 1: none')
+    group.add_argument('--norm_type', default='minmax', choices=NORM_TYPES, help='how a map is brought to [0, 1]')
+    group.add_argument('--threshold_type', default='even', choices=THRESHOLD_TYPES, help='spacing of the score thresholds')
+    group.add_argument('--cam_curve_interval', type=number(float, 0, 1, open_low=True), default=.001, help='distance of the thresholds')
+    group.add_argument('--smooth_grad_nr_iter', type=number(int, 1), default=50, help='noisy inputs of SmoothGrad and VarGrad')
+    group.add_argument('--smooth_grad_sigma', type=number(float, 0, open_low=True), default=4.0, help="the noise's deviation is the image's range over this")
+    group.add_argument('--integrated_grad_nr_iter', type=number(int, 1), default=50, help='steps of integrated gradients')
+    group.add_argument('--random_repeats', type=number(int, 1), default=1, help='random masks per image and k in remove-and-classify')
+
+
+def make_parser(description, choices):
+    """The parser. choices: {'dataset', 'architecture', 'attribution_method', 'score_map_process'} -> allowed names."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    _add_run(parser.add_argument_group('run'))
+    _add_data(parser.add_argument_group('data'), choices)
+    _add_model(parser.add_argument_group('model'), choices)
+    _add_training(parser.add_argument_group('training'))
+    _add_maps(parser.add_argument_group('maps and scores'), choices)
+    return parser
+
+
+def _yaml_arguments(parser, path):
+    """The command-line words that say what a YAML file says."""
+    try:
+        with open(path) as file:
+            values = yaml.safe_load(file) or {}
+    except (OSError, yaml.YAMLError) as error:
+        parser.error(f'--config {path}: {" ".join(str(error).split())}')
+    if not isinstance(values, dict):
+        parser.error(f'--config {path}: not a file of flag: value lines')
+    known = {option.lstrip('-') for action in parser._actions for option in action.option_strings} - {'config', 'help', 'h'}
+    unknown = sorted(str(key) for key in values if key not in known)
+    if unknown:
+        parser.error(f'--config {path}: unknown flags {", ".join(unknown)}')
+    return [f'--{key}={value}' for key, value in values.items()]
+
+
+def get_configs(description, choices, argv=None):
+    """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit code 2."""
+    parser = make_parser(description, choices)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv)
+    if args.config:
+        args = parser.parse_args(_yaml_arguments(parser, args.config) + argv)
+    if args.use_load_checkpoint is None:
+        args.use_load_checkpoint = args.load_checkpoint is not None
+    if args.score_map_method == 'backprop' and '_grad' not in args.score_map_process:
+        args.score_map_process = 'input_grad'        # the released backprop readout, whatever process is named beside it
+    args.data_root = args.data_root.strip('"')
+    args.log_folder = os.path.join(args.save_root, args.experiment_name)
+    return Munch(vars(args))
+

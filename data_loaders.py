@@ -1,0 +1,207 @@
+"""Data sets: the table, the metadata parsers, the transforms and the loaders.
+
+A split is described by metadata/<set>/<split>/ (image_ids, class_labels, image_sizes, localization .txt) and its images
+lie under the split's root. Mistakes in the data are a ValueError or OSError of one line.
+"""
+import os
+from collections import namedtuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of ImageNet, for inputs in [0, 1]
+SPLITS = ('train', 'val', 'test')
+
+DatasetInfo = namedtuple('DatasetInfo', 'num_classes roots localization parts counts')
+DatasetInfo.__doc__ = """A row of the table: class count (None: as many as the training labels name), candidate image roots
+of each split below the data root, 'box' or 'mask' ground truth, the folder in CUB layout or None, published image counts."""
+
+DATASETS = {
+    'CUB': DatasetInfo(200, {'train': ('CUB/images',), 'val': ('CUBV2', 'CUB/CUBV2'), 'test': ('CUB/images',)},
+                       'box', 'CUB', {'train': 5994, 'val': 1000, 'test': 5794}),
+    'ILSVRC': DatasetInfo(1000, {'train': ('ILSVRC',), 'val': ('ImageNetV2', 'ILSVRC'), 'test': ('ILSVRC',)},
+                          'box', None, {'train': 1281167, 'val': 10000, 'test': 50000}),
+    'OpenImages': DatasetInfo(100, {split: ('OpenImages',) for split in SPLITS},
+                              'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}),
+    'ToyBirds': DatasetInfo(None, {'train': ('ToyBirds/images',), 'val': ('ToyBirds/val_images',),
+                                   'test': ('ToyBirds/images',)}, 'box', 'ToyBirds', {}),
+}
+
+Split = namedtuple('Split', 'name root folder image_ids labels num_classes')
+Split.__doc__ = """One split: its image root, its metadata folder, image ids, labels (ints, aligned with the ids), class count."""
+
+
+def _lines(path):
+    """The lines of a metadata file, without a trailing empty one."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'no metadata file {path}: make it with scripts/make_metadata.py or '
+                                'scripts/make_toybirds.py, or give another --metadata_root')
+    with open(path) as file:
+        return file.read().splitlines()
+
+
+def _rows(path, columns):
+    """The comma-separated rows of a metadata file; a row of another width is a ValueError that names file and line."""
+    rows = [line.split(',') for line in _lines(path)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != columns:
+            raise ValueError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')
+    return rows
+
+
+def _integers(path, columns):
+    """{image id: [ints of each row]} of a metadata file whose rows are an id and columns - 1 integers."""
+    table = {}
+    for number, (image_id, *values) in enumerate(_rows(path, columns), 1):
+        try:
+            table.setdefault(image_id, []).append(tuple(int(value) for value in values))
+        except ValueError:
+            raise ValueError(f'{path}, line {number}: not an integer in {",".join(values)!r}') from None
+    return table
+
+
+def read_image_ids(folder, proxy=False):
+    """Image ids of a split's metadata folder, in file order; `proxy` reads image_ids_proxy.txt."""
+    return _lines(os.path.join(folder, 'image_ids_proxy.txt' if proxy else 'image_ids.txt'))
+
+
+def read_labels(folder):
+    """{image id: class label from 0}."""
+    return {key: rows[0][0] for key, rows in _integers(os.path.join(folder, 'class_labels.txt'), 2).items()}
+
+
+def read_sizes(folder):
+    """{image id: (width, height)} in pixels."""
+    return {key: rows[0] for key, rows in _integers(os.path.join(folder, 'image_sizes.txt'), 3).items()}
+
+
+def read_boxes(folder):
+    """{image id: [(x0, y0, x1, y1), ...]} in pixels of the original image."""
+    return _integers(os.path.join(folder, 'localization.txt'), 5)
+
+
+def read_masks(folder):
+    """{image id: ([mask path, ...], ignore path)}; paths are relative to the mask root. The ignore mask is on the first row."""
+    path, table = os.path.join(folder, 'localization.txt'), {}
+    for number, (image_id, mask, ignore) in enumerate(_rows(path, 3), 1):
+        if image_id in table and ignore:
+            raise ValueError(f'{path}, line {number}: a second ignore mask for {image_id}')
+        table.setdefault(image_id, ([], ignore))[0].append(mask)
+    return table
+
+
+def dataset_info(name):
+    """The table's row; an unknown name is a ValueError that lists the valid ones."""
+    if name not in DATASETS:
+        raise ValueError(f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}')
+    return DATASETS[name]
+
+
+def image_root(data_root, dataset, split, first_image):
+    """The first candidate root that holds the split's first image; none is a FileNotFoundError that names what was tried."""
+    candidates = [os.path.join(data_root, root) for root in dataset_info(dataset).roots[split]]
+    for root in candidates:
+        if os.path.isfile(os.path.join(root, first_image)):
+            return root
+    raise FileNotFoundError(f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '
+                            'give the right --data_root, or prepare the data (README, Data)')
+
+
+def class_count(dataset, metadata_root):
+    """The data set's class count; where the table has none, one more than the largest training label."""
+    count = dataset_info(dataset).num_classes
+    return count or 1 + max(read_labels(os.path.join(metadata_root, dataset, 'train')).values())
+
+
+def load_split(dataset, split, data_root, metadata_root, proxy=False):
+    """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present."""
+    folder = os.path.join(metadata_root, dataset, split)
+    image_ids, labels = read_image_ids(folder, proxy), read_labels(folder)
+    if not image_ids:
+        raise ValueError(f'{folder}/image_ids.txt lists no image')
+    num_classes = class_count(dataset, metadata_root)
+    for image_id in image_ids:
+        if image_id not in labels:
+            raise ValueError(f'{folder}/class_labels.txt has no label for {image_id}')
+        if not 0 <= labels[image_id] < num_classes:
+            raise ValueError(f'{folder}/class_labels.txt: label {labels[image_id]} of {image_id} is not in '
+                             f'0..{num_classes - 1} ({dataset} has {num_classes} classes)')
+    root = image_root(data_root, dataset, split, image_ids[0])
+    for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
+        path = os.path.join(root, image_ids[position])
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them')
+    for image_id in image_ids[:4]:
+        read_image(os.path.join(root, image_id))
+    return Split(split, root, folder, image_ids, [labels[image_id] for image_id in image_ids], num_classes)
+
+
+def read_image(path):
+    """A Pillow image in RGB; a missing, truncated or foreign file is a ValueError that names it."""
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB')
+    except (OSError, SyntaxError) as error:      # Pillow's decoders raise SyntaxError on some broken files
+        what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
+        raise ValueError(f'image {path} is {what}: restore the file') from None
+
+
+def make_transform(training, resize_size=256, crop_size=224):
+    """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and flip)."""
+    if crop_size > resize_size and training:
+        raise ValueError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
+    first = [transforms.Resize((resize_size, resize_size)), transforms.RandomCrop(crop_size),
+             transforms.RandomHorizontalFlip()] if training else [transforms.Resize((crop_size, crop_size))]
+    return transforms.Compose(first + [transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+
+class ImageLabelDataset(Dataset):
+    """Items (image [3, crop, crop], label, image id) of a split.
+
+    The key is epoch * len + index: the augmentation's randomness comes from (seed, epoch, index) alone, whatever the
+    worker, the rank or the restart that asks for it.
+    """
+
+    def __init__(self, split, transform, seed=0):
+        self.split, self.transform, self.seed = split, transform, seed
+
+    def __len__(self):
+        return len(self.split.image_ids)
+
+    def __getitem__(self, key):
+        epoch, index = divmod(key, len(self))
+        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]))
+        words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
+            return self.transform(image), self.split.labels[index], self.split.image_ids[index]
+
+
+class EpochSampler(Sampler):
+    """Keys of one epoch: a permutation drawn from (seed, epoch). Set `epoch` before iterating."""
+
+    def __init__(self, length, seed):
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter((order + self.epoch * self.length).tolist())
+
+
+def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0):
+    """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids). Training: shuffled, augmented; `loader.sampler.epoch`."""
+    dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size), seed)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(),
+                      sampler=EpochSampler(len(dataset), seed) if training else None, persistent_workers=workers > 0)
+
+
+def denormalize(images):
+    """Normalised images [B, 3, h, w] back to [0, 1]."""
+    mean, std = (torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None] for values in (MEAN, STD))
+    return (images * std + mean).clamp(0, 1)

@@ -1,0 +1,70 @@
+"""From a checkpoint and a data set to attribution maps: what every evaluator starts from."""
+import numpy as np
+import torch
+
+import util
+import wsol
+from data_loaders import load_split
+from wsol import attribution, metrics
+
+
+def pick_device():
+    """The accelerator where there is one; called once, by the entry script."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def load_model(args, num_classes, device):
+    """The network of the command line on `device`, with the checkpoint's weights where one is asked for."""
+    path = args.use_load_checkpoint and util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
+    record = path and util.read_checkpoint(path, args.architecture, args.attribution_method, args.is_different_checkpoint)
+    model = wsol.build_model(args.architecture, args.attribution_method, num_classes, args.large_feature_map, args.use_bn,
+                             pretrained=args.pretrained and not record)
+    if record:
+        try:
+            wsol.load_weights(model, record['state_dict'], drop_conv_last=args.is_different_checkpoint)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}; check --dataset, --architecture and --use_bn') from None
+    return model.to(device)
+
+
+def prepare_evaluation(args, results):
+    """(model in eval mode, test split, device) for an evaluator that writes the files `results` into the experiment folder."""
+    if not args.use_load_checkpoint:
+        raise ValueError('no checkpoint to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True '
+                         'for the one in the experiment folder')
+    util.check_claim(args.log_folder, results, args.override_cache)
+    args.seed = util.set_seed(args.seed)
+    split = load_split(args.dataset, 'test', args.data_root, args.metadata_root)
+    device = pick_device()
+    model = load_model(args, split.num_classes, device).eval()
+    return model, split, device
+
+
+class MapMaker:
+    """Attribution maps of a model by one process: maps of several classes an image from one forward pass where it can be."""
+
+    def __init__(self, model, args):
+        attribution.lookup(args.score_map_process)
+        self.model, self.process, self.ksize = model, args.score_map_process, args.smoothing_ksize
+        self.options = attribution.Options(smooth_grad_nr_iter=args.smooth_grad_nr_iter, smooth_grad_sigma=args.smooth_grad_sigma,
+                                           integrated_grad_nr_iter=args.integrated_grad_nr_iter, batch_size=args.batch_size)
+
+    def __call__(self, images, output, classes):
+        """Maps for each image, a float32 array [K, h, w] for its K classes.
+
+        images [B, 3, H, W]; output: the model's `Output` on them; classes: a list of B LongTensors [K].
+        """
+        if self.process in attribution.READOUTS:
+            with torch.no_grad():
+                maps = [attribution.class_maps(self.process, output.f[b:b + 1], output.h[b:b + 1], y[None])[0]
+                        for b, y in enumerate(classes)]
+            return [one.float().cpu().numpy() for one in maps]
+        maps = [attribution.explain(self.process, self.model, image.expand(len(y), -1, -1, -1), y, options=self.options)
+                for image, y in zip(images, classes)]
+        return [metrics.smooth(one.detach().float().cpu().numpy(), self.ksize) for one in maps]
+
+
+def target_maps(maker, images, output, labels, size):
+    """The labels' maps at image size, float32 array [B, size, size]."""
+    maps = maker(images, output, list(labels.view(-1, 1)))
+    return metrics.resize(np.concatenate(maps), size)

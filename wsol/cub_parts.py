@@ -1,0 +1,135 @@
+"""CUB's parts and attributes: which parts tell two classes apart, and where those parts are in an image.
+
+Works on any folder in the layout of CUB-200-2011. Classes count from 0 here, from 1 in the files. Part ids are the
+protocol's: 1 head, 2 back, 3 belly, 4 breast, 5 tail, 6 leg, 7 wing.
+"""
+import os
+from collections import namedtuple
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+PART_WORDS = {1: ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'), 2: ('back',), 3: ('belly',),
+              4: ('breast',), 5: ('tail',), 6: ('leg',), 7: ('wing',)}         # a word anywhere in an attribute's name
+UNIONS = ((1, (2, 5, 6, 7, 10, 11, 15), True), (2, (1,), False), (3, (3,), False), (4, (4,), False),
+          (5, (14,), False), (6, (8, 12), False), (7, (9, 13), False))         # (part, CUB parts, mean of them or each)
+PRESENT = 50                                                                   # a class has an attribute from this percentage on
+
+Pair = namedtuple('Pair', 'a b parts attributes')
+Pair.__doc__ = 'Two classes a < b (from 0), the set of part ids and the names of the attributes in which they differ.'
+
+
+def _lines(folder, *path):
+    path = os.path.join(folder, *path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
+    with open(path) as file:
+        return file.read().splitlines()
+
+
+def read_class_attributes(folder):
+    """(attribute names, bool array [classes, attributes])."""
+    names = [line.split(' ', 1)[1] for line in _lines(folder, 'attributes', 'attributes.txt')]
+    rows = _lines(folder, 'attributes', 'class_attribute_labels_continuous.txt')
+    table = np.array([[float(value) for value in row.split()] for row in rows]) >= PRESENT
+    if table.shape[1] != len(names):
+        raise ValueError(f'{folder}/attributes: {table.shape[1]} values a class for {len(names)} attributes')
+    return names, table
+
+
+def named_parts(attribute, words=PART_WORDS):
+    """Ids of the parts that an attribute's full name names by substring."""
+    return {part for part, parts in words.items() if any(word in attribute for word in parts)}
+
+
+def class_pairs(folder):
+    """Every `Pair` a < b, ascending, for all numbers of differing parts."""
+    names, table = read_class_attributes(folder)
+    parts = [named_parts(name) for name in names]
+    pairs = []
+    for a, b in combinations(range(len(table)), 2):
+        differing = np.flatnonzero(table[a] != table[b])
+        pairs.append(Pair(a, b, set().union(*(parts[i] for i in differing)), [names[i] for i in differing]))
+    return pairs
+
+
+def pairs_by_count(pairs, counts=(1, 2, 3)):
+    """The pairs with `counts` differing parts, in the protocol's order: by count, then ascending."""
+    return [pair for count in counts for pair in pairs if len(pair.parts) == count]
+
+
+def read_part_locations(folder):
+    """{image path: {CUB part id: (x, y)}} of the visible parts, in pixels of the original image."""
+    paths = dict(line.split(' ', 1) for line in _lines(folder, 'images.txt'))
+    locations = {path: {} for path in paths.values()}
+    for line in _lines(folder, 'parts', 'part_locs.txt'):
+        image, part, x, y, visible = line.split()
+        if visible == '1':
+            locations[paths[image]][int(part)] = (float(x), float(y))
+    return locations
+
+
+def part_points(locations, image_size, size):
+    """Points of the united parts in a size x size image: (int array [P, 2] of x, y; list of P part ids).
+
+    locations: {CUB part id: (x, y)} in the original image of image_size (width, height).
+    """
+    scaled = {part: np.array(point) / np.array(image_size) * size for part, point in locations.items()}
+    points, ids = [], []
+    for part, members, mean in UNIONS:
+        visible = [scaled[member] for member in scaled if member in members]
+        visible = [np.mean(visible, axis=0)] if visible and mean else visible
+        points += visible
+        ids += [part] * len(visible)
+    return np.array(points).reshape(-1, 2).astype(int), ids
+
+
+def nearest_part(points, ids, size):
+    """Part id of the nearest point at every pixel [size, size], the first on ties; 0 without a point."""
+    if not ids:
+        return np.zeros((size, size), np.uint8)
+    axis = np.arange(size)
+    horizontal = (axis[None, :] - points[:, :1]) ** 2                           # [P, W]
+    vertical = (axis[None, :] - points[:, 1:]) ** 2                             # [P, H]
+    distance = vertical[:, :, None] + horizontal[:, None, :]                    # [P, H, W]
+    return np.array(ids, np.uint8)[distance.argmin(axis=0)]
+
+
+def segmentation(folder, image_id, size):
+    """Bool [size, size]: the bird. Pillow's bicubic filter, cut at > 0 (released behaviour, kept)."""
+    path = os.path.join(folder, 'segmentations', os.path.splitext(image_id)[0] + '.png')
+    try:
+        with Image.open(path) as mask:
+            return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
+    except OSError as error:
+        raise ValueError(f'segmentation {path} is missing or unreadable ({error})') from None
+
+
+def part_map(folder, image_id, locations, image_size, size):
+    """(uint8 [size, size], set): the nearest visible part at each pixel of the bird, 0 elsewhere; the visible parts."""
+    points, ids = part_points(locations, image_size, size)
+    inside = segmentation(folder, image_id, size)
+    return np.where(inside, nearest_part(points, ids, size), 0).astype(np.uint8), set(ids)
+
+
+def read_exact_labels(folder):
+    """{label id: part name} of part_masks/, or None where the data set has no true part pixels."""
+    if not os.path.isdir(os.path.join(folder, 'part_masks')):
+        return None
+    return {int(line.split()[0]): line.split()[1] for line in _lines(folder, 'part_masks', 'labels.txt')}
+
+
+def exact_labels_of(pair, labels):
+    """Ids of the exact part labels whose name occurs in an attribute in which the pair differs."""
+    return {label for label, name in labels.items() if any(name in attribute for attribute in pair.attributes)}
+
+
+def exact_part_map(folder, image_id, size):
+    """uint8 [size, size]: the true part label at each pixel, 0 for none (nearest pixel of part_masks/)."""
+    path = os.path.join(folder, 'part_masks', os.path.splitext(image_id)[0] + '.png')
+    try:
+        with Image.open(path) as mask:
+            return np.asarray(mask.resize((size, size), Image.NEAREST))
+    except OSError as error:
+        raise ValueError(f'part mask {path} is missing or unreadable ({error})') from None
