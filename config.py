@@ -90,6 +90,7 @@ def _add_training(group):
 
 def _add_maps(group, choices):
     group.add_argument('--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map')
+    group.add_argument('--superclass', metavar='FILE.json', help='{"class": [classes]}, for the *-superclass maps')
     group.add_argument('--score_map_method', default='activation_map', choices=SCORE_MAP_METHODS,
                        help='backprop: gradient maps; input_grad where --score_map_process is a readout')
     group.add_argument('--smoothing_ksize', type=number(int, 1), default=1, help='Gaussian smoothing of gradient maps, in pixels; 1: none')

@@ -1,4 +1,6 @@
 """From a checkpoint and a data set to attribution maps: what every evaluator starts from."""
+import json
+
 import numpy as np
 import torch
 
@@ -40,23 +42,35 @@ def prepare_evaluation(args, results):
     return model, split, device
 
 
+def read_superclasses(path):
+    """{class: [classes]} from a JSON file of class numbers (keys as text, as JSON has them)."""
+    try:
+        with open(path) as file:
+            return {int(key): [int(member) for member in members] for key, members in json.load(file).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'--superclass {path} is not a JSON object {{"class": [classes]}}: {error}') from None
+
+
 class MapMaker:
     """Attribution maps of a model by one process: maps of several classes an image from one forward pass where it can be."""
 
     def __init__(self, model, args):
-        attribution.lookup(args.score_map_process)
         self.model, self.process, self.ksize = model, args.score_map_process, args.smoothing_ksize
-        self.options = attribution.Options(smooth_grad_nr_iter=args.smooth_grad_nr_iter, smooth_grad_sigma=args.smooth_grad_sigma,
-                                           integrated_grad_nr_iter=args.integrated_grad_nr_iter, batch_size=args.batch_size)
+        if self.process in attribution.SUPERCLASS_READOUTS and not args.superclass:
+            raise ValueError(f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json')
+        self.options = attribution.Options(
+            superclass=args.superclass and read_superclasses(args.superclass), batch_size=args.batch_size,
+            generator=torch.Generator().manual_seed(args.seed), smooth_grad_nr_iter=args.smooth_grad_nr_iter,
+            smooth_grad_sigma=args.smooth_grad_sigma, integrated_grad_nr_iter=args.integrated_grad_nr_iter)
 
     def __call__(self, images, output, classes):
         """Maps for each image, a float32 array [K, h, w] for its K classes.
 
         images [B, 3, H, W]; output: the model's `Output` on them; classes: a list of B LongTensors [K].
         """
-        if self.process in attribution.READOUTS:
+        if self.process in attribution.READOUTS or self.process in attribution.SUPERCLASS_READOUTS:
             with torch.no_grad():
-                maps = [attribution.class_maps(self.process, output.f[b:b + 1], output.h[b:b + 1], y[None])[0]
+                maps = [attribution.class_maps(self.process, output.f[b:b + 1], output.h[b:b + 1], y[None], self.options.superclass)[0]
                         for b, y in enumerate(classes)]
             return [one.float().cpu().numpy() for one in maps]
         maps = [attribution.explain(self.process, self.model, image.expand(len(y), -1, -1, -1), y, options=self.options)

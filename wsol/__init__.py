@@ -7,10 +7,10 @@ from urllib.error import URLError
 import torch
 from torchvision import models
 
-from . import attribution, inception, mobilenet, resnet, vgg
+from . import attribution, inception, resnet, vgg, vgg_tiny
 from .network import METHODS, Network, initialize_weights
 
-BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'mobilenet_v3_small': mobilenet}
+BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(METHODS)
 CHOICES = {'architecture': ARCHITECTURES, 'attribution_method': ATTRIBUTION_METHODS, 'score_map_process': attribution.PROCESSES}
@@ -27,7 +27,7 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
     """The network of `architecture` for `attribution_method`; on images [B, 3, h, w] it returns an object with `probs` [B, C].
 
     `pretrained` loads torchvision's ImageNet weights (IMAGENET1K_V1, cached, checked by hash) into the backbone; without
-    network and cache that is a RuntimeError. Unknown names are a ValueError. Released layout: see each backbone's file.
+    network and cache that is a ConnectionError. Unknown names are a ValueError. Released layout: see each backbone's file.
     """
     module = lookup(BACKBONES, architecture, 'architecture')
     lookup(METHODS, attribution_method, 'attribution method')
@@ -35,7 +35,7 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)
     except (URLError, OSError) as error:
-        raise RuntimeError(f'cannot download the pretrained weights of {architecture} ({error}): '
+        raise ConnectionError(f'cannot download the pretrained weights of {architecture} ({error}): '
                            'give --pretrained=False, or run once where there is a network') from error
     model = Network(backbone, channels, num_classes, attribution_method)
     heads = [model.conv_last, model.attention, *fresh]
@@ -44,6 +44,8 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
 
 
 def _pretrained_weights(architecture, use_bn):
+    if architecture == 'vgg_tiny':
+        raise ValueError('vgg_tiny has no pretrained weights: give --pretrained=False')
     name = 'vgg16_bn' if architecture == 'vgg16' and use_bn else architecture
     return models.get_model_weights(name).IMAGENET1K_V1
 

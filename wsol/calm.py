@@ -28,7 +28,7 @@ def p_z_given_x(h):
 def log_p_z_given_x(h):
     """log p(z|x) [B, 1, H, W]; values under 1e-8 are raised by 1e-8 first."""
     p_z = p_z_given_x(h)
-    return torch.log(p_z + EPS_LOG_Z * (p_z < EPS_LOG_Z))
+    return torch.where(p_z < EPS_LOG_Z, p_z + EPS_LOG_Z, p_z).log()
 
 
 def p_y_given_xz(f):
@@ -44,6 +44,18 @@ def p_yz_given_x(f, h):
 def p_y_given_x(f, h):
     """p(y|x) [B, C]: the prediction."""
     return p_yz_given_x(f, h).sum(dim=(2, 3))
+
+
+def log_p_y_given_x(f, h):
+    """log p(y|x) [B, C], in log space: log sum_z p(y|x,z) p(z|x), finite however small p(y|x) is.
+
+    The scalar that gradient methods explain, so the normaliser of p(z|x) is not detached here: its gradient is that of
+    log p(y|x). Locations with h = 0 have no part in the sum nor a gradient; all of them with h = 0: p(z|x) is uniform.
+    """
+    log_h = torch.where(h > 0, torch.where(h > 0, h, 1).log(), -torch.inf)                 # the inner one: no 0 * inf
+    log_h = torch.where((h > 0).any(dim=3, keepdim=True).any(dim=2, keepdim=True), log_h, 0)
+    log_p_z = log_h.flatten(2).log_softmax(dim=2)                                          # [B, 1, HW]
+    return (f.log_softmax(dim=1).flatten(2) + log_p_z).logsumexp(dim=2)                    # [B, C]
 
 
 def p_z_given_xy(f, h):

@@ -1,7 +1,6 @@
 """Inception-v3 backbone up to Mixed_6e with a finer map, then two 3x3 convolutions to 1024 channels (released layout)."""
 from collections import OrderedDict
 
-import torch
 from torch import nn
 from torch.nn import functional
 from torchvision import models
@@ -42,9 +41,9 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     net.Conv2d_1a_3x3.conv.padding = (1, 1)
     reduction = InceptionBStride1(288)
     reduction.load_state_dict(net.Mixed_6a.state_dict())
-    pool = torch.nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True)
+    pools = [nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True) for _ in range(2)]
     parts = [(name, getattr(net, name)) for name in ('Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3')]
-    parts += [('pool1', pool), ('Conv2d_3b_1x1', net.Conv2d_3b_1x1), ('Conv2d_4a_3x3', net.Conv2d_4a_3x3), ('pool2', pool)]
+    parts += [('pool1', pools[0]), ('Conv2d_3b_1x1', net.Conv2d_3b_1x1), ('Conv2d_4a_3x3', net.Conv2d_4a_3x3), ('pool2', pools[1])]
     parts += [(name, getattr(net, name)) for name in ('Mixed_5b', 'Mixed_5c', 'Mixed_5d')]
     parts += [] if large_feature_map else [('pool3', nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True))]
     parts += [('Mixed_6a', reduction)]

@@ -48,7 +48,7 @@ def thresholds(threshold_type, interval):
     if threshold_type == 'even':
         return np.arange(0, 1, interval)
     if threshold_type == 'log':
-        return 10.0 ** -np.arange(0, 7, interval * 7)[::-1]
+        return np.array([10 ** -t for t in np.arange(0, 7, interval * 7)[::-1]])     # scalar powers: the array's round otherwise
     raise ValueError(f'unknown threshold type {threshold_type!r}: choose one of even, log')
 
 

@@ -14,14 +14,10 @@ the logit of CAM, log p(y|x) of CALM.
 """
 
 
-def _calm_log_score(f, h):
-    return calm.p_y_given_x(f, h).log()
-
-
 METHODS = {
     'CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f)),
-    'CALM-EM': Method(calm.p_y_given_x, calm.em_loss, _calm_log_score),
-    'CALM-ML': Method(calm.p_y_given_x, calm.ml_loss, _calm_log_score),
+    'CALM-EM': Method(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x),
+    'CALM-ML': Method(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x),
 }
 
 

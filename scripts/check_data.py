@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Checks the images and split files of a data set: what is missing, unreadable or contradictory.
+
+    python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset] [--workers=4]
+
+Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with image_sizes.txt;
+boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue localization. Exit code 0: all
+right; 1: something is wrong, the summary says what; 2: the command itself.
+"""
+import argparse
+import os
+import sys
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+from tqdm import tqdm
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)        # the table and the parsers have one home, data_loaders.py
+
+from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes   # noqa: E402
+
+PART_TABLES = ('images.txt', 'parts/part_locs.txt', 'attributes/attributes.txt', 'attributes/class_attribute_labels_continuous.txt')
+
+Fault = namedtuple('Fault', 'kind what')
+Split = namedtuple('Split', 'name folder root image_ids')
+
+
+def parsed(parser, folder, faults):
+    """What a parser reads in a metadata folder; a missing or broken file is a fault and gives {}."""
+    try:
+        return parser(folder)
+    except (OSError, ValueError) as error:
+        faults.append(Fault('bad metadata', str(error)))
+        return {}
+
+
+def choose_root(args, split, image_ids):
+    """The candidate image root that holds most of the first images; the first candidate when none holds any."""
+    roots = [os.path.join(args.data_root, root) for root in DATASETS[args.dataset].roots[split]]
+    return max(roots, key=lambda root: sum(os.path.isfile(os.path.join(root, name)) for name in image_ids[:50]))
+
+
+def check_count(split, info):
+    """The number of images against the published one, and names that occur twice."""
+    published, found = info.counts.get(split.name), len(split.image_ids)
+    if published not in (None, found):
+        yield Fault('wrong count', f'{split.folder}/image_ids.txt lists {found} images instead of the published {published}')
+    if len(set(split.image_ids)) != found:
+        yield Fault('wrong count', f'{split.folder}/image_ids.txt lists {found - len(set(split.image_ids))} images twice')
+
+
+def check_labels(split, labels, num_classes):
+    """Images without a label and labels out of range (num_classes None: any from 0)."""
+    for image_id in split.image_ids:
+        label = labels.get(image_id)
+        if label is None:
+            yield Fault('no label', f'{split.folder}/class_labels.txt: {image_id}')
+        elif label < 0 or (num_classes is not None and label >= num_classes):
+            allowed = '0 or more' if num_classes is None else f'0..{num_classes - 1}'
+            yield Fault('label out of range', f'{split.folder}/class_labels.txt: {image_id} has {label}, allowed {allowed}')
+
+
+def check_picture(path, what, fast, size=None):
+    """Faults of one image or mask: missing, unreadable, or of another size than (width, height)."""
+    if not os.path.isfile(path):
+        return [Fault(f'missing {what}', path)]
+    try:
+        with Image.open(path) as image:
+            found = image.size
+            if not fast:
+                image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return [Fault(f'unreadable {what}', f'{path} ({error})')]
+    if size not in (None, found):
+        return [Fault('wrong size', f'{path} is {found[0]}x{found[1]}, image_sizes.txt says {size[0]}x{size[1]}')]
+    return []
+
+
+def check_pictures(jobs, label, args):
+    """Faults of many pictures, read by --workers threads. jobs: [(path, what, size or None), ...]."""
+    with ThreadPoolExecutor(args.workers) as pool:
+        results = pool.map(lambda job: check_picture(job[0], job[1], args.fast, job[2]), jobs)
+        return [fault for faults in tqdm(results, label, len(jobs), leave=False, disable=None) for fault in faults]
+
+
+def image_jobs(split, sizes):
+    """Pictures to check and faults: every image, its size where image_sizes.txt is not empty (the protocol leaves some empty)."""
+    jobs = [(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
+    faults = [Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}') for image_id in split.image_ids
+              if sizes and image_id not in sizes]
+    return jobs, faults
+
+
+def check_boxes(split, boxes, sizes):
+    """Images without a box; boxes that are empty or leave the image."""
+    for image_id in split.image_ids:
+        if image_id not in boxes:
+            yield Fault('no box', f'{split.folder}/localization.txt: {image_id}')
+        width, height = sizes.get(image_id, (float('inf'),) * 2)
+        for x0, y0, x1, y1 in boxes.get(image_id, ()):
+            if not (0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height):
+                yield Fault('bad box', f'{split.folder}/localization.txt: {image_id} has {x0},{y0},{x1},{y1}')
+
+
+def mask_jobs(split, masks, mask_root):
+    """Pictures to check and faults: instance masks and ignore masks."""
+    jobs = [(os.path.join(mask_root, path), 'mask', None) for image_id in split.image_ids if image_id in masks
+            for path in (*masks[image_id][0], masks[image_id][1]) if path]
+    return jobs, [Fault('no mask', f'{split.folder}/localization.txt: {image_id}') for image_id in split.image_ids
+                  if image_id not in masks]
+
+
+def segmentation_jobs(split, parts_root):
+    """Pictures to check and faults: the segmentations of the split and the part tables of the cue localization."""
+    jobs = [(os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation', None)
+            for image_id in split.image_ids]
+    tables = (os.path.join(parts_root, name) for name in PART_TABLES)
+    return jobs, [Fault('missing table', path) for path in tables if not os.path.isfile(path)]
+
+
+def check_split(name, num_classes, args):
+    """All faults of one split."""
+    info, faults = DATASETS[args.dataset], []
+    folder = os.path.join(args.metadata_root, args.dataset, name)
+    image_ids = parsed(read_image_ids, folder, faults)
+    if not image_ids:
+        return faults or [Fault('wrong count', f'{folder}/image_ids.txt lists no image')]
+    split = Split(name, folder, choose_root(args, name, image_ids), image_ids)
+    sizes = parsed(read_sizes, folder, faults)
+    faults += check_count(split, info)
+    faults += check_labels(split, parsed(read_labels, folder, faults), num_classes)
+    jobs, found = image_jobs(split, sizes)
+    faults += found
+    if name != 'train':
+        if info.localization == 'box':
+            faults += check_boxes(split, parsed(read_boxes, folder, faults), sizes)
+        else:
+            more, found = mask_jobs(split, parsed(read_masks, folder, faults), os.path.join(args.mask_root, args.dataset))
+            jobs, faults = jobs + more, faults + found
+    if name == 'test' and info.parts:
+        more, found = segmentation_jobs(split, os.path.join(args.data_root, info.parts))
+        jobs, faults = jobs + more, faults + found
+    return faults + check_pictures(jobs, f'{args.dataset} {name}', args)
+
+
+def class_count(args):
+    """The data set's class count; where the table has none, one more than the largest training label; None if that is unknown."""
+    labels = parsed(read_labels, os.path.join(args.metadata_root, args.dataset, 'train'), [])
+    return DATASETS[args.dataset].num_classes or (1 + max(labels.values()) if labels else None)
+
+
+def summary(results, args):
+    """Prints, split by split, the faults of each kind with some examples; returns their number."""
+    for name, faults in results.items():
+        print(f'{args.dataset} {name}: {f"{len(faults)} found wrong" if faults else "all right"}')
+        for kind in sorted({fault.kind for fault in faults}):
+            examples = [fault.what for fault in faults if fault.kind == kind]
+            print(f'  {kind}: {len(examples)}')
+            shown = examples[:args.show or None]
+            print(*(f'    {what}' for what in shown), sep='\n')
+            if len(shown) < len(examples):
+                print(f'    ... and {len(examples) - len(shown)} more (--show=0 lists all)')
+    return sum(map(len, results.values()))
+
+
+def parse(argv):
+    """The arguments; a mistake ends the program with one line, exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
+    parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
+    parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
+    parser.add_argument('--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout')
+    parser.add_argument('--mask_root', help='masks lie in MASK_ROOT/OpenImages; default: the data root')
+    parser.add_argument('--splits', nargs='+', default=list(SPLITS), choices=SPLITS, help='default: all')
+    parser.add_argument('--workers', type=int, default=4, help='images read at a time')
+    parser.add_argument('--fast', action='store_true', help="read only the images' headers")
+    parser.add_argument('--show', type=int, default=20, help='faults of a kind that are listed; 0: all')
+    args = parser.parse_args(argv)
+    args.mask_root = args.mask_root or args.data_root
+    if args.workers < 1 or args.show < 0:
+        parser.error(f'--workers is {args.workers} and --show {args.show}: allowed are at least 1 and at least 0')
+    for flag in ('data_root', 'metadata_root', 'mask_root'):
+        if not os.path.isdir(getattr(args, flag)):
+            parser.error(f'--{flag} {getattr(args, flag)} is not a folder: give the right one, or prepare the data (scripts/prepare_*.sh)')
+    return args
+
+
+def main(argv=None):
+    """Checks the splits, prints the summary, exits 1 when something is wrong."""
+    args = parse(argv)
+    num_classes = class_count(args)
+    results = {name: check_split(name, num_classes, args) for name in args.splits}
+    sys.exit(1 if summary(results, args) else 0)
+
+
+if __name__ == '__main__':
+    main()

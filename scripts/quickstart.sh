@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The main job on ToyBirds: draw the data, train CAM, CALM-ML and CALM-EM, score their maps both ways, print one table and
+# draw one picture. Everything lands in save/$NAME; a finished step is not repeated.
+#   bash scripts/quickstart.sh [NAME]        NAME of the run, default quickstart
+set -euo pipefail
+REQUIREMENTS=requirements.txt
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+NAME=${1:-quickstart}
+SECONDS=0
+run() { say "[$SECONDS s] $*"; .venv/bin/python "$@"; }
+once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }       # a result file, then the command that makes it
+
+MODEL="--dataset=ToyBirds --architecture=vgg_tiny --large_feature_map=True --pretrained=False"
+MODEL="$MODEL --crop_size=96 --resize_size=109 --workers=1 --batch_size=32 --seed=0"
+RECIPE="--lr=.05 --lr_classifier_ratio=1"
+process() { [ "$1" = CAM ] && echo vanilla || echo jointll; }
+# As in the paper: CAM's maps min-max scaled with even thresholds, CALM's maps as they are with logarithmic ones.
+scale() { [ "$1" = CAM ] && echo "--norm_type=minmax --threshold_type=even" || echo "--norm_type=clipping --threshold_type=log"; }
+
+run scripts/make_toybirds.py
+once CAM/accuracy.json main.py $MODEL $RECIPE --attribution_method=CAM --experiment_name=$NAME/CAM --epochs=20 --lr_decay_frequency=16
+for method in CALM-ML CALM-EM; do
+    once $method/accuracy.json main.py $MODEL $RECIPE --attribution_method=$method --experiment_name=$NAME/$method --epochs=8 \
+        --lr_decay_frequency=6 --load_checkpoint=$NAME/CAM --is_different_checkpoint=True
+done
+for method in CAM CALM-ML CALM-EM; do
+    map=$(process $method)
+    COMMON="$MODEL --attribution_method=$method --experiment_name=$NAME/$method --load_checkpoint=$NAME/$method --score_map_process=$map"
+    once $method/cue_location_$map.json eval_cue_location.py $COMMON $(scale $method)
+    once $method/pixel_perturb_$map.json eval_pixel_perturb.py $COMMON $(scale $method) --random_repeats=3
+done
+run scripts/draw_maps.py --experiments save/$NAME/CAM save/$NAME/CALM-EM --output save/$NAME/maps.png
+run scripts/report.py save/$NAME/CAM save/$NAME/CALM-ML save/$NAME/CALM-EM
+say "[$SECONDS s] the picture: save/$NAME/maps.png"

@@ -1,0 +1,35 @@
+"""Shared by all tests: the checkout on the path, where reference data lies, one thread count."""
+import os
+import sys
+
+import pytest
+import torch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+sys.path.insert(0, os.path.join(ROOT, 'tests', 'golden'))
+
+GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+MINICUB = os.path.join(ROOT, 'tests', 'minicub')
+SHARED = os.path.join(os.path.dirname(ROOT), 'shared')
+
+
+@pytest.fixture
+def real_cub(tmp_path):
+    """The true CUB-200-2011 annotation files in the folder layout of the loaders, or a skip."""
+    source = os.path.join(SHARED, 'cub_annotations')
+    if not os.path.isdir(source):
+        pytest.skip('the true CUB-200-2011 annotation files are not beside this checkout')
+    folder = tmp_path / 'CUB'
+    (folder / 'attributes').mkdir(parents=True)
+    for name in ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt', 'classes.txt', 'parts'):
+        os.symlink(os.path.join(source, name), folder / name)
+    os.symlink(os.path.join(source, 'attributes.txt'), folder / 'attributes' / 'attributes.txt')
+    name = 'class_attribute_labels_continuous.txt'
+    os.symlink(os.path.join(source, 'attributes', name), folder / 'attributes' / name)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)

@@ -1,0 +1,79 @@
+"""Parts and pairs: the paper's figures on the true annotations, and slow versions of every step."""
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import MINICUB
+from PIL import Image
+
+from wsol import cub_parts
+
+FOLDER = os.path.join(MINICUB, 'dataset', 'CUB')
+
+
+def test_true_cub_has_the_papers_pairs(real_cub):
+    pairs = cub_parts.class_pairs(real_cub)
+    assert Counter(len(pair.parts) for pair in pairs) == {1: 31, 2: 64, 3: 96, 4: 445, 5: 1564, 6: 5988, 7: 11711, 0: 1}
+    used = cub_parts.pairs_by_count(pairs)
+    classes = {pair.a for pair in used} | {pair.b for pair in used}
+    assert len(used) == 191 and len(classes) == 89
+
+
+def test_true_cub_has_the_papers_images(real_cub):
+    """2,579 distinct test images, 11,039 image x pair evaluations; 20 of them see no differing part and are skipped."""
+    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(real_cub))
+    read = lambda name: dict(line.split() for line in open(os.path.join(real_cub, name)))
+    images, labels, training = read('images.txt'), read('image_class_labels.txt'), read('train_test_split.txt')
+    test = [(images[key], int(labels[key]) - 1) for key in images if training[key] == '0']
+    classes = {pair.a for pair in pairs} | {pair.b for pair in pairs}
+    assert sum(label in classes for _, label in test) == 2579
+    locations, evaluations = cub_parts.read_part_locations(real_cub), Counter()
+    for path, label in test:
+        _, ids = cub_parts.part_points(locations[path], (500, 500), 224)
+        evaluations.update(bool(pair.parts & set(ids)) for pair in pairs if label in (pair.a, pair.b))
+    assert evaluations == {True: 11019, False: 20}
+
+
+def test_attributes_name_parts_by_substring():
+    assert cub_parts.named_parts('has_bill_shape::cone') == {1}
+    assert cub_parts.named_parts('has_shape::long-legged-like') == {6}
+    assert cub_parts.named_parts('has_under_tail_color::blue') == {5}
+    assert cub_parts.named_parts('has_size::small_(5_-_9_in)') == set()
+
+
+def test_pairs_come_by_count_then_ascending():
+    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(FOLDER))
+    assert [(len(pair.parts), pair.a, pair.b) for pair in pairs] == sorted((len(p.parts), p.a, p.b) for p in pairs)
+    assert Counter(len(pair.parts) for pair in pairs) == {1: 6, 2: 8, 3: 5}
+
+
+def test_points_are_united_scaled_and_truncated():
+    locations = {2: (10, 10), 5: (20, 13), 8: (30, 5), 12: (31, 6), 14: (99, 49), 1: (50, 25)}
+    points, ids = cub_parts.part_points(locations, (100, 50), 224)
+    assert ids == [1, 2, 5, 6, 6]
+    assert points.tolist() == [[33, 51], [112, 112], [221, 219], [67, 22], [69, 26]]
+
+
+def test_nearest_part_equals_a_loop_with_ties_to_the_first():
+    points, ids = np.array([[1, 1], [5, 1], [3, 6]]), [4, 2, 7]
+    got = cub_parts.nearest_part(points, ids, 8)
+    for y in range(8):
+        for x in range(8):
+            distances = [(x - px) ** 2 + (y - py) ** 2 for px, py in points]
+            assert got[y, x] == ids[distances.index(min(distances))]
+    assert got[1, 3] == 4                        # as far from the first point as from the second
+    assert not cub_parts.nearest_part(np.zeros((0, 2), int), [], 4).any()
+
+
+def test_segmentation_is_pillows_bicubic_filter_cut_at_zero():
+    image_id = open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')).readline().strip()
+    mask = Image.open(os.path.join(FOLDER, 'segmentations', image_id[:-4] + '.png')).convert('L')
+    np.testing.assert_array_equal(cub_parts.segmentation(FOLDER, image_id, 224), np.array(mask.resize((224, 224))) > 0)
+    with pytest.raises(ValueError, match='no_such'):
+        cub_parts.segmentation(FOLDER, 'no_such.jpg', 224)
+
+
+def test_exact_labels_of_a_pair_are_the_named_parts():
+    pair = cub_parts.Pair(0, 1, {1, 7}, ['has_bill_shape::cone', 'has_wing_pattern::solid'])
+    assert cub_parts.exact_labels_of(pair, {1: 'bill', 2: 'crown', 3: 'wing', 4: 'back'}) == {1, 3}

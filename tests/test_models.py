@@ -1,0 +1,188 @@
+"""The networks: released figures, frozen keys and map sizes, independent float64 forward, training groups, pretrained weights."""
+import os
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import GOLDEN
+from weights import fill
+
+import wsol
+from wsol import attribution
+
+HEADS = ['attention.0.bias', 'attention.0.weight', 'conv_last.bias', 'conv_last.weight']
+SUPERCLASS = {3: [3, 4, 5], 0: [0, 1], 7: [7, 8, 9, 2]}
+
+
+def relative(got, want):
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize('large', [0, 1])
+@pytest.mark.parametrize('method', wsol.ATTRIBUTION_METHODS)
+def test_resnet50_equals_the_released_code(method, large):
+    """forward.npz: probabilities, losses of every class, all maps, train loss and gradient norms."""
+    golden, prefix = np.load(os.path.join(GOLDEN, 'forward.npz')), f'resnet50/large={large}/{method}/'
+    model = wsol.build_model('resnet50', method, 10, large_feature_map=bool(large))
+    wsol.load_weights(model, fill(model.state_dict(), seed=1))
+    x = torch.from_numpy(np.random.default_rng(5).normal(0, 1, (3, 3, 224, 224)).astype(np.float32))
+    y = torch.tensor([3, 0, 7])
+    with torch.no_grad():
+        output = model.eval()(x)
+        losses = torch.stack([output.loss(torch.full((3,), c)) for c in range(10)], dim=1)
+        assert relative(output.probs.numpy(), golden[prefix + 'probs']) < 2e-5
+        assert relative(-losses.numpy(), golden[prefix + 'loss_input']) < 2e-5
+        names = [key.rsplit('/', 1)[1] for key in golden.files if key.startswith(prefix + 'map/')]
+        assert len(names) == (2 if method == 'CAM' else 9)
+        for name in names:
+            maps = attribution.class_maps(name, output.f, output.h, y[:, None], SUPERCLASS)[:, 0]
+            assert relative(maps.numpy(), golden[f'{prefix}map/{name}']) < 2e-5, name
+    loss = model.train()(x).loss(y).mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(float(golden[prefix + 'train_loss']), rel=1e-5)
+    parameters = dict(model.named_parameters())
+    norms = [key for key in golden.files if key.startswith(prefix + 'grad_norm/')]
+    assert len(norms) >= 7
+    for key in norms:
+        assert parameters[key.rsplit('/', 1)[1]].grad.norm().item() == pytest.approx(float(golden[key]), rel=1e-4), key
+
+
+def torchvision_keys(name, drop):
+    return {key for key in getattr(torchvision.models, name)(weights=None).state_dict() if not key.startswith(drop)}
+
+
+def test_state_dict_keys_are_torchvisions_and_the_heads():
+    for name in ('resnet18', 'resnet50'):
+        assert set(wsol.build_model(name, 'CAM', 3).state_dict()) == torchvision_keys(name, 'fc') | set(HEADS)
+    tail = {f'A3_{i}b.{layer}' for i in (1, 2) for layer in ('0.weight', '0.bias')}
+    inception = torchvision_keys('inception_v3', ('fc', 'AuxLogits', 'Mixed_7'))
+    assert set(wsol.build_model('inception_v3', 'CAM', 3).state_dict()) == inception | tail | set(HEADS)
+    bn = {f'A3_{i}b.1.{entry}' for i in (1, 2) for entry in
+          ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
+    assert set(wsol.build_model('inception_v3', 'CAM', 3, use_bn=True).state_dict()) == inception | tail | bn | set(HEADS)
+
+
+def test_vgg_keys_are_numbered_without_the_dropped_pools():
+    def convolutions(**kind):
+        state = wsol.build_model('vgg16', 'CAM', 3, **kind).state_dict()
+        assert {key for key in state if not key.startswith('features.')} - {k for k in state if k.startswith('bn6.')} == \
+            {'conv6.weight', 'conv6.bias', *HEADS}
+        return [int(key.split('.')[1]) for key, value in state.items() if key.startswith('features.') and value.dim() == 4]
+    assert convolutions() == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+    assert convolutions(large_feature_map=True) == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 23, 25, 27]
+    assert convolutions(use_bn=True) == [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]
+
+
+@pytest.mark.parametrize('architecture', wsol.ARCHITECTURES)
+@pytest.mark.parametrize('use_bn', [False, True])
+def test_maps_have_14_or_28_locations_at_224(architecture, use_bn):
+    for large, side in ((False, 14), (True, 28)):
+        model = wsol.build_model(architecture, 'CALM-EM', 3, large, use_bn).eval()
+        with torch.no_grad():
+            assert model(torch.zeros(1, 3, 224, 224)).f.shape == (1, 3, side, side)
+
+
+def independent_probs(model, x):
+    """p(y|x) in float64 NumPy from the backbone's features and the heads' weights, by the definitions."""
+    F = model.forward_features(x).numpy()
+    state = {key: value.numpy() for key, value in model.state_dict().items() if key in HEADS}
+    f = np.einsum('blhw,cl->bchw', F, state['conv_last.weight'][:, :, 0, 0]) + state['conv_last.bias'][:, None, None]
+    h = np.maximum(np.einsum('blhw,l->bhw', F, state['attention.0.weight'][0, :, 0, 0]) + state['attention.0.bias'], 0)
+    softmax = lambda values: np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    if model.attribution_method == 'CAM':
+        return softmax(f.mean(axis=(2, 3)))
+    p_z = h / h.sum(axis=(1, 2), keepdims=True)
+    return (softmax(f) * p_z[:, None]).sum(axis=(2, 3))
+
+
+@pytest.mark.parametrize('architecture', wsol.ARCHITECTURES)
+@pytest.mark.parametrize('method', wsol.ATTRIBUTION_METHODS)
+def test_every_architecture_and_method_predicts_trains_and_reloads(architecture, method):
+    model = wsol.build_model(architecture, method, 5, large_feature_map=True, use_bn=True)
+    x, y = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
+    double = wsol.build_model(architecture, method, 5, large_feature_map=True, use_bn=True).double().eval()
+    wsol.load_weights(double, model.state_dict())
+    with torch.no_grad():
+        np.testing.assert_allclose(double(x.double()).probs.numpy(), independent_probs(double, x.double()), rtol=1e-9)
+        np.testing.assert_allclose(model.eval()(x).probs.numpy(), double(x.double()).probs.numpy(), rtol=1e-3, atol=1e-5)
+    optimizer = torch.optim.SGD(wsol.parameter_groups(model, architecture, 5e-4, 2))
+    losses = []
+    for _ in range(4):
+        loss = model.train()(x).loss(y).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.isfinite(losses).all() and min(losses[1:]) < losses[0]
+    again = wsol.build_model(architecture, method, 5, large_feature_map=True, use_bn=True)
+    wsol.load_weights(again, {f'module.{key}': value for key, value in model.state_dict().items()})
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x).probs, model.eval()(x).probs)
+
+
+@pytest.mark.parametrize('architecture, whole, fast', [
+    ('resnet50', False, {'bn1.weight', 'bn1.bias', 'layer4.N.conv2.weight', 'layer4.N.conv3.weight', 'layer4.N.bn1.weight',
+                         'layer4.N.bn1.bias', 'layer4.N.bn2.weight', 'layer4.N.bn2.bias', 'layer4.N.bn3.weight',
+                         'layer4.N.bn3.bias', 'layer4.N.downsample.N.weight', 'layer4.N.downsample.N.bias', *HEADS}),
+    ('resnet50', True, set(HEADS)),
+    ('vgg16', False, {'conv6.weight', 'conv6.bias', 'bn6.weight', 'bn6.bias', *HEADS}),
+    ('vgg16', True, set(HEADS)),
+    ('inception_v3', False, {f'A3_{i}b.N.{kind}' for i in (1, 2) for kind in ('weight', 'bias')} | set(HEADS)),
+    ('inception_v3', True, set(HEADS)),
+])
+def test_parameter_groups_are_the_released_ones(architecture, whole, fast):
+    """The x10 group, by name with running numbers as N. ResNet: conv1 also matches inside layer4, so its conv1 stays slow."""
+    model = wsol.build_model(architecture, 'CALM-EM', 3, use_bn=True)
+    slow_group, fast_group = wsol.parameter_groups(model, architecture, .01, 10, whole)
+    names = {id(p): name for name, p in model.named_parameters()}
+    generic = lambda name: '.'.join('N' if part.isdigit() and not name.startswith('attention') else part for part in name.split('.'))
+    assert {generic(names[id(p)]) for p in fast_group['params']} == fast
+    assert len(slow_group['params']) + len(fast_group['params']) == len(names)
+    assert (slow_group['lr'], fast_group['lr']) == (.01, .1)
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match='resnet50'):
+        wsol.build_model('resnet51', 'CAM', 3)
+    with pytest.raises(ValueError, match='CALM-EM'):
+        wsol.build_model('resnet18', 'CALM', 3)
+
+
+def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
+    def refuse(*_, **__):
+        raise URLError('no network')
+    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', refuse)
+    with pytest.raises(OSError, match='--pretrained=False'):
+        wsol.build_model('resnet18', 'CAM', 3, pretrained=True)
+
+
+@pytest.mark.parametrize('architecture, published, first', [
+    ('resnet18', 'resnet18', 'conv1.weight'), ('vgg16', 'vgg16', 'features.0.weight'),
+    ('inception_v3', 'inception_v3', 'Conv2d_1a_3x3.conv.weight')])
+def test_pretrained_weights_reach_the_backbone(monkeypatch, architecture, published, first):
+    options = {'init_weights': False} if architecture == 'inception_v3' else {}
+    state = getattr(torchvision.models, published)(weights=None, **options).state_dict()
+    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', lambda *_, **__: dict(state))
+    model = wsol.build_model(architecture, 'CALM-EM', 3, large_feature_map=True, pretrained=True)
+    assert torch.equal(model.state_dict()[first], state[first])
+    last = {'vgg16': ('features.27.weight', 'features.28.weight'), 'resnet18': ('layer4.1.conv2.weight',) * 2,
+            'inception_v3': ('Mixed_6a.branch3x3.conv.weight',) * 2}[architecture]
+    assert torch.equal(model.state_dict()[last[0]], state[last[1]])
+
+
+def test_weights_of_another_network_are_refused_by_name():
+    model = wsol.build_model('resnet18', 'CAM', 3)
+    with pytest.raises(ValueError, match=r'of another size 2 \(conv_last'):
+        wsol.load_weights(model, wsol.build_model('resnet18', 'CAM', 4).state_dict())
+    with pytest.raises(ValueError, match='missing'):
+        wsol.load_weights(model, {'conv1.weight': torch.zeros(64, 3, 7, 7)})
+
+
+def test_calm_from_a_cam_checkpoint_keeps_its_own_class_scores():
+    cam, calm = (wsol.build_model('resnet18', method, 3) for method in ('CAM', 'CALM-EM'))
+    own = calm.conv_last.weight.clone()
+    wsol.load_weights(calm, cam.state_dict(), drop_conv_last=True)
+    assert torch.equal(calm.conv_last.weight, own) and torch.equal(calm.layer4[0].conv1.weight, cam.layer4[0].conv1.weight)
+    assert torch.equal(calm.attention[0].weight, cam.attention[0].weight)

@@ -1,0 +1,161 @@
+"""What every attribution method shares: its options, the explained scalar, the target class, the noise, a safe call.
+
+B images of c channels and h x w pixels; C classes. A method is a function (model, images, target, options) -> maps
+[B, H, W] at its native size; the decorator `explainer` makes it safe to call on any batch and any model.
+"""
+import functools
+import operator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a method runs; each one reads what concerns it.
+
+    target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
+    superclass: {class: [classes]} (superclass readouts).
+    batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
+    generator: torch.Generator of the noise; None is torch's own. progress: show a bar.
+    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided by
+    this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a number or
+    a tensor that broadcasts to the images; None is 0.
+    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3) and ss_cam (None: 35 and 2).
+    """
+
+    target_layer: object = None
+    superclass: dict = None
+    batch_size: int = 32
+    generator: torch.Generator = None
+    progress: bool = False
+    smooth_grad_nr_iter: int = 50
+    smooth_grad_sigma: float = 4.0
+    integrated_grad_nr_iter: int = 50
+    baseline: object = None
+    num_samples: int = None
+    std: float = None
+
+    def __post_init__(self):
+        for name in ('batch_size', 'smooth_grad_nr_iter', 'integrated_grad_nr_iter', 'num_samples'):
+            value = getattr(self, name)
+            if value is not None and (int(value) != value or value < 1):
+                raise ValueError(f'{name} is {value}: give a whole number of at least 1')
+        for name in ('smooth_grad_sigma', 'std'):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f'{name} is {value}: give a number of at least 0')
+
+
+def scores_of(model, images):
+    """The explained scalar of every class [B, C]: CAM's logit, CALM's log p(y|x), a plain classifier's output.
+
+    A model that returns neither a tensor [B, C] nor an object with `log_score` is a ValueError.
+    """
+    output = model(images)
+    scores = output if torch.is_tensor(output) else getattr(output, 'log_score', None)
+    if scores is None or scores.ndim != 2:
+        what = f'a tensor of shape {tuple(output.shape)}' if torch.is_tensor(output) else type(output).__name__
+        raise ValueError(f'the model returns {what}: a tensor of logits [B, C] or an object with log_score is needed')
+    return scores
+
+
+def chosen(scores, target):
+    """(score of the target [B], target [B]) from scores [B, C]; a target of None is the prediction.
+
+    A class outside 0..C-1 is a ValueError.
+    """
+    if target is None:
+        target = scores.detach().argmax(dim=1)
+    if len(target) and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
+        raise ValueError(f'target {target.tolist()} holds a class outside 0..{scores.shape[1] - 1}')
+    return scores.gather(1, target[:, None]).squeeze(1), target
+
+
+def as_target(target, size):
+    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a ValueError."""
+    if target is None:
+        return None
+    classes = torch.as_tensor(target)
+    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+        raise ValueError(f'target is of type {classes.dtype}: give whole class numbers')
+    if classes.ndim == 0:
+        return torch.full((size,), operator.index(classes.item()))
+    if classes.shape != (size,):
+        raise ValueError(f'target of shape {tuple(classes.shape)} for {size} images: give one class, one per image, or None')
+    return classes.long()
+
+
+@contextmanager
+def evaluating(model):
+    """The model in eval mode (batch norm must not learn from an explanation); every module's own mode comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _device_of(model, images):
+    """The device of the model's first parameter or buffer; without any, that of the images."""
+    return next((t.device for group in (model.parameters(), model.buffers()) for t in group), images.device)
+
+
+def explainer(method):
+    """method(model, images, target, options) on at most batch_size images, made a function of any batch.
+
+    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever the
+    caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model is
+    afterwards as before, also after an exception.
+    """
+    @functools.wraps(method)
+    def on_any_batch(model, images, target=None, options=Options()):
+        if images.ndim != 4 or not len(images):
+            raise ValueError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+        target = as_target(target, len(images))
+        size, parts = options.batch_size, []
+        with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
+            images = images.detach().to(_device_of(model, images))
+            images = images.clone() if images.is_inference() else images     # autograd refuses inference tensors
+            target = None if target is None else target.to(images.device, copy=target.is_inference())
+            start = baseline_of(images, options)
+            for i in range(0, len(images), size):
+                rows = slice(i, i + size)
+                part = method(model, images[rows], None if target is None else target[rows],
+                              replace(options, baseline=start[rows]))
+                parts.append(part.detach())
+        return torch.cat(parts)
+    return on_any_batch
+
+
+def baseline_of(images, options):
+    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a ValueError."""
+    start = torch.as_tensor(0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device)
+    try:
+        return start.detach().expand_as(images)
+    except RuntimeError as error:
+        raise ValueError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
+
+
+def noise_streams(images, generator):
+    """One torch.Generator an image, seeded from `generator`: an image's noise does not depend on how a batch is cut."""
+    device = images.device if generator is None else generator.device
+    seeds = [int(torch.randint(2 ** 62, (1,), generator=generator, device=device)) for _ in images]
+    return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
+
+
+def standard_normal(shape, streams, like):
+    """Noise [len(streams), *shape], one draw from each stream, in float32 so that it is the same for every dtype."""
+    draws = [torch.randn(shape, generator=stream, device=stream.device) for stream in streams]
+    return torch.stack(draws).to(like)                                                     # [len(streams), *shape]
+
+
+def chunks(total, size, options, what):
+    """Slices of at most `size` that cover range(total), with a bar when the options ask for one."""
+    starts = range(0, total, size)
+    return (slice(i, min(i + size, total)) for i in tqdm(starts, desc=what, disable=not options.progress, leave=False))

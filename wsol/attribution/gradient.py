@@ -1,0 +1,193 @@
+"""Gradient methods at the input: S_y(x) is the explained scalar of class y, x an image [c, h, w], z one of its pixels.
+
+Names of the paper's rows (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad) follow the released code:
+each is made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
+All maps are [B, h, w], at the size of the images. Errors: those of common.explainer and common.chosen.
+"""
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .common import Options, baseline_of, chosen, chunks, explainer, noise_streams, scores_of, standard_normal
+
+
+def image_gradients(model, images, target):
+    """(dS_y/dx [B, c, h, w], y [B]) by one forward and one backward pass; a target of None is the prediction."""
+    x = images.detach().requires_grad_()
+    score, target = chosen(scores_of(model, x.clone()), target)          # a model may work in place on what it is given
+    return torch.autograd.grad(score.sum(), x)[0], target
+
+
+def _predicted(model, images, target):
+    """The target, or the prediction for the clean images where it is None: noisy copies may be predicted otherwise."""
+    if target is not None:
+        return target
+    with torch.no_grad():
+        return chosen(scores_of(model, images), None)[1]
+
+
+def strength(gradients):
+    """max over the channels of |g|: [B, h, w] from [B, c, h, w]."""
+    return gradients.abs().amax(dim=1)                                   # [B, h, w]
+
+
+@explainer
+def input_grad(model, images, target=None, options=Options()):
+    """max_c |dS_y/dx_c|, the gradient saliency of Simonyan et al. (2014) as the released `input_grad` takes it."""
+    return strength(image_gradients(model, images, target)[0])
+
+
+def _noisy_strengths(model, images, target, options):
+    """Yields smooth_grad_nr_iter maps max_c |dS_y/dx_c| [B, h, w] at images + noise.
+
+    The noise is Gaussian of deviation (max - min of the image) / smooth_grad_sigma, none where that number is 0.
+    """
+    b, n = len(images), options.smooth_grad_nr_iter
+    target = _predicted(model, images, target)
+    pixels = images.flatten(1)
+    span = (pixels.amax(dim=1) - pixels.amin(dim=1)).view(b, 1, 1, 1)
+    sigma = span / options.smooth_grad_sigma if options.smooth_grad_sigma else torch.zeros_like(span)
+    streams = noise_streams(images, options.generator)
+    for rows in chunks(n, max(1, options.batch_size // b), options, 'noisy images'):
+        m = rows.stop - rows.start
+        noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]
+        maps = strength(image_gradients(model, torch.cat(noisy), target.repeat(m))[0])
+        yield from maps.view(m, b, *maps.shape[1:])                      # m times [B, h, w]
+
+
+def moments(samples):
+    """(mean, variance over n) of an iterable of n tensors by Welford's update, which never takes a difference of large
+    squares; kept in float32 or better."""
+    mean = spread = None
+    for n, sample in enumerate(samples, start=1):
+        sample = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        if mean is None:
+            mean, spread = torch.zeros_like(sample), torch.zeros_like(sample)
+        off = sample - mean
+        mean = mean + off / n
+        spread = spread + off * (sample - mean)
+    return mean, spread / n
+
+
+@explainer
+def smooth_grad(model, images, target=None, options=Options()):
+    """mean_i m_i, m_i = max_c |dS_y/dx_c| at the i-th noisy copy: SmoothGrad (Smilkov et al., 2017) as released."""
+    return moments(_noisy_strengths(model, images, target, options))[0].to(images.dtype)
+
+
+@explainer
+def smooth_grad_square(model, images, target=None, options=Options()):
+    """mean_i m_i^2, SmoothGrad-squared (Hooker et al., NeurIPS 2019) as released; m_i as in smooth_grad."""
+    mean, variance = moments(_noisy_strengths(model, images, target, options))
+    return (variance + mean.square()).to(images.dtype)
+
+
+@explainer
+def var_grad(model, images, target=None, options=Options()):
+    """mean_i m_i^2 - (mean_i m_i)^2, VarGrad (Adebayo et al., NeurIPS 2018) as released; m_i as in smooth_grad."""
+    return moments(_noisy_strengths(model, images, target, options))[1].to(images.dtype)
+
+
+def _path_gradients(model, images, target, options, positions):
+    """Yields dS_y/dx [B, c, h, w] at baseline + position (images - baseline), position after position."""
+    b = len(images)
+    target = _predicted(model, images, target)
+    start = baseline_of(images, options)
+    for rows in chunks(len(positions), max(1, options.batch_size // b), options, 'path'):
+        points = [start + position * (images - start) for position in positions[rows]]
+        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)))[0]
+        yield from gradients.view(len(points), *images.shape)            # [B, c, h, w] each
+
+
+@explainer
+def integrated_grad(model, images, target=None, options=Options()):
+    """(1/n) sum_{i=0..n} max_c |dS_y/dx_c| at x' + (i/n)(x - x'): the released row, n + 1 points, no factor x - x'.
+
+    n = integrated_grad_nr_iter; the released code has x' = 0, the default.
+    """
+    n = options.integrated_grad_nr_iter
+    path = _path_gradients(model, images, target, options, [i / n for i in range(n + 1)])
+    total = sum(strength(g).to(torch.promote_types(g.dtype, torch.float32)) for g in path)
+    return (total / n).to(images.dtype)
+
+
+@explainer
+def integrated_gradients_by_channel(model, images, target=None, options=Options()):
+    """(x - x') integral_0^1 dS_y/dx(x' + a (x - x')) da, [B, c, h, w], signed (Sundararajan et al., ICML 2017, eq. 1).
+
+    The integral by Gauss-Legendre quadrature in integrated_grad_nr_iter points.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(options.integrated_grad_nr_iter)     # on [-1, 1]
+    positions, weights = ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    path = _path_gradients(model, images, target, options, positions)
+    integral = sum(w * g.to(torch.promote_types(g.dtype, torch.float32)) for w, g in zip(weights, path))
+    return ((images - baseline_of(images, options)) * integral).to(images.dtype)
+
+
+def integrated_gradients(model, images, target=None, options=Options()):
+    """integrated_gradients_by_channel summed over the channels: [B, h, w], signed; its sum is S_y(x) - S_y(x')."""
+    return integrated_gradients_by_channel(model, images, target, options).sum(dim=1)
+
+
+def integrated_gradients_with_gap(model, images, target=None, options=Options()):
+    """(maps [B, h, w], completeness gap [B]): sum of the map - (S_y(x) - S_y(x')), 0 for an exact integral."""
+    classes = predictions(model, images, options=options) if target is None else target      # one class for both ends
+    maps = integrated_gradients(model, images, classes, options)
+    rise = (target_scores(model, images, classes, options)
+            - target_scores(model, baseline_of(images, options), classes, options))
+    return maps, maps.sum(dim=(1, 2)) - rise
+
+
+@explainer
+def target_scores(model, images, target=None, options=Options()):
+    """The explained scalar S_y(x) [B] of the target class."""
+    with torch.no_grad():
+        return chosen(scores_of(model, images), target)[0]
+
+
+@explainer
+def predictions(model, images, target=None, options=Options()):
+    """The predicted class of each image, a LongTensor [B]; `target` plays no part."""
+    return _predicted(model, images, None)
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """ReLU whose backward pass lets only positive gradients through: g [x > 0] [g > 0]."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x > 0)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clamp(min=0) * ctx.saved_tensors[0]
+
+
+class _GuidedMode(TorchFunctionMode):
+    """Every ReLU called inside, as a module or a function, becomes a guided one; no module is touched."""
+
+    PLAIN = (functional.relu, torch.relu, torch.Tensor.relu)
+    IN_PLACE = (torch.relu_, torch.Tensor.relu_, functional.relu_)
+
+    def __torch_function__(self, function, types, args=(), named=None):
+        named = named or {}
+        if function not in self.PLAIN + self.IN_PLACE:
+            return function(*args, **named)
+        x = args[0] if args else named['input']
+        guided = _GuidedReLU.apply(x)
+        in_place = function in self.IN_PLACE or named.get('inplace', args[1:2] == (True,))
+        return x.copy_(guided) if in_place else guided
+
+
+@explainer
+def guided_gradients(model, images, target=None, options=Options()):
+    """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop 2015)."""
+    with _GuidedMode():
+        return image_gradients(model, images, target)[0]
+
+
+def guided_backprop(model, images, target=None, options=Options()):
+    """max_c |g_c| of guided_gradients, the reading of the other gradient maps: [B, h, w]."""
+    return strength(guided_gradients(model, images, target, options))

@@ -1,0 +1,128 @@
+"""Target layers: find them, run the network with a graph that begins at them, put other activations in their place.
+
+A [B, L, H, W] is what a layer gives out, G [B, L, H, W] the gradient of the explained score there.
+"""
+import difflib
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..network import Network
+from .common import chosen, scores_of
+
+
+@contextmanager
+def hooks(modules, function):
+    """A forward hook on each module, gone afterwards, also after an exception."""
+    handles = []
+    try:
+        for module in modules:
+            handles.append(module.register_forward_hook(function))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_layers(model, target_layer, images):
+    """The modules that `target_layer` names: a module, a dotted name, a list of those; None is the last feature layer.
+
+    A name or module the model does not have is a ValueError that lists close and valid names.
+    """
+    if target_layer is None:
+        return [last_feature_layer(model, images)]
+    wanted = list(target_layer) if isinstance(target_layer, (list, tuple)) else [target_layer]
+    if not wanted:
+        raise ValueError('target_layer is an empty list: name at least one layer')
+    return [_find_layer(dict(model.named_modules()), layer) for layer in wanted]
+
+
+def _find_layer(named, layer):
+    if isinstance(layer, nn.Module):
+        if not any(layer is module for module in named.values()):
+            raise ValueError(f'target_layer {type(layer).__name__} is no module of this model')
+        return layer
+    if not isinstance(layer, str):
+        raise ValueError(f'target_layer holds {type(layer).__name__}: give modules, dotted names, or a list of those')
+    if not layer or layer not in named:
+        names = [name for name in named if name]
+        close = difflib.get_close_matches(layer, names, n=5)
+        hint = f'close: {", ".join(close)}; ' if close else ''
+        raise ValueError(f'unknown target_layer {layer!r}: {hint}valid: {", ".join(names)}')
+    return named[layer]
+
+
+def last_feature_layer(model, images):
+    """The module whose output is the last [B, L, H, W] with more than one location: F in this project's networks.
+
+    Elsewhere one forward pass of one image finds it; the outermost of nested modules is taken. None: a ValueError.
+    """
+    if isinstance(model, Network):
+        return getattr(model, model.feature_names[-1])
+    seen = []
+
+    def note(module, inputs, output):
+        if torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            seen.append(module)
+
+    with hooks([m for m in model.modules() if m is not model], note), torch.no_grad():
+        model(images[:1].clone())
+    if not seen:
+        raise ValueError('no layer of this model gives [B, L, H, W] with several locations: name one as target_layer')
+    return seen[-1]
+
+
+def capture(model, images, layers, graph=False):
+    """(activations, one A a layer; scores [B, C]) of one forward pass; a layer called twice counts with its last call.
+
+    With `graph` the graph begins at the first of the layers: whatever lies below runs without one.
+    A layer that does not run, or gives something else than [B, L, H, W], is a ValueError.
+    """
+    kept = {}
+
+    def keep(module, inputs, output):
+        if not torch.is_tensor(output) or output.ndim != 4:
+            raise ValueError(f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W]')
+        torch.set_grad_enabled(graph)
+        if not graph:
+            output = output.detach()
+        elif not output.requires_grad:
+            output = output.detach().requires_grad_()
+        kept[module] = output
+        return output.clone()                   # a layer above may work in place: what is kept stays as it is
+
+    with hooks(dict.fromkeys(layers), keep), torch.no_grad():
+        scores = scores_of(model, images.clone())
+    missing = [type(layer).__name__ for layer in layers if layer not in kept]
+    if missing:
+        raise ValueError(f'target_layer {", ".join(missing)} does not run in the forward pass')
+    return [kept[layer] for layer in layers], scores
+
+
+def layer_gradients(model, images, layers, target, create_graph=False):
+    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward and one backward pass.
+
+    Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a ValueError.
+    """
+    activations, scores = capture(model, images, layers, graph=True)
+    score, _ = chosen(scores, target)
+    try:
+        gradients = torch.autograd.grad(score.sum(), activations, create_graph=create_graph)
+    except RuntimeError as error:
+        if 'not have been used in the graph' not in str(error) and 'does not require grad' not in str(error):
+            raise
+        raise ValueError('the score does not depend on target_layer') from error
+    return activations, list(gradients)
+
+
+def scores_with(model, images, layer, activation):
+    """Scores [B, C] with the output of `layer` replaced by `activation` [B, L, H, W], without a graph.
+
+    At the last feature layer of this project's networks only the head runs again.
+    """
+    with torch.no_grad():
+        if isinstance(model, Network) and layer is last_feature_layer(model, images):
+            return model.forward_head(activation).log_score
+        with hooks([layer], lambda module, inputs, output: activation.clone()):
+            return scores_of(model, images.clone())
