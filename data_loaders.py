@@ -118,6 +118,7 @@ def class_count(dataset, metadata_root):
 
 def load_split(dataset, split, data_root, metadata_root, proxy=False):
     """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present."""
+    dataset_info(dataset)
     folder = os.path.join(metadata_root, dataset, split)
     image_ids, labels = read_image_ids(folder, proxy), read_labels(folder)
     if not image_ids:

@@ -140,7 +140,7 @@ def read_checkpoint(path, architecture, attribution_method, other_method=False):
     """
     try:
         record = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:      # torch's reader raises any of these
         reason = str(error).strip().splitlines()
         raise ValueError(f'{path} is damaged or holds more than tensors and plain values: '
                          f'{reason[0] if reason else type(error).__name__}') from None

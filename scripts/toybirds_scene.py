@@ -1,0 +1,127 @@
+"""Draws the scene behind a ToyBird: a texture, twigs and leaves, and distractors with the colours, shapes and patterns of the bird's parts.
+
+Nothing here knows the class: the scene is a pure function of the generator and of tables that are the same for every bird.
+Letters: H, W picture height and width in pixels; n points of an outline. Colours are RGB floats in [0, 255].
+"""
+import colorsys
+
+import cv2
+import numpy as np
+
+
+def colour_of(hue, saturation, value):
+    """Hue in degrees, saturation and value in [0, 1] (clipped) -> RGB [3] float in [0, 255]."""
+    return 255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, min(max(saturation, 0), 1), min(max(value, 0), 1)))
+
+
+def scene_colour(rng, hue, spread=40):
+    """A colour near a hue (degrees), of any brightness, seldom vivid."""
+    return colour_of(hue + rng.uniform(-spread, spread), rng.uniform(.05, .6), rng.uniform(.2, .95))
+
+
+def blend(weight, first, second):
+    """weight [H, W] in [0, 1] -> [H, W, 3] float32 between two colours."""
+    weight = weight.astype(np.float32)
+    return cv2.merge([weight * np.float32(a - b) + np.float32(b) for a, b in zip(first, second)])
+
+
+def ramp(rng, height, width):
+    """A linear ramp in a random direction, about [-1, 1]; [H, W]."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    return (x * np.cos(angle) + y * np.sin(angle)) / np.float32(1.2)
+
+
+def gradient(rng, height, width, hue):
+    return blend((ramp(rng, height, width) / 2 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+
+
+def noise(rng, height, width, hue):
+    """Clouds: grids of random numbers, each finer and weaker than the last."""
+    total = np.zeros((height, width), np.float32)
+    for cells, share in ((3, .4), (7, .3), (16, .2), (40, .1)):
+        grid = rng.random((cells, cells), dtype=np.float32)
+        total += share * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    return blend(((total - .5) * 2.5 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+
+
+def stripes(rng, height, width, hue):
+    waves = np.sin(ramp(rng, height, width) * rng.uniform(8, 50) + rng.uniform(0, 6)) + .3 * ramp(rng, height, width)
+    return blend((waves / 2 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+
+
+def foliage(rng, height, width, hue):
+    picture = gradient(rng, height, width, hue)
+    for _ in range(int(rng.integers(60, 140))):
+        draw_leaf(rng, picture, scene_colour(rng, hue, 30), rng.uniform(.02, .09))
+    return picture
+
+
+def blobs(rng, height, width, hue):
+    """Lights out of focus."""
+    picture = gradient(rng, height, width, hue)
+    for _ in range(int(rng.integers(12, 40))):
+        centre = (rng.random(2) * (width, height)).astype(int).tolist()
+        cv2.circle(picture, centre, int(height * rng.uniform(.02, .14)), scene_colour(rng, hue).tolist(), -1, cv2.LINE_AA)
+    return cv2.blur(picture, (5, 5))
+
+
+TEXTURES = (gradient, noise, stripes, foliage, blobs)
+
+
+def draw_leaf(rng, picture, colour, size):
+    """A slim ellipse, its half length `size` of the picture's height; drawn in place."""
+    height, width = picture.shape[:2]
+    centre = (rng.random(2) * (width, height)).astype(int).tolist()
+    axes = max(int(size * height), 2), max(int(size * height * rng.uniform(.2, .5)), 1)
+    cv2.ellipse(picture, centre, axes, rng.uniform(0, 360), 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+
+
+def draw_twig(rng, picture, colour):
+    """A bent line across a part of the picture; drawn in place."""
+    height, width = picture.shape[:2]
+    start, step = rng.random(2) * (width, height), rng.normal(size=2) * .22 * height
+    path = start + np.arange(4)[:, None] * step + rng.normal(size=(4, 2)) * .04 * height
+    cv2.polylines(picture, [path.astype(np.int32)], False, colour.tolist(), int(rng.integers(2, 7)), cv2.LINE_AA)
+
+
+def draw_patch(rng, picture, outline, colour, marks):
+    """A distractor: an outline [n, 2] (unit size), turned, filled and marked as a bird's part would be; drawn in place.
+
+    marks: 0 none, 1 pale bars on a dark ground, 2 dark spots on a pale ground.
+    """
+    height, width = picture.shape[:2]
+    angle, scale = rng.uniform(0, 2 * np.pi), height * rng.uniform(.20, .36)
+    turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    shift = rng.random(2) * (width, height)
+    place = (lambda points: np.round(((points - outline.mean(0)) @ turn.T + shift)).astype(np.int32))
+    ground = (colour, colour * .4, colour * .3 + 170)[marks]
+    cv2.fillPoly(picture, [place(outline)], ground.tolist(), cv2.LINE_AA)
+    if marks:
+        low, high = outline.min(0), outline.max(0)
+        for share in np.arange(.2, .9, .22):
+            x, y = low + (high - low) * share, low + (high - low) * (share, .5)
+            if marks == 1:
+                ends = np.array([(x[0], (low * .7 + high * .3)[1]), (x[0], (low * .3 + high * .7)[1])])
+                cv2.line(picture, *place(ends).tolist(), (240, 240, 240), max(int(.1 * scale), 2), cv2.LINE_AA)
+            else:
+                cv2.circle(picture, place(y[None])[0].tolist(), max(int(.055 * scale), 2), (28, 28, 28), -1, cv2.LINE_AA)
+    cv2.polylines(picture, [place(outline)], True, (ground * .5).tolist(), 1, cv2.LINE_AA)
+
+
+def draw_scene(rng, height, width, outlines, colours):
+    """The picture before the bird is painted, [H, W, 3] float32 in [0, 255].
+
+    outlines: list of [n, 2] arrays, the shapes of bird parts at the bird's scale; colours: list of RGB, the colours of their looks.
+    """
+    hue = rng.uniform(0, 360)
+    picture = np.ascontiguousarray(TEXTURES[rng.integers(len(TEXTURES))](rng, height, width, hue))
+    for _ in range(int(rng.integers(2, 6))):
+        draw_twig(rng, picture, scene_colour(rng, 30, 20) * .7)
+    for _ in range(int(rng.integers(3, 12))):
+        draw_leaf(rng, picture, scene_colour(rng, 100, 50), rng.uniform(.03, .10))
+    for _ in range(int(rng.integers(4, 10))):
+        outline, colour = outlines[rng.integers(len(outlines))], colours[rng.integers(len(colours))]
+        draw_patch(rng, picture, outline, colour, int(rng.integers(3)))
+    blur = rng.uniform(0, 1.6)
+    return cv2.GaussianBlur(picture, (5, 5), blur) if blur > .3 else picture
