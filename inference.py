@@ -18,7 +18,8 @@ def pick_device():
 def load_model(args, num_classes, device):
     """The network of the command line on `device`, with the checkpoint's weights where one is asked for."""
     path = args.use_load_checkpoint and util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
-    record = path and util.read_checkpoint(path, args.architecture, args.attribution_method, args.is_different_checkpoint)
+    record = path and util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map,
+                                                   args.is_different_checkpoint)
     model = wsol.build_model(args.architecture, args.attribution_method, num_classes, args.large_feature_map, args.use_bn,
                              pretrained=args.pretrained and not record)
     if record:

@@ -59,10 +59,15 @@ def adjust_learning_rate(optimizer, epoch, frequency):
             group['lr'] *= 0.1
 
 
+def make_optimizer(args, model):
+    """SGD with Nesterov momentum on the released parameter groups."""
+    groups = wsol.parameter_groups(model, args.architecture, args.lr, args.lr_classifier_ratio, args.is_different_checkpoint)
+    return torch.optim.SGD(groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0)
+
+
 def train(args, model, loaders, device, log):
     """All epochs; writes the last and the best checkpoint. Returns the best validation accuracy."""
-    groups = wsol.parameter_groups(model, args.architecture, args.lr, args.lr_classifier_ratio, args.is_different_checkpoint)
-    optimizer = torch.optim.SGD(groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0)
+    optimizer = make_optimizer(args, model)
     best = -1.0
     for epoch in range(1, args.epochs + 1):
         start = time.monotonic()

@@ -16,6 +16,7 @@ import torchvision
 from tqdm import tqdm
 
 CHECKPOINT = '{}_checkpoint.pth.tar'          # of 'last' or 'best', the released file name
+DOWNLOADED = 'checkpoints'                    # where scripts/download_checkpoints.sh puts the released ones
 
 
 def command(main):
@@ -123,20 +124,23 @@ def save_checkpoint(path, model, optimizer, epoch, args):
 
 
 def find_checkpoint(path, save_root):
-    """The file that --load_checkpoint means: a file, or a folder with last_checkpoint.pth.tar, as given or below save_root."""
+    """The file that --load_checkpoint means: a file, or a folder with last_checkpoint.pth.tar.
+
+    Looked for as given, below save_root, and among the downloaded ones (checkpoints/NAME).
+    """
     name = CHECKPOINT.format('last')
-    tried = [os.path.join(root, path, *rest) for root in ('', save_root) for rest in ((), (name,))]
+    tried = [os.path.join(root, path, *rest) for root in ('', save_root, DOWNLOADED) for rest in ((), (name,))]
     for candidate in tried:
         if os.path.isfile(candidate):
             return candidate
     raise FileNotFoundError(f'no checkpoint {path}: none of {", ".join(tried)} is a file; give --load_checkpoint=FILE or FOLDER')
 
 
-def read_checkpoint(path, architecture, attribution_method, other_method=False):
+def read_checkpoint(path, architecture, attribution_method, large_feature_map, other_method=False):
     """The record of a checkpoint file, on the CPU, tensors and plain values only.
 
-    ValueError when the file is damaged, carries other objects, or is of another architecture or (unless `other_method`)
-    another method. Released files carry no method.
+    ValueError when the file is damaged, carries other objects, or is of another architecture, map size or (unless
+    `other_method`) method. Released files carry neither map size nor method: ResNet's weights fit both sizes.
     """
     try:
         record = torch.load(path, map_location='cpu', weights_only=True)
@@ -149,7 +153,10 @@ def read_checkpoint(path, architecture, attribution_method, other_method=False):
     found = record.get('architecture', architecture)
     if found != architecture:
         raise ValueError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
-    method = record.get('args', {}).get('attribution_method', attribution_method)
+    trained = record.get('args', {})
+    if trained.get('large_feature_map', large_feature_map) != large_feature_map:
+        raise ValueError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
+    method = trained.get('attribution_method', attribution_method)
     if method != attribution_method and not other_method:
         raise ValueError(f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
                          'or --is_different_checkpoint=True to start training from it')

@@ -18,7 +18,7 @@ process() { [ "$1" = CAM ] && echo vanilla || echo jointll; }
 scale() { [ "$1" = CAM ] && echo "--norm_type=minmax --threshold_type=even" || echo "--norm_type=clipping --threshold_type=log"; }
 
 run scripts/make_toybirds.py
-once CAM/accuracy.json main.py $MODEL $RECIPE --attribution_method=CAM --experiment_name=$NAME/CAM --epochs=20 --lr_decay_frequency=16
+once CAM/accuracy.json main.py $MODEL $RECIPE --attribution_method=CAM --experiment_name=$NAME/CAM --epochs=14 --lr_decay_frequency=11
 for method in CALM-ML CALM-EM; do
     once $method/accuracy.json main.py $MODEL $RECIPE --attribution_method=$method --experiment_name=$NAME/$method --epochs=8 \
         --lr_decay_frequency=6 --load_checkpoint=$NAME/CAM --is_different_checkpoint=True

@@ -1,4 +1,4 @@
-"""Shared by all tests: the checkout on the path, where reference data lies, one thread count."""
+"""Shared by all tests: the checkout on the path, where reference data lies, the seed."""
 import os
 import sys
 

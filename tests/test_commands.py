@@ -238,6 +238,7 @@ def test_checkpoints_of_another_kind_are_refused(trained, tmp_path):
     assert 'no checkpoint nowhere' in refuse('eval_pixel_perturb.py', *common, '--load_checkpoint=nowhere')
     assert '--load_checkpoint=FOLDER' in refuse('eval_pixel_perturb.py', *common)
     assert 'architecture vgg_tiny, not resnet18' in refuse('eval_pixel_perturb.py', *common, '--architecture=resnet18', '--load_checkpoint=cam')
+    assert '--large_feature_map=True' in refuse('eval_pixel_perturb.py', *common, '--large_feature_map=False', '--load_checkpoint=cam')
     assert 'trained as CAM, not CALM-EM' in refuse('eval_pixel_perturb.py', *common, '--attribution_method=CALM-EM', '--load_checkpoint=cam')
     record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
     record['state_dict']['conv_last.weight'] = record['state_dict']['conv_last.weight'][:7]
@@ -292,3 +293,44 @@ def test_released_flags_keep_their_names_and_defaults():
     assert {key: args[key] for key in released} == released
     backprop = get_configs('', {**wsol.CHOICES, 'dataset': ('CUB',)}, ['--score_map_method=backprop', '--dataset_name=CUB'])
     assert backprop.score_map_process == 'input_grad' and backprop.dataset == 'CUB'
+
+
+def test_cue_localization_on_toybirds_scores_the_true_part_pixels(tmp_path):
+    """`exact`: the positives are the pixels that part_masks/ names, here recomputed pair by pair."""
+    from PIL import Image
+    from data_loaders import make_transform
+    data = [f'--data_root={tmp_path}/dataset', f'--metadata_root={tmp_path}/metadata']
+    code, _, err = run('scripts/make_toybirds.py', *data, '--classes=20', '--train=1', '--val=1', '--test=1', '--size=224')
+    assert code == 0, err
+    model = wsol.build_model('vgg_tiny', 'CALM-ML', 20).eval()
+    os.makedirs(tmp_path / 'save')
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'save' / 'untrained.pth.tar')
+    code, _, err = run('eval_cue_location.py', *data, '--dataset=ToyBirds', '--architecture=vgg_tiny', '--attribution_method=CALM-ML',
+                       f'--save_root={tmp_path}/save', '--load_checkpoint=untrained.pth.tar', '--score_map_process=jointll',
+                       '--norm_type=clipping', '--threshold_type=log', '--crop_size=48', '--workers=1', '--cam_curve_interval=.01')
+    assert code == 0, err
+    result = read(tmp_path, 'save', 'result', 'cue_location_jointll.json')
+    folder = tmp_path / 'dataset' / 'ToyBirds'
+    names = [line.split()[1] for line in open(folder / 'part_masks' / 'labels.txt')]
+    attributes = [line.split()[1] for line in open(folder / 'attributes' / 'attributes.txt')]
+    table = np.loadtxt(folder / 'attributes' / 'class_attribute_labels_continuous.txt') >= 50
+    image_ids = open(tmp_path / 'metadata/ToyBirds/test/image_ids.txt').read().split()          # one image a class, in order
+    pictures = [make_transform(False, crop_size=48)(Image.open(folder / 'images' / name).convert('RGB')) for name in image_ids]
+    with torch.no_grad():                                     # one batch, as the evaluator forwards them: the same rounding
+        output = model(torch.stack(pictures))
+    maps = (output.f.softmax(1) * (output.h / output.h.sum(dim=(2, 3), keepdim=True))).numpy()
+    edges = np.append([10 ** -t for t in np.arange(0, 7, .07)[::-1]], [1, 2, 3])
+    for row in result['pairs'][:12]:
+        differing = [attributes[i] for i in np.flatnonzero(table[row['classes'][0]] != table[row['classes'][1]])]
+        labels = [label for label, name in enumerate(names, 1) if any(name in attribute for attribute in differing)]
+        counts = np.zeros((2, len(edges)))
+        for label in row['classes']:
+            difference = maps[label, row['classes'][0]] - maps[label, row['classes'][1]]
+            score = np.clip(np.abs(metrics.resize(difference[None], 48)[0]), 0, 1)
+            mask = Image.open(folder / 'part_masks' / f'{image_ids[label][:-4]}.png').resize((48, 48), Image.NEAREST)
+            truth = np.isin(np.asarray(mask), labels)
+            for side, pixels in enumerate((score[~truth], score[truth])):
+                counts[side, 0] += (pixels < edges[0]).sum()
+                counts[side, 1:] += np.histogram(pixels.astype(np.float64), edges)[0]
+        assert labels and row['pxap']['exact'] == pytest.approx(metrics.pixel_average_precision(counts), abs=1e-6)
+    assert set(result) >= {'released', 'per_pair', 'exact', 'pairs', 'dropped_pixels', 'evaluations'}

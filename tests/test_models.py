@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from conftest import GOLDEN
+from munch import Munch
 from weights import fill
 
 import wsol
@@ -107,7 +108,7 @@ def test_every_architecture_and_method_predicts_trains_and_reloads(architecture,
     with torch.no_grad():
         np.testing.assert_allclose(double(x.double()).probs.numpy(), independent_probs(double, x.double()), rtol=1e-9)
         np.testing.assert_allclose(model.eval()(x).probs.numpy(), double(x.double()).probs.numpy(), rtol=1e-3, atol=1e-5)
-    optimizer = torch.optim.SGD(wsol.parameter_groups(model, architecture, 5e-4, 2))
+    optimizer = torch.optim.SGD(wsol.parameter_groups(model, architecture, 1e-5, 2))
     losses = []
     for _ in range(4):
         loss = model.train()(x).loss(y).mean()
@@ -186,3 +187,26 @@ def test_calm_from_a_cam_checkpoint_keeps_its_own_class_scores():
     wsol.load_weights(calm, cam.state_dict(), drop_conv_last=True)
     assert torch.equal(calm.conv_last.weight, own) and torch.equal(calm.layer4[0].conv1.weight, cam.layer4[0].conv1.weight)
     assert torch.equal(calm.attention[0].weight, cam.attention[0].weight)
+
+
+RELEASED_PATTERNS = {'vgg16': ['features.'], 'resnet50': ['conv1', 'layer1', 'layer2', 'layer3'],
+                     'inception_v3': ['Mixed', 'Conv2d_1', 'Conv2d_2', 'Conv2d_3', 'Conv2d_4']}
+
+
+@pytest.mark.parametrize('architecture', RELEASED_PATTERNS)
+@pytest.mark.parametrize('different', [False, True])
+def test_one_optimizer_step_equals_the_recipe_written_out(architecture, different):
+    """The first Nesterov step is p - lr (1 + m) (g + w p): v = g + w p, and PyTorch's buffer starts as v."""
+    from main import make_optimizer
+    args = Munch(architecture=architecture, lr=.01, lr_classifier_ratio=10, momentum=.9, weight_decay=1e-4, is_different_checkpoint=different)
+    model = wsol.build_model(architecture, 'CALM-ML', 3, use_bn=True)
+    before, gradients = {}, {}
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.randn_like(parameter)
+        before[name], gradients[name] = parameter.detach().clone(), parameter.grad.clone()
+    make_optimizer(args, model).step()
+    for name, parameter in model.named_parameters():
+        head = name.startswith(('conv_last', 'attention'))
+        slow = not head if different else any(pattern in name for pattern in RELEASED_PATTERNS[architecture])
+        step = (.01 if slow else .1) * 1.9 * (gradients[name] + 1e-4 * before[name])
+        torch.testing.assert_close(parameter.detach(), before[name] - step, rtol=1e-4, atol=1e-6, msg=name)
