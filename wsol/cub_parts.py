@@ -130,6 +130,6 @@ def exact_part_map(folder, image_id, size):
     path = os.path.join(folder, 'part_masks', os.path.splitext(image_id)[0] + '.png')
     try:
         with Image.open(path) as mask:
-            return np.asarray(mask.resize((size, size), Image.NEAREST))
+            return np.array(mask.resize((size, size), Image.NEAREST))
     except OSError as error:
         raise ValueError(f'part mask {path} is missing or unreadable ({error})') from None
