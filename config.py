@@ -9,6 +9,11 @@ from munch import Munch
 NORM_TYPES = ('max', 'minmax', 'clipping')
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
+WSOL_SPLITS = ('val', 'test')
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each flag, the description's lines as they are."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,14 +108,23 @@ def _add_maps(group, choices):
     group.add_argument('--random_repeats', type=number(int, 1), default=1, help='random masks per image and k in remove-and-classify')
 
 
+def _add_wsol(group):
+    group.add_argument('--scoremap_root', default=None, metavar='DIR', help='score the saved maps DIR/<image id>.npy instead of a checkpoint')
+    group.add_argument('--mask_root', default='dataset/', metavar='DIR', help='folder that holds OpenImages/ with the masks')
+    group.add_argument('--iou_thresholds', type=number(int, 1, 100), nargs='+', default=[30, 50, 70], metavar='PERCENT',
+                       help='IoU thresholds that MaxBoxAccV2 averages over')
+    group.add_argument('--split', default='test', choices=WSOL_SPLITS, help='split that is scored')
+
+
 def make_parser(description, choices):
     """The parser. choices: {'dataset', 'architecture', 'attribution_method', 'score_map_process'} -> allowed names."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=Formatter)
     _add_run(parser.add_argument_group('run'))
     _add_data(parser.add_argument_group('data'), choices)
     _add_model(parser.add_argument_group('model'), choices)
     _add_training(parser.add_argument_group('training'))
     _add_maps(parser.add_argument_group('maps and scores'), choices)
+    _add_wsol(parser.add_argument_group('weakly supervised localization (eval_wsol.py)'))
     return parser
 
 
@@ -127,7 +141,8 @@ def _yaml_arguments(parser, path):
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
         parser.error(f'--config {path}: unknown flags {", ".join(unknown)}')
-    return [f'--{key}={value}' for key, value in values.items()]
+    return [word for key, value in values.items()
+            for word in ([f'--{key}', *map(str, value)] if isinstance(value, list) else [f'--{key}={value}'])]
 
 
 def get_configs(description, choices, argv=None):
@@ -142,6 +157,7 @@ def get_configs(description, choices, argv=None):
     if args.score_map_method == 'backprop' and '_grad' not in args.score_map_process:
         args.score_map_process = 'input_grad'        # the released backprop readout, whatever process is named beside it
     args.data_root = args.data_root.strip('"')
+    args.mask_root = args.mask_root.strip('"')
     args.log_folder = os.path.join(args.save_root, args.experiment_name)
     return Munch(vars(args))
 

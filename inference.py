@@ -37,10 +37,14 @@ def prepare_evaluation(args, results):
                          'for the one in the experiment folder')
     util.check_claim(args.log_folder, results, args.override_cache)
     args.seed = util.set_seed(args.seed)
-    split = load_split(args.dataset, 'test', args.data_root, args.metadata_root)
+    return model_and_split(args, 'test')
+
+
+def model_and_split(args, name):
+    """(model in eval mode, the split of that name, device)."""
+    split = load_split(args.dataset, name, args.data_root, args.metadata_root)
     device = pick_device()
-    model = load_model(args, split.num_classes, device).eval()
-    return model, split, device
+    return load_model(args, split.num_classes, device).eval(), split, device
 
 
 def read_superclasses(path):

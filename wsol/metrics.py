@@ -10,11 +10,11 @@ import torch
 ERASE_K = (.1, .3, .5, .7, .9)
 
 
-def resize(maps, size):
-    """Maps [N, h, w] (float32 array) to [N, size, size] with OpenCV's bilinear filter."""
+def resize(maps, size, interpolation=cv2.INTER_LINEAR):
+    """Maps [N, h, w] (float32 array) to [N, size, size] with an OpenCV filter, bilinear unless told."""
     if maps.shape[1:] == (size, size):
         return maps
-    return np.stack([cv2.resize(one, (size, size), interpolation=cv2.INTER_LINEAR) for one in maps])
+    return np.stack([cv2.resize(one, (size, size), interpolation=interpolation) for one in maps])
 
 
 def smooth(maps, ksize):
@@ -57,16 +57,19 @@ def histogram_edges(taus):
     return np.concatenate([[-np.inf], taus, [1, 2, 3]])
 
 
-def pixel_histogram(maps, masks, edges):
+def pixel_histogram(maps, masks, edges, keep=None):
     """Counts [N, 2, bins] of the scores at negative (0) and positive (1) pixels.
 
-    maps: scores in [0, 1] [N, H, W]; masks: bool [N, H, W]; edges: [bins + 1], half-open bins [a, b).
+    maps: scores in [0, 1] [N, H, W]; masks: bool [N, H, W]; edges: [bins + 1], half-open bins [a, b);
+    keep: bool [N, H, W], the pixels that count (None: all).
     """
     bins = len(edges) - 1
     scores = torch.as_tensor(maps).to(torch.float64).flatten(1)                                    # [N, HW]
     index = torch.bucketize(scores, torch.as_tensor(edges, device=scores.device), right=True) - 1  # [N, HW]
     index += bins * torch.as_tensor(masks, device=scores.device).flatten(1)
     index += 2 * bins * torch.arange(len(scores), device=scores.device)[:, None]
+    if keep is not None:
+        index = index[torch.as_tensor(keep, device=scores.device).flatten(1)]
     counts = torch.bincount(index.flatten(), minlength=2 * bins * len(scores))
     return counts.view(len(scores), 2, bins).cpu().numpy()
 

@@ -1,0 +1,185 @@
+"""Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 against boxes, PxAP against masks (OpenImages).
+
+    python eval_wsol.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
+        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll
+    python eval_wsol.py --experiment_name=mine --dataset=CUB --scoremap_root=save/mine/scoremaps
+
+Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1] by min-max; saved maps, one
+<image id>.npy each, are scored as they are. The thresholds are even, --cam_curve_interval apart.
+"""
+import os
+from collections import deque, namedtuple
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import torch
+
+import inference
+import util
+import wsol
+from config import get_configs
+from data_loaders import DATASETS, dataset_info, make_loader, read_boxes, read_image_ids, read_masks, read_sizes
+from wsol import localization, metrics
+
+Job = namedtuple('Job', 'score_map boxes masks mask_root size interval')
+Job.__doc__ = """One image's work: its score map [S, S] or the file of it; its true boxes on the map [G, 4] or None;
+([mask path, ...], ignore path) below mask_root or None; the map's side S; the distance of the thresholds."""
+
+
+def read_score_map(path, size):
+    """A saved score map: floats in [0, 1], [size, size]. Anything else is a ValueError that names the file."""
+    try:
+        score_map = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f'score map {path} is no .npy array of numbers: {error}') from None
+    if getattr(score_map, 'shape', None) != (size, size) or score_map.dtype.kind != 'f':
+        found = f'{score_map.dtype} {list(score_map.shape)}' if isinstance(score_map, np.ndarray) else 'a folder of arrays'
+        raise ValueError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
+    if not (score_map.min() >= 0 and score_map.max() <= 1):          # NaN fails both
+        raise ValueError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
+    return score_map
+
+
+def score_image(job):
+    """What the image adds to the scores: IoUs [2, T] against boxes, or a histogram [2, bins] against masks."""
+    score_map = read_score_map(job.score_map, job.size) if isinstance(job.score_map, str) else job.score_map
+    taus = metrics.thresholds('even', job.interval)
+    if job.boxes is not None:
+        return localization.best_ious(score_map, job.boxes, taus)
+    truth = localization.read_ground_truth(job.mask_root, *job.masks, job.size)
+    return localization.mask_histogram(score_map, *truth, taus)
+
+
+def start_worker():
+    """One thread a process: the images are spread over the processes."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def in_processes(workers):
+    """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process."""
+    if not workers:
+        yield map
+        return
+
+    def ordered(function, jobs):
+        waiting = deque()
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) > 16 * workers:          # bounds the maps held in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with ProcessPoolExecutor(workers, initializer=start_worker) as pool:
+        pool.submit(int).result()                    # the processes start here, before an accelerator is in use
+        try:
+            yield ordered
+        except BrokenProcessPool:
+            raise OSError('a scoring process was ended from outside (out of memory?): give fewer --workers') from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def true_boxes(folder, image_ids, size):
+    """{image id: boxes on the size x size map [G, 4]}; an image without boxes or with an impossible one is a ValueError."""
+    boxes, sizes, table = read_boxes(folder), read_sizes(folder), {}
+    for image_id in image_ids:
+        if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
+            name = 'image_sizes' if image_id in boxes else 'localization'
+            raise ValueError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
+        if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
+            raise ValueError(f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
+        table[image_id] = localization.scale_boxes(boxes[image_id], sizes[image_id], size)
+    return table
+
+
+def true_masks(folder, image_ids, root):
+    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a ValueError."""
+    masks = read_masks(folder)
+    for image_id in image_ids:
+        if image_id not in masks:
+            raise ValueError(f'{folder}/localization.txt has no row for {image_id}')
+        for path in (*masks[image_id][0], masks[image_id][1]):
+            if path and not os.path.isfile(os.path.join(root, path)):
+                raise ValueError(f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root')
+    return masks
+
+
+def find_score_maps(root, image_ids):
+    """{image id: file}: the protocol's <image id>.npy, or that with the image's extension left out."""
+    found = {}
+    for image_id in image_ids:
+        names = f'{image_id}.npy', f'{os.path.splitext(image_id)[0]}.npy'
+        paths = [path for path in (os.path.join(root, name) for name in names) if os.path.isfile(path)]
+        if not paths:
+            raise FileNotFoundError(f'no score map of {image_id} in {root}: neither {" nor ".join(names)} is a file')
+        found[image_id] = paths[0]
+    return found
+
+
+def checkpoint_maps(args):
+    """(number of images, stream of (image id, score map [S, S])): each image's map of its own class by the checkpoint."""
+    model, split, device = inference.model_and_split(args, args.split)
+    maker = inference.MapMaker(model, args)
+    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size)
+
+    def stream():
+        for images, labels, image_ids in loader:
+            images = images.to(device)
+            with torch.no_grad():
+                output = model(images)
+            for image_id, one in zip(image_ids, maker(images, output, list(labels.to(device).view(-1, 1)))):
+                yield image_id, localization.score_maps(one, args.crop_size)[0]
+
+    return len(split.image_ids), stream()
+
+
+def saved_maps(args, image_ids):
+    """(number of images, stream of (image id, file)): the maps below --scoremap_root."""
+    return len(image_ids), iter(find_score_maps(args.scoremap_root, image_ids).items())
+
+
+def report(args, scores, log, name):
+    """Write and print the result."""
+    result = scores.compute()
+    util.write_json(os.path.join(args.log_folder, f'{name}.json'), {
+        **result, 'split': args.split, 'images': scores.images, 'arguments': dict(args)})
+    for key, value in result.items():
+        if isinstance(value, dict):
+            text = ', '.join(f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in value.items())
+        else:
+            text = '-' if value is None else f'{value:.2f}'
+        log.report(f'{key.replace("_", " ")}: {text}', **{key: value})
+    log.report(f'{scores.images} images of {args.dataset} {args.split}', images=scores.images)
+
+
+def main():
+    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
+    if not (args.scoremap_root or args.use_load_checkpoint):
+        raise ValueError('nothing to evaluate: give --load_checkpoint=FOLDER, --use_load_checkpoint=True for the one in the '
+                         'experiment folder, or --scoremap_root=DIR of saved maps')
+    name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
+    util.check_claim(args.log_folder, [f'{name}.json'], args.override_cache)
+    args.seed = util.set_seed(args.seed)
+    folder, mask_root = os.path.join(args.metadata_root, args.dataset, args.split), os.path.join(args.mask_root, args.dataset)
+    image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)
+    boxes = dataset_info(args.dataset).localization == 'box'
+    truth = true_boxes(folder, image_ids, args.crop_size) if boxes else true_masks(folder, image_ids, mask_root)
+    scores = localization.BoxScores(taus, args.iou_thresholds) if boxes else localization.MaskScores(taus)
+    with in_processes(args.workers) as run:
+        count, maps = saved_maps(args, image_ids) if args.scoremap_root else checkpoint_maps(args)
+        log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
+        jobs = (Job(one, truth[image_id] if boxes else None, None if boxes else truth[image_id], mask_root, args.crop_size,
+                    args.cam_curve_interval) for image_id, one in maps)
+        for result in util.progress(run(score_image, jobs), count, 'localization'):
+            scores.accumulate(result)
+    report(args, scores, log, name)
+
+
+if __name__ == '__main__':
+    util.command(main)
