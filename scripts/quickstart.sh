@@ -10,24 +10,23 @@ SECONDS=0
 run() { say "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }       # a result file, then the command that makes it
 
-MODEL="--dataset=ToyBirds --architecture=vgg_tiny --large_feature_map=True --pretrained=False"
-MODEL="$MODEL --crop_size=96 --resize_size=109 --workers=1 --batch_size=32 --seed=0"
-RECIPE="--lr=.05 --lr_classifier_ratio=1"
+COMMON="--workers=1 --seed=0"
 process() { [ "$1" = CAM ] && echo vanilla || echo jointll; }
 # As in the paper: CAM's maps min-max scaled with even thresholds, CALM's maps as they are with logarithmic ones.
 scale() { [ "$1" = CAM ] && echo "--norm_type=minmax --threshold_type=even" || echo "--norm_type=clipping --threshold_type=log"; }
 
 run scripts/make_toybirds.py
-once CAM/accuracy.json main.py $MODEL $RECIPE --attribution_method=CAM --experiment_name=$NAME/CAM --epochs=14 --lr_decay_frequency=11
-for method in CALM-ML CALM-EM; do
-    once $method/accuracy.json main.py $MODEL $RECIPE --attribution_method=$method --experiment_name=$NAME/$method --epochs=8 \
-        --lr_decay_frequency=6 --load_checkpoint=$NAME/CAM --is_different_checkpoint=True
+for method in CAM CALM-ML CALM-EM; do
+    start=()          # CALM starts from CAM's weights, the released two-step option
+    [ $method = CAM ] || start=(--load_checkpoint=$NAME/CAM --is_different_checkpoint=True)
+    once $method/accuracy.json main.py --config=configs/${method}_ToyBirds.yaml --experiment_name=$NAME/$method $COMMON "${start[@]}"
 done
 for method in CAM CALM-ML CALM-EM; do
     map=$(process $method)
-    COMMON="$MODEL --attribution_method=$method --experiment_name=$NAME/$method --load_checkpoint=$NAME/$method --score_map_process=$map"
-    once $method/cue_location_$map.json eval_cue_location.py $COMMON $(scale $method)
-    once $method/pixel_perturb_$map.json eval_pixel_perturb.py $COMMON $(scale $method) --random_repeats=3
+    flags="--config=configs/${method}_ToyBirds.yaml --experiment_name=$NAME/$method $COMMON --load_checkpoint=$NAME/$method"
+    flags="$flags --score_map_process=$map $(scale $method)"
+    once $method/cue_location_$map.json eval_cue_location.py $flags
+    once $method/pixel_perturb_$map.json eval_pixel_perturb.py $flags --random_repeats=3
 done
 run scripts/draw_maps.py --experiments save/$NAME/CAM save/$NAME/CALM-EM --output save/$NAME/maps.png
 run scripts/report.py save/$NAME/CAM save/$NAME/CALM-ML save/$NAME/CALM-EM
