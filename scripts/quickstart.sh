@@ -19,6 +19,7 @@ run scripts/make_toybirds.py
 for method in CAM CALM-ML CALM-EM; do
     start=()          # CALM starts from CAM's weights, the released two-step option
     [ $method = CAM ] || start=(--load_checkpoint=$NAME/CAM --is_different_checkpoint=True)
+    [ ! -e "save/$NAME/$method/log.jsonl" ] || start+=(--override_cache=True)          # a training that was cut off begins anew
     once $method/accuracy.json main.py --config=configs/${method}_ToyBirds.yaml --experiment_name=$NAME/$method $COMMON "${start[@]}"
 done
 for method in CAM CALM-ML CALM-EM; do
