@@ -89,7 +89,7 @@ class CueScores:
 
 
 def class_rows(pairs):
-    """{class: (rows of its pairs, classes: itself and its partners, sign of the difference a - b for each pair)}."""
+    """{class: (rows of its pairs [N], LongTensor [1 + N] of itself and its partner in each)}."""
     table = {}
     for y in sorted({pair.a for pair in pairs} | {pair.b for pair in pairs}):
         rows = [row for row, pair in enumerate(pairs) if y in (pair.a, pair.b)]

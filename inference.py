@@ -19,7 +19,7 @@ def load_model(args, num_classes, device):
     """The network of the command line on `device`, with the checkpoint's weights where one is asked for."""
     path = args.use_load_checkpoint and util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
     record = path and util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map,
-                                                   args.is_different_checkpoint)
+                                          args.is_different_checkpoint)
     model = wsol.build_model(args.architecture, args.attribution_method, num_classes, args.large_feature_map, args.use_bn,
                              pretrained=args.pretrained and not record)
     if record:
@@ -61,6 +61,7 @@ class MapMaker:
 
     def __init__(self, model, args):
         self.model, self.process, self.ksize = model, args.score_map_process, args.smoothing_ksize
+        self.from_output = self.process in attribution.READOUTS or self.process in attribution.SUPERCLASS_READOUTS
         if self.process in attribution.SUPERCLASS_READOUTS and not args.superclass:
             raise ValueError(f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json')
         self.options = attribution.Options(
@@ -73,7 +74,7 @@ class MapMaker:
 
         images [B, 3, H, W]; output: the model's `Output` on them; classes: a list of B LongTensors [K].
         """
-        if self.process in attribution.READOUTS or self.process in attribution.SUPERCLASS_READOUTS:
+        if self.from_output:
             with torch.no_grad():
                 maps = [attribution.class_maps(self.process, output.f[b:b + 1], output.h[b:b + 1], y[None], self.options.superclass)[0]
                         for b, y in enumerate(classes)]

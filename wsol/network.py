@@ -13,7 +13,6 @@ p_y_given_x(f, h) [B, C]; loss(f, h, y) [B]; log_score(f, h) [B, C] is the scala
 the logit of CAM, log p(y|x) of CALM.
 """
 
-
 METHODS = {
     'CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f)),
     'CALM-EM': Method(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x),
