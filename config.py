@@ -10,6 +10,8 @@ NORM_TYPES = ('max', 'minmax', 'clipping')
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
 WSOL_SPLITS = ('val', 'test')
+PRECISIONS = ('off', 'bf16', 'fp16')
+GRADIENT_ERRORS = ('cosine', 'l1', 'l2')
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -56,6 +58,7 @@ def _add_run(group):
     group.add_argument('--save_root', default='save', help='folder of all runs')
     group.add_argument('--seed', type=number(int, 0), default=None, help='random seed; without it one is drawn and logged')
     group.add_argument('--workers', type=number(int, 0), default=4, help='data loading processes')
+    _flag(group, '--resume', False, 'go on where an earlier call of the same command was stopped; begin where there was none')
     _flag(group, '--override_cache', False, 'allow results of an earlier run in the folder to be replaced; nothing is deleted')
 
 
@@ -91,10 +94,25 @@ def _add_training(group):
     group.add_argument('--lr_classifier_ratio', type=number(float, 0), default=10, help='rate of all other parameters, over --lr')
     group.add_argument('--momentum', type=number(float, 0, 1), default=0.9, help='Nesterov momentum')
     group.add_argument('--weight_decay', type=number(float, 0), default=1e-4, help='L2 penalty')
+    group.add_argument('--gradient_reg', type=number(float, 0), default=0, metavar='LAMBDA',
+                       help='weight of the interpretable-gradient loss: error between the input gradient and its guided version')
+    group.add_argument('--gradient_reg_error', default='cosine', choices=GRADIENT_ERRORS, help="that loss's error")
+    group.add_argument('--save_minutes', type=number(float, 0, open_low=True), default=30,
+                       help='a state to --resume from is saved at each epoch, and within one after so many minutes')
+    _flag(group, '--tensorboard', False, 'write losses, accuracies, rates and maps of some validation images for TensorBoard')
+
+
+def _add_speed(group):
+    group.add_argument('--amp', default='off', choices=PRECISIONS, help='mixed precision of the network; losses stay in float32')
+    _flag(group, '--channels_last', False, 'channels-last memory format')
+    _flag(group, '--compile', False, 'compile the network (torch.compile)')
+    _flag(group, '--sync_bn', False, 'batch norm over the images of all processes (accelerators only)')
 
 
 def _add_maps(group, choices):
     group.add_argument('--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map')
+    group.add_argument('--target_layer', default=None, metavar='NAME[,NAME]',
+                       help='layers that the CAM family and the perturbation methods explain (default: the last feature layer)')
     group.add_argument('--superclass', metavar='FILE.json', help='{"class": [classes]}, for the *-superclass maps')
     group.add_argument('--score_map_method', default='activation_map', choices=SCORE_MAP_METHODS,
                        help='backprop: gradient maps; input_grad where --score_map_process is a readout')
@@ -123,6 +141,7 @@ def make_parser(description, choices):
     _add_data(parser.add_argument_group('data'), choices)
     _add_model(parser.add_argument_group('model'), choices)
     _add_training(parser.add_argument_group('training'))
+    _add_speed(parser.add_argument_group('speed'))
     _add_maps(parser.add_argument_group('maps and scores'), choices)
     _add_wsol(parser.add_argument_group('weakly supervised localization (eval_wsol.py)'))
     return parser
