@@ -134,8 +134,11 @@ def _add_wsol(group):
     group.add_argument('--split', default='test', choices=WSOL_SPLITS, help='split that is scored')
 
 
-def make_parser(description, choices):
-    """The parser. choices: {'dataset', 'architecture', 'attribution_method', 'score_map_process'} -> allowed names."""
+def make_parser(description, choices, add=None):
+    """The parser. choices: {'dataset', 'architecture', 'attribution_method', 'score_map_process'} -> allowed names.
+
+    add(parser) adds the flags that one command alone has.
+    """
     parser = Parser(description=description, formatter_class=Formatter)
     _add_run(parser.add_argument_group('run'))
     _add_data(parser.add_argument_group('data'), choices)
@@ -144,6 +147,8 @@ def make_parser(description, choices):
     _add_speed(parser.add_argument_group('speed'))
     _add_maps(parser.add_argument_group('maps and scores'), choices)
     _add_wsol(parser.add_argument_group('weakly supervised localization (eval_wsol.py)'))
+    if add:
+        add(parser)
     return parser
 
 
@@ -164,9 +169,9 @@ def _yaml_arguments(parser, path):
             for word in ([f'--{key}', *map(str, value)] if isinstance(value, list) else [f'--{key}={value}'])]
 
 
-def get_configs(description, choices, argv=None):
+def get_configs(description, choices, argv=None, add=None):
     """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit code 2."""
-    parser = make_parser(description, choices)
+    parser = make_parser(description, choices, add)
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     if args.config:
