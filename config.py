@@ -1,5 +1,6 @@
 """The command line that all commands share: parser, defaults, YAML overlay, checks. Nothing else happens here."""
 import argparse
+import difflib
 import os
 import sys
 
@@ -48,6 +49,17 @@ def number(kind, low, high=None, open_low=False):
     return parse
 
 
+def architecture(names):
+    """An argparse type: one of `names`, or timm/<name>, which is checked where the network is built."""
+    def parse(text):
+        if text in names or text.startswith('timm/') and text != 'timm/':
+            return text
+        close = difflib.get_close_matches(text, names)
+        hint = f'did you mean {" or ".join(close)}? ' if close else ''
+        raise argparse.ArgumentTypeError(f'unknown name {text!r}: {hint}choose one of {", ".join(names)}, or timm/<name> of a timm model')
+    return parse
+
+
 def _flag(group, name, default, text):
     group.add_argument(name, type=str2bool, nargs='?', const=True, default=default, metavar='BOOL', help=text)
 
@@ -72,7 +84,9 @@ def _add_data(group, choices):
 
 
 def _add_model(group, choices):
-    group.add_argument('--architecture', default='resnet18', choices=choices['architecture'], help='backbone')
+    names = choices['architecture']
+    group.add_argument('--architecture', default='resnet18', type=architecture(names), metavar='NAME',
+                       help=f'backbone: {", ".join(names)}, or timm/<name> of a timm model (requirements-timm.txt)')
     group.add_argument('--attribution_method', default='CAM', choices=choices['attribution_method'], help='head and training loss')
     _flag(group, '--use_bn', False, 'batch norm in VGG and in the tail of Inception')
     _flag(group, '--large_feature_map', False, 'maps of 28x28 instead of 14x14 locations at 224 px')
@@ -97,6 +111,7 @@ def _add_training(group):
     group.add_argument('--gradient_reg', type=number(float, 0), default=0, metavar='LAMBDA',
                        help='weight of the interpretable-gradient loss: error between the input gradient and its guided version')
     group.add_argument('--gradient_reg_error', default='cosine', choices=GRADIENT_ERRORS, help="that loss's error")
+    _flag(group, '--freeze_bn', False, 'batch norm keeps its statistics in training; its weights learn')
     group.add_argument('--save_minutes', type=number(float, 0, open_low=True), default=30,
                        help='a state to --resume from is saved at each epoch, and within one after so many minutes')
     _flag(group, '--tensorboard', False, 'write losses, accuracies, rates and maps of some validation images for TensorBoard')
@@ -176,6 +191,8 @@ def get_configs(description, choices, argv=None, add=None):
     args = parser.parse_args(argv)
     if args.config:
         args = parser.parse_args(_yaml_arguments(parser, args.config) + argv)
+    if args.resume and args.override_cache:
+        parser.error('--resume goes on with an earlier call, --override_cache begins anew: give one of them')
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
     if args.score_map_method == 'backprop' and '_grad' not in args.score_map_process:

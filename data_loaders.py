@@ -5,11 +5,12 @@ lie under the split's root. Mistakes in the data are a ValueError or OSError of 
 """
 import os
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision import transforms
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of ImageNet, for inputs in [0, 1]
@@ -181,25 +182,45 @@ class ImageLabelDataset(Dataset):
             return self.transform(image), self.split.labels[index], self.split.image_ids[index]
 
 
-class EpochSampler(Sampler):
-    """Keys of one epoch: a permutation drawn from (seed, epoch). Set `epoch` before iterating."""
+class EpochBatches(Sampler):
+    """Batches of keys of one epoch: a permutation drawn from (seed, epoch), cut into batches of batch_size.
 
-    def __init__(self, length, seed):
-        self.length, self.seed, self.epoch = length, seed, 0
+    Of each batch the process `rank` of `world` takes every world-th key, so that each image is used once, by one process;
+    the last batch may leave a process an empty list. Set `epoch`, and `start`, the batches to leave out, before iterating.
+    """
+
+    def __init__(self, length, batch_size, seed, rank=0, world=1):
+        self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.epoch = self.start = 0
 
     def __len__(self):
-        return self.length
+        return -(-self.length // self.batch_size) - self.start
 
     def __iter__(self):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter((order + self.epoch * self.length).tolist())
+        keys = (order + self.epoch * self.length).tolist()
+        for first in range(self.start * self.batch_size, self.length, self.batch_size):
+            yield keys[first:first + self.batch_size][self.rank::self.world]
 
 
-def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0):
-    """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids). Training: shuffled, augmented; `loader.sampler.epoch`."""
+def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None):
+    """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids).
+
+    batches: the keys of each batch; None: in training augmented `EpochBatches`, else all images in order.
+    """
     dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size), seed)
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available(),
-                      sampler=EpochSampler(len(dataset), seed) if training else None, persistent_workers=workers > 0)
+    if batches is None:
+        count = len(dataset)
+        batches = EpochBatches(count, batch_size, seed) if training else [
+            list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
+                      collate_fn=partial(collate, crop_size), persistent_workers=workers > 0,
+                      generator=torch.Generator())          # its own: a loader draws no number of the run's
+
+
+def collate(crop_size, items):
+    """torch's default, and a batch of no image where there are no items."""
+    return default_collate(items) if items else (torch.empty(0, 3, crop_size, crop_size), torch.empty(0, dtype=torch.long), [])
 
 
 def denormalize(images):

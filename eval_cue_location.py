@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+import cluster
 import inference
 import util
 import wsol
@@ -51,14 +52,28 @@ class CueScores:
     """Score histograms of every pair; memory is [pairs, 2, bins] a ground truth, however many images come."""
 
     def __init__(self, pairs, edges, exact_labels, norm_type):
-        bins = len(edges) - 1
         self.pairs, self.edges, self.norm_type = pairs, edges, norm_type
         self.parts = self._table([pair.parts for pair in pairs], 8)
-        self.labels = exact_labels and self._table([cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs],
-                                                   1 + max(exact_labels))
-        self.histogram = np.zeros((len(pairs), 2, bins), np.int64)
-        self.exact = np.zeros((len(pairs), 2, bins), np.int64) if exact_labels else None
-        self.images = np.zeros(len(pairs), np.int64)
+        self.labels = self._table([cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs], 1 + max(exact_labels)) \
+            if exact_labels else None
+        self.clear()
+
+    def clear(self):
+        """Forget what was accumulated."""
+        shape = len(self.pairs), 2, len(self.edges) - 1
+        self.histogram = np.zeros(shape, np.int64)
+        self.exact = np.zeros(shape, np.int64) if self.labels is not None else None
+        self.images = np.zeros(len(self.pairs), np.int64)
+
+    def take(self):
+        """{name: array} of what was accumulated, which is then forgotten."""
+        counts = {'histogram': self.histogram, 'images': self.images, **({} if self.exact is None else {'exact': self.exact})}
+        self.clear()
+        return counts
+
+    def put(self, counts):
+        """Take over a sum of what `take` gave."""
+        self.histogram, self.images, self.exact = counts['histogram'], counts['images'], counts.get('exact')
 
     @staticmethod
     def _table(sets, width):
@@ -98,14 +113,12 @@ def class_rows(pairs):
     return table
 
 
-def score_batch(batch, model, maker, labels, table, scores, device):
-    """Forward a batch once and add each of its images to the scores of all its pairs."""
+def score_batch(batch, first, maker, labels, table, scores, device):
+    """Forward a batch once and add each of its images to the scores of all its pairs; `first`: the number of its first image."""
     images, parts, exact, visible, indices = batch
     images = images.to(device)
-    with torch.no_grad():
-        output = model(images)
     classes = [table[labels[index]][1].to(device) for index in indices]
-    for b, maps in enumerate(maker(images, output, classes)):
+    for b, maps in enumerate(maker(images, None, classes, first)):
         rows = table[labels[indices[b]]][0]
         differences = metrics.resize(maps[:1] - maps[1:], images.shape[-1])        # the sign is lost in the absolute value
         scores.accumulate(rows, differences, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
@@ -142,21 +155,33 @@ def main():
         named = ', '.join(name for name, info in DATASETS.items() if info.parts)
         raise ValueError(f'--dataset={args.dataset} has no part annotations: cue localization needs one of {named}')
     name = f'cue_location_{args.score_map_process}'
-    model, split, device = inference.prepare_evaluation(args, [f'{name}.json'])
+    device = cluster.start()
+    if not inference.claim_evaluation(args, name):
+        return
+    model, split = inference.model_and_split(args, 'test', device)
     folder = os.path.join(args.data_root, dataset_info(args.dataset).parts)
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), COUNTS)
     if not pairs:
         raise ValueError(f'{folder}: no two classes differ in 1 to 3 parts')
     table = class_rows(pairs)
     dataset = CueDataset(split, [i for i, y in enumerate(split.labels) if y in table], folder, args.crop_size)
-    loader = DataLoader(dataset, batch_size=args.batch_size, num_workers=args.workers)
+    shards = cluster.Shards(args, name, len(dataset))
+    loader = DataLoader(dataset, batch_sampler=shards.batches(), num_workers=args.workers, pin_memory=device.type != 'cpu')
     edges = metrics.histogram_edges(metrics.thresholds(args.threshold_type, args.cam_curve_interval))
     scores = CueScores(pairs, edges, dataset.exact, args.norm_type)
     maker = inference.MapMaker(model, args)
-    log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
-    for batch in util.progress(loader, len(loader), 'cue localization'):
-        score_batch(batch, model, maker, split.labels, table, scores, device)
-    report(args, pairs, scores, log, name)
+
+    def work(first, batch):
+        score_batch(batch, first, maker, split.labels, table, scores, device)
+        return scores.take()
+
+    shards.run(inference.progress(args, loader, 'cue localization'), work)
+    total = shards.total()
+    if total is not None:
+        scores.put(total)
+        report(args, pairs, scores, util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args), name)
+        shards.remove()
+    cluster.finish()
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+import cluster
 import inference
 import util
 import wsol
@@ -17,32 +18,39 @@ from data_loaders import DATASETS, make_loader
 from wsol import metrics
 
 
-def random_ranks(seed, index, repeats, pixels):
-    """Ranks of `repeats` random orders [repeats, pixels] for the test image number `index`: the same whatever the batch."""
-    words = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(words[0]) >> 1)
-    return metrics.descending_rank(torch.rand(repeats, pixels, generator=generator))
+def random_ranks(seed, number, draws, pixels, device):
+    """Ranks of `draws` random orders [draws, pixels] for the test image `number`: the same whatever batch or process it is in."""
+    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    generator = torch.Generator(device=device).manual_seed(int(words[0]) >> 1)
+    return metrics.descending_rank(torch.rand(draws, pixels, generator=generator, device=device))
 
 
 @torch.no_grad()
-def count_correct(model, images, labels):
-    """How many of the images are classified right."""
-    return int((model(images).probs.argmax(dim=1) == labels).sum())
+def count_correct(model, images, ranks, labels):
+    """How many of B images are classified right with the pixels of lowest rank erased, for each k: [K], on the device.
+
+    images [B, 3, H, W]; ranks [K, B, HW]. An accelerator takes all k at once, a CPU one after the other.
+    """
+    erased = (metrics.erase(images, rank, k) for rank, k in zip(ranks, metrics.ERASE_K))                # K times [B, 3, H, W]
+    groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
+    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])                       # [K B]
+    return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
 
 
 def perturb_batch(model, maker, images, labels, first, seed, repeats):
-    """(correct, correct_topk [K], correct_random [K]) of a batch whose first image has the number `first`."""
+    """{name: count} on the device, of a batch whose first image has the number `first`: right as they are, with the highest pixels erased [K],
+    and with random ones [K], the sum over the repeats."""
     with torch.no_grad():
         output = model(images)
-    maps = inference.target_maps(maker, images, output, labels, images.shape[-1])
-    top = metrics.descending_rank(torch.from_numpy(maps).to(images.device).flatten(1))            # [B, HW]
-    correct_topk = [count_correct(model, metrics.erase(images, top, k), labels) for k in metrics.ERASE_K]
-    draws = len(metrics.ERASE_K) * repeats                                    # a draw of its own for each k and repeat
-    ranks = torch.stack([random_ranks(seed, first + b, draws, top.shape[1]) for b in range(len(images))], dim=1).to(images.device)
-    ranks = ranks.view(len(metrics.ERASE_K), repeats, *top.shape)                                 # [K, R, B, HW]
-    correct_random = [sum(count_correct(model, metrics.erase(images, rank, k), labels) for rank in ranks[i]) / repeats
-                      for i, k in enumerate(metrics.ERASE_K)]
-    return int((output.probs.argmax(dim=1) == labels).sum()), correct_topk, correct_random
+    count, ks = len(images), len(metrics.ERASE_K)
+    maps = inference.target_maps(maker, images, output, labels, images.shape[-1], first)           # [B, H, W]
+    top = metrics.descending_rank(maps.flatten(1))                                                 # [B, HW], one sort for all k
+    correct_topk = count_correct(model, images, top.expand(ks, -1, -1), labels)
+    ranks = torch.stack([random_ranks(seed, first + b, ks * repeats, top.shape[1], images.device) for b in range(count)], dim=1)
+    ranks = ranks.view(ks, repeats, count, -1).transpose(0, 1)                                     # [R, K, B, HW]
+    correct_random = sum(count_correct(model, images, ranks[r], labels) for r in range(repeats))
+    correct = (output.probs.argmax(dim=1) == labels).sum()
+    return {'correct': correct, 'topk': correct_topk, 'random': correct_random}
 
 
 def draw_curve(path, ratios, title):
@@ -56,29 +64,42 @@ def draw_curve(path, ratios, title):
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=150))
 
 
-def main():
-    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
-    name = f'pixel_perturb_{args.score_map_process}'
-    model, split, device = inference.prepare_evaluation(args, [f'{name}.json', f'{name}.png'])
-    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size)
-    log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
-    maker = inference.MapMaker(model, args)
-    counts, seen = [], 0
-    for images, labels, _ in util.progress(loader, len(loader), 'remove-and-classify'):
-        images, labels = images.to(device), labels.to(device)
-        counts.append(perturb_batch(model, maker, images, labels, seen, args.seed, args.random_repeats))
-        seen += len(images)
-    correct = sum(row[0] for row in counts)
-    topk, random = (np.sum([row[column] for row in counts], axis=0).tolist() for column in (1, 2))
+def report(args, total, images, log, name):
+    """Write, draw and print the result."""
+    topk, random = total['topk'].tolist(), (total['random'] / args.random_repeats).tolist()
     ratio = metrics.erasing_ratios(topk, random)
     util.write_json(os.path.join(args.log_folder, f'{name}.json'), {
-        'k': metrics.ERASE_K, 'images': seen, 'correct': correct, 'correct_topk': topk, 'correct_random': random,
+        'k': metrics.ERASE_K, 'images': images, 'correct': int(total['correct']), 'correct_topk': topk, 'correct_random': random,
         'ratio': ratio, 'seed': args.seed, 'arguments': dict(args)})
     draw_curve(os.path.join(args.log_folder, f'{name}.png'), ratio, f'{args.attribution_method}, {args.score_map_process}')
-    log.report(f'{correct} of {seen} images are classified right', images=seen, correct=correct)
+    log.report(f'{total["correct"]} of {images} images are classified right', images=images, correct=int(total['correct']))
     for k, top, chance, value in zip(metrics.ERASE_K, topk, random, ratio):
         text = 'undefined (none right with random pixels erased)' if value is None else f'{value:.4f}'
         log.report(f'k {k:.0%}: right {top} (highest erased), {chance:g} (random erased), R_k {text}', k=k, ratio=value)
+
+
+def main():
+    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
+    name = f'pixel_perturb_{args.score_map_process}'
+    device = cluster.start()
+    if not inference.claim_evaluation(args, name, [f'{name}.png']):
+        return
+    model, split = inference.model_and_split(args, 'test', device)
+    shards = cluster.Shards(args, name, len(split.image_ids))
+    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=shards.batches())
+    maker = inference.MapMaker(model, args)
+
+    def work(first, batch):
+        images, labels = batch[0].to(device), batch[1].to(device)
+        return perturb_batch(model, maker, images, labels, first, args.seed, args.random_repeats)
+
+    shards.run(inference.progress(args, loader, 'remove-and-classify'), work)
+    total = shards.total()
+    if total is not None:
+        log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
+        report(args, total, len(split.image_ids), log, name)
+        shards.remove()
+    cluster.finish()
 
 
 if __name__ == '__main__':

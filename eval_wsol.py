@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+import cluster
 import inference
 import util
 import wsol
@@ -122,63 +123,76 @@ def find_score_maps(root, image_ids):
     return found
 
 
-def checkpoint_maps(args):
-    """(number of images, stream of (image id, score map [S, S])): each image's map of its own class by the checkpoint."""
-    model, split, device = inference.model_and_split(args, args.split)
+def checkpoint_maps(args, batches, device):
+    """Stream of (image id, score map [S, S]) of the images of `batches`: each image's map of its own class by the checkpoint."""
+    model, split = inference.model_and_split(args, args.split, device)
     maker = inference.MapMaker(model, args)
-    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size)
-
-    def stream():
-        for images, labels, image_ids in loader:
-            images = images.to(device)
-            with torch.no_grad():
-                output = model(images)
-            for image_id, one in zip(image_ids, maker(images, output, list(labels.to(device).view(-1, 1)))):
-                yield image_id, localization.score_maps(one, args.crop_size)[0]
-
-    return len(split.image_ids), stream()
+    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
+    for numbers, (images, labels, image_ids) in zip(batches, loader):
+        for image_id, one in zip(image_ids, maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers[0])):
+            yield image_id, localization.score_maps(one, args.crop_size)[0]
 
 
-def saved_maps(args, image_ids):
-    """(number of images, stream of (image id, file)): the maps below --scoremap_root."""
-    return len(image_ids), iter(find_score_maps(args.scoremap_root, image_ids).items())
+def saved_maps(found, batches):
+    """Stream of (image id, file) of the images of `batches`; found: what `find_score_maps` gave, of all images."""
+    files = list(found.items())
+    return (files[number] for numbers in batches for number in numbers)
 
 
 def report(args, scores, log, name):
     """Write and print the result."""
     result = scores.compute()
     util.write_json(os.path.join(args.log_folder, f'{name}.json'), {
-        **result, 'split': args.split, 'images': scores.images, 'arguments': dict(args)})
+        **result, 'split': args.split, 'images': int(scores.images), 'arguments': dict(args)})
     for key, value in result.items():
         if isinstance(value, dict):
             text = ', '.join(f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in value.items())
         else:
             text = '-' if value is None else f'{value:.2f}'
         log.report(f'{key.replace("_", " ")}: {text}', **{key: value})
-    log.report(f'{scores.images} images of {args.dataset} {args.split}', images=scores.images)
+    log.report(f'{scores.images} images of {args.dataset} {args.split}', images=int(scores.images))
+
+
+def evaluate(args, shards, truth, found, device, new_scores):
+    """Score this process's images; the maps are made or read here, and scored by --workers processes."""
+    boxes, mask_root = dataset_info(args.dataset).localization == 'box', os.path.join(args.mask_root, args.dataset)
+    batches = shards.batches()
+    with in_processes(args.workers) as run:
+        maps = saved_maps(found, batches) if found else checkpoint_maps(args, batches, device)
+        results = run(score_image, (Job(one, truth[image_id] if boxes else None, None if boxes else truth[image_id], mask_root,
+                                        args.crop_size, args.cam_curve_interval) for image_id, one in maps))
+
+        def work(first, results):
+            scores = new_scores()
+            for result in results:
+                scores.accumulate(result)
+            return scores.counts()
+
+        items = ([next(results) for _ in numbers] for numbers in batches)
+        shards.run(util.progress(items, len(batches), 'localization', args.batch_size * cluster.world(), cluster.rank() == 0), work)
 
 
 def main():
     args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
-    if not (args.scoremap_root or args.use_load_checkpoint):
-        raise ValueError('nothing to evaluate: give --load_checkpoint=FOLDER, --use_load_checkpoint=True for the one in the '
-                         'experiment folder, or --scoremap_root=DIR of saved maps')
     name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
-    util.check_claim(args.log_folder, [f'{name}.json'], args.override_cache)
-    args.seed = util.set_seed(args.seed)
+    device = cluster.start()
+    if not inference.claim_evaluation(args, name):
+        return
     folder, mask_root = os.path.join(args.metadata_root, args.dataset, args.split), os.path.join(args.mask_root, args.dataset)
     image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)
     boxes = dataset_info(args.dataset).localization == 'box'
     truth = true_boxes(folder, image_ids, args.crop_size) if boxes else true_masks(folder, image_ids, mask_root)
-    scores = localization.BoxScores(taus, args.iou_thresholds) if boxes else localization.MaskScores(taus)
-    with in_processes(args.workers) as run:
-        count, maps = saved_maps(args, image_ids) if args.scoremap_root else checkpoint_maps(args)
-        log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
-        jobs = (Job(one, truth[image_id] if boxes else None, None if boxes else truth[image_id], mask_root, args.crop_size,
-                    args.cam_curve_interval) for image_id, one in maps)
-        for result in util.progress(run(score_image, jobs), count, 'localization'):
-            scores.accumulate(result)
-    report(args, scores, log, name)
+    new_scores = (lambda: localization.BoxScores(taus, args.iou_thresholds)) if boxes else (lambda: localization.MaskScores(taus))
+    found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
+    shards = cluster.Shards(args, name, len(image_ids))
+    evaluate(args, shards, truth, found, device, new_scores)
+    total = shards.total()
+    if total is not None:
+        scores = new_scores()
+        vars(scores).update(total)
+        report(args, scores, util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args), name)
+        shards.remove()
+    cluster.finish()
 
 
 if __name__ == '__main__':

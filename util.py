@@ -6,7 +6,6 @@ import random
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 
@@ -19,41 +18,92 @@ CHECKPOINT = '{}_checkpoint.pth.tar'          # of 'last' or 'best', the release
 DOWNLOADED = 'checkpoints'                    # where scripts/download_checkpoints.sh puts the released ones
 
 
+STOPPED = 75          # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what it did so far is saved."""
+
+
 def command(main):
-    """Run an entry script's main(); a user's mistake or a failed run ends in one line on standard error and exit code 2."""
+    """Run an entry script's main(); a mistake of the user's or a failed run ends in one line on standard error, exit code 2.
+
+    Asked to stop: exit code 75; interrupted at the keyboard: 130. What is nobody's mistake but the code's is a traceback.
+    """
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Stopped as error:
+        _end(str(error), STOPPED)
     except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get('CALM_TRACEBACK'):
-            traceback.print_exc()
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         line = lines[-1] if lines[0].startswith('Caught ') else ' '.join(lines)        # an error of a loader's process
-        print(f'{os.path.basename(sys.argv[0])}: error: {line.removeprefix(type(error).__name__ + ": ")}', file=sys.stderr)
-        sys.exit(2)
+        _end(f'error: {line.removeprefix(type(error).__name__ + ": ")}', 2)
+    except RuntimeError as error:
+        if not (line := _broken(error)):
+            raise
+        _end(f'error: {line}', 2)
+
+
+def _end(line, code):
+    """One line on standard error, then exit."""
+    if os.environ.get('CALM_TRACEBACK'):
+        traceback.print_exc()
+    print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _broken(error):
+    """A line on what broke from outside, by PyTorch's RuntimeError, or None."""
+    first = str(error).split('\n')[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        return 'out of memory on the accelerator: give a smaller --batch_size'
+    if 'DataLoader worker' in first:
+        return f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, and --resume to go on'
+    if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
+        return f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to go on'
+    return None
+
+
+def draw_seed():
+    """A seed from the system's own randomness."""
+    return secrets.randbits(31)
 
 
 def set_seed(seed):
     """Seed Python, NumPy and PyTorch; None draws a seed. Returns the seed used."""
-    seed = secrets.randbits(31) if seed is None else seed
+    seed = draw_seed() if seed is None else seed
     random.seed(seed)
     np.random.seed(seed % 2 ** 32)
     torch.manual_seed(seed)
     return seed
 
 
-def progress(iterable, total, text):
-    """tqdm on a terminal; elsewhere a plain line at each tenth of the way, on standard error."""
-    if sys.stderr.isatty():
-        yield from tqdm(iterable, total=total, desc=text, leave=False)
+def progress(iterable, total, text, size=1, shown=True):
+    """The items of `iterable`, with images per second and the time left on standard error; `size` images an item.
+
+    tqdm on a terminal; elsewhere a line at each tenth of the way, within a SLURM job a line a minute.
+    """
+    if not shown:
+        yield from iterable
         return
-    start, told = time.monotonic(), 0
+    if sys.stderr.isatty():
+        with tqdm(total=total * size, desc=text, leave=False, unit='img') as bar:
+            for item in iterable:
+                yield item
+                bar.update(size)
+        return
+    start = last = time.monotonic()
+    told, by_time = 0, 'SLURM_JOB_ID' in os.environ
     for count, item in enumerate(iterable, 1):
         yield item
-        if count * 10 // total > told or count == total:
-            told = count * 10 // total
-            print(f'{text}: {count}/{total}, {time.monotonic() - start:.0f} s', file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if count == total or (now - last >= 60 if by_time else count * 10 // total > told):
+            told, last = count * 10 // total, now
+            rate = count / max(now - start, 1e-9)
+            print(f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, {(total - count) / rate:.0f} s left',
+                  file=sys.stderr, flush=True)
 
 
 def commit():
@@ -67,24 +117,39 @@ def commit():
 
 
 class Log:
-    """A file of JSON lines whose first record has the arguments, the commit and the versions; records are also printed."""
+    """A file of JSON lines whose first record has the arguments, the commit and the versions; records are also printed.
 
-    def __init__(self, path, args):
+    keep: the bytes of an earlier call's file that stay, 0 for a new file. A path of None (every process but the first)
+    writes and prints nothing.
+    """
+
+    def __init__(self, path, args, keep=0):
+        self.file = None
+        if path is None:
+            return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        self.file = open(path, 'w')
+        self.file = open(path, 'r+' if keep else 'w')
+        self.file.truncate(keep)
+        self.file.seek(keep)
         versions = {'python': sys.version.split()[0], 'torch': torch.__version__, 'torchvision': torchvision.__version__,
                     'numpy': np.__version__}
         self.write(arguments=dict(args), commit=commit(), versions=versions)
 
     def write(self, **record):
         """Append a record."""
-        self.file.write(json.dumps(record) + '\n')
-        self.file.flush()
+        if self.file:
+            self.file.write(json.dumps(record) + '\n')
+            self.file.flush()
+
+    def size(self):
+        """Bytes written so far."""
+        return self.file.tell() if self.file else 0
 
     def report(self, text, **record):
         """Append a record and print it as `text`."""
         self.write(**record)
-        print(text, flush=True)
+        if self.file:
+            print(text, flush=True)
 
 
 def check_claim(folder, files, override):
@@ -96,17 +161,20 @@ def check_claim(folder, files, override):
 
 
 def atomically(path, write):
-    """Call write(file) on a temporary binary file beside `path`, then rename it to `path`; on failure nothing is left."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or '.', prefix=os.path.basename(path) + '.')
+    """Call write(file) on the binary file PATH.partial, then rename it to `path`; on failure nothing is left.
+
+    What a killed process leaves behind, the next call replaces.
+    """
+    temporary = f'{path}.partial'
     try:
-        with os.fdopen(handle, 'wb') as file:
+        with open(temporary, 'wb') as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
 
 
@@ -116,11 +184,18 @@ def write_json(path, value):
     atomically(path, lambda file: file.write(text.encode()))
 
 
-def save_checkpoint(path, model, optimizer, epoch, args):
-    """Write {architecture, epoch, state_dict, optimizer, args}."""
+def save_checkpoint(path, model, optimizer, epoch, args, progress=None):
+    """Write {architecture, epoch, state_dict, optimizer, args} and, for a state to go on from, {progress}."""
     record = {'architecture': args.architecture, 'epoch': epoch, 'state_dict': model.state_dict(),
-              'optimizer': optimizer.state_dict(), 'args': dict(args)}
-    atomically(path, lambda file: torch.save(record, file))
+              'optimizer': optimizer.state_dict(), 'args': dict(args), **({'progress': progress} if progress else {})}
+
+    def write(file):
+        try:
+            torch.save(record, file)
+        except RuntimeError as error:                # torch's writer raises this where the file cannot be written
+            raise OSError(f'cannot write {path}: {str(error).splitlines()[0]}: is the disk full?') from None
+
+    atomically(path, write)
 
 
 def find_checkpoint(path, save_root):

@@ -105,7 +105,7 @@ def test_denormalize_gives_the_picture_back():
 def epoch_of(workers, epoch, seed=5):
     split = data.load_split('CUB', 'train', DATA, META)
     loader = data.make_loader(split, True, 7, workers, 40, 32, seed)
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     batches = list(loader)
     return torch.cat([batch[0] for batch in batches]), sum((list(batch[2]) for batch in batches), [])
 

@@ -87,6 +87,10 @@ class BoxScores:
         self.correct += ious[:, None] >= np.array(self.iou_percent)[:, None] / 100          # [2, I, T]
         self.images += 1
 
+    def counts(self):
+        """{name: array or number} of what was accumulated."""
+        return {'correct': self.correct, 'images': self.images}
+
     def compute(self):
         """{MaxBoxAcc, MaxBoxAccV2, and for each choice of contours {IoU: {accuracy, threshold}}}, in percent of the images."""
         accuracy = 100 * self.correct / self.images
@@ -108,6 +112,10 @@ class MaskScores:
         """Add one image's histogram [2, bins] from `mask_histogram`."""
         self.histogram += histogram
         self.images += 1
+
+    def counts(self):
+        """{name: array or number} of what was accumulated."""
+        return {'histogram': self.histogram, 'images': self.images}
 
     def compute(self):
         """{PxAP} in percent, None without a foreground pixel."""

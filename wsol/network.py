@@ -4,19 +4,21 @@ from collections import namedtuple
 import torch
 from torch import nn
 
-from . import calm, cam
+from . import calm, cam, lfi_cam
 
-Method = namedtuple('Method', 'p_y_given_x loss log_score')
+Method = namedtuple('Method', 'p_y_given_x loss log_score gated', defaults=(False,))
 Method.__doc__ = """What tells the methods apart, each a function of (f, h[, y]).
 
 p_y_given_x(f, h) [B, C]; loss(f, h, y) [B]; log_score(f, h) [B, C] is the scalar that gradient methods explain:
-the logit of CAM, log p(y|x) of CALM.
+the logit of CAM and LFI-CAM, log p(y|x) of CALM. gated: f is that of the gated features and h the attention map (lfi_cam.py),
+so the head reads the image as well and is not linear in F.
 """
 
 METHODS = {
     'CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f)),
     'CALM-EM': Method(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x),
     'CALM-ML': Method(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x),
+    'LFI-CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f), gated=True),
 }
 
 
@@ -33,8 +35,12 @@ class Output:
 
     @property
     def log_score(self):
-        """The explained scalar of every class [B, C]: CAM's logit, CALM's log p(y|x)."""
+        """The explained scalar of every class [B, C]: CAM's and LFI-CAM's logit, CALM's log p(y|x)."""
         return self.method.log_score(self.f, self.h)
+
+    def float(self):
+        """The same in float32, where a loss is safe after a network in mixed precision."""
+        return Output(self.f.float(), self.h.float(), self.method)
 
     def loss(self, y):
         """The training loss of each image [B] for labels y, a LongTensor [B]."""
@@ -42,7 +48,7 @@ class Output:
 
 
 class Network(nn.Module):
-    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`.
+    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance` too.
 
     backbone: nn.Sequential of named modules, images [B, 3, h, w] -> F [B, channels, H, W].
     Called on images it returns an `Output`.
@@ -58,6 +64,8 @@ class Network(nn.Module):
         self.num_classes = num_classes
         self.attribution_method = attribution_method
         self.method = METHODS[attribution_method]
+        if self.method.gated:
+            self.importance = lfi_cam.importance_network(channels)
 
     def forward_features(self, x):
         """Backbone features F [B, channels, H, W] of normalised images [B, 3, h, w]."""
@@ -65,12 +73,16 @@ class Network(nn.Module):
             x = getattr(self, name)(x)
         return x
 
-    def forward_head(self, F):
-        """The `Output` for backbone features F [B, channels, H, W]."""
-        return Output(self.conv_last(F), self.attention(F), self.method)
+    def forward_head(self, F, images=None):
+        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head reads."""
+        if not self.method.gated:
+            return Output(self.conv_last(F), self.attention(F), self.method)
+        assert images is not None, "LFI-CAM's head reads the images"
+        M = lfi_cam.attention_map(F, lfi_cam.importance(self.importance(lfi_cam.masked_images(F, images))))
+        return Output(self.conv_last(lfi_cam.gated(F, M)), M, self.method)
 
     def forward(self, x):
-        return self.forward_head(self.forward_features(x))
+        return self.forward_head(self.forward_features(x), x)
 
 
 @torch.no_grad()

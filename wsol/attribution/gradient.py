@@ -152,39 +152,49 @@ def predictions(model, images, target=None, options=Options()):
     return _predicted(model, images, None)
 
 
-class _GuidedReLU(torch.autograd.Function):
-    """ReLU whose backward pass lets only positive gradients through: g [x > 0] [g > 0]."""
+class _ReLU(torch.autograd.Function):
+    """ReLU whose gradient is g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the plain one can be differentiated again."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, switch):
+        ctx.switch = switch
         ctx.save_for_backward(x > 0)
         return x.clamp(min=0)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient.clamp(min=0) * ctx.saved_tensors[0]
+        gradient = gradient.clamp(min=0) if ctx.switch.guided else gradient
+        return torch.where(ctx.saved_tensors[0], gradient, 0), None
 
 
-class _GuidedMode(TorchFunctionMode):
-    """Every ReLU called inside, as a module or a function, becomes a guided one; no module is touched."""
+class GuidedReLUs(TorchFunctionMode):
+    """Every ReLU called inside, as a module or a function, lets only positive gradients back; no module is touched.
+
+    `guided` is read by the backward pass, also after the mode has ended: one forward pass gives the guided gradient with True
+    and the plain one with False.
+    """
 
     PLAIN = (functional.relu, torch.relu, torch.Tensor.relu)
     IN_PLACE = (torch.relu_, torch.Tensor.relu_, functional.relu_)
+
+    def __init__(self, guided=True):
+        super().__init__()
+        self.guided = guided
 
     def __torch_function__(self, function, types, args=(), named=None):
         named = named or {}
         if function not in self.PLAIN + self.IN_PLACE:
             return function(*args, **named)
         x = args[0] if args else named['input']
-        guided = _GuidedReLU.apply(x)
+        result = _ReLU.apply(x, self)
         in_place = function in self.IN_PLACE or named.get('inplace', args[1:2] == (True,))
-        return x.copy_(guided) if in_place else guided
+        return x.copy_(result) if in_place else result
 
 
 @explainer
 def guided_gradients(model, images, target=None, options=Options()):
     """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop 2015)."""
-    with _GuidedMode():
+    with GuidedReLUs():
         return image_gradients(model, images, target)[0]
 
 

@@ -123,6 +123,6 @@ def scores_with(model, images, layer, activation):
     """
     with torch.no_grad():
         if isinstance(model, Network) and layer is last_feature_layer(model, images):
-            return model.forward_head(activation).log_score
+            return model.forward_head(activation, images).log_score
         with hooks([layer], lambda module, inputs, output: activation.clone()):
             return scores_of(model, images.clone())

@@ -82,7 +82,7 @@ def ablated_scores(model, images, layer, A, target, options):
 
 
 def ablated_head_scores(model, A, target, options):
-    """`ablated_scores` at F for this project's networks, without running a convolution again.
+    """`ablated_scores` at F for this project's networks but the gated ones, without running a convolution again.
 
     f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. CAM's logit is
     linear as well and needs no loop: S_y - W_yk mean_z F_k.
@@ -119,7 +119,7 @@ def ablation_cam(model, images, target=None, options=Options()):
         activations, scores = capture(model, images, layers)
         score, target = chosen(scores, target)
         for layer, A in zip(layers, activations):
-            if isinstance(model, Network) and layer is last_feature_layer(model, images):
+            if isinstance(model, Network) and not model.method.gated and layer is last_feature_layer(model, images):
                 ablated = ablated_head_scores(model, A, target, options)
             else:
                 ablated = ablated_scores(model, images, layer, A, target, options)
