@@ -1,18 +1,33 @@
-"""Ratios, each taken in one run on this machine: what CALM's losses keep and cost against the direct form.
+"""Ratios, each taken in one run on this machine: what training and the evaluators cost over the passes they cannot do without.
 
-    python scripts/benchmark.py [--classes 1000] [--size 28] [--batch 16]
+    python scripts/benchmark.py [--architecture resnet50] [--size 224] [--batch 16] [--images 32] [--only loss,step]
 
-The direct form writes the losses as the paper states them, over all classes; both forms get the same scores f and cue location h.
+loss    CALM's losses, forward and backward, over the direct form, which writes them as the paper states them, over all classes
+step    a CALM-EM training step over a plain one: the same torchvision backbone and maps, mean over them, cross entropy, SGD
+erase   remove-and-classify of a map at hand over its 11 forward passes
+cue     cue localization over one forward pass of its images (of ToyBirds, which scripts/make_toybirds.py draws)
+load    images per second of the training loader over those of a training step, `--workers` processes
 """
 import argparse
 import os
 import sys
 import time
 
+import numpy as np
 import torch
+from munch import Munch
+from torch import nn
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from wsol import calm
+import eval_cue_location as cue_location          # noqa: E402  (a script finds the project's modules beside its folder)
+import eval_pixel_perturb as pixel_perturb        # noqa: E402
+import inference                                  # noqa: E402
+import training                                   # noqa: E402
+import wsol                                       # noqa: E402
+from data_loaders import load_split, make_loader  # noqa: E402
+from wsol import calm, cub_parts, metrics         # noqa: E402
+
+CLASSES = 200
 
 
 def direct_em_loss(f, h, y):
@@ -46,30 +61,165 @@ def kept_bytes(loss, f, h, y):
     return size
 
 
-def seconds(loss, f, h, y, repeats=7):
-    """Median time of a forward and backward pass."""
-    times = []
-    for _ in range(repeats):
+def peak_bytes(action, device):
+    """The most memory that `action` holds at one moment beside what there was before it.
+
+    On a CPU the profiler's allocations and releases are added up; on an accelerator its own statistics are read.
+    """
+    if device.type != 'cpu':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        action()
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
+    return int(np.cumsum(changes).max())
+
+
+def seconds(actions, device, repeats):
+    """Median time of each of several actions that take turns."""
+    def once(action):
         start = time.perf_counter()
-        torch.autograd.grad(loss(f, h, y).sum(), (f, h))
-        times.append(time.perf_counter() - start)
-    return sorted(times)[repeats // 2]
+        action()
+        if device.type != 'cpu':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+    for action in actions:
+        once(action)
+    return np.median([[once(action) for action in actions] for _ in range(repeats)], axis=0).tolist()
+
+
+def loss_ratios(args, device):
+    """Time, kept bytes and peak memory of the losses over the direct form, at C = 1000 and 28 x 28 locations."""
+    f = torch.randn(args.batch, 1000, 28, 28, device=device, requires_grad=True)
+    h = torch.rand(args.batch, 1, 28, 28, device=device, requires_grad=True)
+    y = torch.randint(1000, (args.batch,), device=device)
+    print(f'scores {list(f.shape)}, {f.numel() * 4 / 2 ** 20:.0f} MiB')
+    for name, ours, direct in (('CALM-EM', calm.em_loss, direct_em_loss), ('CALM-ML', calm.ml_loss, direct_ml_loss)):
+        actions = [lambda loss=loss: torch.autograd.grad(loss(f, h, y).sum(), (f, h)) for loss in (ours, direct)]
+        few, many = (kept_bytes(loss, f, h, y) for loss in (ours, direct))
+        low, high = (peak_bytes(action, device) for action in actions)
+        fast, slow = seconds(actions, device, args.repeats)
+        print(f'loss, {name}: time {fast / slow:.2f}, peak memory {low / high:.2f}, kept beside the scores 1/{many / few:.0f} of direct')
+
+
+def step_ratio(args, device):
+    """(time of a training step over a plain one, images per second of the first)."""
+    model, plain = (wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).train() for _ in range(2))
+    flags = Munch(architecture=args.architecture, attribution_method='CALM-EM', lr=1e-4, lr_classifier_ratio=10, momentum=.9,
+                  weight_decay=1e-4, is_different_checkpoint=False, amp='off', gradient_reg=0, gradient_reg_error='cosine',
+                  sync_bn=False, compile=False, channels_last=False, freeze_bn=False)
+    trainer = training.Trainer(flags, model, device)
+    optimizer = training.make_optimizer(flags, plain, device)
+    images, labels = torch.randn(args.batch, 3, args.size, args.size), torch.randint(CLASSES, (args.batch,))
+
+    def plain_step():
+        scores = plain.conv_last(plain.forward_features(images.to(device)))
+        loss = nn.functional.cross_entropy(scores.mean(dim=(2, 3)), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    ours, other = seconds([lambda: trainer.train_step(images, labels, args.batch), plain_step], device, args.repeats)
+    print(f'step, CALM-EM over plain: {ours / other:.2f} ({args.batch / ours:.1f} images/s)')
+    return args.batch / ours
+
+
+class Ready:
+    """A map maker whose maps are at hand: the evaluator's own cost, not the map's."""
+
+    ksize = 1
+
+    def __init__(self, maps):
+        self.maps = maps
+
+    def tensors(self, images, output, classes, number=0):
+        return list(self.maps[:, None])
+
+    def __call__(self, *arguments):
+        return [one.cpu().numpy() for one in self.tensors(*arguments)]
+
+
+def erase_ratio(args, device):
+    """Time of remove-and-classify over its 11 forward passes."""
+    model = wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).eval()
+    images, labels = torch.randn(args.batch, 3, args.size, args.size, device=device), torch.zeros(args.batch, dtype=torch.long, device=device)
+    ready = Ready(torch.rand(args.batch, 28, 28, device=device))
+
+    @torch.no_grad()
+    def passes():
+        for _ in range(1 + 2 * len(metrics.ERASE_K)):
+            model(images).probs
+
+    ours, other = seconds([lambda: pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1), passes], device, args.repeats)
+    print(f'erase, over 11 forward passes: {ours / other:.2f}')
+
+
+def cue_ratio(args, device):
+    """Time of cue localization over a forward pass of its images; reading files is in neither."""
+    split = load_split('ToyBirds', 'test', args.data_root, args.metadata_root)
+    folder = os.path.join(args.data_root, 'ToyBirds')
+    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cue_location.COUNTS)
+    table = cue_location.class_rows(pairs)
+    chosen = [i for i, y in enumerate(split.labels) if y in table][:args.images]
+    dataset = cue_location.CueDataset(split, chosen, folder, args.size)
+    dataset.exact = None                                                  # as on CUB: no true pixels of the parts
+    batches = list(torch.utils.data.DataLoader(dataset, batch_size=args.batch))
+    model = wsol.build_model(args.architecture, 'CALM-EM', split.num_classes, large_feature_map=True).to(device).eval()
+    maker = inference.MapMaker(model, Munch(score_map_process='jointll', smoothing_ksize=1, seed=0, superclass=None, target_layer=None,
+                                            batch_size=args.batch, smooth_grad_nr_iter=1, smooth_grad_sigma=1, integrated_grad_nr_iter=1))
+    scores = cue_location.CueScores(pairs, metrics.histogram_edges(metrics.thresholds('log', .001)), None, 'clipping')
+
+    def evaluate():
+        for batch in batches:
+            cue_location.score_batch(batch, 0, maker, split.labels, table, scores, device)
+
+    @torch.no_grad()
+    def forward():
+        for batch in batches:
+            model(batch[0].to(device)).probs
+
+    ours, other = seconds([evaluate, forward], device, args.repeats)
+    each = np.mean([len(table[split.labels[i]][0]) for i in chosen])
+    print(f'cue, over one forward pass of {len(chosen)} images: {ours / other:.2f} ({each:.1f} pairs an image; CUB has 4.3)')
+
+
+def load_ratio(args, speed):
+    """Images per second of the loader over those of the training step."""
+    split = load_split('ToyBirds', 'train', args.data_root, args.metadata_root)
+    loader = make_loader(split, True, args.batch, args.workers, args.size * 8 // 7, args.size)
+    for _ in loader:                                                      # the processes start, the files come into memory
+        pass
+    start = time.perf_counter()
+    count = sum(len(labels) for _, labels, _ in loader)
+    rate = count / (time.perf_counter() - start)
+    print(f'load, over the training step: {rate / speed:.1f} ({rate:.0f} images/s, {args.workers} processes)')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (('classes', 1000), ('size', 28), ('batch', 16)):
+    parser.add_argument('--architecture', default='resnet50', choices=wsol.ARCHITECTURES)
+    for name, default in (('size', 224), ('batch', 16), ('images', 32), ('repeats', 5), ('workers', os.cpu_count() or 1)):
         parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
+    parser.add_argument('--data_root', default='dataset/')
+    parser.add_argument('--metadata_root', default='metadata/')
+    parser.add_argument('--only', default='loss,step,erase,cue,load', help='comma-separated; default %(default)s')
     args = parser.parse_args()
     torch.manual_seed(0)
-    f = torch.randn(args.batch, args.classes, args.size, args.size, requires_grad=True)
-    h = torch.rand(args.batch, 1, args.size, args.size, requires_grad=True)
-    y = torch.randint(args.classes, (args.batch,))
-    print(f'scores [{args.batch}, {args.classes}, {args.size}, {args.size}], {f.numel() * 4 / 2 ** 20:.0f} MiB, CPU, {torch.get_num_threads()} threads')
-    for name, ours, direct in (('CALM-EM', calm.em_loss, direct_em_loss), ('CALM-ML', calm.ml_loss, direct_ml_loss)):
-        few, many = kept_bytes(ours, f, h, y), kept_bytes(direct, f, h, y)
-        print(f'{name}: kept for the backward pass beside the scores {few / 2 ** 20:.2f} MiB, direct {many / 2 ** 20:.0f} MiB: '
-              f'{many / few:.0f} times fewer; time over direct {seconds(ours, f, h, y) / seconds(direct, f, h, y):.2f}')
+    device = inference.pick_device()
+    name = torch.cuda.get_device_name(device) if device.type != 'cpu' else f'CPU, {torch.get_num_threads()} threads'
+    print(f'{name}; {args.architecture} at {args.size} px, batches of {args.batch}; medians of {args.repeats}')
+    only = args.only.split(',')
+    if 'loss' in only:
+        loss_ratios(args, device)
+    speed = step_ratio(args, device) if {'step', 'load'} & set(only) else None
+    if 'erase' in only:
+        erase_ratio(args, device)
+    if 'cue' in only:
+        cue_ratio(args, device)
+    if 'load' in only:
+        load_ratio(args, speed)
 
 
 if __name__ == '__main__':

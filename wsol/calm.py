@@ -16,6 +16,7 @@ import torch
 
 EPS_LOG_Z = 1e-8   # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
 EPS_Y = 1e-10      # the released code adds this to p(y|x) before dividing by it
+CHUNK = 2 ** 20    # scores in one log-sum-exp: its temporaries stay in a processor's cache, and small
 
 
 def p_z_given_x(h):
@@ -64,13 +65,30 @@ def p_z_given_xy(f, h):
     return p_yz / (p_yz.sum(dim=(2, 3), keepdim=True) + EPS_Y)
 
 
-def log_p_label_given_xz(f, y):
-    """log p(y|x,z) of the label only [B, H, W].
+class _LogPLabelGivenXZ(torch.autograd.Function):
+    """f_y - log sum_y' exp f_y' at each location, with p(y|x,z) made in the backward pass: one buffer of the size of f."""
 
-    One log-sum-exp over the classes and the label's row: autograd keeps f itself and nothing else of size [B, C, H, W].
-    """
-    row = y.view(-1, 1, 1, 1).expand(-1, 1, *f.shape[2:])      # [B, 1, H, W]
-    return (f.gather(1, row) - f.logsumexp(dim=1, keepdim=True)).squeeze(1)
+    @staticmethod
+    def forward(ctx, f, y):
+        few = max(1, CHUNK // f[0].numel()) if len(f) else 1
+        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(few)])    # [B, 1, H, W]
+        row = y.view(-1, 1, 1, 1).expand_as(lse)                                           # [B, 1, H, W]
+        ctx.save_for_backward(f, lse, row)
+        return (f.gather(1, row) - lse).squeeze(1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        f, lse, row = ctx.saved_tensors
+        gradient = gradient[:, None]                                                       # [B, 1, H, W]
+        if torch.is_grad_enabled():                # a second derivative is asked for: the same in operations that have one
+            return (-gradient * f.softmax(dim=1)).scatter_add(1, row, gradient), None
+        result = torch.sub(f, lse).exp_().mul_(-gradient)                                  # [B, C, H, W]
+        return result.scatter_add_(1, row, gradient), None
+
+
+def log_p_label_given_xz(f, y):
+    """log p(y|x,z) of the label only [B, H, W]; autograd keeps f itself and nothing else of size [B, C, H, W]."""
+    return _LogPLabelGivenXZ.apply(f, y)
 
 
 def ml_loss(f, h, y):
