@@ -2,11 +2,13 @@
 
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py --table=cue_localization save
+    python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM --html report.html
 
 The first: accuracy, cue localization in each mode, remove-and-classify of each experiment folder. The second reads a save root whose
 folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh names them: SAVE_ROOT/NAME is a run
 trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that was given ("given"). '-' is a number that is not
-known or not yet computed. The published numbers are in scripts/paper_numbers.yaml.
+known or not yet computed. The published numbers are in scripts/paper_numbers.yaml. The third writes one self-contained page: all that
+the folders hold, charts, and a gallery of maps computed from the checkpoints.
 """
 import argparse
 import glob
@@ -35,12 +37,13 @@ def text_of(value, digits=2, mark=''):
 
 def processes(folder):
     """Names of the maps that were scored in an experiment folder."""
-    paths = glob.glob(os.path.join(folder, 'cue_location_*.json')) + glob.glob(os.path.join(folder, 'pixel_perturb_*.json'))
+    paths = [path for kind in ('cue_location', 'pixel_perturb')
+             for path in glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.json'))]
     return sorted({os.path.basename(path)[:-5].split('_', 2)[2] for path in paths}) or [None]
 
 
-def rows(folder):
-    """The table's rows [text of each column] of an experiment."""
+def rows(folder, read=read):
+    """The table's rows [text of each column] of an experiment. read: path -> a result's content, {} where there is none."""
     accuracy = read(os.path.join(folder, 'accuracy.json'))
     for process in processes(folder):
         cue, perturb = (read(os.path.join(folder, f'{kind}_{process}.json')) for kind in ('cue_location', 'pixel_perturb'))
@@ -113,17 +116,56 @@ def print_table(head, body):
         print('| ' + ' | '.join(text.ljust(width) for text, width in zip(row, widths)) + ' |')
 
 
+def write_html(args):
+    """The page of --html; a mistake ends the program with one line, exit code 2."""
+    import report_html                      # PyTorch and the networks: the tables do without
+
+    def write():
+        size = report_html.write(args.html, args.folders, args.overwrite, args.gallery, args.classes, args.methods, args.data_root,
+                                 args.metadata_root)
+        print(f'{args.html}: {size / 1e6:.1f} MB')
+    report_html.util.command(write)
+
+
+def count(text):
+    """An argparse type: a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 on')
+    return int(text)
+
+
+def add_html(group):
+    """The flags of the page."""
+    group.add_argument('--html', metavar='FILE', help='write the experiments as one self-contained page')
+    group.add_argument('--overwrite', action='store_true', help='replace FILE')
+    group.add_argument('--gallery', type=count, default=6, metavar='N', help='test images in the gallery (default: 6; 0: no gallery)')
+    group.add_argument('--classes', type=count, default=6, metavar='N',
+                       help='classes offered for each image: its own, then the most probable ones (default: 6)')
+    group.add_argument('--methods', nargs='+', default=['readout', 'input_grad', 'grad_cam'], metavar='MAP',
+                       help="attribution maps as --score_map_process names them; readout: the method's own (default: readout "
+                            'input_grad grad_cam)')
+    group.add_argument('--data_root', metavar='DIR', help="folder of the data sets (default: each experiment's own)")
+    group.add_argument('--metadata_root', metavar='DIR', help="folder of the split files (default: each experiment's own)")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='experiment folders; with --table one save root')
     parser.add_argument('--table', choices=tuple(TABLES), help="one of the paper's tables")
     parser.add_argument('--dataset', action='append', choices=(*SETS, 'ToyBirds'), help='only this set, several times for several')
+    add_html(parser.add_argument_group('page'))
     args = parser.parse_args()
     missing = [folder for folder in args.folders if not os.path.isdir(folder)]
     if missing:
         parser.error(f'no folder {missing[0]}: give the folder of an experiment, or with --table the save root')
-    if not args.table:
+    if args.html and args.table:
+        parser.error('--html and --table exclude each other')
+    if args.classes < 2:
+        parser.error(f'--classes {args.classes}: a comparison needs at least 2')
+    if args.html:
+        write_html(args)
+    elif not args.table:
         print_table(COLUMNS, [row for folder in args.folders for row in rows(folder)])
     elif len(args.folders) > 1:
         parser.error(f'--table reads one save root, not {len(args.folders)}')
