@@ -7,23 +7,59 @@
 import os
 import time
 
+import numpy as np
+import torch
 from munch import Munch
 
 import cluster
 import inference
+import panels
 import training
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, SPLITS, EpochBatches, load_split, make_loader
+from data_loaders import DATASETS, SPLITS, EpochBatches, denormalize, load_split, make_loader
 
 LOG, RESULT = 'log.jsonl', 'accuracy.json'
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 
 
+class Board:
+    """TensorBoard's view of a training, in the folder tensorboard of the experiment; does nothing without --tensorboard."""
+
+    IMAGES = 4
+
+    def __init__(self, args, trainer, dataset):
+        self.writer = None
+        if not args.tensorboard or cluster.rank():
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
+        self.writer = SummaryWriter(os.path.join(args.log_folder, 'tensorboard'), purge_step=trainer.epoch)
+        items = [dataset[i] for i in np.linspace(0, len(dataset) - 1, min(self.IMAGES, len(dataset))).astype(int).tolist()]
+        self.images, self.labels, self.names = torch.stack([item[0] for item in items]), [item[1] for item in items], [item[2] for item in items]
+        self.args, self.makers = args, inference.map_makers(trainer.model, Munch(args, score_map_process=None))
+
+    def write(self, model, epoch, scalars):
+        """Add the scalars of an epoch, and its maps of the same validation images every time."""
+        if not self.writer:
+            return
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, epoch)
+        images, pictures = self.images.to(next(model.parameters()).device), denormalize(self.images).permute(0, 2, 3, 1).numpy()
+        for number, y in enumerate(self.labels):
+            probs, _, maps = inference.explain_batch(model, self.makers, images[number:number + 1], [y])
+            panel = panels.make(self.names[number], pictures[number], None, probs[0].tolist(), [y],
+                                {name: one[0] for name, one in maps.items()}, self.args.attribution_method)
+            self.writer.add_figure(f'maps/{number}', panels.draw(panel), epoch)
+        self.writer.flush()
+
+
 def train(args, trainer, loaders, log):
     """The epochs that are left; writes the last and the best checkpoint. Returns the best validation accuracy."""
-    save = lambda: trainer.save(log)
+    save, board = lambda: trainer.save(log), Board(args, trainer, loaders.val.dataset)
     while trainer.epoch <= args.epochs:
         epoch, start = trainer.epoch, time.monotonic()
         if trainer.step == 0:
@@ -37,6 +73,8 @@ def train(args, trainer, loaders, log):
                    epoch=epoch, loss=loss, train_accuracy=train_accuracy, val_accuracy=val_accuracy,
                    lr=[group['lr'] for group in trainer.optimizer.param_groups], seconds=seconds,
                    images_per_second=len(loaders.train.dataset) / seconds)
+        board.write(trainer.model, epoch, {'loss': loss, 'accuracy/train': train_accuracy, 'accuracy/val': val_accuracy, **{
+            f'rate/{name}': group['lr'] for name, group in zip(('backbone', 'rest'), trainer.optimizer.param_groups)}})
         names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
         trainer.best = max(trainer.best, val_accuracy)
         if cluster.rank() == 0:

@@ -10,7 +10,7 @@ SECONDS=0
 run() { say "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }       # a result file, then the command that makes it
 
-COMMON="--workers=1 --seed=0"
+COMMON="--workers=1 --seed=0 --resume=True"          # what was cut off goes on
 process() { [ "$1" = CAM ] && echo vanilla || echo jointll; }
 # As in the paper: CAM's maps min-max scaled with even thresholds, CALM's maps as they are with logarithmic ones.
 scale() { [ "$1" = CAM ] && echo "--norm_type=minmax --threshold_type=even" || echo "--norm_type=clipping --threshold_type=log"; }
@@ -19,7 +19,6 @@ run scripts/make_toybirds.py
 for method in CAM CALM-ML CALM-EM; do
     start=()          # CALM starts from CAM's weights, the released two-step option
     [ $method = CAM ] || start=(--load_checkpoint=$NAME/CAM --is_different_checkpoint=True)
-    [ ! -e "save/$NAME/$method/log.jsonl" ] || start+=(--override_cache=True)          # a training that was cut off begins anew
     once $method/accuracy.json main.py --config=configs/${method}_ToyBirds.yaml --experiment_name=$NAME/$method $COMMON "${start[@]}"
 done
 for method in CAM CALM-ML CALM-EM; do

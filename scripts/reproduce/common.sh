@@ -12,8 +12,8 @@
 #   --epochs N, --images N, --test_images N, --iterations N     the toy run's sizes: epochs of a training, training and test images
 #                           a class, noisy inputs and path steps of the gradient maps (defaults 6, 30, 4, 4)
 #
-# A step whose result file exists is not repeated, so a run that was cut off goes on when the command is given again; a toy training
-# that was cut off begins anew, a real one stops with a line. Exit code 2: a mistake in the options, or data that are missing.
+# A step whose result file exists is not repeated, and one that was cut off goes on from its last state, when the command is given
+# again. Exit code 2: a mistake in the options, or data that are missing.
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$SCRIPTS/lib.sh"
 
@@ -64,7 +64,7 @@ options() {
     REQUIREMENTS=requirements.txt
     source "$SCRIPTS/setup.sh"
     SECONDS=0
-    paths=("--save_root=$save_root" "--data_root=$data_root" "--metadata_root=$metadata_root" "--workers=$workers" --seed=0)
+    paths=("--save_root=$save_root" "--data_root=$data_root" "--metadata_root=$metadata_root" "--workers=$workers" --seed=0 --resume=True)
 }
 
 run() { say "[$SECONDS s] $*"; .venv/bin/python "$@" || die "this step failed: ${*:1:2}; give the command again to go on from it"; }
@@ -104,10 +104,6 @@ train() {
     [ -z "$toy" ] || more=("--epochs=$epochs")
     # As in the quick start, the toy's CALM starts from its CAM.
     [ -z "$toy" ] || [ "$1" = CAM_ToyBirds ] || { train CAM_ToyBirds; more+=("--load_checkpoint=$save_root/CAM_ToyBirds" --is_different_checkpoint=True); }
-    if [ -e "$save_root/$1/log.jsonl" ]; then          # hours of a real run are never replaced unasked
-        [ -n "$toy" ] || die "$1: its training was cut off: move $save_root/$1 away to begin it anew (its checkpoints stay usable)"
-        say "$1: its training was cut off and begins anew"; more+=(--override_cache=True)
-    fi
     run main.py "--config=configs/$1.yaml" "${paths[@]}" "--experiment_name=$1" "${more[@]}" >&2
 }
 
