@@ -5,7 +5,6 @@
 """
 import os
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -16,13 +15,6 @@ import wsol
 from config import get_configs
 from data_loaders import DATASETS, make_loader
 from wsol import metrics
-
-
-def random_ranks(seed, number, draws, pixels, device):
-    """Ranks of `draws` random orders [draws, pixels] for the test image `number`: the same whatever batch or process it is in."""
-    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    generator = torch.Generator(device=device).manual_seed(int(words[0]) >> 1)
-    return metrics.descending_rank(torch.rand(draws, pixels, generator=generator, device=device))
 
 
 @torch.no_grad()
@@ -46,7 +38,7 @@ def perturb_batch(model, maker, images, labels, first, seed, repeats):
     maps = inference.target_maps(maker, images, output, labels, images.shape[-1], first)           # [B, H, W]
     top = metrics.descending_rank(maps.flatten(1))                                                 # [B, HW], one sort for all k
     correct_topk = count_correct(model, images, top.expand(ks, -1, -1), labels)
-    ranks = torch.stack([random_ranks(seed, first + b, ks * repeats, top.shape[1], images.device) for b in range(count)], dim=1)
+    ranks = torch.stack([metrics.random_ranks(seed, first + b, ks * repeats, top.shape[1], images.device) for b in range(count)], dim=1)
     ranks = ranks.view(ks, repeats, count, -1).transpose(0, 1)                                     # [R, K, B, HW]
     correct_random = sum(count_correct(model, images, ranks[r], labels) for r in range(repeats))
     correct = (output.probs.argmax(dim=1) == labels).sum()

@@ -176,7 +176,7 @@ def main():
     args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
     name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
     device = cluster.start()
-    if not inference.claim_evaluation(args, name):
+    if not inference.claim_evaluation(args, name, maps=args.scoremap_root):
         return
     folder, mask_root = os.path.join(args.metadata_root, args.dataset, args.split), os.path.join(args.mask_root, args.dataset)
     image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)

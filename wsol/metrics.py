@@ -98,6 +98,13 @@ def erase(images, rank, k):
     return images * keep.view(len(images), 1, *images.shape[2:])
 
 
+def random_ranks(seed, number, draws, pixels, device):
+    """Ranks of `draws` random orders [draws, pixels] for the test image `number`: the same whatever batch or process it is in."""
+    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    generator = torch.Generator(device=device).manual_seed(int(words[0]) >> 1)
+    return descending_rank(torch.rand(draws, pixels, generator=generator, device=device))
+
+
 def erasing_ratios(correct_topk, correct_random):
     """R_k = correct(top-k erased) / correct(random-k erased), a list over k; None where nothing random is right."""
     return [top / random if random else None for top, random in zip(correct_topk, correct_random)]

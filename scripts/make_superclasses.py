@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Writes the sets of classes that the superclass maps sum over: a JSON file {"class": [classes]} for --superclass.
+
+    python scripts/make_superclasses.py --dataset=CUB --output=birds.json
+    python scripts/make_superclasses.py --dataset=ILSVRC --depth=9 --output=depth9.json [--helper_dir=DIR]
+
+CUB, ToyBirds: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet ancestor at --depth.
+
+The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (in WordNet's nouns only
+`entity`, depth 0; `physical entity` is at 1, `mammal` at 9, `dog` at 13). A class belongs to each entry of that depth that is the class
+itself or one of its ancestors, over all its parents, and its set is the union of the classes of those entries. A class shallower than
+--depth has no such entry: its set is itself alone. So every set holds its own class, and B is in the set of A where A is in that of B.
+
+The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt are those of the released CALM repository, checked by their
+git blob ids; what is not in --helper_dir is fetched into it (CALM_MIRROR=<address> names a copy, with the paths metadata/...).
+"""
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)        # class counts have one home, data_loaders.py
+
+import util                                   # noqa: E402
+from data_loaders import class_count          # noqa: E402
+
+SOURCE, FOLDER = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD', 'metadata/ILSVRC/helper'
+INDEX, IS_A, WORDS = 'imagenet_class_index.json', 'wordnet.is_a.txt', 'words.txt'
+BLOBS = {INDEX: '5fe0dfefcd3dca3b1d169c7ab51b93de327e07e2', IS_A: '82ceff950c7144985e9e03f5f3e95b27ad7cbf2b',
+         WORDS: 'a2403d121c447293ce23537495a2b94cd822eef6'}
+FETCH = 'source "$1" && download "$2" "$3" "$4"'         # of lib.sh: resumes, honours CALM_MIRROR, says why it failed
+SHOWN = 20                                               # sets named in the summary
+
+
+def read_helper(folder, name, checksum):
+    """The text of a helper file; without it in `folder` it is fetched into it. Another content is a ValueError."""
+    path = os.path.join(folder, name)
+    fetched = not os.path.exists(path)
+    source = path + '.new' if fetched else path
+    if fetched:
+        command = ['bash', '-c', FETCH, os.path.basename(__file__), os.path.join(ROOT, 'scripts', 'lib.sh')]
+        if subprocess.run([*command, f'{SOURCE}/{FOLDER}/{name}', source, f'{FOLDER}/{name}']).returncode:
+            sys.exit(2)                                  # download has said why, in one line
+    with open(source, 'rb') as file:
+        data = file.read()
+    blob = hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
+    if checksum and blob != BLOBS[name]:
+        if fetched:
+            os.remove(source)
+        raise ValueError(f'{path} {"came with" if fetched else "has"} the git blob id {blob} instead of {BLOBS[name]}: get the right '
+                         'file, or give --no_checksum if it is another one on purpose')
+    if fetched:
+        os.replace(source, path)
+    return data.decode()
+
+
+def read_classes(text):
+    """[synset of class 0, of class 1, ...] from the class index {"0": [synset, name], ...}."""
+    try:
+        rows = {int(key): row[0] for key, row in json.loads(text).items()}
+        return [rows[number] for number in range(len(rows) or 1)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{INDEX} is not {{"0": ["synset", "name"], ...}} with classes from 0 on: {error}') from None
+
+
+def read_parents(text):
+    """{entry: [parents]} from lines `parent child`."""
+    parents = defaultdict(list)
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if len(words) != 2:
+            raise ValueError(f'{IS_A}, line {number}: {line[:60]!r} is not `parent child`')
+        parents[words[1]].append(words[0])
+    return dict(parents)
+
+
+def ancestors(entry, parents):
+    """The entry and everything above it."""
+    found, open_ = {entry}, [entry]
+    while open_:
+        new = set(parents.get(open_.pop(), ())) - found
+        found |= new
+        open_ += new
+    return found
+
+
+def depths(entries, parents):
+    """{entry: length of the longest path from an entry without parents}, of the entries and all above them.
+
+    An entry above itself has no depth: a ValueError.
+    """
+    depth, above = {}, {}
+    for entry in entries:
+        for one in sorted(ancestors(entry, parents)):
+            above.setdefault(one, set(parents.get(one, ())))
+    while above:                                         # each round takes the entries whose parents all have their depth
+        ready = [entry for entry, up in above.items() if up <= depth.keys()]
+        if not ready:
+            raise ValueError(f'{IS_A} has a circle: {sorted(above)[0]} is above or below entries that are above themselves')
+        for entry in ready:
+            depth[entry] = 1 + max((depth[parent] for parent in above[entry]), default=-1)
+        for entry in ready:
+            del above[entry]
+    return depth
+
+
+def groups_at(classes, parents, depth):
+    """{entry at that depth: [numbers of the classes below or at it]}; a class the is-a file does not name is a ValueError."""
+    named = parents.keys() | {parent for row in parents.values() for parent in row}
+    for synset in classes:
+        if synset not in named:
+            raise ValueError(f'{IS_A} does not name the class {synset}: the helper files do not fit each other')
+    level, groups = depths(classes, parents), defaultdict(list)
+    for number, synset in enumerate(classes):
+        for entry in ancestors(synset, parents):
+            if level[entry] == depth:
+                groups[entry].append(number)
+    deepest = max(level[synset] for synset in classes)
+    if depth > deepest:
+        raise ValueError(f'--depth={depth} is below every class: the deepest is at {deepest}')
+    return dict(groups)
+
+
+def sets_of(num_classes, groups):
+    """{class: sorted classes that share a group with it}; a class without a group is alone."""
+    sets = {number: {number} for number in range(num_classes)}
+    for members in groups.values():
+        for number in members:
+            sets[number].update(members)
+    return {number: sorted(members) for number, members in sets.items()}
+
+
+def summary(num_classes, groups, names):
+    """Lines on the groups, the largest first, and on the classes in none or in several."""
+    counts = defaultdict(int)
+    for members in groups.values():
+        for number in members:
+            counts[number] += 1
+    largest = sorted(groups, key=lambda entry: (-len(groups[entry]), entry))
+    yield f'{num_classes} classes, {len(groups)} sets; {num_classes - len(counts)} classes lie in none and stand alone, ' \
+          f'{sum(count > 1 for count in counts.values())} lie in several and get their union'
+    for entry in largest[:SHOWN]:
+        yield f'{len(groups[entry]):5d} {names.get(entry, entry)} ({entry})'
+    if len(largest) > SHOWN:
+        yield f'      and {len(largest) - SHOWN} smaller sets'
+
+
+def build(args):
+    """({class: [classes]}, lines of the summary) for the command line."""
+    if args.dataset != 'ILSVRC':
+        count = class_count(args.dataset, args.metadata_root)
+        return sets_of(count, {'birds': range(count)}), [f'{count} classes, 1 set: every class is a bird']
+    folder = args.helper_dir or os.path.join(args.metadata_root, 'ILSVRC', 'helper')
+    index, is_a, words = (read_helper(folder, name, args.checksum) for name in (INDEX, IS_A, WORDS))
+    classes = read_classes(index)
+    groups = groups_at(classes, read_parents(is_a), args.depth)
+    names = dict(line.split('\t', 1) for line in words.splitlines() if '\t' in line)
+    return sets_of(len(classes), groups), summary(len(classes), groups, names)
+
+
+def parse(argv):
+    """The arguments; a mistake ends the program with one line, exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
+    parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ILSVRC'))
+    parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
+    parser.add_argument('--depth', type=int, help='ILSVRC: depth of the shared ancestor, 0 is the root')
+    parser.add_argument('--helper_dir', metavar='DIR', help='ILSVRC: folder of the helper files (default: metadata_root/ILSVRC/helper)')
+    parser.add_argument('--no_checksum', dest='checksum', action='store_false', help='ILSVRC: take helper files of another content')
+    parser.add_argument('--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout')
+    parser.add_argument('--overwrite', action='store_true', help='replace the output file where it exists')
+    args = parser.parse_args(argv)
+    if (args.dataset == 'ILSVRC') != (args.depth is not None):
+        parser.error('--depth belongs to --dataset=ILSVRC, and only to it: the other sets have one superclass')
+    if args.depth is not None and args.depth < 0:
+        parser.error(f'--depth={args.depth}: it must be at least 0')
+    return args
+
+
+def main(argv=None):
+    """Builds, writes and says what the sets are."""
+    args = parse(argv)
+    if os.path.lexists(args.output) and not args.overwrite:
+        raise FileExistsError(f'{args.output} exists: give --overwrite to replace it, or another --output')
+    sets, lines = build(args)
+    rows = ',\n'.join(f'"{number}": {json.dumps(members)}' for number, members in sets.items())
+    util.atomically(args.output, lambda file: file.write(f'{{\n{rows}\n}}\n'.encode()))
+    print(*lines, f'written to {args.output}', sep='\n')
+
+
+if __name__ == '__main__':
+    util.command(main)
