@@ -203,6 +203,11 @@ class EpochBatches(Sampler):
             yield keys[first:first + self.batch_size][self.rank::self.world]
 
 
+def leave_group(number):
+    """A loader's process leaves its parent's process group: torchrun sends a stop to the whole group, and it would end at once."""
+    os.setpgrp()
+
+
 def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None):
     """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids).
 
@@ -215,7 +220,7 @@ def make_loader(split, training, batch_size, workers, resize_size=256, crop_size
             list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
                       collate_fn=partial(collate, crop_size), persistent_workers=workers > 0,
-                      generator=torch.Generator())          # its own: a loader draws no number of the run's
+                      worker_init_fn=leave_group, generator=torch.Generator())          # its own: a loader draws no number of the run's
 
 
 def collate(crop_size, items):

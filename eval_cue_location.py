@@ -15,7 +15,7 @@ import inference
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, dataset_info, make_transform, read_image
+from data_loaders import DATASETS, dataset_info, leave_group, make_transform, read_image
 from wsol import cub_parts, metrics
 
 COUNTS = (1, 2, 3)
@@ -166,7 +166,8 @@ def main():
     table = class_rows(pairs)
     dataset = CueDataset(split, [i for i, y in enumerate(split.labels) if y in table], folder, args.crop_size)
     shards = cluster.Shards(args, name, len(dataset))
-    loader = DataLoader(dataset, batch_sampler=shards.batches(), num_workers=args.workers, pin_memory=device.type != 'cpu')
+    loader = DataLoader(dataset, batch_sampler=shards.batches(), num_workers=args.workers, pin_memory=device.type != 'cpu',
+                        worker_init_fn=leave_group)
     edges = metrics.histogram_edges(metrics.thresholds(args.threshold_type, args.cam_curve_interval))
     scores = CueScores(pairs, edges, dataset.exact, args.norm_type)
     maker = inference.MapMaker(model, args)

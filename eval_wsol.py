@@ -8,10 +8,7 @@ Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1
 <image id>.npy each, are scored as they are. The thresholds are even, --cam_curve_interval apart.
 """
 import os
-from collections import deque, namedtuple
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections import namedtuple
 
 import cv2
 import numpy as np
@@ -22,7 +19,7 @@ import inference
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, dataset_info, make_loader, read_boxes, read_image_ids, read_masks, read_sizes
+from data_loaders import DATASETS, dataset_info, read_boxes, read_image_ids, read_masks, read_sizes
 from wsol import localization, metrics
 
 Job = namedtuple('Job', 'score_map boxes masks mask_root size interval')
@@ -58,32 +55,6 @@ def start_worker():
     """One thread a process: the images are spread over the processes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-@contextmanager
-def in_processes(workers):
-    """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process."""
-    if not workers:
-        yield map
-        return
-
-    def ordered(function, jobs):
-        waiting = deque()
-        for job in jobs:
-            waiting.append(pool.submit(function, job))
-            if len(waiting) > 16 * workers:          # bounds the maps held in memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    with ProcessPoolExecutor(workers, initializer=start_worker) as pool:
-        pool.submit(int).result()                    # the processes start here, before an accelerator is in use
-        try:
-            yield ordered
-        except BrokenProcessPool:
-            raise OSError('a scoring process was ended from outside (out of memory?): give fewer --workers') from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def true_boxes(folder, image_ids, size):
@@ -123,16 +94,6 @@ def find_score_maps(root, image_ids):
     return found
 
 
-def checkpoint_maps(args, batches, device):
-    """Stream of (image id, score map [S, S]) of the images of `batches`: each image's map of its own class by the checkpoint."""
-    model, split = inference.model_and_split(args, args.split, device)
-    maker = inference.MapMaker(model, args)
-    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
-    for numbers, (images, labels, image_ids) in zip(batches, loader):
-        for image_id, one in zip(image_ids, maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers[0])):
-            yield image_id, localization.score_maps(one, args.crop_size)[0]
-
-
 def saved_maps(found, batches):
     """Stream of (image id, file) of the images of `batches`; found: what `find_score_maps` gave, of all images."""
     files = list(found.items())
@@ -157,8 +118,8 @@ def evaluate(args, shards, truth, found, device, new_scores):
     """Score this process's images; the maps are made or read here, and scored by --workers processes."""
     boxes, mask_root = dataset_info(args.dataset).localization == 'box', os.path.join(args.mask_root, args.dataset)
     batches = shards.batches()
-    with in_processes(args.workers) as run:
-        maps = saved_maps(found, batches) if found else checkpoint_maps(args, batches, device)
+    with util.in_processes(args.workers, start_worker) as run:
+        maps = saved_maps(found, batches) if found else inference.split_score_maps(args, batches, device)
         results = run(score_image, (Job(one, truth[image_id] if boxes else None, None if boxes else truth[image_id], mask_root,
                                         args.crop_size, args.cam_curve_interval) for image_id, one in maps))
 

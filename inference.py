@@ -52,17 +52,17 @@ def load_model(args, num_classes, device, weights=True):
     return model
 
 
-def claim_evaluation(args, name, others=()):
+def claim_evaluation(args, name, others=(), maps=None):
     """Claim name.json (and `others`) of the experiment folder for an evaluator; False where --resume finds it complete.
 
-    A seed is drawn where none is given, the same in every process.
+    maps: a folder of saved maps, which needs no checkpoint. A seed is drawn where none is given, the same in every process.
     """
-    if not (args.scoremap_root or args.use_load_checkpoint):
+    if not (maps or args.use_load_checkpoint):
         raise ValueError('nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
                          'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)')
     if not cluster.claim(args, f'{name}.json', others):
         return False
-    if not args.scoremap_root:
+    if not maps:
         path = util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
         args.checkpoint_bytes, args.checkpoint_time = os.path.getsize(path), os.path.getmtime(path)      # --resume compares them
     args.seed = util.set_seed(cluster.agreed(util.draw_seed() if args.seed is None else args.seed))
@@ -228,13 +228,15 @@ def explain_photographs(args, files, titles, failed):
                 for name, arrays in one.items():
                     for y, array in zip(classes[row].tolist(), arrays):
                         save_map(args, f'{title}.{name}.{y}', array)
-            yield title, panels.make(title, item.picture, names, probs[row].tolist(), classes[row].tolist(), one, args.attribution_method)
+            yield title, panels.make(title, item.picture, names, probs[row].tolist(), classes[row].tolist(), one,
+                                     args.attribution_method)
         number += len(batch)
 
 
 def draw_photographs(args):
     """A panel of every photograph of --images, and its maps as they are below --save_scoremaps."""
     files, failed = photographs.find(args.images), []
+    args.workers = min(args.workers, len(files) // 4)            # a few are done before processes have started
     titles, output = photographs.names_of(files), args.output or os.path.join(args.log_folder, 'panels')
     existing = [path for path in (os.path.join(output, f'{title}.png') for title in titles) if os.path.exists(path)]
     if existing and not args.override_cache:
@@ -276,10 +278,10 @@ def add_flags(parser):
     group = parser.add_argument_group('pictures of maps (inference.py)')
     group.add_argument('--images', nargs='+', metavar='PATTERN', help="photographs: files, folders, or patterns such as 'photos/*.jpg'")
     group.add_argument('--classes', metavar='A[,B]', help='the classes explained: numbers from 0, names, or @1 for the prediction, '
-                       '@2 for the runner-up, and so on (default: @1)')
-    group.add_argument('--method', metavar='NAME[,NAME]', help='attribution methods, a row each, named as for --score_map_process '
-                       "(default: that flag's, else jointll for CALM and vanilla for others)")
-    group.add_argument('--output', metavar='DIR', help='folder of the panels (default: panels in the experiment folder)')
+                       '@2 for the runner-up, and so on; without it @1')
+    group.add_argument('--method', metavar='NAME[,NAME]', help='attribution methods, a row each, named as for --score_map_process'
+                       "; without it that flag's, else jointll for CALM and vanilla for others")
+    group.add_argument('--output', metavar='DIR', help='folder of the panels; without it panels/ in the experiment folder')
     group.add_argument('--save_scoremaps', metavar='DIR', help='with --images: maps as they are, DIR/<image>.<method>.<class>.npy; '
                        'without: score maps of --split for eval_wsol.py --scoremap_root')
 

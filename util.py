@@ -8,6 +8,10 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -104,6 +108,35 @@ def progress(iterable, total, text, size=1, shown=True):
             rate = count / max(now - start, 1e-9)
             print(f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, {(total - count) / rate:.0f} s left',
                   file=sys.stderr, flush=True)
+
+
+@contextmanager
+def in_processes(workers, start=None):
+    """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process.
+
+    start() is called once in each process.
+    """
+    if not workers:
+        yield map
+        return
+
+    def ordered(function, jobs):
+        waiting = deque()
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) > 16 * workers:          # bounds what is held in memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with ProcessPoolExecutor(workers, initializer=start) as pool:
+        pool.submit(int).result()                    # the processes start here, before an accelerator is in use
+        try:
+            yield ordered
+        except BrokenProcessPool:
+            raise OSError('a process was ended from outside (out of memory?): give fewer --workers') from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def commit():

@@ -9,26 +9,21 @@ import sys
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from munch import Munch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import inference
+import panels
 import util
 from data_loaders import dataset_info, denormalize, load_split, make_transform, read_image
-from wsol import cub_parts, metrics
+from wsol import cub_parts
 
 
 def load_experiment(folder):
-    """(arguments, model, map maker) of an experiment folder's last checkpoint."""
-    path = util.find_checkpoint(folder, '')
-    arguments = torch.load(path, map_location='cpu', weights_only=True).get('args')
-    if arguments is None:
-        raise ValueError(f'{path} carries no arguments: it was not written by main.py')
-    args = Munch(arguments, load_checkpoint=path, use_load_checkpoint=True, is_different_checkpoint=False, pretrained=False)
-    args.score_map_process = 'vanilla' if args.attribution_method == 'CAM' else 'jointll'
+    """(arguments, test split, model, map maker) of an experiment folder's last checkpoint."""
+    args = inference.arguments(__doc__, argv=[f'--load_checkpoint={folder}', '--seed=0'])
     split = load_split(args.dataset, 'test', args.data_root, args.metadata_root)
     model = inference.load_model(args, split.num_classes, inference.pick_device()).eval()
-    return args, split, model, inference.MapMaker(model, args)
+    return args, split, model, next(iter(inference.map_makers(model, args).values()))
 
 
 def choose(split, pairs, count):
@@ -43,13 +38,13 @@ def choose(split, pairs, count):
 
 
 def two_maps(experiment, image, pair):
-    """Maps of the pair's classes at image size [2, S, S] and their probabilities."""
+    """Maps of the pair's classes [2, h, w] and their probabilities."""
     _, _, model, maker = experiment
     batch = image[None].to(next(model.parameters()).device)
     with torch.no_grad():
         output = model(batch)
     maps = maker(batch, output, [torch.tensor([pair.a, pair.b], device=batch.device)])[0]
-    return metrics.resize(maps, image.shape[-1]), output.probs[0, [pair.a, pair.b]].tolist()
+    return maps, output.probs[0, [pair.a, pair.b]].tolist()
 
 
 def true_parts(folder, image_id, pair, size):
@@ -73,13 +68,11 @@ def draw_row(axes, experiments, index, pair):
     axes[1].imshow(np.where(truth[:, :, None], [1, .1, .1], picture * .35 + .1))
     for number, experiment in enumerate(experiments):
         maps, probs = two_maps(experiment, image, pair)
-        panels = axes[2 + 3 * number:5 + 3 * number]
-        for panel, one, prob in zip(panels, maps, probs):
-            panel.imshow(one, cmap='viridis', vmin=min(0, maps.min()), vmax=maps.max())
+        three = axes[2 + 3 * number:5 + 3 * number]
+        panels.show_maps(three, picture, maps)
+        for panel, prob in zip(three, probs):
             panel.set_xlabel(f'p = {prob:.2f}', fontsize=7, labelpad=1)
-        top = np.abs(maps[0] - maps[1]).max()
-        panels[2].imshow(maps[0] - maps[1], cmap='RdBu_r', vmin=-top, vmax=top)
-        panels[2].contour(truth, levels=[.5], colors='black', linewidths=.6)
+        three[2].contour(truth, levels=[.5], colors='black', linewidths=.6)
     for panel in axes:
         panel.set_xticks([]), panel.set_yticks([])
 

@@ -160,16 +160,18 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     assert finish(again)[0] == 0 and result(trained / 'cut_off', name) == one and not shards.exists()
 
 
-def test_an_evaluator_asked_to_stop_keeps_its_shards(trained):
+def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
+    """torchrun passes SIGTERM on to whole process groups, the loaders' processes too."""
     command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
-    arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200',
+    arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200', '--workers=1',
                  '--experiment_name=stopped']
-    process, shards = start(command, *arguments), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
+    process, shards = start(command, *arguments, processes=2), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: (shards / '000000.npz').exists())
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
-    assert code == util.STOPPED and '--resume' in err and (trained / 'stopped' / cluster.MARKER).exists()
-    assert (shards / '000000.npz').exists() and not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
+    assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
+    assert (trained / 'stopped' / cluster.MARKER).exists() and (shards / '000000.npz').exists()
+    assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path):

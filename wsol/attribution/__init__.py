@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from . import cam_family, gradient, perturbation
+from .classifier import Classifier, logits_of
 from .common import Options, chosen, explainer, scores_of
 from .gradient import guided_gradients, integrated_gradients_by_channel, integrated_gradients_with_gap
 from .maps import NORMALIZATIONS, fuse, normalize, upsample
