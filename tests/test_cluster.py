@@ -163,7 +163,7 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
 def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
     """torchrun passes SIGTERM on to whole process groups, the loaders' processes too."""
     command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
-    arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200', '--workers=1',
+    arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200', '--batch_size=2', '--workers=1',
                  '--experiment_name=stopped']
     process, shards = start(command, *arguments, processes=2), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: (shards / '000000.npz').exists())
