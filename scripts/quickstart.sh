@@ -2,6 +2,7 @@
 # The main job on ToyBirds: draw the data, train CAM, CALM-ML and CALM-EM, score their maps both ways, print one table and
 # draw one picture. Everything lands in save/$NAME; a finished step is not repeated.
 #   bash scripts/quickstart.sh [NAME]        NAME of the run, default quickstart
+#   bash scripts/quickstart.sh --picture     only a first picture, after a short training of CAM: save/picture/panels
 set -euo pipefail
 REQUIREMENTS=requirements.txt
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -16,6 +17,14 @@ process() { [ "$1" = CAM ] && echo vanilla || echo jointll; }
 scale() { [ "$1" = CAM ] && echo "--norm_type=minmax --threshold_type=even" || echo "--norm_type=clipping --threshold_type=log"; }
 
 run scripts/make_toybirds.py
+if [ "$NAME" = --picture ]; then
+    NAME=picture
+    once CAM/accuracy.json main.py --config=configs/CAM_ToyBirds.yaml --experiment_name=picture/CAM --epochs=5 --lr_decay_frequency=5 $COMMON
+    run inference.py --load_checkpoint=picture/CAM --images dataset/ToyBirds/images/0[0-5]*/*_0121_*.jpg --classes=@1,@2 --workers=1 \
+        --seed=0 --output=save/picture/panels --override_cache=True
+    say "[$SECONDS s] the pictures: save/picture/panels"
+    exit
+fi
 for method in CAM CALM-ML CALM-EM; do
     start=()          # CALM starts from CAM's weights, the released two-step option
     [ $method = CAM ] || start=(--load_checkpoint=$NAME/CAM --is_different_checkpoint=True)
