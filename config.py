@@ -16,7 +16,10 @@ GRADIENT_ERRORS = ('cosine', 'l1', 'l2')
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind each flag, the description's lines as they are."""
+    """Defaults behind each flag that has one, the description's lines as they are."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
