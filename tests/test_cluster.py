@@ -186,6 +186,28 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
     wsol.load_weights(wsol.build_model('vgg_tiny', 'CALM-EM', 200, True), record['state_dict'])
 
 
+def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
+    """The flags of speed change rounding, not the course; what TensorBoard is given is the log's, and a picture of each map."""
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    flags = [*DATA, '--epochs=2', '--lr=.0001', f'--save_root={tmp_path}']
+    run('main.py', *flags, '--experiment_name=plain')
+    run('main.py', *flags, '--experiment_name=fast', '--amp=bf16', '--channels_last=True', '--tensorboard=True')
+    run('main.py', *flags, '--experiment_name=drawn', '--gradient_reg=.5', '--gradient_reg_error=cosine')
+    plain, fast, drawn = ([record['loss'] for record in epochs(tmp_path / name)] for name in ('plain', 'fast', 'drawn'))
+    assert fast == pytest.approx(plain, rel=.02) and fast != plain
+    assert all(0 < more - less <= 1 for more, less in zip(drawn[:1], plain[:1]))              # .5 times an error in [0, 2]
+    events = accumulator.EventAccumulator(str(tmp_path / 'fast' / 'tensorboard'))
+    events.Reload()
+    assert [event.value for event in events.Scalars('loss')] == pytest.approx(fast)
+    assert [event.step for event in events.Images('maps/3')] == [1, 2] and len(events.Tags()['images']) == 4
+
+
+def test_what_cannot_go_together_is_refused():
+    for flags, said in ((['--sync_bn=True'], 'accelerator'), (['--gradient_reg=1', '--amp=fp16'], 'leave them out')):
+        code, _, err = finish(start('main.py', *DATA, *flags, '--save_root=/nonexistent/save'))
+        assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+
+
 def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path, monkeypatch):
     for processes in (1, 3):
         seen = []
