@@ -221,7 +221,7 @@ def test_a_truncated_image_is_refused_by_name(tmp_path, trained):
     image.write_bytes(image.read_bytes()[:900])
     for workers in (0, 1):
         line = refuse_after_progress('eval_pixel_perturb.py', *SMALL, f'--data_root={tmp_path}/data', f'--workers={workers}',
-                                     f'--save_root={trained}', '--experiment_name=other', f'--load_checkpoint={trained}/calm',
+                                     f'--save_root={trained}', f'--experiment_name=other{workers}', f'--load_checkpoint={trained}/calm',
                                      '--attribution_method=CALM-EM', '--score_map_process=gtcond')
         assert image.name in line and 'unreadable' in line
 
