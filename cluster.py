@@ -19,6 +19,10 @@ SHARD_IMAGES = 8                 # at least so many images make a shard of an ev
 RUN_FLAGS = {'config', 'data_root', 'experiment_name', 'log_folder', 'metadata_root', 'mask_root', 'override_cache', 'resume',
              'save_minutes', 'save_root', 'seed', 'tensorboard', 'workers'}
 
+# Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
+SCORE_FLAGS = {'amp', 'epochs', 'freeze_bn', 'gradient_reg', 'gradient_reg_error', 'is_train', 'load_checkpoint', 'lr', 'lr_classifier_ratio',
+               'lr_decay_frequency', 'momentum', 'sync_bn', 'use_load_checkpoint', 'weight_decay'}
+
 _asked = []                      # signals that came
 _control = []                    # the group of processes for words between hosts, beside the one for gradients
 
@@ -132,25 +136,39 @@ def same_command(args, saved, where, free=()):
                          'or another --experiment_name')
 
 
-def claim(args, result, others=(), kept=None):
+def claim(args, result, others=(), kept=None, free=()):
     """Claim the file `result` and `others` of the experiment folder; False where --resume finds the result complete.
 
     An existing file is a FileExistsError without --resume or --override_cache. With --resume, a result of other arguments
-    is a ValueError, and `others` may exist if the file `kept` does, the state to go on from. All processes agree.
+    is a ValueError; where the file `kept` exists, the state to go on from, nothing is complete yet. All processes agree.
     """
     path = os.path.join(args.log_folder, result)
-    if agreed(args.resume and os.path.isfile(path)):
+    going_on = agreed(bool(args.resume and kept and os.path.isfile(os.path.join(args.log_folder, kept))))
+    if not going_on and agreed(args.resume and os.path.isfile(path)):
         with open(path) as file:
-            same_command(args, json.load(file)['arguments'], path)
+            same_command(args, json.load(file)['arguments'], path, free)
         if rank() == 0:
             print(f'{path} is complete: nothing to do', flush=True)
         return False
-    going_on = args.resume and kept and os.path.isfile(os.path.join(args.log_folder, kept))
     if rank() == 0 and not going_on:
         util.check_claim(args.log_folder, [result, *others], args.override_cache)
     wait()
     unmark(args.log_folder)
     return True
+
+
+def plan_of(name):
+    """The file that says what the shards of the evaluation `name` belong to, below the experiment folder."""
+    return os.path.join(f'shards_{name}', 'plan.json')
+
+
+def planned_seed(args, name):
+    """The seed of the evaluation that --resume goes on with, else a new one; every process gets the same."""
+    path = os.path.join(args.log_folder, plan_of(name))
+    if agreed(args.resume and os.path.isfile(path)):
+        with open(path) as file:
+            return json.load(file)['seed']
+    return agreed(util.draw_seed())
 
 
 def add(total, part):
@@ -168,33 +186,34 @@ class Shards:
     """
 
     def __init__(self, args, name, count):
-        self.folder = os.path.join(args.log_folder, f'shards_{name}')
-        self.experiment, self.batch_size = args.log_folder, args.batch_size
+        self.experiment, self.batch_size, self.done = args.log_folder, args.batch_size, 0
+        self.plan = os.path.join(args.log_folder, plan_of(name))
+        self.folder = os.path.dirname(self.plan)
         size = args.batch_size * -(-SHARD_IMAGES // args.batch_size)
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        told = {key: value for key, value in dict(args).items() if key not in (RUN_FLAGS | SCORE_FLAGS) - {'seed'}}
+        self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]          # no other command's files are taken
         self._prepare(args)
         mine = list(enumerate(self.shards))[rank()::world()]
         self.todo = [(number, shard) for number, shard in mine if not os.path.exists(self._file(number))]
 
     def _file(self, number):
-        return os.path.join(self.folder, f'{number:06}.npz')
+        return os.path.join(self.folder, f'{number:06}.{self.key}.npz')
 
     def _prepare(self, args):
-        """Make the folder; one that is there must belong to the same command, and its seed is taken over."""
-        plan = os.path.join(self.folder, 'plan.json')
-        there = agreed(os.path.isfile(plan) and any(name.endswith('.npz') for name in os.listdir(self.folder)))
-        if there and args.resume:
-            with open(plan) as file:
-                saved = json.load(file)
-            same_command(args, saved, plan)
-            args.seed = saved['seed']
-        elif there and not args.override_cache:
+        """Make the folder; one that is there must belong to the same command."""
+        planned = agreed(os.path.isfile(self.plan))
+        if planned and args.resume:
+            with open(self.plan) as file:
+                same_command(args, json.load(file), self.plan, SCORE_FLAGS)
+        elif planned and not args.override_cache and agreed(any(name.endswith('.npz') for name in os.listdir(self.folder))):
             raise FileExistsError(f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
                                   'go on with it, or --override_cache=True to begin anew')
         elif rank() == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.makedirs(self.folder)
-            util.write_json(plan, dict(args))
+            if args.override_cache:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            os.makedirs(self.folder, exist_ok=True)
+            util.write_json(self.plan, dict(args))
         wait()
 
     def batches(self):
@@ -204,15 +223,16 @@ class Shards:
     def run(self, items, work):
         """Call work(number of its first image, item) -> part on the items that belong to `batches`, in their order.
 
-        Tensors stay on their device until their shard is done."""
+        Tensors stay on their device until their shard is done. Asked to stop, it returns after the batch under way."""
         items = iter(items)
         for number, shard in self.todo:
             total = {}
             for first in shard[::self.batch_size]:
-                add(total, work(first, next(items)))
                 if stop_asked():
-                    leave(self.experiment)
+                    return                                                # `total` makes all processes leave
+                add(total, work(first, next(items)))
             self._save(number, total)
+            self.done += 1
         next(items, None)                                                 # a progress bar ends with its last item
 
     def _save(self, number, total):
@@ -221,8 +241,15 @@ class Shards:
         util.atomically(self._file(number), lambda file: file.write(buffer.getbuffer()))
 
     def total(self):
-        """The sum over all shards {name: array} in the first process, None in the others. Waits for them."""
-        wait()
+        """The sum over all shards {name: array} in the first process, None in the others. Waits for them.
+
+        Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
+        """
+        left = torch.tensor(len(self.todo) - self.done)
+        if world() > 1:
+            dist.all_reduce(left, dist.ReduceOp.MAX, group=_control[0])
+        if left:
+            leave(self.experiment)
         if rank():
             return None
         total = {}

@@ -60,12 +60,17 @@ def claim_evaluation(args, name, others=(), maps=None):
     if not (maps or args.use_load_checkpoint):
         raise ValueError('nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
                          'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)')
-    if not cluster.claim(args, f'{name}.json', others):
+    try:
+        path = None if maps else util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
+    except FileNotFoundError:
+        if not (args.resume and os.path.isfile(os.path.join(args.log_folder, f'{name}.json'))):       # a finished result outlives it
+            raise
+    else:
+        if path:
+            args.checkpoint_bytes, args.checkpoint_time = os.path.getsize(path), os.path.getmtime(path)      # --resume compares them
+    if not cluster.claim(args, f'{name}.json', others, cluster.plan_of(name), cluster.SCORE_FLAGS):
         return False
-    if not maps:
-        path = util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
-        args.checkpoint_bytes, args.checkpoint_time = os.path.getsize(path), os.path.getmtime(path)      # --resume compares them
-    args.seed = util.set_seed(cluster.agreed(util.draw_seed() if args.seed is None else args.seed))
+    args.seed = util.set_seed(cluster.planned_seed(args, name) if args.seed is None else args.seed)
     return True
 
 

@@ -61,7 +61,7 @@ def train(args, trainer, loaders, log):
     """The epochs that are left; writes the last and the best checkpoint. Returns the best validation accuracy."""
     save, board = lambda: trainer.save(log), Board(args, trainer, loaders.val.dataset)
     while trainer.epoch <= args.epochs:
-        epoch, start = trainer.epoch, time.monotonic()
+        epoch, start, done = trainer.epoch, time.monotonic(), trainer.step * args.batch_size
         if trainer.step == 0:
             training.adjust_learning_rate(trainer.optimizer, epoch, args.lr_decay_frequency)
         text = f'epoch {epoch}/{args.epochs}'
@@ -72,7 +72,7 @@ def train(args, trainer, loaders, log):
         log.report(f'{text}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
                    epoch=epoch, loss=loss, train_accuracy=train_accuracy, val_accuracy=val_accuracy,
                    lr=[group['lr'] for group in trainer.optimizer.param_groups], seconds=seconds,
-                   images_per_second=len(loaders.train.dataset) / seconds)
+                   images_per_second=max(0, len(loaders.train.dataset) - done) / seconds)
         board.write(trainer.model, epoch, {'loss': loss, 'accuracy/train': train_accuracy, 'accuracy/val': val_accuracy, **{
             f'rate/{name}': group['lr'] for name, group in zip(('backbone', 'rest'), trainer.optimizer.param_groups)}})
         names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
@@ -105,6 +105,8 @@ def saved_state(args):
         return None
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
     cluster.same_command(args, record['args'], path, training.MAY_DIFFER)
+    if record['epoch'] + (record['progress']['step'] > 0) > args.epochs + 1:
+        raise ValueError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
     args.seed = record['args']['seed']
     return record
 
@@ -113,7 +115,7 @@ def main():
     args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
     device = cluster.start()
     files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG])] if args.is_train else []
-    if not cluster.claim(args, RESULT, files, training.STATE):
+    if not cluster.claim(args, RESULT, files, training.STATE if args.is_train else None):
         return
     state = saved_state(args)
     args.seed = util.set_seed(cluster.agreed(util.draw_seed() if args.seed is None else args.seed))

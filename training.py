@@ -114,10 +114,10 @@ class Trainer:
             due = time.monotonic() - saved > 60 * self.args.save_minutes
             wish = vote(STOP if cluster.stop_asked() else SAVE if due else GO_ON)
             if wish != GO_ON:
+                vote.close()                                              # of this step: the wish has been met
                 save()
                 saved = time.monotonic()
             if wish == STOP:
-                vote.close()
                 cluster.leave(self.args.log_folder)
         vote.close()
         total, correct = cluster.total_of(self.total.clone()), cluster.total_of(self.correct.clone())
@@ -148,6 +148,7 @@ class Trainer:
             util.save_checkpoint(os.path.join(self.args.log_folder, STATE), self.model, self.optimizer, self.epoch, self.args, {
                 'step': self.step, 'best': self.best, 'total': total.cpu(), 'correct': correct.cpu(), 'scaler': self.scaler.state_dict(),
                 'log_size': log.size(), 'random': random_state()})
+        cluster.wait()                                                    # none leaves before the state is on the disk
 
     def load(self, record):
         """Go on from a state that `save` wrote."""
@@ -177,7 +178,8 @@ def accuracy(model, loader, args, device, text, stop=lambda: None):
         images, labels = to_device(images, labels, args, device)
         with torch.autocast(device.type, DTYPES[args.amp], enabled=args.amp != 'off'):
             output = model(images)
-        sums += torch.stack([(output.float().probs.argmax(dim=1) == labels).sum(), torch.tensor(len(labels), device=device)])
+        sums[0] += (output.float().probs.argmax(dim=1) == labels).sum()
+        sums[1] += len(labels)
         if vote(STOP if cluster.stop_asked() else GO_ON) == STOP:
             vote.close()
             stop()

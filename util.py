@@ -1,9 +1,11 @@
 """Seeds, logs, results and checkpoints: what every command needs and nothing scientific."""
+import errno
 import json
 import os
 import pickle
 import random
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -110,6 +112,16 @@ def progress(iterable, total, text, size=1, shown=True):
                   file=sys.stderr, flush=True)
 
 
+def _begin(start):
+    """What a process of a pool does first: it leaves the group that torchrun stops, and ends when it is told to, as its parent
+    may not (the parent's handlers came along)."""
+    os.setpgrp()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    if start:
+        start()
+
+
 @contextmanager
 def in_processes(workers, start=None):
     """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process.
@@ -129,7 +141,7 @@ def in_processes(workers, start=None):
         while waiting:
             yield waiting.popleft().result()
 
-    with ProcessPoolExecutor(workers, initializer=start) as pool:
+    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start,)) as pool:
         pool.submit(int).result()                    # the processes start here, before an accelerator is in use
         try:
             yield ordered
@@ -205,9 +217,11 @@ def atomically(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OSError(f'cannot write {path}: the disk is full') from None
         raise
 
 

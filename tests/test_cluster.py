@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,11 @@ EVALUATIONS = {'pixel_perturb_smooth_grad': ['eval_pixel_perturb.py', '--score_m
                'wsol_jointll': ['eval_wsol.py', '--score_map_process=jointll', '--cam_curve_interval=.05']}
 
 
+def finished(shards, number=0):
+    """The file of a finished shard, or None."""
+    return next(shards.glob(f'{number:06}.*.npz'), None)
+
+
 def result(folder, name):
     value = read(folder, f'{name}.json')
     value.pop('arguments')
@@ -147,16 +153,18 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     run(command, *flags, '--experiment_name=two', processes=2)
     one, shards = result(trained / 'one', name), trained / 'cut_off' / f'shards_{name}'
     assert result(trained / 'two', name) == one
+    if 'smooth_grad' not in name:
+        flags.remove('--seed=1')                     # a drawn seed is taken over
     process = start(command, *flags, '--experiment_name=cut_off')
-    wait_for(process, lambda: (shards / '000000.npz').exists())
+    wait_for(process, lambda: finished(shards))
     process.kill()
     finish(process)
     code, _, err = finish(start(command, *flags, '--experiment_name=cut_off'))
-    assert code == 2 and '--resume' in err and (shards / '000000.npz').exists()
-    stamp = (shards / '000000.npz').stat().st_mtime_ns
+    assert code == 2 and '--resume' in err and finished(shards)
+    stamp = finished(shards).stat().st_mtime_ns
     again = start(command, *flags, '--experiment_name=cut_off', '--resume=True')
-    wait_for(again, lambda: shards.exists() and (shards / '000001.npz').exists() or (trained / 'cut_off' / f'{name}.json').exists())
-    assert not shards.exists() or (shards / '000000.npz').stat().st_mtime_ns == stamp
+    wait_for(again, lambda: shards.exists() and finished(shards, 1) or (trained / 'cut_off' / f'{name}.json').exists())
+    assert not shards.exists() or finished(shards).stat().st_mtime_ns == stamp
     assert finish(again)[0] == 0 and result(trained / 'cut_off', name) == one and not shards.exists()
 
 
@@ -166,11 +174,11 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200', '--batch_size=2', '--workers=1',
                  '--experiment_name=stopped']
     process, shards = start(command, *arguments, processes=2), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
-    wait_for(process, lambda: (shards / '000000.npz').exists())
+    wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
-    assert (trained / 'stopped' / cluster.MARKER).exists() and (shards / '000000.npz').exists()
+    assert (trained / 'stopped' / cluster.MARKER).exists() and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
 
 
@@ -184,6 +192,29 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
     assert code != 0 and time.monotonic() - begun < 60 and 'SIGKILL' in err
     record = util.read_checkpoint(tmp_path / 'dead' / 'last_checkpoint.pth.tar', 'vgg_tiny', 'CALM-EM', True)
     wsol.load_weights(wsol.build_model('vgg_tiny', 'CALM-EM', 200, True), record['state_dict'])
+
+
+def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
+    """torchrun stops the processes that are left, which must not call for the job to be queued again."""
+    shutil.copytree(os.path.join(MINICUB, 'dataset'), tmp_path / 'data')
+    names = open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')).read().split()
+    image = tmp_path / 'data' / 'CUB' / 'images' / names[12]
+    image.write_bytes(image.read_bytes()[:900])
+    command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
+    code, _, err = finish(start(command, *DATA, *flags, f'--data_root={tmp_path}/data', f'--save_root={trained}', '--load_checkpoint=whole',
+                                '--smooth_grad_nr_iter=50', '--experiment_name=broken', processes=2))
+    assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
+    assert not (trained / 'broken' / cluster.MARKER).exists()
+
+
+def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
+    process = start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x')
+    wait_for(process, lambda: (tmp_path / 'x' / 'last_checkpoint.pth.tar').exists() and torch.load(
+        tmp_path / 'x' / 'last_checkpoint.pth.tar', weights_only=True)['epoch'] >= 2)
+    process.kill()
+    finish(process)
+    code, _, err = finish(start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x', '--resume=True', '--epochs=1'))
+    assert code == 2 and 'already: give --epochs=' in err and not (tmp_path / 'x' / 'accuracy.json').exists()
 
 
 def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
@@ -221,6 +252,7 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             shards.run(shards.batches(), lambda first, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': first})
             seen += [i for batch in shards.batches() for i in batch]
         monkeypatch.setattr(cluster, 'rank', lambda: 0)
+        monkeypatch.setattr(cluster, 'world', lambda: 1)
         total = shards.total()
         assert sorted(seen) == list(range(100)) and total['sum'].tolist() == [4950, 100] and total['first'] == sum(range(0, 100, 7))
 
