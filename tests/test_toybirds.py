@@ -236,7 +236,8 @@ def test_bad_arguments_are_refused(tmp_path, change):
 
 
 def test_interrupt_leaves_nothing(tmp_path):
-    process = subprocess.Popen(command(tmp_path, train=500), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command(tmp_path, train=500), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # ignored in a shell's background job
     deadline = time.monotonic() + 60
     while not any(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:
         time.sleep(.05)
