@@ -104,7 +104,8 @@ class MapMaker:
             raise ValueError(f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json')
         self.options = attribution.Options(
             superclass=args.superclass and read_superclasses(args.superclass), batch_size=args.batch_size,
-            generator=torch.Generator(), target_layer=args.target_layer and args.target_layer.split(','), smooth_grad_nr_iter=args.smooth_grad_nr_iter,
+            generator=torch.Generator(), progress=sys.stderr.isatty() and cluster.rank() == 0,
+            target_layer=args.target_layer and args.target_layer.split(','), smooth_grad_nr_iter=args.smooth_grad_nr_iter,
             smooth_grad_sigma=args.smooth_grad_sigma, integrated_grad_nr_iter=args.integrated_grad_nr_iter)
 
     def tensors(self, images, output, classes, number=0):
