@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 import util
 
-MARKER = 'requeue'               # beside that state, for batch scripts: torchrun hides the exit codes of its processes
+MARKER = 'requeue'               # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
 SHARD_IMAGES = 8                 # at least so many images make a shard of an evaluation
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
 RUN_FLAGS = {'config', 'data_root', 'experiment_name', 'log_folder', 'metadata_root', 'mask_root', 'override_cache', 'resume',

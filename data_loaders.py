@@ -94,6 +94,30 @@ def read_masks(folder):
     return table
 
 
+def checked_boxes(folder, image_ids):
+    """{image id: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; one without them or an impossible one is a ValueError."""
+    boxes, sizes = read_boxes(folder), read_sizes(folder)
+    for image_id in image_ids:
+        if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
+            name = 'image_sizes' if image_id in boxes else 'localization'
+            raise ValueError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
+        if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
+            raise ValueError(f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
+    return {image_id: (boxes[image_id], sizes[image_id]) for image_id in image_ids}
+
+
+def checked_masks(folder, image_ids, root):
+    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a ValueError."""
+    masks = read_masks(folder)
+    for image_id in image_ids:
+        if image_id not in masks:
+            raise ValueError(f'{folder}/localization.txt has no row for {image_id}')
+        for path in (*masks[image_id][0], masks[image_id][1]):
+            if path and not os.path.isfile(os.path.join(root, path)):
+                raise ValueError(f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root')
+    return masks
+
+
 def dataset_info(name):
     """The table's row; an unknown name is a ValueError that lists the valid ones."""
     if name not in DATASETS:

@@ -26,7 +26,7 @@ import inference
 import util
 import wsol
 from config import get_configs, number
-from data_loaders import DATASETS, dataset_info, make_loader, read_boxes, read_masks, read_sizes
+from data_loaders import DATASETS, checked_boxes, checked_masks, dataset_info, make_loader
 from wsol import attribution, localization, metrics, scores
 
 # They read p(z|x), which these models do not train (LFI-CAM's saliency is its own attention map).
@@ -83,17 +83,13 @@ def choose_metrics(args):
 
 def truth_reader(args, split):
     """A function: image id -> its `scores.Truth`; an image without ground truth is a ValueError now."""
-    masks = dataset_info(args.dataset).localization == 'mask'
-    table, sizes = (read_masks(split.folder), None) if masks else (read_boxes(split.folder), read_sizes(split.folder))
-    for image_id in split.image_ids:
-        if image_id not in table or not (masks or image_id in sizes):
-            raise ValueError(f'{split.folder}/{"image_sizes" if image_id in table else "localization"}.txt has no row for {image_id}')
-    root = os.path.join(args.mask_root, args.dataset)
+    masks, root = dataset_info(args.dataset).localization == 'mask', os.path.join(args.mask_root, args.dataset)
+    table = checked_masks(split.folder, split.image_ids, root) if masks else checked_boxes(split.folder, split.image_ids)
 
     def read(image_id):
         if masks:
             return scores.Truth(None, *localization.read_ground_truth(root, *table[image_id], args.crop_size))
-        boxes = localization.scale_boxes(table[image_id], sizes[image_id], args.crop_size)
+        boxes = localization.scale_boxes(*table[image_id], args.crop_size)
         return scores.Truth(boxes, scores.box_region(boxes, args.crop_size), None)
     return read
 
@@ -120,7 +116,7 @@ def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
     if 'remove_and_classify' in settings.metrics:
         draws = len(metrics.ERASE_K) * settings.random_repeats            # the masks of eval_pixel_perturb.py
         ranks = torch.stack([metrics.random_ranks(seed, n, draws, size * size, images.device) for n in numbers], dim=1)
-        contribution['correct_random'] = scores.correct_random(model, images, labels, ranks)
+        contribution['correct_random'] = scores.correct_random(model, images, labels, ranks).cpu().numpy()
     for method, maker in makers.items():
         native = method_maps(maker, images, output, labels, numbers)                       # [B, h, w]
         maps = metrics.resize(native, size)                                                # [B, S, S]

@@ -14,19 +14,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import DATASETS, make_loader
-from wsol import metrics
-
-
-@torch.no_grad()
-def count_correct(model, images, ranks, labels):
-    """How many of B images are classified right with the pixels of lowest rank erased, for each k: [K], on the device.
-
-    images [B, 3, H, W]; ranks [K, B, HW]. An accelerator takes all k at once, a CPU one after the other.
-    """
-    erased = (metrics.erase(images, rank, k) for rank, k in zip(ranks, metrics.ERASE_K))                # K times [B, 3, H, W]
-    groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
-    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])                       # [K B]
-    return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
+from wsol import metrics, scores
 
 
 def perturb_batch(model, maker, images, labels, first, seed, repeats):
@@ -37,12 +25,10 @@ def perturb_batch(model, maker, images, labels, first, seed, repeats):
     count, ks = len(images), len(metrics.ERASE_K)
     maps = inference.target_maps(maker, images, output, labels, images.shape[-1], first)           # [B, H, W]
     top = metrics.descending_rank(maps.flatten(1))                                                 # [B, HW], one sort for all k
-    correct_topk = count_correct(model, images, top.expand(ks, -1, -1), labels)
+    correct_topk = scores.count_erased(model, images, labels, top.expand(ks, -1, -1))
     ranks = torch.stack([metrics.random_ranks(seed, first + b, ks * repeats, top.shape[1], images.device) for b in range(count)], dim=1)
-    ranks = ranks.view(ks, repeats, count, -1).transpose(0, 1)                                     # [R, K, B, HW]
-    correct_random = sum(count_correct(model, images, ranks[r], labels) for r in range(repeats))
     correct = (output.probs.argmax(dim=1) == labels).sum()
-    return {'correct': correct, 'topk': correct_topk, 'random': correct_random}
+    return {'correct': correct, 'topk': correct_topk, 'random': scores.correct_random(model, images, labels, ranks)}
 
 
 def draw_curve(path, ratios, title):

@@ -19,7 +19,7 @@ import inference
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, dataset_info, read_boxes, read_image_ids, read_masks, read_sizes
+from data_loaders import DATASETS, checked_boxes, checked_masks, dataset_info, read_image_ids
 from wsol import localization, metrics
 
 Job = namedtuple('Job', 'score_map boxes masks mask_root size interval')
@@ -55,31 +55,6 @@ def start_worker():
     """One thread a process: the images are spread over the processes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def true_boxes(folder, image_ids, size):
-    """{image id: boxes on the size x size map [G, 4]}; an image without boxes or with an impossible one is a ValueError."""
-    boxes, sizes, table = read_boxes(folder), read_sizes(folder), {}
-    for image_id in image_ids:
-        if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
-            name = 'image_sizes' if image_id in boxes else 'localization'
-            raise ValueError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
-        if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
-            raise ValueError(f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
-        table[image_id] = localization.scale_boxes(boxes[image_id], sizes[image_id], size)
-    return table
-
-
-def true_masks(folder, image_ids, root):
-    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a ValueError."""
-    masks = read_masks(folder)
-    for image_id in image_ids:
-        if image_id not in masks:
-            raise ValueError(f'{folder}/localization.txt has no row for {image_id}')
-        for path in (*masks[image_id][0], masks[image_id][1]):
-            if path and not os.path.isfile(os.path.join(root, path)):
-                raise ValueError(f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root')
-    return masks
 
 
 def find_score_maps(root, image_ids):
@@ -120,7 +95,7 @@ def evaluate(args, shards, truth, found, device, new_scores):
     batches = shards.batches()
     with util.in_processes(args.workers, start_worker) as run:
         maps = saved_maps(found, batches) if found else inference.split_score_maps(args, batches, device)
-        results = run(score_image, (Job(one, truth[image_id] if boxes else None, None if boxes else truth[image_id], mask_root,
+        results = run(score_image, (Job(one, localization.scale_boxes(*truth[image_id], args.crop_size) if boxes else None, None if boxes else truth[image_id], mask_root,
                                         args.crop_size, args.cam_curve_interval) for image_id, one in maps))
 
         def work(first, results):
@@ -142,7 +117,7 @@ def main():
     folder, mask_root = os.path.join(args.metadata_root, args.dataset, args.split), os.path.join(args.mask_root, args.dataset)
     image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)
     boxes = dataset_info(args.dataset).localization == 'box'
-    truth = true_boxes(folder, image_ids, args.crop_size) if boxes else true_masks(folder, image_ids, mask_root)
+    truth = checked_boxes(folder, image_ids) if boxes else checked_masks(folder, image_ids, mask_root)
     new_scores = (lambda: localization.BoxScores(taus, args.iou_thresholds)) if boxes else (lambda: localization.MaskScores(taus))
     found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
     shards = cluster.Shards(args, name, len(image_ids))

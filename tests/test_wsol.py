@@ -9,6 +9,7 @@ import torch
 from conftest import GOLDEN, MINICUB
 from test_commands import read, refuse, refuse_after_progress, run
 
+import data_loaders
 import eval_wsol
 import wsol
 from data_loaders import make_transform, read_boxes, read_image, read_image_ids, read_labels, read_masks, read_sizes
@@ -224,12 +225,12 @@ def test_missing_ground_truth_is_refused_by_name(tmp_path):
     (tmp_path / 'image_sizes.txt').write_text('b.jpg,9,9\n')
     for image_id, text in (('a.jpg', 'image_sizes.txt'), ('b.jpg', 'x0 <= x1'), ('c.jpg', 'localization.txt has no row')):
         with pytest.raises(ValueError, match=text) as error:
-            eval_wsol.true_boxes(str(tmp_path), [image_id], 224)
+            data_loaders.checked_boxes(str(tmp_path), [image_id])
         assert image_id in str(error.value)
     (tmp_path / 'localization.txt').write_text('a.jpg,m.png,\n')
     for image_id, text in (('a.jpg', 'm.png is missing'), ('c.jpg', 'no row for c.jpg')):
         with pytest.raises(ValueError, match=text):
-            eval_wsol.true_masks(str(tmp_path), [image_id], str(tmp_path))
+            data_loaders.checked_masks(str(tmp_path), [image_id], str(tmp_path))
 
 
 def test_the_command_refuses_in_one_line_and_leaves_nothing(golden_maps, tmp_path):

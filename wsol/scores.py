@@ -23,12 +23,6 @@ def target_probability(model, images, labels):
         return model(images).probs.gather(1, labels[:, None]).squeeze(1)
 
 
-def classified_right(model, images, labels):
-    """1 where the image is classified right, else 0: [B]."""
-    with torch.no_grad():
-        return (model(images).probs.argmax(dim=1) == labels).long()
-
-
 def masked_by(images, scaled):
     """Images [B, 3, S, S] times their scaled maps [B, S, S]; normalised images, so 0 is the mean colour."""
     return images * scaled[:, None]
@@ -206,10 +200,22 @@ METRICS = {
 DROPS, BOXES = {'average_drop', 'average_increase', 'win'}, {'max_box_acc', 'max_box_acc_v2'}      # computed together
 
 
+@torch.no_grad()
+def count_erased(model, images, labels, ranks):
+    """How many of B images are classified right with the pixels of lowest rank erased, for each k: [K], on the device.
+
+    images [B, 3, S, S]; ranks [K, B, SS]. An accelerator takes all k at once, a CPU one after the other.
+    """
+    erased = (metrics.erase(images, rank, k) for rank, k in zip(ranks, metrics.ERASE_K))                # K times [B, 3, S, S]
+    groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
+    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])                       # [K B]
+    return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
+
+
 def correct_random(model, images, labels, ranks):
-    """How many images are right with random pixels erased, summed over R draws of each k: int [K]; ranks: [K R, B, SS]."""
-    return np.array([sum(int(classified_right(model, metrics.erase(images, rank, k), labels).sum()) for rank in group)
-                     for k, group in zip(metrics.ERASE_K, ranks.split(len(ranks) // len(metrics.ERASE_K)))])
+    """`count_erased` of random pixels, summed over R draws of each k: [K], on the device; ranks: [K R, B, SS]."""
+    draws = ranks.view(len(metrics.ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)                      # [R, K, B, SS]
+    return sum(count_erased(model, images, labels, one) for one in draws)
 
 
 def classifier_scores(model, images, labels, p, maps, settings):
@@ -228,7 +234,7 @@ def classifier_scores(model, images, labels, p, maps, settings):
             points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
             found[name] = points.double().sum(dim=0).cpu().numpy()
     if 'remove_and_classify' in settings.metrics:
-        found['correct_topk'] = [int(classified_right(model, metrics.erase(images, rank, k), labels).sum()) for k in metrics.ERASE_K]
+        found['correct_topk'] = count_erased(model, images, labels, rank.expand(len(metrics.ERASE_K), -1, -1)).cpu()
     return {name: np.asarray(value) for name, value in found.items()}, drop
 
 
