@@ -7,6 +7,7 @@
 Open the address it prints. Only this machine reaches it unless --host says otherwise. A photograph is deleted from disk as
 soon as it is read and kept in memory for ten minutes; the page asks no other host for anything.
 """
+
 import base64
 import glob
 import html
@@ -27,8 +28,8 @@ import util
 from data_loaders import make_transform
 from wsol import attribution
 
-PIXELS = 60_000_000           # of a photograph; more is refused
-KEPT = 600                    # seconds that a photograph is kept in memory after its last use
+PIXELS = 60_000_000  # of a photograph; more is refused
+KEPT = 600  # seconds that a photograph is kept in memory after its last use
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; object-src 'none'"
 
 
@@ -41,8 +42,12 @@ class Policy:
     async def __call__(self, scope, receive, send):
         async def with_policy(message):
             if message['type'] == 'http.response.start':
-                message = {**message, 'headers': [*message.get('headers', ()), (b'content-security-policy', POLICY.encode())]}
+                message = {
+                    **message,
+                    'headers': [*message.get('headers', ()), (b'content-security-policy', POLICY.encode())],
+                }
             await send(message)
+
         await self.app(scope, receive, with_policy if scope['type'] == 'http' else send)
 
 
@@ -51,9 +56,15 @@ def find_checkpoints(given, save_root):
     if given:
         return {name: util.find_checkpoint(name, save_root) for name in given}
     name = util.CHECKPOINT.format('last')
-    files = [path for root in (save_root, util.DOWNLOADED) for path in sorted(glob.glob(os.path.join(root, '**', name), recursive=True))]
+    files = [
+        path
+        for root in (save_root, util.DOWNLOADED)
+        for path in sorted(glob.glob(os.path.join(root, '**', name), recursive=True))
+    ]
     if not files:
-        raise ValueError(f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one (scripts/quickstart.sh)')
+        raise ValueError(
+            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one (scripts/quickstart.sh)'
+        )
     return {os.path.dirname(path): path for path in files}
 
 
@@ -80,13 +91,22 @@ def explain(path, photograph, name, methods, classes):
     makers = inference.map_makers(model, args, ','.join(methods) if methods else None)
     images = make_transform(False, crop_size=args.crop_size)(photograph)[None].to(next(model.parameters()).device)
     probs, ys, maps = inference.explain_batch(model, makers, images, chosen)
-    return panels.png(panels.make(name, photographs.shown(photograph), names, probs[0].tolist(), ys[0].tolist(),
-                                  {method: rows[0] for method, rows in maps.items()}, args.attribution_method))
+    return panels.png(
+        panels.make(
+            name,
+            photographs.shown(photograph),
+            names,
+            probs[0].tolist(),
+            ys[0].tolist(),
+            {method: rows[0] for method, rows in maps.items()},
+            args.attribution_method,
+        )
+    )
 
 
 def page(gradio, checkpoints):
     """The page, a gradio.Blocks."""
-    lock = threading.Lock()                                      # a model is explained by one caller at a time
+    lock = threading.Lock()  # a model is explained by one caller at a time
 
     def show(photo, checkpoint, methods, classes):
         if photo is None:
@@ -97,8 +117,10 @@ def page(gradio, checkpoints):
         except (ValueError, OSError) as error:
             return f'<p role="alert">{html.escape(str(error))}</p>'
         words = f'Maps of {photo[1]} by {checkpoint}'
-        return (f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" style="width:100%;min-width:640px" '
-                f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>')
+        return (
+            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" style="width:100%;min-width:640px" '
+            f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>'
+        )
 
     def upload(file, checkpoint, methods, classes):
         try:
@@ -109,15 +131,33 @@ def page(gradio, checkpoints):
 
     processes = [name for name in attribution.METHODS if name not in attribution.SUPERCLASS_READOUTS]
     with gradio.Blocks(title='CALM: why A and not B', analytics_enabled=False, delete_cache=(60, 60)) as blocks:
-        gradio.Markdown('# Why A and not B?\nThe maps of class A and of class B over a photograph, and their difference.')
+        gradio.Markdown(
+            '# Why A and not B?\nThe maps of class A and of class B over a photograph, and their difference.'
+        )
         with gradio.Row():
-            checkpoint = gradio.Dropdown(list(checkpoints), value=next(iter(checkpoints)), label='Checkpoint',
-                                         elem_id='checkpoint', min_width=280)
-            methods = gradio.Dropdown(processes, multiselect=True, label="Methods (none: the network's own map)",
-                                      elem_id='methods', min_width=280)
-            classes = gradio.Textbox('@1,@2', label='Classes A,B: numbers, names, or @1 for the prediction, @2 for the runner-up',
-                                     elem_id='classes', max_length=200)
-        file = gradio.File(label='Photograph', file_types=list(photographs.SUFFIXES), type='filepath', elem_id='photograph', height=140)
+            checkpoint = gradio.Dropdown(
+                list(checkpoints),
+                value=next(iter(checkpoints)),
+                label='Checkpoint',
+                elem_id='checkpoint',
+                min_width=280,
+            )
+            methods = gradio.Dropdown(
+                processes,
+                multiselect=True,
+                label="Methods (none: the network's own map)",
+                elem_id='methods',
+                min_width=280,
+            )
+            classes = gradio.Textbox(
+                '@1,@2',
+                label='Classes A,B: numbers, names, or @1 for the prediction, @2 for the runner-up',
+                elem_id='classes',
+                max_length=200,
+            )
+        file = gradio.File(
+            label='Photograph', file_types=list(photographs.SUFFIXES), type='filepath', elem_id='photograph', height=140
+        )
         button = gradio.Button('Explain', variant='primary', elem_id='explain')
         photo, output = gradio.State(None, time_to_live=KEPT), gradio.HTML(elem_id='output')
         settings = [checkpoint, methods, classes]
@@ -131,24 +171,40 @@ def serve(options):
     """Run the server until it is stopped; uploads live in a folder of their own, which goes with it."""
     checkpoints = find_checkpoints(options.checkpoints, options.save_root)
     with tempfile.TemporaryDirectory(prefix='calm-uploads-') as folder:
-        os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1', GRADIO_TEMP_DIR=folder)      # read on import
+        os.environ.update(
+            GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1', GRADIO_TEMP_DIR=folder
+        )  # read on import
         try:
             import gradio
             from starlette.middleware import Middleware
         except ImportError:
             raise ValueError('app.py needs gradio: pip install -r requirements-app.txt') from None
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))                  # so that the folder is removed
-        Image.MAX_IMAGE_PIXELS = PIXELS // 2                                              # Pillow refuses twice as many
-        fonts = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']}    # none from another host
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the folder is removed
+        Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses twice as many
+        fonts = {
+            'font': ['system-ui', 'sans-serif'],
+            'font_mono': ['ui-monospace', 'monospace'],
+        }  # none from another host
         page(gradio, checkpoints).queue(max_size=16).launch(
-            server_name=options.host, server_port=options.port, share=False, max_file_size=f'{options.max_upload_mb}mb',
-            state_session_capacity=8, theme=gradio.themes.Default(**fonts), footer_links=[], ssr_mode=False, mcp_server=False,
-            enable_monitoring=False, app_kwargs={'middleware': [Middleware(Policy)]})
+            server_name=options.host,
+            server_port=options.port,
+            share=False,
+            max_file_size=f'{options.max_upload_mb}mb',
+            state_session_capacity=8,
+            theme=gradio.themes.Default(**fonts),
+            footer_links=[],
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            app_kwargs={'middleware': [Middleware(Policy)]},
+        )
 
 
 def main():
     parser = config.Parser(description=__doc__, formatter_class=config.Formatter)
-    parser.add_argument('--checkpoints', nargs='+', metavar='PATH', help='checkpoint files or folders (default: all that are found)')
+    parser.add_argument(
+        '--checkpoints', nargs='+', metavar='PATH', help='checkpoint files or folders (default: all that are found)'
+    )
     parser.add_argument('--save_root', default='save', help='folder of all runs')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets the network in')
     parser.add_argument('--port', type=config.number(int, 1, 65535), default=7860, help='port to listen on')

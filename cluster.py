@@ -1,4 +1,5 @@
 """What a cluster asks of a run: torchrun's processes, signals that stop it, and shards of an evaluation that survive both."""
+
 import hashlib
 import io
 import json
@@ -13,18 +14,45 @@ import torch.distributed as dist
 
 import util
 
-MARKER = 'requeue'               # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
-SHARD_IMAGES = 8                 # at least so many images make a shard of an evaluation
+MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
+SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
-RUN_FLAGS = {'config', 'data_root', 'experiment_name', 'log_folder', 'metadata_root', 'mask_root', 'override_cache', 'resume',
-             'save_minutes', 'save_root', 'seed', 'tensorboard', 'workers'}
+RUN_FLAGS = {
+    'config',
+    'data_root',
+    'experiment_name',
+    'log_folder',
+    'metadata_root',
+    'mask_root',
+    'override_cache',
+    'resume',
+    'save_minutes',
+    'save_root',
+    'seed',
+    'tensorboard',
+    'workers',
+}
 
 # Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
-SCORE_FLAGS = {'amp', 'epochs', 'freeze_bn', 'gradient_reg', 'gradient_reg_error', 'is_train', 'load_checkpoint', 'lr', 'lr_classifier_ratio',
-               'lr_decay_frequency', 'momentum', 'sync_bn', 'use_load_checkpoint', 'weight_decay'}
+SCORE_FLAGS = {
+    'amp',
+    'epochs',
+    'freeze_bn',
+    'gradient_reg',
+    'gradient_reg_error',
+    'is_train',
+    'load_checkpoint',
+    'lr',
+    'lr_classifier_ratio',
+    'lr_decay_frequency',
+    'momentum',
+    'sync_bn',
+    'use_load_checkpoint',
+    'weight_decay',
+}
 
-_asked = []                      # signals that came
-_control = []                    # the group of processes for words between hosts, beside the one for gradients
+_asked = []  # signals that came
+_control = []  # the group of processes for words between hosts, beside the one for gradients
 
 
 def start():
@@ -35,12 +63,16 @@ def start():
     for name in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, lambda number, frame: _asked.append(number))
     accelerated = torch.cuda.is_available()
-    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()) if accelerated else torch.device('cpu')
+    device = (
+        torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+        if accelerated
+        else torch.device('cpu')
+    )
     if accelerated:
         torch.cuda.set_device(device)
     if 'TORCHELASTIC_RUN_ID' in os.environ and not dist.is_initialized():
         dist.init_process_group('nccl' if accelerated else 'gloo')
-        _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))       # one may wait for another's shards
+        _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))  # one may wait for another's shards
     return device
 
 
@@ -98,7 +130,7 @@ class Vote:
         if world() == 1:
             return number
         before = self.close()
-        box = torch.tensor([number])                                      # on the host: the accelerator is not waited for
+        box = torch.tensor([number])  # on the host: the accelerator is not waited for
         self.pending = dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0], async_op=True), box
         return before
 
@@ -132,8 +164,10 @@ def same_command(args, saved, where, free=()):
     if here.get('seed') is not None and here['seed'] != saved.get('seed'):
         differing.append(f'--seed={saved.get("seed")}')
     if differing:
-        raise ValueError(f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
-                         'or another --experiment_name')
+        raise ValueError(
+            f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
+            'or another --experiment_name'
+        )
 
 
 def claim(args, result, others=(), kept=None, free=()):
@@ -192,9 +226,11 @@ class Shards:
         size = args.batch_size * -(-SHARD_IMAGES // args.batch_size)
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
         told = {key: value for key, value in dict(args).items() if key not in (RUN_FLAGS | SCORE_FLAGS) - {'seed'}}
-        self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]          # no other command's files are taken
+        self.key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[
+            :8
+        ]  # no other command's files are taken
         self._prepare(args)
-        mine = list(enumerate(self.shards))[rank()::world()]
+        mine = list(enumerate(self.shards))[rank() :: world()]
         self.todo = [(number, shard) for number, shard in mine if not os.path.exists(self._file(number))]
 
     def _file(self, number):
@@ -206,9 +242,15 @@ class Shards:
         if planned and args.resume:
             with open(self.plan) as file:
                 same_command(args, json.load(file), self.plan, SCORE_FLAGS)
-        elif planned and not args.override_cache and agreed(any(name.endswith('.npz') for name in os.listdir(self.folder))):
-            raise FileExistsError(f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
-                                  'go on with it, or --override_cache=True to begin anew')
+        elif (
+            planned
+            and not args.override_cache
+            and agreed(any(name.endswith('.npz') for name in os.listdir(self.folder)))
+        ):
+            raise FileExistsError(
+                f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
+                'go on with it, or --override_cache=True to begin anew'
+            )
         elif rank() == 0:
             if args.override_cache:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -218,7 +260,11 @@ class Shards:
 
     def batches(self):
         """This process's batches that are still to do, lists of image numbers."""
-        return [list(shard[i:i + self.batch_size]) for _, shard in self.todo for i in range(0, len(shard), self.batch_size)]
+        return [
+            list(shard[i : i + self.batch_size])
+            for _, shard in self.todo
+            for i in range(0, len(shard), self.batch_size)
+        ]
 
     def run(self, items, work):
         """Call work(number of its first image, item) -> part on the items that belong to `batches`, in their order.
@@ -227,13 +273,13 @@ class Shards:
         items = iter(items)
         for number, shard in self.todo:
             total = {}
-            for first in shard[::self.batch_size]:
+            for first in shard[:: self.batch_size]:
                 if stop_asked():
-                    return                                                # `total` makes all processes leave
+                    return  # `total` makes all processes leave
                 add(total, work(first, next(items)))
             self._save(number, total)
             self.done += 1
-        next(items, None)                                                 # a progress bar ends with its last item
+        next(items, None)  # a progress bar ends with its last item
 
     def _save(self, number, total):
         buffer = io.BytesIO()

@@ -1,4 +1,5 @@
 """The command line that all commands share: parser, defaults, YAML overlay, checks. Nothing else happens here."""
+
 import argparse
 import difflib
 import os
@@ -40,6 +41,7 @@ def str2bool(value):
 
 def number(kind, low, high=None, open_low=False):
     """An argparse type: a number of `kind` with low <= value <= high (low < value with `open_low`)."""
+
     def parse(text):
         try:
             value = kind(text)
@@ -49,17 +51,22 @@ def number(kind, low, high=None, open_low=False):
             span = f'{"over" if open_low else "at least"} {low}' + (f' and at most {high}' if high is not None else '')
             raise argparse.ArgumentTypeError(f'{text} is out of range: it must be {span}')
         return value
+
     return parse
 
 
 def architecture(names):
     """An argparse type: one of `names`, or timm/<name>, which is checked where the network is built."""
+
     def parse(text):
         if text in names or text.startswith('timm/') and text != 'timm/':
             return text
         close = difflib.get_close_matches(text, names)
         hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise argparse.ArgumentTypeError(f'unknown name {text!r}: {hint}choose one of {", ".join(names)}, or timm/<name> of a timm model')
+        raise argparse.ArgumentTypeError(
+            f'unknown name {text!r}: {hint}choose one of {", ".join(names)}, or timm/<name> of a timm model'
+        )
+
     return parse
 
 
@@ -68,38 +75,82 @@ def _flag(group, name, default, text):
 
 
 def _add_run(group):
-    group.add_argument('--config', metavar='FILE.yaml', help='a file of flag: value lines; the command line wins over it')
+    group.add_argument(
+        '--config', metavar='FILE.yaml', help='a file of flag: value lines; the command line wins over it'
+    )
     group.add_argument('--experiment_name', default='result', help='folder of this run below --save_root')
     group.add_argument('--save_root', default='save', help='folder of all runs')
-    group.add_argument('--seed', type=number(int, 0), default=None, help='random seed; without it one is drawn and logged')
+    group.add_argument(
+        '--seed', type=number(int, 0), default=None, help='random seed; without it one is drawn and logged'
+    )
     group.add_argument('--workers', type=number(int, 0), default=4, help='data loading processes')
-    _flag(group, '--resume', False, 'go on where an earlier call of the same command was stopped; begin where there was none')
-    _flag(group, '--override_cache', False, 'allow results of an earlier run in the folder to be replaced; nothing is deleted')
+    _flag(
+        group,
+        '--resume',
+        False,
+        'go on where an earlier call of the same command was stopped; begin where there was none',
+    )
+    _flag(
+        group,
+        '--override_cache',
+        False,
+        'allow results of an earlier run in the folder to be replaced; nothing is deleted',
+    )
 
 
 def _add_data(group, choices):
-    group.add_argument('--dataset', '--dataset_name', dest='dataset', default='CUB', choices=choices['dataset'], help='data set')
+    group.add_argument(
+        '--dataset', '--dataset_name', dest='dataset', default='CUB', choices=choices['dataset'], help='data set'
+    )
     group.add_argument('--data_root', default='dataset/', metavar='DIR', help='folder of the data sets')
     group.add_argument('--metadata_root', default='metadata/', metavar='DIR', help='folder of the split files')
     _flag(group, '--proxy_training_set', False, 'train on image_ids_proxy.txt (ILSVRC: a tenth of the images)')
-    group.add_argument('--resize_size', type=number(int, 1), default=256, help='training images are resized to this square')
-    group.add_argument('--crop_size', type=number(int, 1), default=224, help='random crop of training images, square size of test images')
+    group.add_argument(
+        '--resize_size', type=number(int, 1), default=256, help='training images are resized to this square'
+    )
+    group.add_argument(
+        '--crop_size',
+        type=number(int, 1),
+        default=224,
+        help='random crop of training images, square size of test images',
+    )
 
 
 def _add_model(group, choices):
     names = choices['architecture']
-    group.add_argument('--architecture', default='resnet18', type=architecture(names), metavar='NAME',
-                       help=f'backbone: {", ".join(names)}, or timm/<name> of a timm model (requirements-timm.txt)')
-    group.add_argument('--attribution_method', default='CAM', choices=choices['attribution_method'], help='head and training loss')
+    group.add_argument(
+        '--architecture',
+        default='resnet18',
+        type=architecture(names),
+        metavar='NAME',
+        help=f'backbone: {", ".join(names)}, or timm/<name> of a timm model (requirements-timm.txt)',
+    )
+    group.add_argument(
+        '--attribution_method', default='CAM', choices=choices['attribution_method'], help='head and training loss'
+    )
     _flag(group, '--use_bn', False, 'batch norm in VGG and in the tail of Inception')
     _flag(group, '--large_feature_map', False, 'maps of 28x28 instead of 14x14 locations at 224 px')
     _flag(group, '--pretrained', True, 'start from ImageNet weights (torchvision, downloaded once)')
-    group.add_argument('--load_checkpoint', default=None, metavar='PATH',
-                       help='checkpoint file, or folder with last_checkpoint.pth.tar (also looked for below --save_root)')
-    _flag(group, '--use_load_checkpoint', None, 'load a checkpoint: --load_checkpoint, or the one in the experiment folder '
-          '(default: True when --load_checkpoint is given)')
-    _flag(group, '--is_different_checkpoint', False, 'the checkpoint is of another method: conv_last is not taken from it, and '
-          'the whole backbone learns at the small rate')
+    group.add_argument(
+        '--load_checkpoint',
+        default=None,
+        metavar='PATH',
+        help='checkpoint file, or folder with last_checkpoint.pth.tar (also looked for below --save_root)',
+    )
+    _flag(
+        group,
+        '--use_load_checkpoint',
+        None,
+        'load a checkpoint: --load_checkpoint, or the one in the experiment folder '
+        '(default: True when --load_checkpoint is given)',
+    )
+    _flag(
+        group,
+        '--is_different_checkpoint',
+        False,
+        'the checkpoint is of another method: conv_last is not taken from it, and '
+        'the whole backbone learns at the small rate',
+    )
 
 
 def _add_training(group):
@@ -107,48 +158,117 @@ def _add_training(group):
     group.add_argument('--epochs', type=number(int, 1), default=40, help='training epochs')
     group.add_argument('--batch_size', type=number(int, 1), default=64, help='images per step')
     group.add_argument('--lr', type=number(float, 0, open_low=True), default=0.01, help='learning rate of the backbone')
-    group.add_argument('--lr_decay_frequency', type=number(int, 1), default=30, help='the rates fall to a tenth before every such epoch')
-    group.add_argument('--lr_classifier_ratio', type=number(float, 0), default=10, help='rate of all other parameters, over --lr')
+    group.add_argument(
+        '--lr_decay_frequency',
+        type=number(int, 1),
+        default=30,
+        help='the rates fall to a tenth before every such epoch',
+    )
+    group.add_argument(
+        '--lr_classifier_ratio', type=number(float, 0), default=10, help='rate of all other parameters, over --lr'
+    )
     group.add_argument('--momentum', type=number(float, 0, 1), default=0.9, help='Nesterov momentum')
     group.add_argument('--weight_decay', type=number(float, 0), default=1e-4, help='L2 penalty')
-    group.add_argument('--gradient_reg', type=number(float, 0), default=0, metavar='LAMBDA',
-                       help='weight of the interpretable-gradient loss: error between the input gradient and its guided version')
+    group.add_argument(
+        '--gradient_reg',
+        type=number(float, 0),
+        default=0,
+        metavar='LAMBDA',
+        help='weight of the interpretable-gradient loss: error between the input gradient and its guided version',
+    )
     group.add_argument('--gradient_reg_error', default='cosine', choices=GRADIENT_ERRORS, help="that loss's error")
     _flag(group, '--freeze_bn', False, 'batch norm keeps its statistics in training; its weights learn')
-    group.add_argument('--save_minutes', type=number(float, 0, open_low=True), default=30,
-                       help='a state to --resume from is saved at each epoch, and within one after so many minutes')
-    _flag(group, '--tensorboard', False, 'write losses, accuracies, rates and maps of some validation images for TensorBoard')
+    group.add_argument(
+        '--save_minutes',
+        type=number(float, 0, open_low=True),
+        default=30,
+        help='a state to --resume from is saved at each epoch, and within one after so many minutes',
+    )
+    _flag(
+        group,
+        '--tensorboard',
+        False,
+        'write losses, accuracies, rates and maps of some validation images for TensorBoard',
+    )
 
 
 def _add_speed(group):
-    group.add_argument('--amp', default='off', choices=PRECISIONS, help='mixed precision of the network; losses stay in float32')
+    group.add_argument(
+        '--amp', default='off', choices=PRECISIONS, help='mixed precision of the network; losses stay in float32'
+    )
     _flag(group, '--channels_last', False, 'channels-last memory format')
     _flag(group, '--compile', False, 'compile the network (torch.compile)')
     _flag(group, '--sync_bn', False, 'batch norm over the images of all processes (accelerators only)')
 
 
 def _add_maps(group, choices):
-    group.add_argument('--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map')
-    group.add_argument('--target_layer', default=None, metavar='NAME[,NAME]',
-                       help='layers that the CAM family and the perturbation methods explain (default: the last feature layer)')
+    group.add_argument(
+        '--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map'
+    )
+    group.add_argument(
+        '--target_layer',
+        default=None,
+        metavar='NAME[,NAME]',
+        help='layers that the CAM family and the perturbation methods explain (default: the last feature layer)',
+    )
     group.add_argument('--superclass', metavar='FILE.json', help='{"class": [classes]}, for the *-superclass maps')
-    group.add_argument('--score_map_method', default='activation_map', choices=SCORE_MAP_METHODS,
-                       help='backprop: gradient maps; input_grad where --score_map_process is a readout')
-    group.add_argument('--smoothing_ksize', type=number(int, 1), default=1, help='Gaussian smoothing of gradient maps, in pixels; 1: none')
+    group.add_argument(
+        '--score_map_method',
+        default='activation_map',
+        choices=SCORE_MAP_METHODS,
+        help='backprop: gradient maps; input_grad where --score_map_process is a readout',
+    )
+    group.add_argument(
+        '--smoothing_ksize',
+        type=number(int, 1),
+        default=1,
+        help='Gaussian smoothing of gradient maps, in pixels; 1: none',
+    )
     group.add_argument('--norm_type', default='minmax', choices=NORM_TYPES, help='how a map is brought to [0, 1]')
-    group.add_argument('--threshold_type', default='even', choices=THRESHOLD_TYPES, help='spacing of the score thresholds')
-    group.add_argument('--cam_curve_interval', type=number(float, 0, 1, open_low=True), default=.001, help='distance of the thresholds')
-    group.add_argument('--smooth_grad_nr_iter', type=number(int, 1), default=50, help='noisy inputs of SmoothGrad and VarGrad')
-    group.add_argument('--smooth_grad_sigma', type=number(float, 0, open_low=True), default=4.0, help="the noise's deviation is the image's range over this")
-    group.add_argument('--integrated_grad_nr_iter', type=number(int, 1), default=50, help='steps of integrated gradients')
-    group.add_argument('--random_repeats', type=number(int, 1), default=1, help='random masks per image and k in remove-and-classify')
+    group.add_argument(
+        '--threshold_type', default='even', choices=THRESHOLD_TYPES, help='spacing of the score thresholds'
+    )
+    group.add_argument(
+        '--cam_curve_interval',
+        type=number(float, 0, 1, open_low=True),
+        default=0.001,
+        help='distance of the thresholds',
+    )
+    group.add_argument(
+        '--smooth_grad_nr_iter', type=number(int, 1), default=50, help='noisy inputs of SmoothGrad and VarGrad'
+    )
+    group.add_argument(
+        '--smooth_grad_sigma',
+        type=number(float, 0, open_low=True),
+        default=4.0,
+        help="the noise's deviation is the image's range over this",
+    )
+    group.add_argument(
+        '--integrated_grad_nr_iter', type=number(int, 1), default=50, help='steps of integrated gradients'
+    )
+    group.add_argument(
+        '--random_repeats', type=number(int, 1), default=1, help='random masks per image and k in remove-and-classify'
+    )
 
 
 def _add_wsol(group):
-    group.add_argument('--scoremap_root', default=None, metavar='DIR', help='score the saved maps DIR/<image id>.npy instead of a checkpoint')
-    group.add_argument('--mask_root', default='dataset/', metavar='DIR', help='folder that holds OpenImages/ with the masks')
-    group.add_argument('--iou_thresholds', type=number(int, 1, 100), nargs='+', default=[30, 50, 70], metavar='PERCENT',
-                       help='IoU thresholds that MaxBoxAccV2 averages over')
+    group.add_argument(
+        '--scoremap_root',
+        default=None,
+        metavar='DIR',
+        help='score the saved maps DIR/<image id>.npy instead of a checkpoint',
+    )
+    group.add_argument(
+        '--mask_root', default='dataset/', metavar='DIR', help='folder that holds OpenImages/ with the masks'
+    )
+    group.add_argument(
+        '--iou_thresholds',
+        type=number(int, 1, 100),
+        nargs='+',
+        default=[30, 50, 70],
+        metavar='PERCENT',
+        help='IoU thresholds that MaxBoxAccV2 averages over',
+    )
     group.add_argument('--split', default='test', choices=WSOL_SPLITS, help='split that is scored')
 
 
@@ -179,12 +299,19 @@ def _yaml_arguments(parser, path):
         parser.error(f'--config {path}: {" ".join(str(error).split())}')
     if not isinstance(values, dict):
         parser.error(f'--config {path}: not a file of flag: value lines')
-    known = {option.lstrip('-') for action in parser._actions for option in action.option_strings} - {'config', 'help', 'h'}
+    known = {option.lstrip('-') for action in parser._actions for option in action.option_strings} - {
+        'config',
+        'help',
+        'h',
+    }
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
         parser.error(f'--config {path}: unknown flags {", ".join(unknown)}')
-    return [word for key, value in values.items()
-            for word in ([f'--{key}', *map(str, value)] if isinstance(value, list) else [f'--{key}={value}'])]
+    return [
+        word
+        for key, value in values.items()
+        for word in ([f'--{key}', *map(str, value)] if isinstance(value, list) else [f'--{key}={value}'])
+    ]
 
 
 def get_configs(description, choices, argv=None, add=None):
@@ -199,9 +326,8 @@ def get_configs(description, choices, argv=None, add=None):
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
     if args.score_map_method == 'backprop' and '_grad' not in args.score_map_process:
-        args.score_map_process = 'input_grad'        # the released backprop readout, whatever process is named beside it
+        args.score_map_process = 'input_grad'  # the released backprop readout, whatever process is named beside it
     args.data_root = args.data_root.strip('"')
     args.mask_root = args.mask_root.strip('"')
     args.log_folder = os.path.join(args.save_root, args.experiment_name)
     return Munch(vars(args))
-

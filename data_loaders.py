@@ -3,6 +3,7 @@
 A split is described by metadata/<set>/<split>/ (image_ids, class_labels, image_sizes, localization .txt) and its images
 lie under the split's root. Mistakes in the data are a ValueError or OSError of one line.
 """
+
 import os
 from collections import namedtuple
 from functools import partial
@@ -13,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision import transforms
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of ImageNet, for inputs in [0, 1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for inputs in [0, 1]
 SPLITS = ('train', 'val', 'test')
 
 DatasetInfo = namedtuple('DatasetInfo', 'num_classes roots localization parts counts')
@@ -21,25 +22,45 @@ DatasetInfo.__doc__ = """A row of the table: class count (None: as many as the t
 of each split below the data root, 'box' or 'mask' ground truth, the folder in CUB layout or None, published image counts."""
 
 DATASETS = {
-    'CUB': DatasetInfo(200, {'train': ('CUB/images',), 'val': ('CUBV2', 'CUB/CUBV2'), 'test': ('CUB/images',)},
-                       'box', 'CUB', {'train': 5994, 'val': 1000, 'test': 5794}),
-    'ILSVRC': DatasetInfo(1000, {'train': ('ILSVRC',), 'val': ('ImageNetV2', 'ILSVRC'), 'test': ('ILSVRC',)},
-                          'box', None, {'train': 1281167, 'val': 10000, 'test': 50000}),
-    'OpenImages': DatasetInfo(100, {split: ('OpenImages',) for split in SPLITS},
-                              'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}),
-    'ToyBirds': DatasetInfo(None, {'train': ('ToyBirds/images',), 'val': ('ToyBirds/val_images',),
-                                   'test': ('ToyBirds/images',)}, 'box', 'ToyBirds', {}),
+    'CUB': DatasetInfo(
+        200,
+        {'train': ('CUB/images',), 'val': ('CUBV2', 'CUB/CUBV2'), 'test': ('CUB/images',)},
+        'box',
+        'CUB',
+        {'train': 5994, 'val': 1000, 'test': 5794},
+    ),
+    'ILSVRC': DatasetInfo(
+        1000,
+        {'train': ('ILSVRC',), 'val': ('ImageNetV2', 'ILSVRC'), 'test': ('ILSVRC',)},
+        'box',
+        None,
+        {'train': 1281167, 'val': 10000, 'test': 50000},
+    ),
+    'OpenImages': DatasetInfo(
+        100, {split: ('OpenImages',) for split in SPLITS}, 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}
+    ),
+    'ToyBirds': DatasetInfo(
+        None,
+        {'train': ('ToyBirds/images',), 'val': ('ToyBirds/val_images',), 'test': ('ToyBirds/images',)},
+        'box',
+        'ToyBirds',
+        {},
+    ),
 }
 
 Split = namedtuple('Split', 'name root folder image_ids labels num_classes')
-Split.__doc__ = """One split: its image root, its metadata folder, image ids, labels (ints, aligned with the ids), class count."""
+Split.__doc__ = (
+    """One split: its image root, its metadata folder, image ids, labels (ints, aligned with the ids), class count."""
+)
 
 
 def _lines(path):
     """The lines of a metadata file, without a trailing empty one."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'no metadata file {path}: make it with scripts/make_metadata.py or '
-                                'scripts/make_toybirds.py, or give another --metadata_root')
+        raise FileNotFoundError(
+            f'no metadata file {path}: make it with scripts/make_metadata.py or '
+            'scripts/make_toybirds.py, or give another --metadata_root'
+        )
     with open(path) as file:
         return file.read().splitlines()
 
@@ -102,7 +123,9 @@ def checked_boxes(folder, image_ids):
             name = 'image_sizes' if image_id in boxes else 'localization'
             raise ValueError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
         if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
-            raise ValueError(f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
+            raise ValueError(
+                f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1'
+            )
     return {image_id: (boxes[image_id], sizes[image_id]) for image_id in image_ids}
 
 
@@ -114,7 +137,9 @@ def checked_masks(folder, image_ids, root):
             raise ValueError(f'{folder}/localization.txt has no row for {image_id}')
         for path in (*masks[image_id][0], masks[image_id][1]):
             if path and not os.path.isfile(os.path.join(root, path)):
-                raise ValueError(f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root')
+                raise ValueError(
+                    f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root'
+                )
     return masks
 
 
@@ -131,8 +156,10 @@ def image_root(data_root, dataset, split, first_image):
     for root in candidates:
         if os.path.isfile(os.path.join(root, first_image)):
             return root
-    raise FileNotFoundError(f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '
-                            'give the right --data_root, or prepare the data (README, Data)')
+    raise FileNotFoundError(
+        f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '
+        'give the right --data_root, or prepare the data (README, Data)'
+    )
 
 
 def class_count(dataset, metadata_root):
@@ -153,13 +180,17 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
         if image_id not in labels:
             raise ValueError(f'{folder}/class_labels.txt has no label for {image_id}')
         if not 0 <= labels[image_id] < num_classes:
-            raise ValueError(f'{folder}/class_labels.txt: label {labels[image_id]} of {image_id} is not in '
-                             f'0..{num_classes - 1} ({dataset} has {num_classes} classes)')
+            raise ValueError(
+                f'{folder}/class_labels.txt: label {labels[image_id]} of {image_id} is not in '
+                f'0..{num_classes - 1} ({dataset} has {num_classes} classes)'
+            )
     root = image_root(data_root, dataset, split, image_ids[0])
     for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
         path = os.path.join(root, image_ids[position])
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them')
+            raise FileNotFoundError(
+                f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them'
+            )
     for image_id in image_ids[:4]:
         read_image(os.path.join(root, image_id))
     return Split(split, root, folder, image_ids, [labels[image_id] for image_id in image_ids], num_classes)
@@ -170,7 +201,7 @@ def read_image(path):
     try:
         with Image.open(path) as image:
             return image.convert('RGB')
-    except (OSError, SyntaxError) as error:      # Pillow's decoders raise SyntaxError on some broken files
+    except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
         what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
         raise ValueError(f'image {path} is {what}: restore the file') from None
 
@@ -179,8 +210,15 @@ def make_transform(training, resize_size=256, crop_size=224):
     """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and flip)."""
     if crop_size > resize_size and training:
         raise ValueError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
-    first = [transforms.Resize((resize_size, resize_size)), transforms.RandomCrop(crop_size),
-             transforms.RandomHorizontalFlip()] if training else [transforms.Resize((crop_size, crop_size))]
+    first = (
+        [
+            transforms.Resize((resize_size, resize_size)),
+            transforms.RandomCrop(crop_size),
+            transforms.RandomHorizontalFlip(),
+        ]
+        if training
+        else [transforms.Resize((crop_size, crop_size))]
+    )
     return transforms.Compose(first + [transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
 
@@ -224,7 +262,7 @@ class EpochBatches(Sampler):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         keys = (order + self.epoch * self.length).tolist()
         for first in range(self.start * self.batch_size, self.length, self.batch_size):
-            yield keys[first:first + self.batch_size][self.rank::self.world]
+            yield keys[first : first + self.batch_size][self.rank :: self.world]
 
 
 def leave_group(number):
@@ -240,19 +278,35 @@ def make_loader(split, training, batch_size, workers, resize_size=256, crop_size
     dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size), seed)
     if batches is None:
         count = len(dataset)
-        batches = EpochBatches(count, batch_size, seed) if training else [
-            list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
-                      collate_fn=partial(collate, crop_size), persistent_workers=workers > 0,
-                      worker_init_fn=leave_group, generator=torch.Generator())          # its own: a loader draws no number of the run's
+        batches = (
+            EpochBatches(count, batch_size, seed)
+            if training
+            else [list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
+        )
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=partial(collate, crop_size),
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_group,
+        generator=torch.Generator(),
+    )  # its own: a loader draws no number of the run's
 
 
 def collate(crop_size, items):
     """torch's default, and a batch of no image where there are no items."""
-    return default_collate(items) if items else (torch.empty(0, 3, crop_size, crop_size), torch.empty(0, dtype=torch.long), [])
+    return (
+        default_collate(items)
+        if items
+        else (torch.empty(0, 3, crop_size, crop_size), torch.empty(0, dtype=torch.long), [])
+    )
 
 
 def denormalize(images):
     """Normalised images [B, 3, h, w] back to [0, 1]."""
-    mean, std = (torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None] for values in (MEAN, STD))
+    mean, std = (
+        torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None] for values in (MEAN, STD)
+    )
     return (images * std + mean).clamp(0, 1)

@@ -4,6 +4,7 @@
         --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll \\
         --norm_type=clipping --threshold_type=log
 """
+
 import os
 
 import numpy as np
@@ -54,8 +55,11 @@ class CueScores:
     def __init__(self, pairs, edges, exact_labels, norm_type):
         self.pairs, self.edges, self.norm_type = pairs, edges, norm_type
         self.parts = self._table([pair.parts for pair in pairs], 8)
-        self.labels = self._table([cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs], 1 + max(exact_labels)) \
-            if exact_labels else None
+        self.labels = (
+            self._table([cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs], 1 + max(exact_labels))
+            if exact_labels
+            else None
+        )
         self.clear()
 
     def clear(self):
@@ -67,7 +71,11 @@ class CueScores:
 
     def take(self):
         """{name: array} of what was accumulated, which is then forgotten."""
-        counts = {'histogram': self.histogram, 'images': self.images, **({} if self.exact is None else {'exact': self.exact})}
+        counts = {
+            'histogram': self.histogram,
+            'images': self.images,
+            **({} if self.exact is None else {'exact': self.exact}),
+        }
         self.clear()
         return counts
 
@@ -81,7 +89,7 @@ class CueScores:
 
     def accumulate(self, rows, differences, parts, exact, visible):
         """Add one image: its pairs' rows [N], their map differences [N, S, S], its part maps [S, S] and visible parts [8]."""
-        scored = (self.parts[rows] & visible).any(axis=1)          # a pair counts where one of its parts can be seen
+        scored = (self.parts[rows] & visible).any(axis=1)  # a pair counts where one of its parts can be seen
         rows, differences = rows[scored], differences[scored]
         if not len(rows):
             return
@@ -120,7 +128,7 @@ def score_batch(batch, first, maker, labels, table, scores, device):
     classes = [table[labels[index]][1].to(device) for index in indices]
     for b, maps in enumerate(maker(images, None, classes, first)):
         rows = table[labels[indices[b]]][0]
-        differences = metrics.resize(maps[:1] - maps[1:], images.shape[-1])        # the sign is lost in the absolute value
+        differences = metrics.resize(maps[:1] - maps[1:], images.shape[-1])  # the sign is lost in the absolute value
         scores.accumulate(rows, differences, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
 
@@ -128,8 +136,10 @@ def summarize(pairs, pxap):
     """{cue_1, cue_2, cue_3, mean}: means over the pairs of each count, and over all of them; None where nothing was scored."""
     mean = lambda values: float(np.mean(values)) if values else None
     known = [(len(pair.parts), value) for pair, value in zip(pairs, pxap) if value is not None]
-    return {**{f'cue_{n}': mean([value for count, value in known if count == n]) for n in COUNTS},
-            'mean': mean([value for _, value in known])}
+    return {
+        **{f'cue_{n}': mean([value for count, value in known if count == n]) for n in COUNTS},
+        'mean': mean([value for _, value in known]),
+    }
 
 
 def report(args, pairs, scores, log, name):
@@ -137,16 +147,34 @@ def report(args, pairs, scores, log, name):
     pxap = scores.compute()
     total, dropped = int(scores.histogram.sum()), int(scores.histogram[:, :, 0].sum())
     modes = {mode: summarize(pairs, values) for mode, values in pxap.items()}
-    rows = [{'classes': [pair.a, pair.b], 'differing_parts': len(pair.parts), 'images': int(scores.images[row]),
-             'pxap': {mode: values[row] for mode, values in pxap.items()}} for row, pair in enumerate(pairs)]
-    util.write_json(os.path.join(args.log_folder, f'{name}.json'), {
-        **modes, 'pairs': rows, 'evaluations': int(scores.images.sum()), 'dropped_pixels': dropped / total if total else None,
-        'arguments': dict(args)})
+    rows = [
+        {
+            'classes': [pair.a, pair.b],
+            'differing_parts': len(pair.parts),
+            'images': int(scores.images[row]),
+            'pxap': {mode: values[row] for mode, values in pxap.items()},
+        }
+        for row, pair in enumerate(pairs)
+    ]
+    util.write_json(
+        os.path.join(args.log_folder, f'{name}.json'),
+        {
+            **modes,
+            'pairs': rows,
+            'evaluations': int(scores.images.sum()),
+            'dropped_pixels': dropped / total if total else None,
+            'arguments': dict(args),
+        },
+    )
     for mode, means in modes.items():
         text = ', '.join(f'{key} {value:.2f}' if value is not None else f'{key} -' for key, value in means.items())
         log.report(f'{mode}: {text}', mode=mode, **means)
-    log.report(f'{len(pairs)} pairs, {scores.images.sum()} image x pair evaluations, '
-               f'{100 * dropped / max(total, 1):.2f} % of the pixels under the first threshold', dropped=dropped, pixels=total)
+    log.report(
+        f'{len(pairs)} pairs, {scores.images.sum()} image x pair evaluations, '
+        f'{100 * dropped / max(total, 1):.2f} % of the pixels under the first threshold',
+        dropped=dropped,
+        pixels=total,
+    )
 
 
 def main():
@@ -166,8 +194,13 @@ def main():
     table = class_rows(pairs)
     dataset = CueDataset(split, [i for i, y in enumerate(split.labels) if y in table], folder, args.crop_size)
     shards = cluster.Shards(args, name, len(dataset))
-    loader = DataLoader(dataset, batch_sampler=shards.batches(), num_workers=args.workers, pin_memory=device.type != 'cpu',
-                        worker_init_fn=leave_group)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=shards.batches(),
+        num_workers=args.workers,
+        pin_memory=device.type != 'cpu',
+        worker_init_fn=leave_group,
+    )
     edges = metrics.histogram_edges(metrics.thresholds(args.threshold_type, args.cam_curve_interval))
     scores = CueScores(pairs, edges, dataset.exact, args.norm_type)
     maker = inference.MapMaker(model, args)

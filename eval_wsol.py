@@ -7,6 +7,7 @@
 Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1] by min-max; saved maps, one
 <image id>.npy each, are scored as they are. The thresholds are even, --cam_curve_interval apart.
 """
+
 import os
 from collections import namedtuple
 
@@ -34,9 +35,11 @@ def read_score_map(path, size):
     except (ValueError, EOFError) as error:
         raise ValueError(f'score map {path} is no .npy array of numbers: {error}') from None
     if getattr(score_map, 'shape', None) != (size, size) or score_map.dtype.kind != 'f':
-        found = f'{score_map.dtype} {list(score_map.shape)}' if isinstance(score_map, np.ndarray) else 'a folder of arrays'
+        found = (
+            f'{score_map.dtype} {list(score_map.shape)}' if isinstance(score_map, np.ndarray) else 'a folder of arrays'
+        )
         raise ValueError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
-    if not (score_map.min() >= 0 and score_map.max() <= 1):          # NaN fails both
+    if not (score_map.min() >= 0 and score_map.max() <= 1):  # NaN fails both
         raise ValueError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
     return score_map
 
@@ -78,11 +81,15 @@ def saved_maps(found, batches):
 def report(args, scores, log, name):
     """Write and print the result."""
     result = scores.compute()
-    util.write_json(os.path.join(args.log_folder, f'{name}.json'), {
-        **result, 'split': args.split, 'images': int(scores.images), 'arguments': dict(args)})
+    util.write_json(
+        os.path.join(args.log_folder, f'{name}.json'),
+        {**result, 'split': args.split, 'images': int(scores.images), 'arguments': dict(args)},
+    )
     for key, value in result.items():
         if isinstance(value, dict):
-            text = ', '.join(f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in value.items())
+            text = ', '.join(
+                f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in value.items()
+            )
         else:
             text = '-' if value is None else f'{value:.2f}'
         log.report(f'{key.replace("_", " ")}: {text}', **{key: value})
@@ -95,8 +102,20 @@ def evaluate(args, shards, truth, found, device, new_scores):
     batches = shards.batches()
     with util.in_processes(args.workers, start_worker) as run:
         maps = saved_maps(found, batches) if found else inference.split_score_maps(args, batches, device)
-        results = run(score_image, (Job(one, localization.scale_boxes(*truth[image_id], args.crop_size) if boxes else None, None if boxes else truth[image_id], mask_root,
-                                        args.crop_size, args.cam_curve_interval) for image_id, one in maps))
+        results = run(
+            score_image,
+            (
+                Job(
+                    one,
+                    localization.scale_boxes(*truth[image_id], args.crop_size) if boxes else None,
+                    None if boxes else truth[image_id],
+                    mask_root,
+                    args.crop_size,
+                    args.cam_curve_interval,
+                )
+                for image_id, one in maps
+            ),
+        )
 
         def work(first, results):
             scores = new_scores()
@@ -105,7 +124,10 @@ def evaluate(args, shards, truth, found, device, new_scores):
             return scores.counts()
 
         items = ([next(results) for _ in numbers] for numbers in batches)
-        shards.run(util.progress(items, len(batches), 'localization', args.batch_size * cluster.world(), cluster.rank() == 0), work)
+        shards.run(
+            util.progress(items, len(batches), 'localization', args.batch_size * cluster.world(), cluster.rank() == 0),
+            work,
+        )
 
 
 def main():
@@ -114,11 +136,18 @@ def main():
     device = cluster.start()
     if not inference.claim_evaluation(args, name, maps=args.scoremap_root):
         return
-    folder, mask_root = os.path.join(args.metadata_root, args.dataset, args.split), os.path.join(args.mask_root, args.dataset)
+    folder, mask_root = (
+        os.path.join(args.metadata_root, args.dataset, args.split),
+        os.path.join(args.mask_root, args.dataset),
+    )
     image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)
     boxes = dataset_info(args.dataset).localization == 'box'
     truth = checked_boxes(folder, image_ids) if boxes else checked_masks(folder, image_ids, mask_root)
-    new_scores = (lambda: localization.BoxScores(taus, args.iou_thresholds)) if boxes else (lambda: localization.MaskScores(taus))
+    new_scores = (
+        (lambda: localization.BoxScores(taus, args.iou_thresholds))
+        if boxes
+        else (lambda: localization.MaskScores(taus))
+    )
     found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
     shards = cluster.Shards(args, name, len(image_ids))
     evaluate(args, shards, truth, found, device, new_scores)

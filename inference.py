@@ -7,6 +7,7 @@ A panel shows the photograph, the maps of class A and B over it, and their diffe
 DIR/<path below the photographs' common folder>.png. What describes the network is taken from the checkpoint's own
 arguments where it has them. An image that cannot be read is left out with a line; the exit code is then 2.
 """
+
 import json
 import os
 import pickle
@@ -36,11 +37,22 @@ def load_model(args, num_classes, device, weights=True):
 
     weights=False leaves it untrained, for a state that is loaded afterwards.
     """
-    path = weights and args.use_load_checkpoint and util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
-    record = path and util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map,
-                                          args.is_different_checkpoint)
-    model = wsol.build_model(args.architecture, args.attribution_method, num_classes, args.large_feature_map, args.use_bn,
-                             pretrained=args.pretrained and weights and not record)
+    path = (
+        weights
+        and args.use_load_checkpoint
+        and util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
+    )
+    record = path and util.read_checkpoint(
+        path, args.architecture, args.attribution_method, args.large_feature_map, args.is_different_checkpoint
+    )
+    model = wsol.build_model(
+        args.architecture,
+        args.attribution_method,
+        num_classes,
+        args.large_feature_map,
+        args.use_bn,
+        pretrained=args.pretrained and weights and not record,
+    )
     if record:
         try:
             wsol.load_weights(model, record['state_dict'], drop_conv_last=args.is_different_checkpoint)
@@ -58,16 +70,23 @@ def claim_evaluation(args, name, others=(), maps=None):
     maps: a folder of saved maps, which needs no checkpoint. A seed is drawn where none is given, the same in every process.
     """
     if not (maps or args.use_load_checkpoint):
-        raise ValueError('nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
-                         'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)')
+        raise ValueError(
+            'nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)'
+        )
     try:
         path = None if maps else util.find_checkpoint(args.load_checkpoint or args.log_folder, args.save_root)
     except FileNotFoundError:
-        if not (args.resume and os.path.isfile(os.path.join(args.log_folder, f'{name}.json'))):       # a finished result outlives it
+        if not (
+            args.resume and os.path.isfile(os.path.join(args.log_folder, f'{name}.json'))
+        ):  # a finished result outlives it
             raise
     else:
         if path:
-            args.checkpoint_bytes, args.checkpoint_time = os.path.getsize(path), os.path.getmtime(path)      # --resume compares them
+            args.checkpoint_bytes, args.checkpoint_time = (
+                os.path.getsize(path),
+                os.path.getmtime(path),
+            )  # --resume compares them
     if not cluster.claim(args, f'{name}.json', others, cluster.plan_of(name), cluster.SCORE_FLAGS):
         return False
     args.seed = util.set_seed(cluster.planned_seed(args, name) if args.seed is None else args.seed)
@@ -101,12 +120,19 @@ class MapMaker:
         self.model, self.process, self.ksize, self.seed = model, args.score_map_process, args.smoothing_ksize, args.seed
         self.from_output = self.process in attribution.READOUTS or self.process in attribution.SUPERCLASS_READOUTS
         if self.process in attribution.SUPERCLASS_READOUTS and not args.superclass:
-            raise ValueError(f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json')
+            raise ValueError(
+                f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json'
+            )
         self.options = attribution.Options(
-            superclass=args.superclass and read_superclasses(args.superclass), batch_size=args.batch_size,
-            generator=torch.Generator(), progress=sys.stderr.isatty() and cluster.rank() == 0,
-            target_layer=args.target_layer and args.target_layer.split(','), smooth_grad_nr_iter=args.smooth_grad_nr_iter,
-            smooth_grad_sigma=args.smooth_grad_sigma, integrated_grad_nr_iter=args.integrated_grad_nr_iter)
+            superclass=args.superclass and read_superclasses(args.superclass),
+            batch_size=args.batch_size,
+            generator=torch.Generator(),
+            progress=sys.stderr.isatty() and cluster.rank() == 0,
+            target_layer=args.target_layer and args.target_layer.split(','),
+            smooth_grad_nr_iter=args.smooth_grad_nr_iter,
+            smooth_grad_sigma=args.smooth_grad_sigma,
+            integrated_grad_nr_iter=args.integrated_grad_nr_iter,
+        )
 
     def tensors(self, images, output, classes, number=0):
         """Maps for each image, a tensor [K, h, w] for its K classes, on the model's device.
@@ -117,8 +143,12 @@ class MapMaker:
         if self.from_output:
             with torch.no_grad():
                 output = output or self.model(images)
-                return [attribution.class_maps(self.process, output.f[b:b + 1], output.h[b:b + 1], y[None], self.options.superclass)[0]
-                        for b, y in enumerate(classes)]
+                return [
+                    attribution.class_maps(
+                        self.process, output.f[b : b + 1], output.h[b : b + 1], y[None], self.options.superclass
+                    )[0]
+                    for b, y in enumerate(classes)
+                ]
         seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
         self.options.generator.manual_seed(int(seed[0]) >> 1)
         rows = torch.cat([image.expand(len(y), -1, -1, -1) for image, y in zip(images, classes)])
@@ -146,7 +176,16 @@ def target_maps(maker, images, output, labels, size, number=0):
 
 # The command: pictures of maps, saved maps.
 
-TRAINED = ('architecture', 'attribution_method', 'large_feature_map', 'use_bn', 'crop_size', 'dataset', 'data_root', 'metadata_root')
+TRAINED = (
+    'architecture',
+    'attribution_method',
+    'large_feature_map',
+    'use_bn',
+    'crop_size',
+    'dataset',
+    'data_root',
+    'metadata_root',
+)
 
 
 def checkpoint_summary(args):
@@ -157,7 +196,7 @@ def checkpoint_summary(args):
         weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
         return record.get('args', {}), len(weights[0])
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError):
-        return {}, None                                          # load_model says what is wrong with it
+        return {}, None  # load_model says what is wrong with it
 
 
 def arguments(description, add=None, argv=None):
@@ -168,8 +207,10 @@ def arguments(description, add=None, argv=None):
     choices = {**wsol.CHOICES, 'dataset': tuple(DATASETS)}
     args = get_configs(description, choices, argv, add)
     if not args.use_load_checkpoint:
-        raise ValueError('no checkpoint to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one '
-                         'in the experiment folder')
+        raise ValueError(
+            'no checkpoint to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one '
+            'in the experiment folder'
+        )
     trained, num_classes = checkpoint_summary(args)
 
     def with_defaults(parser):
@@ -200,16 +241,24 @@ def explain_batch(model, makers, images, chosen, number=0):
     with torch.no_grad():
         output = model(images)
         probs = output.probs
-    order = probs.argsort(dim=1, descending=True)                                          # [B, C]
-    classes = torch.stack([order[:, -c - 1] if c < 0 else torch.full_like(order[:, 0], c) for c in chosen], dim=1)   # [B, K]
-    return probs.cpu(), classes.cpu(), {name: maker(images, output, list(classes), number) for name, maker in makers.items()}
+    order = probs.argsort(dim=1, descending=True)  # [B, C]
+    classes = torch.stack(
+        [order[:, -c - 1] if c < 0 else torch.full_like(order[:, 0], c) for c in chosen], dim=1
+    )  # [B, K]
+    return (
+        probs.cpu(),
+        classes.cpu(),
+        {name: maker(images, output, list(classes), number) for name, maker in makers.items()},
+    )
 
 
 def save_map(args, name, array):
     """Write a float array as --save_scoremaps/name.npy; an existing file is a FileExistsError without --override_cache."""
     path = os.path.join(args.save_scoremaps, f'{name}.npy')
     if os.path.exists(path) and not args.override_cache:
-        raise FileExistsError(f'{path} exists already: give another --save_scoremaps, or --override_cache=True to replace it')
+        raise FileExistsError(
+            f'{path} exists already: give another --save_scoremaps, or --override_cache=True to replace it'
+        )
     os.makedirs(os.path.dirname(path), exist_ok=True)
     util.atomically(path, lambda file: np.save(file, array))
 
@@ -227,29 +276,40 @@ def explain_photographs(args, files, titles, failed):
             failed.append(wrong)
         good = [item for item in batch if not item.wrong]
         if good:
-            probs, classes, maps = explain_batch(model, makers, torch.stack([item.tensor for item in good]).to(device), chosen, number)
+            probs, classes, maps = explain_batch(
+                model, makers, torch.stack([item.tensor for item in good]).to(device), chosen, number
+            )
         for row, item in enumerate(good):
             one, title = {name: arrays[row] for name, arrays in maps.items()}, titles[item.index]
             if args.save_scoremaps:
                 for name, arrays in one.items():
                     for y, array in zip(classes[row].tolist(), arrays):
                         save_map(args, f'{title}.{name}.{y}', array)
-            yield title, panels.make(title, item.picture, names, probs[row].tolist(), classes[row].tolist(), one,
-                                     args.attribution_method)
+            yield (
+                title,
+                panels.make(
+                    title, item.picture, names, probs[row].tolist(), classes[row].tolist(), one, args.attribution_method
+                ),
+            )
         number += len(batch)
 
 
 def draw_photographs(args):
     """A panel of every photograph of --images, and its maps as they are below --save_scoremaps."""
     files, failed = photographs.find(args.images), []
-    args.workers = min(args.workers, len(files) // 4)            # a few are done before processes have started
+    args.workers = min(args.workers, len(files) // 4)  # a few are done before processes have started
     titles, output = photographs.names_of(files), args.output or os.path.join(args.log_folder, 'panels')
     existing = [path for path in (os.path.join(output, f'{title}.png') for title in titles) if os.path.exists(path)]
     if existing and not args.override_cache:
-        raise FileExistsError(f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if existing[1:] else ""}: '
-                              'give another --output, or --override_cache=True to replace it')
+        raise FileExistsError(
+            f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if existing[1:] else ""}: '
+            'give another --output, or --override_cache=True to replace it'
+        )
     with panels.drawing(args.workers) as draw:
-        jobs = ((os.path.join(output, f'{title}.png'), panel) for title, panel in explain_photographs(args, files, titles, failed))
+        jobs = (
+            (os.path.join(output, f'{title}.png'), panel)
+            for title, panel in explain_photographs(args, files, titles, failed)
+        )
         for path in draw(jobs):
             print(path, flush=True)
     if failed:
@@ -262,7 +322,9 @@ def split_score_maps(args, batches, device):
     maker = MapMaker(model, args)
     loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
     for numbers, (images, labels, image_ids) in zip(batches, loader):
-        for image_id, one in zip(image_ids, maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers[0])):
+        for image_id, one in zip(
+            image_ids, maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers[0])
+        ):
             yield image_id, localization.score_maps(one, args.crop_size)[0]
 
 
@@ -270,8 +332,10 @@ def save_split(args):
     """The score maps of --split in the protocol's form, <image id>.npy, float32 [S, S] in [0, 1], of each image's own class."""
     methods = list(map_makers(None, args, args.method))
     if len(methods) > 1 or args.classes:
-        raise ValueError('saved score maps of a split are of one --method and of each image\'s own class: '
-                         'give one method and no --classes, or --images')
+        raise ValueError(
+            "saved score maps of a split are of one --method and of each image's own class: "
+            'give one method and no --classes, or --images'
+        )
     args.score_map_process = methods[0]
     count = len(read_image_ids(os.path.join(args.metadata_root, args.dataset, args.split)))
     batches = [list(range(first, min(first + args.batch_size, count))) for first in range(0, count, args.batch_size)]
@@ -282,14 +346,30 @@ def save_split(args):
 
 def add_flags(parser):
     group = parser.add_argument_group('pictures of maps (inference.py)')
-    group.add_argument('--images', nargs='+', metavar='PATTERN', help="photographs: files, folders, or patterns such as 'photos/*.jpg'")
-    group.add_argument('--classes', metavar='A[,B]', help='the classes explained: numbers from 0, names, or @1 for the prediction, '
-                       '@2 for the runner-up, and so on; without it @1')
-    group.add_argument('--method', metavar='NAME[,NAME]', help='attribution methods, a row each, named as for --score_map_process'
-                       "; without it that flag's, else jointll for CALM and vanilla for others")
-    group.add_argument('--output', metavar='DIR', help='folder of the panels; without it panels/ in the experiment folder')
-    group.add_argument('--save_scoremaps', metavar='DIR', help='with --images: maps as they are, DIR/<image>.<method>.<class>.npy; '
-                       'without: score maps of --split for eval_wsol.py --scoremap_root')
+    group.add_argument(
+        '--images', nargs='+', metavar='PATTERN', help="photographs: files, folders, or patterns such as 'photos/*.jpg'"
+    )
+    group.add_argument(
+        '--classes',
+        metavar='A[,B]',
+        help='the classes explained: numbers from 0, names, or @1 for the prediction, '
+        '@2 for the runner-up, and so on; without it @1',
+    )
+    group.add_argument(
+        '--method',
+        metavar='NAME[,NAME]',
+        help='attribution methods, a row each, named as for --score_map_process'
+        "; without it that flag's, else jointll for CALM and vanilla for others",
+    )
+    group.add_argument(
+        '--output', metavar='DIR', help='folder of the panels; without it panels/ in the experiment folder'
+    )
+    group.add_argument(
+        '--save_scoremaps',
+        metavar='DIR',
+        help='with --images: maps as they are, DIR/<image>.<method>.<class>.npy; '
+        'without: score maps of --split for eval_wsol.py --scoremap_root',
+    )
 
 
 def main():
@@ -299,7 +379,9 @@ def main():
     elif args.save_scoremaps:
         save_split(args)
     else:
-        raise ValueError('nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split')
+        raise ValueError(
+            'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
+        )
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@
         --use_bn=True --large_feature_map=True
     torchrun --nproc_per_node=4 main.py --resume=True (the same flags)
 """
+
 import os
 import time
 
@@ -38,8 +39,14 @@ class Board:
         except ImportError:
             raise ValueError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
         self.writer = SummaryWriter(os.path.join(args.log_folder, 'tensorboard'), purge_step=trainer.epoch)
-        items = [dataset[i] for i in np.linspace(0, len(dataset) - 1, min(self.IMAGES, len(dataset))).astype(int).tolist()]
-        self.images, self.labels, self.names = torch.stack([item[0] for item in items]), [item[1] for item in items], [item[2] for item in items]
+        items = [
+            dataset[i] for i in np.linspace(0, len(dataset) - 1, min(self.IMAGES, len(dataset))).astype(int).tolist()
+        ]
+        self.images, self.labels, self.names = (
+            torch.stack([item[0] for item in items]),
+            [item[1] for item in items],
+            [item[2] for item in items],
+        )
         self.args, self.makers = args, inference.map_makers(trainer.model, Munch(args, score_map_process=None))
 
     def write(self, model, epoch, scalars):
@@ -48,11 +55,21 @@ class Board:
             return
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, epoch)
-        images, pictures = self.images.to(next(model.parameters()).device), denormalize(self.images).permute(0, 2, 3, 1).numpy()
+        images, pictures = (
+            self.images.to(next(model.parameters()).device),
+            denormalize(self.images).permute(0, 2, 3, 1).numpy(),
+        )
         for number, y in enumerate(self.labels):
-            probs, _, maps = inference.explain_batch(model, self.makers, images[number:number + 1], [y])
-            panel = panels.make(self.names[number], pictures[number], None, probs[0].tolist(), [y],
-                                {name: one[0] for name, one in maps.items()}, self.args.attribution_method)
+            probs, _, maps = inference.explain_batch(model, self.makers, images[number : number + 1], [y])
+            panel = panels.make(
+                self.names[number],
+                pictures[number],
+                None,
+                probs[0].tolist(),
+                [y],
+                {name: one[0] for name, one in maps.items()},
+                self.args.attribution_method,
+            )
             self.writer.add_figure(f'maps/{number}', panels.draw(panel), epoch)
         self.writer.flush()
 
@@ -69,12 +86,29 @@ def train(args, trainer, loaders, log):
         seconds = time.monotonic() - start
         trainer.share_buffers()
         val_accuracy = training.accuracy(trainer.model, loaders.val, args, trainer.device, 'validation', stop=save)
-        log.report(f'{text}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
-                   epoch=epoch, loss=loss, train_accuracy=train_accuracy, val_accuracy=val_accuracy,
-                   lr=[group['lr'] for group in trainer.optimizer.param_groups], seconds=seconds,
-                   images_per_second=max(0, len(loaders.train.dataset) - done) / seconds)
-        board.write(trainer.model, epoch, {'loss': loss, 'accuracy/train': train_accuracy, 'accuracy/val': val_accuracy, **{
-            f'rate/{name}': group['lr'] for name, group in zip(('backbone', 'rest'), trainer.optimizer.param_groups)}})
+        log.report(
+            f'{text}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
+            epoch=epoch,
+            loss=loss,
+            train_accuracy=train_accuracy,
+            val_accuracy=val_accuracy,
+            lr=[group['lr'] for group in trainer.optimizer.param_groups],
+            seconds=seconds,
+            images_per_second=max(0, len(loaders.train.dataset) - done) / seconds,
+        )
+        board.write(
+            trainer.model,
+            epoch,
+            {
+                'loss': loss,
+                'accuracy/train': train_accuracy,
+                'accuracy/val': val_accuracy,
+                **{
+                    f'rate/{name}': group['lr']
+                    for name, group in zip(('backbone', 'rest'), trainer.optimizer.param_groups)
+                },
+            },
+        )
         names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
         trainer.best = max(trainer.best, val_accuracy)
         if cluster.rank() == 0:
@@ -89,12 +123,16 @@ def make_loaders(args):
     """({split: loader} of what the run needs, class count). A process gets its share of every batch."""
     loaders, share = Munch(), slice(cluster.rank(), None, cluster.world())
     for name in SPLITS if args.is_train else ('test',):
-        split = load_split(args.dataset, name, args.data_root, args.metadata_root, args.proxy_training_set and name == 'train')
+        split = load_split(
+            args.dataset, name, args.data_root, args.metadata_root, args.proxy_training_set and name == 'train'
+        )
         keys, size = range(len(split.image_ids)), args.batch_size
-        batches = [list(keys[first:first + size][share]) for first in range(0, len(keys), size)]
+        batches = [list(keys[first : first + size][share]) for first in range(0, len(keys), size)]
         if name == 'train':
             batches = EpochBatches(len(keys), size, args.seed, cluster.rank(), cluster.world())
-        loaders[name] = make_loader(split, name == 'train', size, args.workers, args.resize_size, args.crop_size, args.seed, batches)
+        loaders[name] = make_loader(
+            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, args.seed, batches
+        )
     return loaders, split.num_classes
 
 
@@ -127,13 +165,20 @@ def main():
     path = os.path.join(args.log_folder, LOG if args.is_train else 'log_test.jsonl') if cluster.rank() == 0 else None
     log = util.Log(path, args, state['progress']['log_size'] if state else 0)
     if trainer and not state:
-        trainer.save(log)                    # a full disk or a locked folder shows now, and --resume knows whose folder this is
+        trainer.save(log)  # a full disk or a locked folder shows now, and --resume knows whose folder this is
     best = train(args, trainer, loaders, log) if args.is_train else None
     test = training.accuracy(model, loaders.test, args, device, 'test')
     log.report(f'test accuracy {test:.2f} %', test_accuracy=test)
     if cluster.rank() == 0:
-        util.write_json(os.path.join(args.log_folder, RESULT), {
-            'test_accuracy': test, 'best_val_accuracy': best, 'images': len(loaders.test.dataset), 'arguments': dict(args)})
+        util.write_json(
+            os.path.join(args.log_folder, RESULT),
+            {
+                'test_accuracy': test,
+                'best_val_accuracy': best,
+                'images': len(loaders.test.dataset),
+                'arguments': dict(args),
+            },
+        )
         if args.is_train:
             os.unlink(os.path.join(args.log_folder, training.STATE))
     cluster.finish()

@@ -2,6 +2,7 @@
 
 K is one or two: the classes A and B of a panel.
 """
+
 import difflib
 import os
 import re
@@ -22,7 +23,7 @@ import util
 from photographs import SIDE
 from wsol import attribution, metrics
 
-TILE, DPI = 2.7, 120          # longest side of a tile in inches; pixels an inch
+TILE, DPI = 2.7, 120  # longest side of a tile in inches; pixels an inch
 
 UNITS = {'vanilla': 'class score f', 'jointll': 'p(y, z | x)', 'gtcond': 'p(z | x, y)', 'saliency': 'p(z | x)'}
 
@@ -66,13 +67,18 @@ def _class_number(word, num_classes, names):
     if re.fullmatch(r'@?[0-9]+', word):
         number, low = int(word.lstrip('@')), 1 if word[0] == '@' else 0
         if not low <= number < num_classes + low:
-            raise ValueError(f'class {word} is out of range: there are {num_classes} classes, from '
-                             f'{"@1, the prediction" if low else 0}, to {"@" * low}{num_classes - 1 + low}')
+            raise ValueError(
+                f'class {word} is out of range: there are {num_classes} classes, from '
+                f'{"@1, the prediction" if low else 0}, to {"@" * low}{num_classes - 1 + low}'
+            )
         return -number if low else number
     if names is None:
-        raise ValueError(f'class {word!r}: nothing names the classes here (no classes.txt of the data set): give a number')
-    found = [number for number, name in enumerate(names) if word == name] or \
-            [number for number, name in enumerate(names) if _plain(word) == _plain(name)]
+        raise ValueError(
+            f'class {word!r}: nothing names the classes here (no classes.txt of the data set): give a number'
+        )
+    found = [number for number, name in enumerate(names) if word == name] or [
+        number for number, name in enumerate(names) if _plain(word) == _plain(name)
+    ]
     if len(found) == 1:
         return found[0]
     if found:
@@ -96,8 +102,8 @@ def _fading(name, strength):
 
 
 RAMP = np.linspace(0, 1, 256)
-ONE = _fading('inferno', .25 + .6 * RAMP ** .5)
-BOTH = _fading('RdBu_r', .1 + .85 * np.abs(2 * RAMP - 1) ** .5)          # nothing to see at 0
+ONE = _fading('inferno', 0.25 + 0.6 * RAMP**0.5)
+BOTH = _fading('RdBu_r', 0.1 + 0.85 * np.abs(2 * RAMP - 1) ** 0.5)  # nothing to see at 0
 
 
 def show_maps(axes, picture, maps):
@@ -106,15 +112,17 @@ def show_maps(axes, picture, maps):
     axes: K of them, and one for the difference. Returns the drawn maps and the drawn difference (or None), for colour bars.
     """
     grey = np.asarray(picture, np.float64).mean(axis=2) / (255 if picture.dtype == np.uint8 else 1)
-    extent = (-.5, grey.shape[1] - .5, grey.shape[0] - .5, -.5)
+    extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
     low, high = min(0, float(maps.min())), float(maps.max())
-    spans = [(ONE, low, high if high > low else low + 1, 1.4)] * len(maps)           # colours, their span, white of the photograph
+    spans = [(ONE, low, high if high > low else low + 1, 1.4)] * len(
+        maps
+    )  # colours, their span, white of the photograph
     if len(maps) == 2:
         top = float(np.abs(maps[0] - maps[1]).max()) or 1
         spans, maps = [*spans, (BOTH, -top, top, 1.1)], [*maps, maps[0] - maps[1]]
     drawn = []
     for panel, one, (colours, low, high, white) in zip(axes, maps, spans):
-        panel.imshow(grey, cmap='gray', vmin=-.1, vmax=white)
+        panel.imshow(grey, cmap='gray', vmin=-0.1, vmax=white)
         smooth = metrics.resize(np.asarray(one, np.float32)[None], SIDE)[0]
         drawn.append(panel.imshow(smooth, extent=extent, cmap=colours, vmin=low, vmax=high))
         panel.set_xticks([]), panel.set_yticks([])
@@ -133,9 +141,16 @@ def make(title, picture, names, probs, classes, maps, attribution_method):
     called = [f'{names[number]} ({number})' if names else f'class {number}' for number in range(len(probs))]
     best, scalar = int(np.argmax(probs)), 'log p(y | x)' if attribution_method.startswith('CALM') else 'the logit'
     readouts = {*attribution.READOUTS, *attribution.SUPERCLASS_READOUTS}
-    rows = [Row(name if name in readouts else f'{name} of {scalar}', unit_of(name, one.shape[1:]), one) for name, one in maps.items()]
-    return Panel(f'{title}\npredicted: {called[best]}, p = {probs[best]:.3f}', picture,
-                 [f'{called[y]}\np = {probs[y]:.3f}' for y in classes], rows)
+    rows = [
+        Row(name if name in readouts else f'{name} of {scalar}', unit_of(name, one.shape[1:]), one)
+        for name, one in maps.items()
+    ]
+    return Panel(
+        f'{title}\npredicted: {called[best]}, p = {probs[best]:.3f}',
+        picture,
+        [f'{called[y]}\np = {probs[y]:.3f}' for y in classes],
+        rows,
+    )
 
 
 class _Layout:
@@ -143,19 +158,20 @@ class _Layout:
 
     def __init__(self, wide, high, rows, columns, head):
         self.wide, self.high, self.head = wide, high, head
-        self.lefts, x = [], .42
+        self.lefts, x = [], 0.42
         for column in range(columns):
             self.lefts.append(x)
             barred = column == columns - 1 or columns == 4 and column == 2
-            x += self.wide + (.95 if barred else .1)
-        self.size = (x, head + rows * (self.high + .2))
+            x += self.wide + (0.95 if barred else 0.1)
+        self.size = (x, head + rows * (self.high + 0.2))
         self.figure = Figure(figsize=self.size)
 
     def axes(self, row, column, bar=False):
-        x = self.lefts[column] + (self.wide + .08 if bar else 0)
-        y = self.size[1] - self.head - row * (self.high + .2) - self.high
-        return self.figure.add_axes((x / self.size[0], y / self.size[1], (.13 if bar else self.wide) / self.size[0],
-                                     self.high / self.size[1]))
+        x = self.lefts[column] + (self.wide + 0.08 if bar else 0)
+        y = self.size[1] - self.head - row * (self.high + 0.2) - self.high
+        return self.figure.add_axes(
+            (x / self.size[0], y / self.size[1], (0.13 if bar else self.wide) / self.size[0], self.high / self.size[1])
+        )
 
     def text(self, x, y, text, **style):
         """Text x inches from the left, y from the top; a name with $ signs is no formula."""
@@ -164,22 +180,27 @@ class _Layout:
 
 def _wrapped(text, width):
     """The lines of a text, each broken into at most two of `width` letters; what is longer ends in an ellipsis."""
-    return '\n'.join(part for line in text.split('\n') for part in textwrap.wrap(line, width, max_lines=2, placeholder='…') or [''])
+    return '\n'.join(
+        part for line in text.split('\n') for part in textwrap.wrap(line, width, max_lines=2, placeholder='…') or ['']
+    )
 
 
 def draw(panel):
     """The matplotlib figure of a Panel: photograph, A, B, "why A and not B"; a row for each method."""
     both, sides = len(panel.names) == 2, np.array(panel.picture.shape[:2])
-    high, wide = np.maximum(sides * TILE / sides.max(), (1.4, 2))             # room for the words of a narrow photograph
-    titles = ['photograph', *(_wrapped(f'{letter}: {name}', int(wide * 14)) for letter, name in zip('AB', panel.names)),
-              'why A and not B\nred: more A, blue: more B'][:2 + 2 * both]
+    high, wide = np.maximum(sides * TILE / sides.max(), (1.4, 2))  # room for the words of a narrow photograph
+    titles = [
+        'photograph',
+        *(_wrapped(f'{letter}: {name}', int(wide * 14)) for letter, name in zip('AB', panel.names)),
+        'why A and not B\nred: more A, blue: more B',
+    ][: 2 + 2 * both]
     lines = max(title.count('\n') + 1 for title in titles)
     title = _wrapped(panel.title, int(wide * len(titles) * 11))
-    top = .1 + .19 * (title.count('\n') + 1)
-    layout = _Layout(wide, high, len(panel.rows), len(titles), head=top + .1 + .16 * lines)
-    layout.text(.42, .08, title, fontsize=9.5, va='top')
+    top = 0.1 + 0.19 * (title.count('\n') + 1)
+    layout = _Layout(wide, high, len(panel.rows), len(titles), head=top + 0.1 + 0.16 * lines)
+    layout.text(0.42, 0.08, title, fontsize=9.5, va='top')
     for left, text in zip(layout.lefts, titles):
-        layout.text(left, layout.head - .06, text, fontsize=8.5, va='bottom')
+        layout.text(left, layout.head - 0.06, text, fontsize=8.5, va='bottom')
     for number, row in enumerate(panel.rows):
         axes = [layout.axes(number, column) for column in range(len(titles))]
         axes[0].imshow(panel.picture)
@@ -206,7 +227,7 @@ def _bar(axes, drawn, label, behind):
 def png(panel):
     """The bytes of the PNG of a Panel."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                          # a file name in letters that the font lacks
+        warnings.simplefilter('ignore')  # a file name in letters that the font lacks
         buffer = BytesIO()
         draw(panel).savefig(buffer, format='png', dpi=DPI, pil_kwargs={'compress_level': 3})
     return buffer.getvalue()

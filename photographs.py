@@ -1,4 +1,5 @@
 """Photographs: found by patterns, read as a person sees them, loaded in batches by the loader's processes."""
+
 import glob
 import os
 import warnings
@@ -11,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_loaders import make_transform
 
-SIDE = 448                    # longest side of a photograph in a panel, in pixels
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')    # looked for in a folder
-FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')          # others may run a program
+SIDE = 448  # longest side of a photograph in a panel, in pixels
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # looked for in a folder
+FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may run a program
 
 
 def read_photograph(source):
@@ -25,15 +26,17 @@ def read_photograph(source):
     name = source if isinstance(source, str) else getattr(source, 'name', 'file')
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')                      # of size and odd EXIF: the picture is the same
+            warnings.simplefilter('ignore')  # of size and odd EXIF: the picture is the same
             with Image.open(source, formats=FORMATS) as image:
                 frames = getattr(image, 'n_frames', 1) if image.format != 'MPO' else 1
                 image.load()
                 seen = _as_seen(_upright(image))
     except FileNotFoundError:
         raise ValueError(f'image {name} is missing') from None
-    except Exception as error:                                   # decoders raise nearly everything on a damaged file
-        raise ValueError(f'image {name} is unreadable ({" ".join(str(error).split()) or type(error).__name__})') from None
+    except Exception as error:  # decoders raise nearly everything on a damaged file
+        raise ValueError(
+            f'image {name} is unreadable ({" ".join(str(error).split()) or type(error).__name__})'
+        ) from None
     if frames > 1:
         raise ValueError(f'image {name} is animated or has pages ({frames} of them): save one as a file of its own')
     return seen
@@ -43,17 +46,19 @@ def _upright(image):
     """The image turned as its EXIF entry says; a damaged entry turns nothing."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:                                            # the entry is free-form bytes of a camera
+    except Exception:  # the entry is free-form bytes of a camera
         return image
 
 
 def _as_seen(image):
     if image.mode.startswith('I') or image.mode == 'F':
         return _eight_bits(np.asarray(image)).convert('RGB')
-    if image.mode in ('La', 'RGBa'):                             # premultiplied: Pillow converts these to nothing else
+    if image.mode in ('La', 'RGBa'):  # premultiplied: Pillow converts these to nothing else
         image = image.convert(image.mode.upper())
     alpha = image.convert('RGBA').getchannel('A') if image.has_transparency_data else None
-    seen = _in_srgb(image if image.mode in ('L', 'CMYK', 'LAB') else image.convert('RGB'), image.info.get('icc_profile'))
+    seen = _in_srgb(
+        image if image.mode in ('L', 'CMYK', 'LAB') else image.convert('RGB'), image.info.get('icc_profile')
+    )
     if alpha is None:
         return seen
     white = Image.new('RGB', image.size, 'white')
@@ -86,9 +91,15 @@ def find(patterns):
     found = []
     for pattern in patterns:
         if os.path.isdir(pattern):
-            paths = sorted(os.path.join(pattern, name) for name in os.listdir(pattern) if name.lower().endswith(SUFFIXES))
+            paths = sorted(
+                os.path.join(pattern, name) for name in os.listdir(pattern) if name.lower().endswith(SUFFIXES)
+            )
         else:
-            paths = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+            paths = (
+                [pattern]
+                if os.path.isfile(pattern)
+                else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+            )
         if not paths:
             raise ValueError(f'no image matches --images {pattern}: give files, folders, or a pattern in quotes')
         found += paths

@@ -1,4 +1,5 @@
 """One epoch of training, the accuracy, and the state that a stopped training goes on from."""
+
 import os
 import random
 import time
@@ -14,10 +15,10 @@ import wsol
 from wsol.regularization import gradient_regularization
 
 STATE = 'resume_checkpoint.pth.tar'
-LOSS_CHECK = 50          # steps between two looks at the loss: each look waits for the device
+LOSS_CHECK = 50  # steps between two looks at the loss: each look waits for the device
 DTYPES = {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-GO_ON, SAVE, STOP = 0, 1, 2               # what a process wishes after a step; the largest wish counts
-MAY_DIFFER = ('epochs',)                 # beside the flags of a run: training may go on for longer
+GO_ON, SAVE, STOP = 0, 1, 2  # what a process wishes after a step; the largest wish counts
+MAY_DIFFER = ('epochs',)  # beside the flags of a run: training may go on for longer
 
 
 class Objective(nn.Module):
@@ -50,9 +51,16 @@ class Objective(nn.Module):
 
 def make_optimizer(args, model, device):
     """SGD with Nesterov momentum on the released parameter groups; fused on accelerators."""
-    groups = wsol.parameter_groups(model, args.architecture, args.lr, args.lr_classifier_ratio, args.is_different_checkpoint)
-    return torch.optim.SGD(groups, momentum=args.momentum, weight_decay=args.weight_decay, nesterov=args.momentum > 0,
-                           fused=device.type != 'cpu')
+    groups = wsol.parameter_groups(
+        model, args.architecture, args.lr, args.lr_classifier_ratio, args.is_different_checkpoint
+    )
+    return torch.optim.SGD(
+        groups,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        nesterov=args.momentum > 0,
+        fused=device.type != 'cpu',
+    )
 
 
 def adjust_learning_rate(optimizer, epoch, frequency):
@@ -69,16 +77,21 @@ class Trainer:
         if args.sync_bn and device.type == 'cpu':
             raise ValueError('--sync_bn needs an accelerator: leave it out on CPUs')
         if args.gradient_reg and (args.sync_bn or args.compile or args.amp == 'fp16'):
-            raise ValueError('--gradient_reg differentiates twice, which --sync_bn, --compile and --amp=fp16 cannot: leave them out')
+            raise ValueError(
+                '--gradient_reg differentiates twice, which --sync_bn, --compile and --amp=fp16 cannot: leave them out'
+            )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if args.sync_bn else model
         self.args, self.model, self.device = args, model, device
         self.optimizer = make_optimizer(args, model, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=args.amp == 'fp16')
         self.objective = Objective(model, args.amp, args.gradient_reg, args.gradient_reg_error)
-        if cluster.world() > 1:                                           # the methods beside CALM leave the attention unused
-            self.objective = DistributedDataParallel(self.objective, device_ids=None if device.type == 'cpu' else [device],
-                                                     find_unused_parameters=not args.attribution_method.startswith('CALM'))
-        self.epoch, self.step, self.best = 1, 0, -1.0                     # step: those done in this epoch
+        if cluster.world() > 1:  # the methods beside CALM leave the attention unused
+            self.objective = DistributedDataParallel(
+                self.objective,
+                device_ids=None if device.type == 'cpu' else [device],
+                find_unused_parameters=not args.attribution_method.startswith('CALM'),
+            )
+        self.epoch, self.step, self.best = 1, 0, -1.0  # step: those done in this epoch
         self.total = torch.zeros((), dtype=torch.float64, device=device)  # of this epoch's losses, in this process
         self.correct = torch.zeros((), dtype=torch.long, device=device)
 
@@ -86,10 +99,10 @@ class Trainer:
         """One step on this process's share of a batch of `count` images; the gradient is that of the batch's mean loss."""
         images, labels = to_device(images, labels, self.args, self.device)
         if not len(images) and not self.args.sync_bn:
-            self.model.eval()                     # nothing to take statistics of: the others' gradients are all that counts
+            self.model.eval()  # nothing to take statistics of: the others' gradients are all that counts
         losses, right = self.objective(images, labels)
         self.optimizer.zero_grad()
-        self.scaler.scale(losses.sum() / (count / cluster.world())).backward()          # the processes' mean is taken
+        self.scaler.scale(losses.sum() / (count / cluster.world())).backward()  # the processes' mean is taken
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.total += losses.detach().sum()
@@ -114,7 +127,7 @@ class Trainer:
             due = time.monotonic() - saved > 60 * self.args.save_minutes
             wish = vote(STOP if cluster.stop_asked() else SAVE if due else GO_ON)
             if wish != GO_ON:
-                vote.close()                                              # of this step: the wish has been met
+                vote.close()  # of this step: the wish has been met
                 save()
                 saved = time.monotonic()
             if wish == STOP:
@@ -126,8 +139,9 @@ class Trainer:
     def check_loss(self, text):
         """A loss that is not finite is a FloatingPointError. Looking waits for the device."""
         if not torch.isfinite(self.total):
-            raise FloatingPointError(f'{text}: the loss is not finite by step {self.step}: try a smaller --lr; '
-                                     'the last checkpoint is intact')
+            raise FloatingPointError(
+                f'{text}: the loss is not finite by step {self.step}: try a smaller --lr; the last checkpoint is intact'
+            )
 
     def next_epoch(self):
         """Forget the sums of the epoch that is done."""
@@ -145,10 +159,23 @@ class Trainer:
         """Write the state to go on from. Every process calls it, the first one writes."""
         total, correct = cluster.total_of(self.total.clone()), cluster.total_of(self.correct.clone())
         if cluster.rank() == 0:
-            util.save_checkpoint(os.path.join(self.args.log_folder, STATE), self.model, self.optimizer, self.epoch, self.args, {
-                'step': self.step, 'best': self.best, 'total': total.cpu(), 'correct': correct.cpu(), 'scaler': self.scaler.state_dict(),
-                'log_size': log.size(), 'random': random_state()})
-        cluster.wait()                                                    # none leaves before the state is on the disk
+            util.save_checkpoint(
+                os.path.join(self.args.log_folder, STATE),
+                self.model,
+                self.optimizer,
+                self.epoch,
+                self.args,
+                {
+                    'step': self.step,
+                    'best': self.best,
+                    'total': total.cpu(),
+                    'correct': correct.cpu(),
+                    'scaler': self.scaler.state_dict(),
+                    'log_size': log.size(),
+                    'random': random_state(),
+                },
+            )
+        cluster.wait()  # none leaves before the state is on the disk
 
     def load(self, record):
         """Go on from a state that `save` wrote."""
@@ -157,7 +184,7 @@ class Trainer:
         self.optimizer.load_state_dict(record['optimizer'])
         self.scaler.load_state_dict(progress['scaler'])
         self.epoch, self.step, self.best = record['epoch'], progress['step'], progress['best']
-        if cluster.rank() == 0:                                           # the sums are of all processes
+        if cluster.rank() == 0:  # the sums are of all processes
             self.total.copy_(progress['total'])
             self.correct.copy_(progress['correct'])
         set_random_state(progress['random'])
@@ -192,8 +219,12 @@ def accuracy(model, loader, args, device, text, stop=lambda: None):
 def random_state():
     """The state of every random generator of this process, as tensors and plain values."""
     kind, words, *rest = np.random.get_state()
-    return {'python': random.getstate(), 'numpy': [kind, words.tolist(), *rest], 'torch': torch.get_rng_state(),
-            'accelerator': torch.cuda.get_rng_state_all()}
+    return {
+        'python': random.getstate(),
+        'numpy': [kind, words.tolist(), *rest],
+        'torch': torch.get_rng_state(),
+        'accelerator': torch.cuda.get_rng_state_all(),
+    }
 
 
 def set_random_state(state):

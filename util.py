@@ -1,4 +1,5 @@
 """Seeds, logs, results and checkpoints: what every command needs and nothing scientific."""
+
 import errno
 import json
 import os
@@ -20,11 +21,11 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-CHECKPOINT = '{}_checkpoint.pth.tar'          # of 'last' or 'best', the released file name
-DOWNLOADED = 'checkpoints'                    # where scripts/download_checkpoints.sh puts the released ones
+CHECKPOINT = '{}_checkpoint.pth.tar'  # of 'last' or 'best', the released file name
+DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the released ones
 
 
-STOPPED = 75          # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
+STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
 
 
 class Stopped(Exception):
@@ -44,7 +45,7 @@ def command(main):
         _end(str(error), STOPPED)
     except (ValueError, OSError, FloatingPointError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        line = lines[-1] if lines[0].startswith('Caught ') else ' '.join(lines)        # an error of a loader's process
+        line = lines[-1] if lines[0].startswith('Caught ') else ' '.join(lines)  # an error of a loader's process
         _end(f'error: {line.removeprefix(type(error).__name__ + ": ")}', 2)
     except RuntimeError as error:
         if not (line := _broken(error)):
@@ -81,7 +82,7 @@ def set_seed(seed):
     """Seed Python, NumPy and PyTorch; None draws a seed. Returns the seed used."""
     seed = draw_seed() if seed is None else seed
     random.seed(seed)
-    np.random.seed(seed % 2 ** 32)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
 
@@ -108,8 +109,11 @@ def progress(iterable, total, text, size=1, shown=True):
         if count == total or (now - last >= 60 if by_time else count * 10 // total > told):
             told, last = count * 10 // total, now
             rate = count / max(now - start, 1e-9)
-            print(f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, {(total - count) / rate:.0f} s left',
-                  file=sys.stderr, flush=True)
+            print(
+                f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, {(total - count) / rate:.0f} s left',
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _begin(start):
@@ -136,13 +140,13 @@ def in_processes(workers, start=None):
         waiting = deque()
         for job in jobs:
             waiting.append(pool.submit(function, job))
-            if len(waiting) > 16 * workers:          # bounds what is held in memory
+            if len(waiting) > 16 * workers:  # bounds what is held in memory
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
     with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start,)) as pool:
-        pool.submit(int).result()                    # the processes start here, before an accelerator is in use
+        pool.submit(int).result()  # the processes start here, before an accelerator is in use
         try:
             yield ordered
         except BrokenProcessPool:
@@ -176,8 +180,12 @@ class Log:
         self.file = open(path, 'r+' if keep else 'w')
         self.file.truncate(keep)
         self.file.seek(keep)
-        versions = {'python': sys.version.split()[0], 'torch': torch.__version__, 'torchvision': torchvision.__version__,
-                    'numpy': np.__version__}
+        versions = {
+            'python': sys.version.split()[0],
+            'torch': torch.__version__,
+            'torchvision': torchvision.__version__,
+            'numpy': np.__version__,
+        }
         self.write(arguments=dict(args), commit=commit(), versions=versions)
 
     def write(self, **record):
@@ -201,8 +209,10 @@ def check_claim(folder, files, override):
     """A file of `files` already in the experiment folder is a FileExistsError unless `override`."""
     existing = [name for name in files if os.path.exists(os.path.join(folder, name))]
     if existing and not override:
-        raise FileExistsError(f'{folder} already holds {", ".join(existing)}: give another --experiment_name, '
-                              'or --override_cache=True to replace them')
+        raise FileExistsError(
+            f'{folder} already holds {", ".join(existing)}: give another --experiment_name, '
+            'or --override_cache=True to replace them'
+        )
 
 
 def atomically(path, write):
@@ -233,13 +243,19 @@ def write_json(path, value):
 
 def save_checkpoint(path, model, optimizer, epoch, args, progress=None):
     """Write {architecture, epoch, state_dict, optimizer, args} and, for a state to go on from, {progress}."""
-    record = {'architecture': args.architecture, 'epoch': epoch, 'state_dict': model.state_dict(),
-              'optimizer': optimizer.state_dict(), 'args': dict(args), **({'progress': progress} if progress else {})}
+    record = {
+        'architecture': args.architecture,
+        'epoch': epoch,
+        'state_dict': model.state_dict(),
+        'optimizer': optimizer.state_dict(),
+        'args': dict(args),
+        **({'progress': progress} if progress else {}),
+    }
 
     def write(file):
         try:
             torch.save(record, file)
-        except RuntimeError as error:                # torch's writer raises this where the file cannot be written
+        except RuntimeError as error:  # torch's writer raises this where the file cannot be written
             raise OSError(f'cannot write {path}: {str(error).splitlines()[0]}: is the disk full?') from None
 
     atomically(path, write)
@@ -255,7 +271,9 @@ def find_checkpoint(path, save_root):
     for candidate in tried:
         if os.path.isfile(candidate):
             return candidate
-    raise FileNotFoundError(f'no checkpoint {path}: none of {", ".join(tried)} is a file; give --load_checkpoint=FILE or FOLDER')
+    raise FileNotFoundError(
+        f'no checkpoint {path}: none of {", ".join(tried)} is a file; give --load_checkpoint=FILE or FOLDER'
+    )
 
 
 def read_checkpoint(path, architecture, attribution_method, large_feature_map, other_method=False):
@@ -266,10 +284,18 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, o
     """
     try:
         record = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:      # torch's reader raises any of these
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        OSError,
+    ) as error:  # torch's reader raises any of these
         reason = str(error).strip().splitlines()
-        raise ValueError(f'{path} is damaged or holds more than tensors and plain values: '
-                         f'{reason[0] if reason else type(error).__name__}') from None
+        raise ValueError(
+            f'{path} is damaged or holds more than tensors and plain values: '
+            f'{reason[0] if reason else type(error).__name__}'
+        ) from None
     if not isinstance(record, dict) or 'state_dict' not in record:
         raise ValueError(f'{path} is no checkpoint: it has no state_dict')
     found = record.get('architecture', architecture)
@@ -280,6 +306,8 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, o
         raise ValueError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
     method = trained.get('attribution_method', attribution_method)
     if method != attribution_method and not other_method:
-        raise ValueError(f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
-                         'or --is_different_checkpoint=True to start training from it')
+        raise ValueError(
+            f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
+            'or --is_different_checkpoint=True to start training from it'
+        )
     return record

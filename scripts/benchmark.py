@@ -8,6 +8,7 @@ erase   remove-and-classify of a map at hand over its 11 forward passes
 cue     cue localization over one forward pass of its images (of ToyBirds, which scripts/make_toybirds.py draws)
 load    images per second of the training loader over those of a training step, `--workers` processes
 """
+
 import argparse
 import os
 import sys
@@ -19,13 +20,13 @@ from munch import Munch
 from torch import nn
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import eval_cue_location as cue_location          # noqa: E402  (a script finds the project's modules beside its folder)
-import eval_pixel_perturb as pixel_perturb        # noqa: E402
-import inference                                  # noqa: E402
-import training                                   # noqa: E402
-import wsol                                       # noqa: E402
+import eval_cue_location as cue_location  # noqa: E402  (a script finds the project's modules beside its folder)
+import eval_pixel_perturb as pixel_perturb  # noqa: E402
+import inference  # noqa: E402
+import training  # noqa: E402
+import wsol  # noqa: E402
 from data_loaders import load_split, make_loader  # noqa: E402
-from wsol import calm, cub_parts, metrics         # noqa: E402
+from wsol import calm, cub_parts, metrics  # noqa: E402
 
 CLASSES = 200
 
@@ -33,7 +34,7 @@ CLASSES = 200
 def direct_em_loss(f, h, y):
     """CALM-EM over all classes, then the label's row."""
     p_z = h / h.sum(dim=(2, 3), keepdim=True).detach()
-    joint = f.softmax(dim=1) * p_z                                                   # [B, C, H, W]
+    joint = f.softmax(dim=1) * p_z  # [B, C, H, W]
     posterior = (joint / (joint.sum(dim=(2, 3), keepdim=True) + calm.EPS_Y)).detach()
     log_joint = f.log_softmax(dim=1) + torch.where(p_z < calm.EPS_LOG_Z, p_z + calm.EPS_LOG_Z, p_z).log()
     return -(posterior * log_joint).sum(dim=(2, 3)).gather(1, y[:, None]).squeeze(1)
@@ -54,6 +55,7 @@ def kept_bytes(loss, f, h, y):
         if storage.data_ptr() != f.untyped_storage().data_ptr():
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
+
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         value = loss(f, h, y)
         size = sum(kept.values())
@@ -79,12 +81,14 @@ def peak_bytes(action, device):
 
 def seconds(actions, device, repeats):
     """Median time of each of several actions that take turns."""
+
     def once(action):
         start = time.perf_counter()
         action()
         if device.type != 'cpu':
             torch.cuda.synchronize()
         return time.perf_counter() - start
+
     for action in actions:
         once(action)
     return np.median([[once(action) for action in actions] for _ in range(repeats)], axis=0).tolist()
@@ -95,21 +99,39 @@ def loss_ratios(args, device):
     f = torch.randn(args.batch, 1000, 28, 28, device=device, requires_grad=True)
     h = torch.rand(args.batch, 1, 28, 28, device=device, requires_grad=True)
     y = torch.randint(1000, (args.batch,), device=device)
-    print(f'scores {list(f.shape)}, {f.numel() * 4 / 2 ** 20:.0f} MiB')
+    print(f'scores {list(f.shape)}, {f.numel() * 4 / 2**20:.0f} MiB')
     for name, ours, direct in (('CALM-EM', calm.em_loss, direct_em_loss), ('CALM-ML', calm.ml_loss, direct_ml_loss)):
         actions = [lambda loss=loss: torch.autograd.grad(loss(f, h, y).sum(), (f, h)) for loss in (ours, direct)]
         few, many = (kept_bytes(loss, f, h, y) for loss in (ours, direct))
         low, high = (peak_bytes(action, device) for action in actions)
         fast, slow = seconds(actions, device, args.repeats)
-        print(f'loss, {name}: time {fast / slow:.2f}, peak memory {low / high:.2f}, kept beside the scores 1/{many / few:.0f} of direct')
+        print(
+            f'loss, {name}: time {fast / slow:.2f}, peak memory {low / high:.2f}, kept beside the scores 1/{many / few:.0f} of direct'
+        )
 
 
 def step_ratio(args, device):
     """(time of a training step over a plain one, images per second of the first)."""
-    model, plain = (wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).train() for _ in range(2))
-    flags = Munch(architecture=args.architecture, attribution_method='CALM-EM', lr=1e-4, lr_classifier_ratio=10, momentum=.9,
-                  weight_decay=1e-4, is_different_checkpoint=False, amp='off', gradient_reg=0, gradient_reg_error='cosine',
-                  sync_bn=False, compile=False, channels_last=False, freeze_bn=False)
+    model, plain = (
+        wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).train()
+        for _ in range(2)
+    )
+    flags = Munch(
+        architecture=args.architecture,
+        attribution_method='CALM-EM',
+        lr=1e-4,
+        lr_classifier_ratio=10,
+        momentum=0.9,
+        weight_decay=1e-4,
+        is_different_checkpoint=False,
+        amp='off',
+        gradient_reg=0,
+        gradient_reg_error='cosine',
+        sync_bn=False,
+        compile=False,
+        channels_last=False,
+        freeze_bn=False,
+    )
     trainer = training.Trainer(flags, model, device)
     optimizer = training.make_optimizer(flags, plain, device)
     images, labels = torch.randn(args.batch, 3, args.size, args.size), torch.randint(CLASSES, (args.batch,))
@@ -144,7 +166,10 @@ class Ready:
 def erase_ratio(args, device):
     """Time of remove-and-classify over its 11 forward passes."""
     model = wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).eval()
-    images, labels = torch.randn(args.batch, 3, args.size, args.size, device=device), torch.zeros(args.batch, dtype=torch.long, device=device)
+    images, labels = (
+        torch.randn(args.batch, 3, args.size, args.size, device=device),
+        torch.zeros(args.batch, dtype=torch.long, device=device),
+    )
     ready = Ready(torch.rand(args.batch, 28, 28, device=device))
 
     @torch.no_grad()
@@ -152,7 +177,9 @@ def erase_ratio(args, device):
         for _ in range(1 + 2 * len(metrics.ERASE_K)):
             model(images).probs
 
-    ours, other = seconds([lambda: pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1), passes], device, args.repeats)
+    ours, other = seconds(
+        [lambda: pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1), passes], device, args.repeats
+    )
     print(f'erase, over 11 forward passes: {ours / other:.2f}')
 
 
@@ -162,14 +189,26 @@ def cue_ratio(args, device):
     folder = os.path.join(args.data_root, 'ToyBirds')
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cue_location.COUNTS)
     table = cue_location.class_rows(pairs)
-    chosen = [i for i, y in enumerate(split.labels) if y in table][:args.images]
+    chosen = [i for i, y in enumerate(split.labels) if y in table][: args.images]
     dataset = cue_location.CueDataset(split, chosen, folder, args.size)
-    dataset.exact = None                                                  # as on CUB: no true pixels of the parts
+    dataset.exact = None  # as on CUB: no true pixels of the parts
     batches = list(torch.utils.data.DataLoader(dataset, batch_size=args.batch))
     model = wsol.build_model(args.architecture, 'CALM-EM', split.num_classes, large_feature_map=True).to(device).eval()
-    maker = inference.MapMaker(model, Munch(score_map_process='jointll', smoothing_ksize=1, seed=0, superclass=None, target_layer=None,
-                                            batch_size=args.batch, smooth_grad_nr_iter=1, smooth_grad_sigma=1, integrated_grad_nr_iter=1))
-    scores = cue_location.CueScores(pairs, metrics.histogram_edges(metrics.thresholds('log', .001)), None, 'clipping')
+    maker = inference.MapMaker(
+        model,
+        Munch(
+            score_map_process='jointll',
+            smoothing_ksize=1,
+            seed=0,
+            superclass=None,
+            target_layer=None,
+            batch_size=args.batch,
+            smooth_grad_nr_iter=1,
+            smooth_grad_sigma=1,
+            integrated_grad_nr_iter=1,
+        ),
+    )
+    scores = cue_location.CueScores(pairs, metrics.histogram_edges(metrics.thresholds('log', 0.001)), None, 'clipping')
 
     def evaluate():
         for batch in batches:
@@ -182,14 +221,16 @@ def cue_ratio(args, device):
 
     ours, other = seconds([evaluate, forward], device, args.repeats)
     each = np.mean([len(table[split.labels[i]][0]) for i in chosen])
-    print(f'cue, over one forward pass of {len(chosen)} images: {ours / other:.2f} ({each:.1f} pairs an image; CUB has 4.3)')
+    print(
+        f'cue, over one forward pass of {len(chosen)} images: {ours / other:.2f} ({each:.1f} pairs an image; CUB has 4.3)'
+    )
 
 
 def load_ratio(args, speed):
     """Images per second of the loader over those of the training step."""
     split = load_split('ToyBirds', 'train', args.data_root, args.metadata_root)
     loader = make_loader(split, True, args.batch, args.workers, args.size * 8 // 7, args.size)
-    for _ in loader:                                                      # the processes start, the files come into memory
+    for _ in loader:  # the processes start, the files come into memory
         pass
     start = time.perf_counter()
     count = sum(len(labels) for _, labels, _ in loader)
@@ -200,7 +241,13 @@ def load_ratio(args, speed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--architecture', default='resnet50', choices=wsol.ARCHITECTURES)
-    for name, default in (('size', 224), ('batch', 16), ('images', 32), ('repeats', 5), ('workers', os.cpu_count() or 1)):
+    for name, default in (
+        ('size', 224),
+        ('batch', 16),
+        ('images', 32),
+        ('repeats', 5),
+        ('workers', os.cpu_count() or 1),
+    ):
         parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
     parser.add_argument('--data_root', default='dataset/')
     parser.add_argument('--metadata_root', default='metadata/')

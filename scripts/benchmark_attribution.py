@@ -6,6 +6,7 @@ One ResNet-50 with random weights, one batch, one process, CPU. Every figure is 
 entries take turns, divided by its yardstick: a forward pass; n forward and backward passes without weight gradients; or
 the masked forward passes of Score-CAM. captum, torchcam and grad-cam are left out where they are not installed.
 """
+
 import argparse
 import os
 import statistics
@@ -16,7 +17,7 @@ import torch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from wsol import attribution, build_model          # noqa: E402  (a script finds the package beside its folder)
+from wsol import attribution, build_model  # noqa: E402  (a script finds the package beside its folder)
 
 
 class Scores(torch.nn.Module):
@@ -54,11 +55,16 @@ def our_entries(net, x, y, n):
     """{name: (yardstick, function)} of this project."""
     explain = lambda name, **more: lambda: attribution.explain(name, net, x, y, **more)
     few = dict(smooth_grad_nr_iter=n, batch_size=len(x))
-    entries = {name: ('forward', explain(name)) for name in ('grad_cam', 'grad_cam_pp', 'layer_cam', 'eigen_cam', 'ablation_cam')}
+    entries = {
+        name: ('forward', explain(name))
+        for name in ('grad_cam', 'grad_cam_pp', 'layer_cam', 'eigen_cam', 'ablation_cam')
+    }
     entries['input_grad'] = ('1 forward-backward', explain('input_grad'))
     entries.update({name: (f'{n} forward-backward', explain(name, **few)) for name in ('smooth_grad', 'var_grad')})
-    entries['integrated_gradients'] = (f'{n} forward-backward',
-                                       explain('integrated_gradients', integrated_grad_nr_iter=n, batch_size=len(x)))
+    entries['integrated_gradients'] = (
+        f'{n} forward-backward',
+        explain('integrated_gradients', integrated_grad_nr_iter=n, batch_size=len(x)),
+    )
     return entries
 
 
@@ -67,27 +73,41 @@ def library_entries(net, x, y, n):
     model, entries = Scores(net), {}
     try:
         from captum import attr
+
         ours = f'{n} forward-backward'
         entries['captum LayerGradCam'] = 'forward', lambda: attr.LayerGradCam(model, net.layer4).attribute(x, target=y)
-        entries['captum IntegratedGradients'] = ours, lambda: attr.IntegratedGradients(model).attribute(
-            x, target=y, n_steps=n, internal_batch_size=len(x))
-        entries['captum NoiseTunnel(Saliency)'] = ours, lambda: attr.NoiseTunnel(attr.Saliency(model)).attribute(
-            x, target=y, nt_samples=n, nt_samples_batch_size=1)
+        entries['captum IntegratedGradients'] = (
+            ours,
+            lambda: attr.IntegratedGradients(model).attribute(x, target=y, n_steps=n, internal_batch_size=len(x)),
+        )
+        entries['captum NoiseTunnel(Saliency)'] = (
+            ours,
+            lambda: attr.NoiseTunnel(attr.Saliency(model)).attribute(
+                x, target=y, nt_samples=n, nt_samples_batch_size=1
+            ),
+        )
     except ImportError:
         print('captum is not installed')
     try:
         from torchcam import methods
+
         for name in ('GradCAM', 'GradCAMpp', 'LayerCAM'):
-            entries[f'torchcam {name}'] = 'forward', lambda name=name: torchcam_map(getattr(methods, name), model, net.layer4, x, y)
+            entries[f'torchcam {name}'] = (
+                'forward',
+                lambda name=name: torchcam_map(getattr(methods, name), model, net.layer4, x, y),
+            )
     except ImportError:
         print('torchcam is not installed')
     try:
         import pytorch_grad_cam as library
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
         targets = [ClassifierOutputTarget(y)] * len(x)
         for name in ('GradCAM', 'GradCAMPlusPlus', 'LayerCAM'):
-            entries[f'grad-cam {name}'] = 'forward', lambda name=name: grad_cam_map(
-                getattr(library, name), model, net.layer4, x, targets)
+            entries[f'grad-cam {name}'] = (
+                'forward',
+                lambda name=name: grad_cam_map(getattr(library, name), model, net.layer4, x, targets),
+            )
     except ImportError:
         print('grad-cam is not installed')
     return entries
@@ -111,7 +131,7 @@ def medians(entries, repeats):
         for name, run in entries.items():
             start = time.perf_counter()
             run()
-            if repeat:                              # the first round warms up
+            if repeat:  # the first round warms up
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -125,8 +145,11 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     net, x, y = build_model('resnet50', 'CAM', 200).eval(), torch.randn(args.images, 3, args.size, args.size), 7
-    yard = {'forward': lambda: forward(net, x), '1 forward-backward': lambda: forward_backward(net, x, y, 1),
-            f'{args.samples} forward-backward': lambda: forward_backward(net, x, y, args.samples)}
+    yard = {
+        'forward': lambda: forward(net, x),
+        '1 forward-backward': lambda: forward_backward(net, x, y, 1),
+        f'{args.samples} forward-backward': lambda: forward_backward(net, x, y, args.samples),
+    }
     entries = {**our_entries(net, x, y, args.samples), **library_entries(net, x, y, args.samples)}
     if args.score_cam:
         yard['masked forwards'] = lambda: masked_forwards(net, x, 2048, 32)

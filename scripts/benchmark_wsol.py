@@ -5,6 +5,7 @@
 One process, one thread, maps of pixel noise (the slowest kind: thousands of contours a threshold). Both ways score the
 largest contour and all contours, take turns, and must agree. The time is the median over the repeats.
 """
+
 import argparse
 import os
 import statistics
@@ -16,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from wsol import localization, metrics          # noqa: E402  (a script finds the package beside its folder)
+from wsol import localization, metrics  # noqa: E402  (a script finds the package beside its folder)
 
 
 def every_threshold(score_map, boxes, taus):
@@ -40,7 +41,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {'images': 4, 'size': 224, 'repeats': 3, 'smooth': 0}.items():
         parser.add_argument(f'--{name}', type=int, default=default)
-    parser.add_argument('--interval', type=float, default=.001)
+    parser.add_argument('--interval', type=float, default=0.001)
     args = parser.parse_args()
     cv2.setNumThreads(0)
     rng = np.random.default_rng(0)
@@ -48,7 +49,7 @@ def main():
     if args.smooth:
         maps = np.stack([cv2.GaussianBlur(one, (0, 0), args.smooth) for one in maps])
     maps, taus = metrics.normalize(maps, 'minmax'), metrics.thresholds('even', args.interval)
-    boxes = np.array([[.2, .1, .7, .6], [.5, .5, .9, .8]]) * args.size // 1
+    boxes = np.array([[0.2, 0.1, 0.7, 0.6], [0.5, 0.5, 0.9, 0.8]]) * args.size // 1
     times = {every_threshold: [], localization.best_ious: []}
     for _ in range(args.repeats):
         results = []
@@ -58,8 +59,10 @@ def main():
             seconds.append((time.perf_counter() - start) / args.images)
         assert np.array_equal(*results), 'the two ways disagree'
     slow, fast = (statistics.median(seconds) for seconds in times.values())
-    print(f'{args.images} maps of {args.size} px, {len(taus)} thresholds: every threshold {slow:.3f} s a map, '
-          f'every distinct foreground {fast:.3f} s, {slow / fast:.1f} times faster')
+    print(
+        f'{args.images} maps of {args.size} px, {len(taus)} thresholds: every threshold {slow:.3f} s a map, '
+        f'every distinct foreground {fast:.3f} s, {slow / fast:.1f} times faster'
+    )
 
 
 if __name__ == '__main__':

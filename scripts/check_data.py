@@ -7,6 +7,7 @@ Counts against the published ones; labels; every image decoded (--fast: only its
 boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue localization. Exit code 0: all
 right; 1: something is wrong, the summary says what; 2: the command itself.
 """
+
 import argparse
 import os
 import sys
@@ -17,11 +18,16 @@ from PIL import Image
 from tqdm import tqdm
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)        # the table and the parsers have one home, data_loaders.py
+sys.path.insert(0, ROOT)  # the table and the parsers have one home, data_loaders.py
 
-from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes   # noqa: E402
+from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes  # noqa: E402
 
-PART_TABLES = ('images.txt', 'parts/part_locs.txt', 'attributes/attributes.txt', 'attributes/class_attribute_labels_continuous.txt')
+PART_TABLES = (
+    'images.txt',
+    'parts/part_locs.txt',
+    'attributes/attributes.txt',
+    'attributes/class_attribute_labels_continuous.txt',
+)
 
 Fault = namedtuple('Fault', 'kind what')
 Split = namedtuple('Split', 'name folder root image_ids')
@@ -46,9 +52,13 @@ def check_count(split, info):
     """The number of images against the published one, and names that occur twice."""
     published, found = info.counts.get(split.name), len(split.image_ids)
     if published not in (None, found):
-        yield Fault('wrong count', f'{split.folder}/image_ids.txt lists {found} images instead of the published {published}')
+        yield Fault(
+            'wrong count', f'{split.folder}/image_ids.txt lists {found} images instead of the published {published}'
+        )
     if len(set(split.image_ids)) != found:
-        yield Fault('wrong count', f'{split.folder}/image_ids.txt lists {found - len(set(split.image_ids))} images twice')
+        yield Fault(
+            'wrong count', f'{split.folder}/image_ids.txt lists {found - len(set(split.image_ids))} images twice'
+        )
 
 
 def check_labels(split, labels, num_classes):
@@ -59,7 +69,9 @@ def check_labels(split, labels, num_classes):
             yield Fault('no label', f'{split.folder}/class_labels.txt: {image_id}')
         elif label < 0 or (num_classes is not None and label >= num_classes):
             allowed = '0 or more' if num_classes is None else f'0..{num_classes - 1}'
-            yield Fault('label out of range', f'{split.folder}/class_labels.txt: {image_id} has {label}, allowed {allowed}')
+            yield Fault(
+                'label out of range', f'{split.folder}/class_labels.txt: {image_id} has {label}, allowed {allowed}'
+            )
 
 
 def check_picture(path, what, fast, size=None):
@@ -88,8 +100,11 @@ def check_pictures(jobs, label, args):
 def image_jobs(split, sizes):
     """Pictures to check and faults: every image, its size where image_sizes.txt is not empty (the protocol leaves some empty)."""
     jobs = [(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
-    faults = [Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}') for image_id in split.image_ids
-              if sizes and image_id not in sizes]
+    faults = [
+        Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}')
+        for image_id in split.image_ids
+        if sizes and image_id not in sizes
+    ]
     return jobs, faults
 
 
@@ -106,16 +121,26 @@ def check_boxes(split, boxes, sizes):
 
 def mask_jobs(split, masks, mask_root):
     """Pictures to check and faults: instance masks and ignore masks."""
-    jobs = [(os.path.join(mask_root, path), 'mask', None) for image_id in split.image_ids if image_id in masks
-            for path in (*masks[image_id][0], masks[image_id][1]) if path]
-    return jobs, [Fault('no mask', f'{split.folder}/localization.txt: {image_id}') for image_id in split.image_ids
-                  if image_id not in masks]
+    jobs = [
+        (os.path.join(mask_root, path), 'mask', None)
+        for image_id in split.image_ids
+        if image_id in masks
+        for path in (*masks[image_id][0], masks[image_id][1])
+        if path
+    ]
+    return jobs, [
+        Fault('no mask', f'{split.folder}/localization.txt: {image_id}')
+        for image_id in split.image_ids
+        if image_id not in masks
+    ]
 
 
 def segmentation_jobs(split, parts_root):
     """Pictures to check and faults: the segmentations of the split and the part tables of the cue localization."""
-    jobs = [(os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation', None)
-            for image_id in split.image_ids]
+    jobs = [
+        (os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation', None)
+        for image_id in split.image_ids
+    ]
     tables = (os.path.join(parts_root, name) for name in PART_TABLES)
     return jobs, [Fault('missing table', path) for path in tables if not os.path.isfile(path)]
 
@@ -137,7 +162,9 @@ def check_split(name, num_classes, args):
         if info.localization == 'box':
             faults += check_boxes(split, parsed(read_boxes, folder, faults), sizes)
         else:
-            more, found = mask_jobs(split, parsed(read_masks, folder, faults), os.path.join(args.mask_root, args.dataset))
+            more, found = mask_jobs(
+                split, parsed(read_masks, folder, faults), os.path.join(args.mask_root, args.dataset)
+            )
             jobs, faults = jobs + more, faults + found
     if name == 'test' and info.parts:
         more, found = segmentation_jobs(split, os.path.join(args.data_root, info.parts))
@@ -158,7 +185,7 @@ def summary(results, args):
         for kind in sorted({fault.kind for fault in faults}):
             examples = [fault.what for fault in faults if fault.kind == kind]
             print(f'  {kind}: {len(examples)}')
-            shown = examples[:args.show or None]
+            shown = examples[: args.show or None]
             print(*(f'    {what}' for what in shown), sep='\n')
             if len(shown) < len(examples):
                 print(f'    ... and {len(examples) - len(shown)} more (--show=0 lists all)')
@@ -171,7 +198,9 @@ def parse(argv):
     parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
     parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
-    parser.add_argument('--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout')
+    parser.add_argument(
+        '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
+    )
     parser.add_argument('--mask_root', help='masks lie in MASK_ROOT/OpenImages; default: the data root')
     parser.add_argument('--splits', nargs='+', default=list(SPLITS), choices=SPLITS, help='default: all')
     parser.add_argument('--workers', type=int, default=4, help='images read at a time')
@@ -183,7 +212,9 @@ def parse(argv):
         parser.error(f'--workers is {args.workers} and --show {args.show}: allowed are at least 1 and at least 0')
     for flag in ('data_root', 'metadata_root', 'mask_root'):
         if not os.path.isdir(getattr(args, flag)):
-            parser.error(f'--{flag} {getattr(args, flag)} is not a folder: give the right one, or prepare the data (scripts/prepare_*.sh)')
+            parser.error(
+                f'--{flag} {getattr(args, flag)} is not a folder: give the right one, or prepare the data (scripts/prepare_*.sh)'
+            )
     return args
 
 

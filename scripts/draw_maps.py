@@ -1,7 +1,8 @@
 """One picture: for test images, the maps of two classes and their difference by each experiment, beside the true parts.
 
-    python scripts/draw_maps.py --experiments save/quickstart/CAM save/quickstart/CALM-EM --output maps.png
+python scripts/draw_maps.py --experiments save/quickstart/CAM save/quickstart/CALM-EM --output maps.png
 """
+
 import argparse
 import os
 import sys
@@ -61,25 +62,29 @@ def draw_row(axes, experiments, index, pair):
     image_id, size = split.image_ids[index], args.crop_size
     folder = os.path.join(args.data_root, dataset_info(args.dataset).parts)
     image = make_transform(False, crop_size=size)(read_image(os.path.join(split.root, image_id)))
-    picture = denormalize(image[None])[0].permute(1, 2, 0).numpy()                        # [S, S, 3]
+    picture = denormalize(image[None])[0].permute(1, 2, 0).numpy()  # [S, S, 3]
     truth = true_parts(folder, image_id, pair, size)
     axes[0].imshow(picture)
-    axes[0].set_ylabel(f'A {pair.a + 1}, B {pair.b + 1}\n{pair.attributes[0].split("::")[0].removeprefix("has_")}', fontsize=8)
-    axes[1].imshow(np.where(truth[:, :, None], [1, .1, .1], picture * .35 + .1))
+    axes[0].set_ylabel(
+        f'A {pair.a + 1}, B {pair.b + 1}\n{pair.attributes[0].split("::")[0].removeprefix("has_")}', fontsize=8
+    )
+    axes[1].imshow(np.where(truth[:, :, None], [1, 0.1, 0.1], picture * 0.35 + 0.1))
     for number, experiment in enumerate(experiments):
         maps, probs = two_maps(experiment, image, pair)
-        three = axes[2 + 3 * number:5 + 3 * number]
+        three = axes[2 + 3 * number : 5 + 3 * number]
         panels.show_maps(three, picture, maps)
         for panel, prob in zip(three, probs):
             panel.set_xlabel(f'p = {prob:.2f}', fontsize=7, labelpad=1)
-        three[2].contour(truth, levels=[.5], colors='black', linewidths=.6)
+        three[2].contour(truth, levels=[0.5], colors='black', linewidths=0.6)
     for panel in axes:
         panel.set_xticks([]), panel.set_yticks([])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--experiments', nargs='+', required=True, metavar='FOLDER', help='experiment folders with a checkpoint')
+    parser.add_argument(
+        '--experiments', nargs='+', required=True, metavar='FOLDER', help='experiment folders with a checkpoint'
+    )
     parser.add_argument('--output', required=True, metavar='FILE.png', help='the picture; one of that name is replaced')
     parser.add_argument('--images', type=int, default=5, help='rows')
     options = parser.parse_args()
@@ -87,12 +92,13 @@ def main():
     args, split = experiments[0][:2]
     folder = os.path.join(args.data_root, dataset_info(args.dataset).parts or '')
     rows = choose(split, cub_parts.class_pairs(folder), options.images)
-    figure = Figure(figsize=(1.25 * (2 + 3 * len(experiments)), 1.35 * len(rows) + .3), layout='constrained')
+    figure = Figure(figsize=(1.25 * (2 + 3 * len(experiments)), 1.35 * len(rows) + 0.3), layout='constrained')
     grid = figure.subplots(len(rows), 2 + 3 * len(experiments), squeeze=False)
     for axes, (index, pair) in zip(grid, rows):
         draw_row(axes, experiments, index, pair)
-    titles = ['image (class A)', 'true difference'] + [f'{e[0].attribution_method}: {what}' for e in experiments
-                                                       for what in ('A', 'B', 'A − B')]
+    titles = ['image (class A)', 'true difference'] + [
+        f'{e[0].attribution_method}: {what}' for e in experiments for what in ('A', 'B', 'A − B')
+    ]
     for panel, title in zip(grid[0], titles):
         panel.set_title(title, fontsize=8)
     util.atomically(options.output, lambda file: figure.savefig(file, format='png', dpi=120))

@@ -9,6 +9,7 @@ XML files. OpenImages (train, val, test): <data_root>/OpenImages/<split>/<class>
 Lines have the protocol's form, without a final newline; which files equal the protocol's byte for byte is printed. The protocol
 lists OpenImages in an order of its own, and CUBV2 and ImageNetV2 boxes are only published there: scripts/fetch_metadata.sh.
 """
+
 import argparse
 import hashlib
 import os
@@ -22,7 +23,11 @@ from tqdm import tqdm
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HASHES = os.path.join(ROOT, 'scripts', 'metadata_hashes.txt')
 CLASSES = {'CUB': 200, 'ILSVRC': 1000, 'OpenImages': 100}
-XML_FOLDERS = ('Annotations/CLS-LOC/val', 'bbox/val', 'val')     # below <data_root>/ILSVRC, where --annotations is not given
+XML_FOLDERS = (
+    'Annotations/CLS-LOC/val',
+    'bbox/val',
+    'val',
+)  # below <data_root>/ILSVRC, where --annotations is not given
 
 
 class UserError(Exception):
@@ -35,8 +40,10 @@ def read_lines(path):
         with open(path) as file:
             return file.read().splitlines()
     except OSError as error:
-        raise UserError(f'cannot read {path} ({error.strerror}): give the right --data_root, or prepare the data '
-                        '(scripts/prepare_*.sh)') from None
+        raise UserError(
+            f'cannot read {path} ({error.strerror}): give the right --data_root, or prepare the data '
+            '(scripts/prepare_*.sh)'
+        ) from None
 
 
 def read_table(path):
@@ -44,7 +51,9 @@ def read_table(path):
     rows = [line.split(None, 1) for line in read_lines(path) if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            raise UserError(f'{path}, line {number}: {" ".join(row)!r} is not a key and a value: restore the official file')
+            raise UserError(
+                f'{path}, line {number}: {" ".join(row)!r} is not a key and a value: restore the official file'
+            )
     return dict(rows)
 
 
@@ -53,8 +62,10 @@ def folders(path):
     try:
         return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except OSError as error:
-        raise UserError(f'cannot read the folder {path} ({error.strerror}): give the right --data_root, or prepare the data '
-                        '(scripts/prepare_*.sh)') from None
+        raise UserError(
+            f'cannot read the folder {path} ({error.strerror}): give the right --data_root, or prepare the data '
+            '(scripts/prepare_*.sh)'
+        ) from None
 
 
 def files(path, suffix):
@@ -85,24 +96,32 @@ def read_sizes(root, image_ids, args, split):
         raise UserError(f'{path} has a line that is not path,width,height: give the folder of a right one') from None
     for image_id in image_ids:
         if image_id not in sizes:
-            raise UserError(f'{path} has no size for {image_id}: give another --image_sizes, or none to read the images')
+            raise UserError(
+                f'{path} has no size for {image_id}: give another --image_sizes, or none to read the images'
+            )
     return sizes
 
 
 def split_files(image_ids, labels, sizes=None, localization=()):
     """{file name: lines} of one split. sizes: {image id: (width, height)}, or None for an empty file."""
-    return {'image_ids.txt': list(image_ids),
-            'class_labels.txt': [f'{image_id},{labels[image_id]}' for image_id in image_ids],
-            'image_sizes.txt': [f'{image_id},{sizes[image_id][0]},{sizes[image_id][1]}' for image_id in image_ids] if sizes else [],
-            'localization.txt': list(localization)}
+    return {
+        'image_ids.txt': list(image_ids),
+        'class_labels.txt': [f'{image_id},{labels[image_id]}' for image_id in image_ids],
+        'image_sizes.txt': [f'{image_id},{sizes[image_id][0]},{sizes[image_id][1]}' for image_id in image_ids]
+        if sizes
+        else [],
+        'localization.txt': list(localization),
+    }
 
 
 def check_classes(found, args, what):
     """Labels are positions among the sorted classes, so a class that is not there would shift all later ones."""
     expected = args.num_classes or CLASSES[args.dataset]
     if len(found) != expected:
-        raise UserError(f'{what} has {len(found)} classes instead of {expected}: complete it, or give '
-                        f'--num_classes={len(found)} if this is on purpose')
+        raise UserError(
+            f'{what} has {len(found)} classes instead of {expected}: complete it, or give '
+            f'--num_classes={len(found)} if this is on purpose'
+        )
 
 
 def box_row(image_id, box, size):
@@ -113,8 +132,10 @@ def box_row(image_id, box, size):
 def build_cub(args):
     """{split: {file: lines}} of CUB-200-2011."""
     root = os.path.join(args.data_root, 'CUB')
-    names, labels, training, boxes = (read_table(os.path.join(root, f'{table}.txt')) for table in
-                                      ('images', 'image_class_labels', 'train_test_split', 'bounding_boxes'))
+    names, labels, training, boxes = (
+        read_table(os.path.join(root, f'{table}.txt'))
+        for table in ('images', 'image_class_labels', 'train_test_split', 'bounding_boxes')
+    )
     check_classes(set(labels.values()), args, f'{root}/image_class_labels.txt')
     splits = {}
     for split, flag in (('train', '1'), ('test', '0')):
@@ -124,10 +145,14 @@ def build_cub(args):
             corners = [[int(float(value)) for value in boxes[key].split()] for key in keys]
             classes = {names[key]: int(labels[key]) - 1 for key in keys}
         except (KeyError, ValueError) as error:
-            raise UserError(f'{root}: the tables do not fit each other at {error}: restore the official files') from None
+            raise UserError(
+                f'{root}: the tables do not fit each other at {error}: restore the official files'
+            ) from None
         sizes = read_sizes(os.path.join(root, 'images'), image_ids, args, split)
-        rows = [box_row(image_id, (x, y, x + width, y + height), sizes[image_id])
-                for image_id, (x, y, width, height) in zip(image_ids, corners)]
+        rows = [
+            box_row(image_id, (x, y, x + width, y + height), sizes[image_id])
+            for image_id, (x, y, width, height) in zip(image_ids, corners)
+        ]
         splits[split] = split_files(image_ids, classes, sizes, rows)
     return splits
 
@@ -135,20 +160,33 @@ def build_cub(args):
 def xml_objects(path):
     """[(synset, (x0, y0, x1, y1)), ...] of an ILSVRC annotation file, in file order."""
     try:
-        return [(item.findtext('name'), tuple(int(item.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax')))
-                for item in ElementTree.parse(path).getroot().iter('object')]
+        return [
+            (
+                item.findtext('name'),
+                tuple(int(item.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax')),
+            )
+            for item in ElementTree.parse(path).getroot().iter('object')
+        ]
     except (OSError, ElementTree.ParseError, TypeError, ValueError) as error:
-        raise UserError(f'cannot read the boxes in {path} ({error}): unpack ILSVRC2012_bbox_val_v3.tgz, or give --annotations') from None
+        raise UserError(
+            f'cannot read the boxes in {path} ({error}): unpack ILSVRC2012_bbox_val_v3.tgz, or give --annotations'
+        ) from None
 
 
 def xml_folder(args):
     """The folder of the validation annotations."""
-    given = [args.annotations] if args.annotations else [os.path.join(args.data_root, 'ILSVRC', name) for name in XML_FOLDERS]
+    given = (
+        [args.annotations]
+        if args.annotations
+        else [os.path.join(args.data_root, 'ILSVRC', name) for name in XML_FOLDERS]
+    )
     for folder in given:
         if os.path.isdir(folder) and any(name.endswith('.xml') for name in os.listdir(folder)):
             return folder
-    raise UserError(f'no ILSVRC2012_val_*.xml in {" or ".join(given)}: unpack ILSVRC2012_bbox_val_v3.tgz '
-                    '(scripts/prepare_imagenet.sh boxes), or give --annotations')
+    raise UserError(
+        f'no ILSVRC2012_val_*.xml in {" or ".join(given)}: unpack ILSVRC2012_bbox_val_v3.tgz '
+        '(scripts/prepare_imagenet.sh boxes), or give --annotations'
+    )
 
 
 def devkit_synsets(folder):
@@ -163,15 +201,20 @@ def devkit_synsets(folder):
     else:
         try:
             from scipy.io import loadmat
+
             rows = loadmat(os.path.join(data, 'meta.mat'), squeeze_me=True)['synsets']
             order = {int(row['ILSVRC2012_ID']): str(row['WNID']) for row in rows}
         except (ImportError, OSError, KeyError, ValueError) as error:
-            raise UserError(f'cannot read {data}/meta.mat ({error}): install scipy, or leave --devkit out (the XML files name '
-                            'the classes too)') from None
+            raise UserError(
+                f'cannot read {data}/meta.mat ({error}): install scipy, or leave --devkit out (the XML files name '
+                'the classes too)'
+            ) from None
     try:
         return [order[int(line)] for line in truth]
     except (KeyError, ValueError) as error:
-        raise UserError(f'{data}: the ground truth names the class {error}, which the synsets do not have: restore the files') from None
+        raise UserError(
+            f'{data}: the ground truth names the class {error}, which the synsets do not have: restore the files'
+        ) from None
 
 
 def validation_rows(image_ids, args):
@@ -179,15 +222,19 @@ def validation_rows(image_ids, args):
     folder, synsets, boxes = xml_folder(args), {}, {}
     known = devkit_synsets(args.devkit) if args.devkit else None
     if known and len(known) != len(image_ids):
-        raise UserError(f'{args.devkit} labels {len(known)} images, but there are {len(image_ids)} in val: complete them')
+        raise UserError(
+            f'{args.devkit} labels {len(known)} images, but there are {len(image_ids)} in val: complete them'
+        )
     for number, image_id in enumerate(tqdm(image_ids, 'boxes', leave=False, disable=None)):
-        path = os.path.join(folder, os.path.basename(image_id)[:-len('.JPEG')] + '.xml')
+        path = os.path.join(folder, os.path.basename(image_id)[: -len('.JPEG')] + '.xml')
         objects = xml_objects(path)
         names = {known[number]} if known else {name for name, _ in objects}
         boxes[image_id] = [box for name, box in objects if name in names]
         if len(names) != 1 or not boxes[image_id]:
-            raise UserError(f'{path} has boxes of {len(names)} classes and {len(boxes[image_id])} boxes of the image\'s class: one '
-                            'class and a box are needed; restore the file, or give the ground truth with --devkit')
+            raise UserError(
+                f"{path} has boxes of {len(names)} classes and {len(boxes[image_id])} boxes of the image's class: one "
+                'class and a box are needed; restore the file, or give the ground truth with --devkit'
+            )
         synsets[image_id] = names.pop()
     return synsets, boxes
 
@@ -201,13 +248,18 @@ def build_ilsvrc(args):
     folders(os.path.join(root, 'val'))
     test = [f'val/{name}' for name in files(os.path.join(root, 'val'), '.JPEG')]
     if not test:
-        raise UserError(f'{root}/val holds no ILSVRC2012_val_*.JPEG: the images must lie there, not in folders of their class')
+        raise UserError(
+            f'{root}/val holds no ILSVRC2012_val_*.JPEG: the images must lie there, not in folders of their class'
+        )
     names, boxes = validation_rows(test, args)
     for image_id, synset in names.items():
         if synset not in label:
             raise UserError(f'{image_id} is of {synset}, which has no folder in {root}/train: complete it')
-    train = {f'train/{synset}/{name}': label[synset] for synset in tqdm(synsets, 'train', leave=False, disable=None)
-             for name in files(os.path.join(root, 'train', synset), '.JPEG')}
+    train = {
+        f'train/{synset}/{name}': label[synset]
+        for synset in tqdm(synsets, 'train', leave=False, disable=None)
+        for name in files(os.path.join(root, 'train', synset), '.JPEG')
+    }
     sizes = read_sizes(root, test, args, 'test')
     rows = [box_row(image_id, box, sizes[image_id]) for image_id in test for box in boxes[image_id]]
     labels = {image_id: label[synset] for image_id, synset in names.items()}
@@ -216,10 +268,12 @@ def build_ilsvrc(args):
 
 def mask_rows(image_id, names, masks):
     """Localization lines of an OpenImages image: a row a mask, the ignore mask on the first. names: all files of its folder."""
-    folder, stem = os.path.split(image_id[:-len('.jpg')])
+    folder, stem = os.path.split(image_id[: -len('.jpg')])
     ignore = f'{folder}/{stem}_ignore.png' if f'{stem}_ignore.png' in names else ''
     if not masks:
-        raise UserError(f'{image_id} has no mask {stem}_m*.png: unpack OpenImages_annotations.zip (scripts/prepare_openimages.sh)')
+        raise UserError(
+            f'{image_id} has no mask {stem}_m*.png: unpack OpenImages_annotations.zip (scripts/prepare_openimages.sh)'
+        )
     return [f'{image_id},{folder}/{mask},{"" if row else ignore}' for row, mask in enumerate(masks)]
 
 
@@ -237,7 +291,7 @@ def build_openimages(args):
             masks = {}
             for mask in sorted(file for file in found if '_m' in file and file.endswith('.png')):
                 masks.setdefault(mask.split('_m', 1)[0], []).append(mask)
-            for stem in sorted(file[:-len('.jpg')] for file in found if file.endswith('.jpg')):
+            for stem in sorted(file[: -len('.jpg')] for file in found if file.endswith('.jpg')):
                 image_id = f'{split}/{name}/{stem}.jpg'
                 labels[image_id] = classes.index(name)
                 rows += mask_rows(image_id, found, masks.get(stem, [])) if split != 'train' else []
@@ -252,14 +306,20 @@ def contents(splits, args):
     """{path: bytes} of all files of all splits; an empty split is a UserError."""
     for split, tables in splits.items():
         if not tables['image_ids.txt']:
-            raise UserError(f'no images of {args.dataset} {split} below {args.data_root}: give the right --data_root, or prepare '
-                            'the data (scripts/prepare_*.sh)')
-    return {os.path.join(args.metadata_root, args.dataset, split, name): '\n'.join(lines).encode()
-            for split, tables in splits.items() for name, lines in tables.items()}
+            raise UserError(
+                f'no images of {args.dataset} {split} below {args.data_root}: give the right --data_root, or prepare '
+                'the data (scripts/prepare_*.sh)'
+            )
+    return {
+        os.path.join(args.metadata_root, args.dataset, split, name): '\n'.join(lines).encode()
+        for split, tables in splits.items()
+        for name, lines in tables.items()
+    }
 
 
 def write_files(table, overwrite):
     """Writes {path: bytes}: all under temporary names, then all renamed. A different file needs `overwrite`."""
+
     def same(path):
         with open(path, 'rb') as file:
             return file.read() == table[path]
@@ -267,8 +327,10 @@ def write_files(table, overwrite):
     changed = [path for path in table if not (os.path.isfile(path) and same(path))]
     existing = [path for path in changed if os.path.lexists(path)]
     if existing and not overwrite:
-        raise UserError(f'{existing[0]} exists with another content ({len(existing)} such files): nothing was written; give '
-                        '--overwrite to replace them, or another --metadata_root')
+        raise UserError(
+            f'{existing[0]} exists with another content ({len(existing)} such files): nothing was written; give '
+            '--overwrite to replace them, or another --metadata_root'
+        )
     try:
         for path in changed:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -291,7 +353,9 @@ def report(table, args):
     for path, data in table.items():
         name = os.path.relpath(path, args.metadata_root).replace(os.sep, '/')
         blob = hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
-        verdict = "the protocol's, byte for byte" if known.get(f'metadata/{name}') == blob else "not the protocol's file"
+        verdict = (
+            "the protocol's, byte for byte" if known.get(f'metadata/{name}') == blob else "not the protocol's file"
+        )
         print(f'{path}: {len(data.splitlines())} lines, {verdict}')
 
 
@@ -301,9 +365,17 @@ def parse(argv):
     parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
     parser.add_argument('--dataset', required=True, choices=tuple(BUILDERS))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
-    parser.add_argument('--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout')
-    parser.add_argument('--image_sizes', metavar='FOLDER', help='take sizes from FOLDER/{train,test}/image_sizes.txt, not from the images')
-    parser.add_argument('--annotations', metavar='FOLDER', help="ILSVRC: the folder of the validation images' XML files")
+    parser.add_argument(
+        '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
+    )
+    parser.add_argument(
+        '--image_sizes',
+        metavar='FOLDER',
+        help='take sizes from FOLDER/{train,test}/image_sizes.txt, not from the images',
+    )
+    parser.add_argument(
+        '--annotations', metavar='FOLDER', help="ILSVRC: the folder of the validation images' XML files"
+    )
     parser.add_argument('--devkit', metavar='FOLDER', help='ILSVRC: take validation labels from the development kit')
     parser.add_argument('--num_classes', type=int, help="classes expected (default: the data set's)")
     parser.add_argument('--workers', type=int, default=8, help='images read at a time')

@@ -14,6 +14,7 @@ itself or one of its ancestors, over all its parents, and its set is the union o
 The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt are those of the released CALM repository, checked by their
 git blob ids; what is not in --helper_dir is fetched into it (CALM_MIRROR=<address> names a copy, with the paths metadata/...).
 """
+
 import argparse
 import hashlib
 import json
@@ -23,17 +24,20 @@ import sys
 from collections import defaultdict
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)        # class counts have one home, data_loaders.py
+sys.path.insert(0, ROOT)  # class counts have one home, data_loaders.py
 
-import util                                   # noqa: E402
-from data_loaders import class_count          # noqa: E402
+import util  # noqa: E402
+from data_loaders import class_count  # noqa: E402
 
 SOURCE, FOLDER = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD', 'metadata/ILSVRC/helper'
 INDEX, IS_A, WORDS = 'imagenet_class_index.json', 'wordnet.is_a.txt', 'words.txt'
-BLOBS = {INDEX: '5fe0dfefcd3dca3b1d169c7ab51b93de327e07e2', IS_A: '82ceff950c7144985e9e03f5f3e95b27ad7cbf2b',
-         WORDS: 'a2403d121c447293ce23537495a2b94cd822eef6'}
-FETCH = 'source "$1" && download "$2" "$3" "$4"'         # of lib.sh: resumes, honours CALM_MIRROR, says why it failed
-SHOWN = 20                                               # sets named in the summary
+BLOBS = {
+    INDEX: '5fe0dfefcd3dca3b1d169c7ab51b93de327e07e2',
+    IS_A: '82ceff950c7144985e9e03f5f3e95b27ad7cbf2b',
+    WORDS: 'a2403d121c447293ce23537495a2b94cd822eef6',
+}
+FETCH = 'source "$1" && download "$2" "$3" "$4"'  # of lib.sh: resumes, honours CALM_MIRROR, says why it failed
+SHOWN = 20  # sets named in the summary
 
 
 def read_helper(folder, name, checksum):
@@ -44,15 +48,17 @@ def read_helper(folder, name, checksum):
     if fetched:
         command = ['bash', '-c', FETCH, os.path.basename(__file__), os.path.join(ROOT, 'scripts', 'lib.sh')]
         if subprocess.run([*command, f'{SOURCE}/{FOLDER}/{name}', source, f'{FOLDER}/{name}']).returncode:
-            sys.exit(2)                                  # download has said why, in one line
+            sys.exit(2)  # download has said why, in one line
     with open(source, 'rb') as file:
         data = file.read()
     blob = hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
     if checksum and blob != BLOBS[name]:
         if fetched:
             os.remove(source)
-        raise ValueError(f'{path} {"came with" if fetched else "has"} the git blob id {blob} instead of {BLOBS[name]}: get the right '
-                         'file, or give --no_checksum if it is another one on purpose')
+        raise ValueError(
+            f'{path} {"came with" if fetched else "has"} the git blob id {blob} instead of {BLOBS[name]}: get the right '
+            'file, or give --no_checksum if it is another one on purpose'
+        )
     if fetched:
         os.replace(source, path)
     return data.decode()
@@ -97,10 +103,12 @@ def depths(entries, parents):
     for entry in entries:
         for one in sorted(ancestors(entry, parents)):
             above.setdefault(one, set(parents.get(one, ())))
-    while above:                                         # each round takes the entries whose parents all have their depth
+    while above:  # each round takes the entries whose parents all have their depth
         ready = [entry for entry, up in above.items() if up <= depth.keys()]
         if not ready:
-            raise ValueError(f'{IS_A} has a circle: {sorted(above)[0]} is above or below entries that are above themselves')
+            raise ValueError(
+                f'{IS_A} has a circle: {sorted(above)[0]} is above or below entries that are above themselves'
+            )
         for entry in ready:
             depth[entry] = 1 + max((depth[parent] for parent in above[entry]), default=-1)
         for entry in ready:
@@ -141,8 +149,10 @@ def summary(num_classes, groups, names):
         for number in members:
             counts[number] += 1
     largest = sorted(groups, key=lambda entry: (-len(groups[entry]), entry))
-    yield f'{num_classes} classes, {len(groups)} sets; {num_classes - len(counts)} classes lie in none and stand alone, ' \
-          f'{sum(count > 1 for count in counts.values())} lie in several and get their union'
+    yield (
+        f'{num_classes} classes, {len(groups)} sets; {num_classes - len(counts)} classes lie in none and stand alone, '
+        f'{sum(count > 1 for count in counts.values())} lie in several and get their union'
+    )
     for entry in largest[:SHOWN]:
         yield f'{len(groups[entry]):5d} {names.get(entry, entry)} ({entry})'
     if len(largest) > SHOWN:
@@ -169,9 +179,15 @@ def parse(argv):
     parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ILSVRC'))
     parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
     parser.add_argument('--depth', type=int, help='ILSVRC: depth of the shared ancestor, 0 is the root')
-    parser.add_argument('--helper_dir', metavar='DIR', help='ILSVRC: folder of the helper files (default: metadata_root/ILSVRC/helper)')
-    parser.add_argument('--no_checksum', dest='checksum', action='store_false', help='ILSVRC: take helper files of another content')
-    parser.add_argument('--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout')
+    parser.add_argument(
+        '--helper_dir', metavar='DIR', help='ILSVRC: folder of the helper files (default: metadata_root/ILSVRC/helper)'
+    )
+    parser.add_argument(
+        '--no_checksum', dest='checksum', action='store_false', help='ILSVRC: take helper files of another content'
+    )
+    parser.add_argument(
+        '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace the output file where it exists')
     args = parser.parse_args(argv)
     if (args.dataset == 'ILSVRC') != (args.depth is not None):

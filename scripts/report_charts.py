@@ -3,6 +3,7 @@
 Colours come from the page's style sheet (classes c0 … c7), so that a chart fits the light and the dark page. Lines are told apart
 by colour, marker and dash. Everything that enters is escaped here.
 """
+
 import json
 import math
 from collections import namedtuple
@@ -13,7 +14,12 @@ Series.__doc__ = 'A line: its name, [(x, y)], the number of its colour and marke
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 240, 50, 10, 12, 40
 COLOURS = 8
-MARKERS = ('M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0', 'M-3,-3h6v6h-6z', 'M0,-4l4,7h-8z', 'M0,-4l4,4l-4,4l-4,-4z')     # around 0,0
+MARKERS = (
+    'M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0',
+    'M-3,-3h6v6h-6z',
+    'M0,-4l4,7h-8z',
+    'M0,-4l4,4l-4,4l-4,-4z',
+)  # around 0,0
 
 
 def number(value, digits=4):
@@ -24,21 +30,33 @@ def number(value, digits=4):
 
 def table(head, rows, more=(), label=''):
     """A table; the first column is each row's header. `more`: rows of a second body."""
-    line = lambda row: (f'<tr><th scope="row">{escape(str(row[0]))}</th>'
-                        + ''.join(f'<td>{escape(str(cell))}</td>' for cell in row[1:]) + '</tr>')
+    line = lambda row: (
+        f'<tr><th scope="row">{escape(str(row[0]))}</th>'
+        + ''.join(f'<td>{escape(str(cell))}</td>' for cell in row[1:])
+        + '</tr>'
+    )
     body = '<tbody>' + ''.join(map(line, rows)) + '</tbody>'
     if more:
         body += '<tbody class="published">' + ''.join(map(line, more)) + '</tbody>'
     columns = ''.join(f'<th scope="col">{escape(str(cell))}</th>' for cell in head)
-    return (f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label or str(head[0]))}"><table><thead>'
-            f'<tr>{columns}</tr></thead>{body}</table></div>')
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label or str(head[0]))}"><table><thead>'
+        f'<tr>{columns}</tr></thead>{body}</table></div>'
+    )
 
 
 def generic_tables(value, name=''):
     """Tables of whatever an object holds: a list or dict of objects as rows, what is left as pairs; 'arguments' is left out."""
     long = lambda one: isinstance(one, (list, dict)) and len(one) > 8
-    cell = lambda one: (number(one) if isinstance(one, float) else f'{len(one)} values' if long(one) else
-                        json.dumps(one, ensure_ascii=False) if isinstance(one, (list, dict)) else str(one))
+    cell = lambda one: (
+        number(one)
+        if isinstance(one, float)
+        else f'{len(one)} values'
+        if long(one)
+        else json.dumps(one, ensure_ascii=False)
+        if isinstance(one, (list, dict))
+        else str(one)
+    )
     pairs, parts = [], []
     for key, one in value.items():
         title = f'{name}, {key}'.removeprefix(', ')
@@ -71,12 +89,12 @@ class Axis:
         if log:
             low, high = math.floor(math.log10(low)), math.ceil(math.log10(high))
             self.low, self.high = low, max(high, low + 1)
-            self.ticks = [10. ** n for n in range(self.low, self.high + 1)]
+            self.ticks = [10.0**n for n in range(self.low, self.high + 1)]
             return
         low = low if bottom is None else min(low, bottom)
         if low == high:
-            low, high = low - .5, high + .5
-        self.low, self.high = low, high + .04 * (high - low)
+            low, high = low - 0.5, high + 0.5
+        self.low, self.high = low, high + 0.04 * (high - low)
         self.ticks = ticks(low, self.high)
 
     def __call__(self, value):
@@ -89,24 +107,32 @@ def frame(x_label, y_label, y_axis, x_ticks):
     parts = []
     for value in y_axis.ticks:
         y = y_axis(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
+        )
     for x, text in x_ticks:
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
-                 f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">{escape(y_label)}</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">{escape(y_label)}</text>'
+    )
     return ''.join(parts)
 
 
 def figure(title, drawing, entries, numbers):
     """A titled chart. entries: [(name, swatch)] of the legend; numbers: the table."""
-    legend = ''.join(f'<li><svg class="swatch" viewBox="0 0 28 10" aria-hidden="true">{swatch}</svg>{escape(name)}</li>'
-                     for name, swatch in entries)
-    return (f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}; the numbers are in the table below">'
-            f'{drawing}</svg><ul class="legend">{legend}</ul><details><summary>Numbers of this chart</summary>{numbers}</details>'
-            '</figure>')
+    legend = ''.join(
+        f'<li><svg class="swatch" viewBox="0 0 28 10" aria-hidden="true">{swatch}</svg>{escape(name)}</li>'
+        for name, swatch in entries
+    )
+    return (
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}; the numbers are in the table below">'
+        f'{drawing}</svg><ul class="legend">{legend}</ul><details><summary>Numbers of this chart</summary>{numbers}</details>'
+        '</figure>'
+    )
 
 
 def stroke(one):
@@ -128,9 +154,14 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
     usable = lambda y: number(y) != '-' and (y > 0 or not log)
     kept = [one._replace(points=[point for point in one.points if usable(point[1])]) for one in series]
     shown = [one for one in kept if one.points]
-    numbers = table([x_label, *(one.name for one in series)],
-                    [[number(x), *(number(dict(one.points).get(x)) for one in series)]
-                     for x in sorted({x for one in series for x, _ in one.points})], label=f'Numbers: {title}')
+    numbers = table(
+        [x_label, *(one.name for one in series)],
+        [
+            [number(x), *(number(dict(one.points).get(x)) for one in series)]
+            for x in sorted({x for one in series for x, _ in one.points})
+        ],
+        label=f'Numbers: {title}',
+    )
     if not shown:
         return f'<p class="missing">{escape(title)}: no number to draw.</p>'
     xs, ys = ([point[i] for one in shown for point in one.points] for i in (0, 1))
@@ -139,13 +170,19 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
     whole = [value for value in x_axis.ticks if value == int(value)]
     drawing = frame(x_label, y_label, y_axis, [(x_axis(value), number(value)) for value in whole])
     if level is not None:
-        drawing += f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_axis(level):.1f}" y2="{y_axis(level):.1f}"/>'
+        drawing += (
+            f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_axis(level):.1f}" y2="{y_axis(level):.1f}"/>'
+        )
     for one in shown:
         points = [(x_axis(x), y_axis(y)) for x, y in one.points]
         path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
         drawing += f'<polyline {stroke(one)} points="{path}"/>' + ''.join(marker(one, x, y) for x, y in points)
-    return figure(title, drawing, [(one.name, f'<line {stroke(one)} x1="0" x2="28" y1="5" y2="5"/>{marker(one, 14, 5)}')
-                                   for one in shown], numbers)
+    return figure(
+        title,
+        drawing,
+        [(one.name, f'<line {stroke(one)} x1="0" x2="28" y1="5" y2="5"/>{marker(one, 14, 5)}') for one in shown],
+        numbers,
+    )
 
 
 def bar_chart(title, x_label, y_label, groups, series):
@@ -155,16 +192,22 @@ def bar_chart(title, x_label, y_label, groups, series):
         return f'<p class="missing">{escape(title)}: no number to draw.</p>'
     axis = Axis([*values, 0], HEIGHT - BOTTOM, TOP)
     room = (WIDTH - RIGHT - LEFT) / len(groups)
-    width = .84 * room / len(series)
-    middles = [LEFT + room * (n + .5) for n in range(len(groups))]
+    width = 0.84 * room / len(series)
+    middles = [LEFT + room * (n + 0.5) for n in range(len(groups))]
     drawing = frame(x_label, y_label, axis, list(zip(middles, groups)))
     for n, (_, row, style) in enumerate(series):
         for middle, value in zip(middles, row):
             if number(value) != '-':
                 x, y = middle + width * (n - len(series) / 2), min(axis(value), axis(0))
-                drawing += (f'<rect class="bar c{style % COLOURS}" x="{x + .5:.1f}" y="{y:.1f}" width="{max(width - 1, 1):.1f}" '
-                            f'height="{abs(axis(value) - axis(0)):.1f}"/>')
+                drawing += (
+                    f'<rect class="bar c{style % COLOURS}" x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(width - 1, 1):.1f}" '
+                    f'height="{abs(axis(value) - axis(0)):.1f}"/>'
+                )
     rows = [[name, *(number(value) for value in row)] for name, row, _ in series]
     numbers = table([x_label, *groups], rows, label=f'Numbers: {title}')
-    return figure(title, drawing, [(name, f'<rect class="bar c{style % COLOURS}" x="8" width="12" height="10"/>')
-                                   for name, _, style in series], numbers)
+    return figure(
+        title,
+        drawing,
+        [(name, f'<rect class="bar c{style % COLOURS}" x="8" width="12" height="10"/>') for name, _, style in series],
+        numbers,
+    )

@@ -1,4 +1,5 @@
 """What experiment folders hold, for report_html.py: logs, results, and the commands that make what is missing."""
+
 import glob
 import json
 import os
@@ -11,7 +12,16 @@ import report_gallery
 from munch import Munch
 
 # The flags that say which network and data an evaluator is to take.
-IDENTITY = ('dataset', 'data_root', 'metadata_root', 'crop_size', 'architecture', 'attribution_method', 'use_bn', 'large_feature_map')
+IDENTITY = (
+    'dataset',
+    'data_root',
+    'metadata_root',
+    'crop_size',
+    'architecture',
+    'attribution_method',
+    'use_bn',
+    'large_feature_map',
+)
 
 
 def read_json(path, notes):
@@ -51,9 +61,20 @@ def load(folders):
         first, epochs = read_log(os.path.join(folder, 'log.jsonl'), notes)
         paths = sorted(glob.glob(os.path.join(glob.escape(folder), '*.json')))
         found = {os.path.basename(path): read_json(path, notes) for path in paths}
-        arguments = first.get('arguments') or next((one['arguments'] for one in found.values() if 'arguments' in one), {})
-        runs.append(Munch(name=names[n] if names.count(names[n]) == 1 else folder, folder=folder, style=n, first=first, epochs=epochs,
-                          arguments=arguments if isinstance(arguments, dict) else {}, results=found))
+        arguments = first.get('arguments') or next(
+            (one['arguments'] for one in found.values() if 'arguments' in one), {}
+        )
+        runs.append(
+            Munch(
+                name=names[n] if names.count(names[n]) == 1 else folder,
+                folder=folder,
+                style=n,
+                first=first,
+                epochs=epochs,
+                arguments=arguments if isinstance(arguments, dict) else {},
+                results=found,
+            )
+        )
     return runs, notes
 
 
@@ -62,7 +83,7 @@ def results(runs, kind):
     for run in runs:
         for name, content in run.results.items():
             if re.fullmatch(f'{kind}(_.*)?\\.json', name) and content:
-                yield run, name[len(kind) + 1:-5], content
+                yield run, name[len(kind) + 1 : -5], content
 
 
 def command(program, run, *flags):
@@ -73,7 +94,9 @@ def command(program, run, *flags):
     if root.startswith(usual.save_root + os.sep):
         root, name = usual.save_root, os.path.relpath(run.folder, usual.save_root)
     root = [] if root == usual.save_root else [f'--save_root={root or "."}']
-    return shlex.join(['python', program, f'--experiment_name={name}', *root, *words, f'--load_checkpoint={run.folder}', *flags])
+    return shlex.join(
+        ['python', program, f'--experiment_name={name}', *root, *words, f'--load_checkpoint={run.folder}', *flags]
+    )
 
 
 def own_map(run):

@@ -3,6 +3,7 @@
 Nothing here knows the class: the scene is a pure function of the generator and of tables that are the same for every bird.
 Letters: H, W picture height and width in pixels; n points of an outline. Colours are RGB floats in [0, 255].
 """
+
 import colorsys
 
 import cv2
@@ -16,7 +17,7 @@ def colour_of(hue, saturation, value):
 
 def scene_colour(rng, hue, spread=40):
     """A colour near a hue (degrees), of any brightness, seldom vivid."""
-    return colour_of(hue + rng.uniform(-spread, spread), rng.uniform(.05, .6), rng.uniform(.2, .95))
+    return colour_of(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.6), rng.uniform(0.2, 0.95))
 
 
 def blend(weight, first, second):
@@ -33,27 +34,27 @@ def ramp(rng, height, width):
 
 
 def gradient(rng, height, width, hue):
-    return blend((ramp(rng, height, width) / 2 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+    return blend((ramp(rng, height, width) / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def noise(rng, height, width, hue):
     """Clouds: grids of random numbers, each finer and weaker than the last."""
     total = np.zeros((height, width), np.float32)
-    for cells, share in ((3, .4), (7, .3), (16, .2), (40, .1)):
+    for cells, share in ((3, 0.4), (7, 0.3), (16, 0.2), (40, 0.1)):
         grid = rng.random((cells, cells), dtype=np.float32)
         total += share * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
-    return blend(((total - .5) * 2.5 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+    return blend(((total - 0.5) * 2.5 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def stripes(rng, height, width, hue):
-    waves = np.sin(ramp(rng, height, width) * rng.uniform(8, 50) + rng.uniform(0, 6)) + .3 * ramp(rng, height, width)
-    return blend((waves / 2 + .5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
+    waves = np.sin(ramp(rng, height, width) * rng.uniform(8, 50) + rng.uniform(0, 6)) + 0.3 * ramp(rng, height, width)
+    return blend((waves / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def foliage(rng, height, width, hue):
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(60, 140))):
-        draw_leaf(rng, picture, scene_colour(rng, hue, 30), rng.uniform(.02, .09))
+        draw_leaf(rng, picture, scene_colour(rng, hue, 30), rng.uniform(0.02, 0.09))
     return picture
 
 
@@ -62,7 +63,9 @@ def blobs(rng, height, width, hue):
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(12, 40))):
         centre = (rng.random(2) * (width, height)).astype(int).tolist()
-        cv2.circle(picture, centre, int(height * rng.uniform(.02, .14)), scene_colour(rng, hue).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            picture, centre, int(height * rng.uniform(0.02, 0.14)), scene_colour(rng, hue).tolist(), -1, cv2.LINE_AA
+        )
     return cv2.blur(picture, (5, 5))
 
 
@@ -73,15 +76,15 @@ def draw_leaf(rng, picture, colour, size):
     """A slim ellipse, its half length `size` of the picture's height; drawn in place."""
     height, width = picture.shape[:2]
     centre = (rng.random(2) * (width, height)).astype(int).tolist()
-    axes = max(int(size * height), 2), max(int(size * height * rng.uniform(.2, .5)), 1)
+    axes = max(int(size * height), 2), max(int(size * height * rng.uniform(0.2, 0.5)), 1)
     cv2.ellipse(picture, centre, axes, rng.uniform(0, 360), 0, 360, colour.tolist(), -1, cv2.LINE_AA)
 
 
 def draw_twig(rng, picture, colour):
     """A bent line across a part of the picture; drawn in place."""
     height, width = picture.shape[:2]
-    start, step = rng.random(2) * (width, height), rng.normal(size=2) * .22 * height
-    path = start + np.arange(4)[:, None] * step + rng.normal(size=(4, 2)) * .04 * height
+    start, step = rng.random(2) * (width, height), rng.normal(size=2) * 0.22 * height
+    path = start + np.arange(4)[:, None] * step + rng.normal(size=(4, 2)) * 0.04 * height
     cv2.polylines(picture, [path.astype(np.int32)], False, colour.tolist(), int(rng.integers(2, 7)), cv2.LINE_AA)
 
 
@@ -91,22 +94,24 @@ def draw_patch(rng, picture, outline, colour, marks):
     marks: 0 none, 1 pale bars on a dark ground, 2 dark spots on a pale ground.
     """
     height, width = picture.shape[:2]
-    angle, scale = rng.uniform(0, 2 * np.pi), height * rng.uniform(.20, .36)
+    angle, scale = rng.uniform(0, 2 * np.pi), height * rng.uniform(0.20, 0.36)
     turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     shift = rng.random(2) * (width, height)
-    place = (lambda points: np.round(((points - outline.mean(0)) @ turn.T + shift)).astype(np.int32))
-    ground = (colour, colour * .4, colour * .3 + 170)[marks]
+    place = lambda points: np.round(((points - outline.mean(0)) @ turn.T + shift)).astype(np.int32)
+    ground = (colour, colour * 0.4, colour * 0.3 + 170)[marks]
     cv2.fillPoly(picture, [place(outline)], ground.tolist(), cv2.LINE_AA)
     if marks:
         low, high = outline.min(0), outline.max(0)
-        for share in np.arange(.2, .9, .22):
-            x, y = low + (high - low) * share, low + (high - low) * (share, .5)
+        for share in np.arange(0.2, 0.9, 0.22):
+            x, y = low + (high - low) * share, low + (high - low) * (share, 0.5)
             if marks == 1:
-                ends = np.array([(x[0], (low * .7 + high * .3)[1]), (x[0], (low * .3 + high * .7)[1])])
-                cv2.line(picture, *place(ends).tolist(), (240, 240, 240), max(int(.1 * scale), 2), cv2.LINE_AA)
+                ends = np.array([(x[0], (low * 0.7 + high * 0.3)[1]), (x[0], (low * 0.3 + high * 0.7)[1])])
+                cv2.line(picture, *place(ends).tolist(), (240, 240, 240), max(int(0.1 * scale), 2), cv2.LINE_AA)
             else:
-                cv2.circle(picture, place(y[None])[0].tolist(), max(int(.055 * scale), 2), (28, 28, 28), -1, cv2.LINE_AA)
-    cv2.polylines(picture, [place(outline)], True, (ground * .5).tolist(), 1, cv2.LINE_AA)
+                cv2.circle(
+                    picture, place(y[None])[0].tolist(), max(int(0.055 * scale), 2), (28, 28, 28), -1, cv2.LINE_AA
+                )
+    cv2.polylines(picture, [place(outline)], True, (ground * 0.5).tolist(), 1, cv2.LINE_AA)
 
 
 def draw_scene(rng, height, width, outlines, colours):
@@ -117,11 +122,11 @@ def draw_scene(rng, height, width, outlines, colours):
     hue = rng.uniform(0, 360)
     picture = np.ascontiguousarray(TEXTURES[rng.integers(len(TEXTURES))](rng, height, width, hue))
     for _ in range(int(rng.integers(2, 6))):
-        draw_twig(rng, picture, scene_colour(rng, 30, 20) * .7)
+        draw_twig(rng, picture, scene_colour(rng, 30, 20) * 0.7)
     for _ in range(int(rng.integers(3, 12))):
-        draw_leaf(rng, picture, scene_colour(rng, 100, 50), rng.uniform(.03, .10))
+        draw_leaf(rng, picture, scene_colour(rng, 100, 50), rng.uniform(0.03, 0.10))
     for _ in range(int(rng.integers(4, 10))):
         outline, colour = outlines[rng.integers(len(outlines))], colours[rng.integers(len(colours))]
         draw_patch(rng, picture, outline, colour, int(rng.integers(3)))
     blur = rng.uniform(0, 1.6)
-    return cv2.GaussianBlur(picture, (5, 5), blur) if blur > .3 else picture
+    return cv2.GaussianBlur(picture, (5, 5), blur) if blur > 0.3 else picture

@@ -1,4 +1,5 @@
 """Shared by all tests: the checkout on the path, where reference data lies, the seed."""
+
 import os
 import sys
 
@@ -22,7 +23,14 @@ def real_cub(tmp_path):
         pytest.skip('the true CUB-200-2011 annotation files are not beside this checkout')
     folder = tmp_path / 'CUB'
     (folder / 'attributes').mkdir(parents=True)
-    for name in ('images.txt', 'image_class_labels.txt', 'train_test_split.txt', 'bounding_boxes.txt', 'classes.txt', 'parts'):
+    for name in (
+        'images.txt',
+        'image_class_labels.txt',
+        'train_test_split.txt',
+        'bounding_boxes.txt',
+        'classes.txt',
+        'parts',
+    ):
         os.symlink(os.path.join(source, name), folder / name)
     os.symlink(os.path.join(source, 'attributes.txt'), folder / 'attributes' / 'attributes.txt')
     name = 'class_attribute_labels_continuous.txt'

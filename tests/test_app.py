@@ -2,6 +2,7 @@
 
 Skipped with its reason without gradio, selenium or Chromium.
 """
+
 import base64
 import io
 import json
@@ -28,10 +29,18 @@ from chromium import chromium
 
 def save_checkpoint(folder, method):
     model = wsol.build_model('vgg_tiny', method, 6, large_feature_map=True)
-    trained = {'architecture': 'vgg_tiny', 'attribution_method': method, 'large_feature_map': True, 'crop_size': 32, 'dataset': 'CUB'}
+    trained = {
+        'architecture': 'vgg_tiny',
+        'attribution_method': method,
+        'large_feature_map': True,
+        'crop_size': 32,
+        'dataset': 'CUB',
+    }
     folder.mkdir(parents=True)
-    torch.save({'architecture': 'vgg_tiny', 'epoch': 1, 'state_dict': model.state_dict(), 'optimizer': {}, 'args': trained},
-               folder / 'last_checkpoint.pth.tar')
+    torch.save(
+        {'architecture': 'vgg_tiny', 'epoch': 1, 'state_dict': model.state_dict(), 'optimizer': {}, 'args': trained},
+        folder / 'last_checkpoint.pth.tar',
+    )
 
 
 def test_checkpoints_are_found_and_uploads_deleted(tmp_path):
@@ -73,8 +82,19 @@ def server(tmp_path):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     with open(tmp_path / 'said', 'w') as said:
-        process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'app.py'), f'--save_root={tmp_path}/save', f'--port={port}',
-                                    '--max_upload_mb=1'], stdout=said, stderr=said, cwd=tmp_path, env={**os.environ, 'TMPDIR': str(temporary)})
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                os.path.join(ROOT, 'app.py'),
+                f'--save_root={tmp_path}/save',
+                f'--port={port}',
+                '--max_upload_mb=1',
+            ],
+            stdout=said,
+            stderr=said,
+            cwd=tmp_path,
+            env={**os.environ, 'TMPDIR': str(temporary)},
+        )
     address = f'http://127.0.0.1:{port}'
     for _ in range(240):
         try:
@@ -82,11 +102,11 @@ def server(tmp_path):
             break
         except OSError:
             assert process.poll() is None, (tmp_path / 'said').read_text()
-            time.sleep(.5)
+            time.sleep(0.5)
     yield address, temporary
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert os.listdir(temporary) == []                                   # the folder of the uploads went with it
+    assert os.listdir(temporary) == []  # the folder of the uploads went with it
 
 
 def uploads(temporary):
@@ -97,6 +117,7 @@ def uploads(temporary):
 def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
+
     address, temporary = server
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / 'my photo.png')
@@ -106,7 +127,9 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
     with chromium() as page:
         until = lambda test: WebDriverWait(page, 60, ignored_exceptions=()).until(lambda page: test())
         find = lambda css: page.find_elements(By.CSS_SELECTOR, css)
-        source = lambda: next(iter(page.execute_script("return [...document.querySelectorAll('#panel')].map(one => one.src)")), '')
+        source = lambda: next(
+            iter(page.execute_script("return [...document.querySelectorAll('#panel')].map(one => one.src)")), ''
+        )
         text = lambda: page.execute_script('return document.body.innerText')
 
         def upload(name):
@@ -122,9 +145,9 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
         box = find('#classes textarea, #classes input')[0]
         box.clear()
         box.send_keys('3')
-        find('#explain')[0].click()                                      # the photograph is still known
+        find('#explain')[0].click()  # the photograph is still known
         until(lambda: source() not in ('', first))
-        assert Image.open(io.BytesIO(base64.b64decode(source().split(',')[1]))).size[0] < 1000      # one class
+        assert Image.open(io.BytesIO(base64.b64decode(source().split(',')[1]))).size[0] < 1000  # one class
         box.clear()
         box.send_keys('17')
         find('#explain')[0].click()
@@ -137,11 +160,18 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
         until(lambda: 'invalid file type' in text().lower())
         page.refresh()
         upload('large.png')
-        until(lambda: 'maximum' in text().lower())                       # over a megabyte
+        until(lambda: 'maximum' in text().lower())  # over a megabyte
         assert not source() and uploads(temporary) == []
         events = [json.loads(entry['message'])['message'] for entry in page.get_log('performance')]
-        asked = {event['params']['requestId']: event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent'}
+        asked = {
+            event['params']['requestId']: event['params']['request']['url']
+            for event in events
+            if event['method'] == 'Network.requestWillBeSent'
+        }
         foreign = {key: url for key, url in asked.items() if not url.startswith((address, 'data:', 'blob:', 'chrome'))}
-        blocked = {event['params']['requestId'] for event in events if event['method'] == 'Network.loadingFailed'
-                   and event['params'].get('blockedReason') == 'csp'}
+        blocked = {
+            event['params']['requestId']
+            for event in events
+            if event['method'] == 'Network.loadingFailed' and event['params'].get('blockedReason') == 'csp'
+        }
         assert len(asked) > 10 and not foreign.keys() - blocked, foreign

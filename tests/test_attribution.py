@@ -1,4 +1,5 @@
 """Attribution methods against captum, torchcam and pytorch-grad-cam, by hand on small cases, and the manners they share."""
+
 from collections import OrderedDict
 
 import numpy as np
@@ -13,8 +14,15 @@ from wsol.network import Network
 
 READOUTS = [name for name in METHODS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
 POST_HOC = [name for name in METHODS if name not in READOUTS]
-AT_THE_INPUT = ['input_grad', 'smooth_grad', 'smooth_grad_square', 'var_grad', 'integrated_grad', 'integrated_gradients',
-                'guided_backprop']
+AT_THE_INPUT = [
+    'input_grad',
+    'smooth_grad',
+    'smooth_grad_square',
+    'var_grad',
+    'integrated_grad',
+    'integrated_gradients',
+    'guided_backprop',
+]
 NOISY = ['smooth_grad', 'smooth_grad_square', 'var_grad', 'smooth_grad_cam_pp', 'ss_cam']
 SEVERAL_PASSES = NOISY + ['integrated_grad', 'integrated_gradients', 'score_cam']
 SUPERCLASS = {y: [y, (y + 1) % 5] for y in range(5)}
@@ -32,12 +40,18 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def seeded():
-    torch.manual_seed(0)                     # before every other fixture of this file
+    torch.manual_seed(0)  # before every other fixture of this file
 
 
 def backbone(channels=8):
-    return OrderedDict(conv1=nn.Conv2d(3, 6, 3, padding=1), bn1=nn.BatchNorm2d(6), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(2),
-                       conv2=nn.Conv2d(6, channels, 3, padding=1), last=nn.ReLU())
+    return OrderedDict(
+        conv1=nn.Conv2d(3, 6, 3, padding=1),
+        bn1=nn.BatchNorm2d(6),
+        relu=nn.ReLU(inplace=True),
+        pool=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(6, channels, 3, padding=1),
+        last=nn.ReLU(),
+    )
 
 
 def network(method='CAM', classes=5):
@@ -109,6 +123,7 @@ class Fixed:
 
 # ---- captum: no rescaling there, so equal to 1e-4 of the largest value
 
+
 @pytest.fixture(params=['CAM', 'CALM-ML', 'plain'])
 def pair(request):
     """(our model, the same model as captum wants it)."""
@@ -124,7 +139,9 @@ def test_captum_gradients(pair):
     close(explain('input_grad', net, x, y), attr.Saliency(theirs).attribute(x, target=y).amax(1))
     start = 0.3 * photos()
     expected = attr.IntegratedGradients(theirs).attribute(x, start, target=y, n_steps=20)
-    close(explain('integrated_gradients', net, x, y, baseline=start, integrated_grad_nr_iter=20), expected.detach().sum(1))
+    close(
+        explain('integrated_gradients', net, x, y, baseline=start, integrated_grad_nr_iter=20), expected.detach().sum(1)
+    )
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -133,7 +150,7 @@ def test_captum_guided_backprop(pair):
     net, theirs = pair
     for module in net.modules():
         if isinstance(module, nn.ReLU):
-            module.inplace = False           # captum's hooks do not survive it
+            module.inplace = False  # captum's hooks do not survive it
     x, y = photos(), torch.tensor([0, 2, 4])
     expected = attr.GuidedBackprop(theirs).attribute(x, target=y).detach()
     close(attribution.guided_gradients(net, x, y), expected)
@@ -150,8 +167,18 @@ def test_guided_backprop_of_functional_and_in_place_relus():
             return self.two(relu(self.one(x))).mean(dim=(2, 3))
 
     functional = nn.functional.relu
-    forms = [nn.ReLU(), torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional, nn.ReLU(inplace=True),
-             lambda t: functional(t, True), lambda t: functional(input=t, inplace=True), lambda t: (t.relu_(), t)[1]]
+    forms = [
+        nn.ReLU(),
+        torch.relu,
+        torch.relu_,
+        torch.Tensor.relu,
+        torch.Tensor.relu_,
+        functional,
+        nn.ReLU(inplace=True),
+        lambda t: functional(t, True),
+        lambda t: functional(input=t, inplace=True),
+        lambda t: (t.relu_(), t)[1],
+    ]
     net, x, maps = Functional(), photos(), []
     for relu in forms:
         maps.append(attribution.guided_gradients(net, x, 1))
@@ -161,14 +188,17 @@ def test_guided_backprop_of_functional_and_in_place_relus():
         close(one, maps[0], 1e-6)
 
 
-@pytest.mark.parametrize('name, kind', [('smooth_grad', 'smoothgrad'), ('smooth_grad_square', 'smoothgrad_sq'),
-                                        ('var_grad', 'vargrad')])
+@pytest.mark.parametrize(
+    'name, kind', [('smooth_grad', 'smoothgrad'), ('smooth_grad_square', 'smoothgrad_sq'), ('var_grad', 'vargrad')]
+)
 def test_captum_noise_tunnel(monkeypatch, name, kind):
     """On one channel, where the maximum over the channels is nothing; the noise captum draws is handed to ours."""
     attr = pytest.importorskip('captum.attr', reason='captum is not installed (requirements-test.txt)')
-    net = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     x, drawn, normal = torch.rand(2, 1, 8, 8), [], torch.normal
-    x[:, 0, 0, 0], x[:, 0, 0, 1] = 0, 1      # the range is 1, so the deviation is 1 / smooth_grad_sigma
+    x[:, 0, 0, 0], x[:, 0, 0, 1] = 0, 1  # the range is 1, so the deviation is 1 / smooth_grad_sigma
     monkeypatch.setattr(torch, 'normal', lambda mean, std: drawn.append(normal(mean, std)) or drawn[-1])
     expected = attr.NoiseTunnel(attr.Saliency(net)).attribute(x, nt_type=kind, nt_samples=7, stdevs=0.25, target=2)
     replay(monkeypatch, gradient, (drawn[0].view(2, 7, 1, 8, 8) / 0.25).unbind(1))
@@ -185,6 +215,7 @@ def test_captum_layer_grad_cam(pair):
 
 
 # ---- torchcam: maps asked for unnormalized, equal to 1e-4
+
 
 @pytest.mark.parametrize('head, samples', [(curved, 1), (None, 4)])
 def test_torchcam_smooth_grad_cam_pp(monkeypatch, head, samples):
@@ -218,11 +249,13 @@ def test_torchcam_ss_cam(monkeypatch):
 
 # ---- pytorch-grad-cam: its maps are cut at 0, min-max scaled and resized; ours go through the same before they are compared
 
+
 def grad_cam_library(name, net, x, y, layer, prepare=lambda cam: None):
     """(the library's map, a function that treats ours as the library does)."""
     library = pytest.importorskip('pytorch_grad_cam', reason='grad-cam is not installed (requirements-test.txt)')
     from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     with getattr(library, name)(model=net, target_layers=[layer]) as cam:
         prepare(cam)
         theirs = cam(x.clone(), [ClassifierOutputTarget(int(c)) for c in y])
@@ -230,22 +263,33 @@ def grad_cam_library(name, net, x, y, layer, prepare=lambda cam: None):
     return theirs, lambda maps: scale_cam_image(scale_cam_image(maps.clamp(min=0).numpy(), tuple(x.shape[:1:-1])))
 
 
-@pytest.mark.parametrize('name, theirs', [('grad_cam', 'GradCAM'), ('grad_cam_pp', 'GradCAMPlusPlus'), ('layer_cam', 'LayerCAM'),
-                                          ('ablation_cam', 'AblationCAM'), ('taylor_cam', 'ShapleyCAM')])
+@pytest.mark.parametrize(
+    'name, theirs',
+    [
+        ('grad_cam', 'GradCAM'),
+        ('grad_cam_pp', 'GradCAMPlusPlus'),
+        ('layer_cam', 'LayerCAM'),
+        ('ablation_cam', 'AblationCAM'),
+        ('taylor_cam', 'ShapleyCAM'),
+    ],
+)
 @pytest.mark.parametrize('layer', ['last', 'relu'])
 def test_grad_cam_library(name, theirs, layer):
     net, x, y = classifier(curved(), scale=1e6).double(), photos().double(), torch.tensor([0, 2, 4])
-    net.relu.inplace = False                 # the library's hooks do not survive it
-    assert net(x).min() > 0                  # the library's Ablation-CAM divides by the signed score
+    net.relu.inplace = False  # the library's hooks do not survive it
+    assert net(x).min() > 0  # the library's Ablation-CAM divides by the signed score
     expected, treat = grad_cam_library(theirs, net, x, y, net.get_submodule(layer))
     close(treat(explain(name, net, x, y, target_layer=layer)), expected)
 
 
-@pytest.mark.parametrize('name, theirs', [('grad_cam', 'GradCAM'), ('grad_cam_pp', 'GradCAMPlusPlus'), ('layer_cam', 'LayerCAM')])
+@pytest.mark.parametrize(
+    'name, theirs', [('grad_cam', 'GradCAM'), ('grad_cam_pp', 'GradCAMPlusPlus'), ('layer_cam', 'LayerCAM')]
+)
 def test_grad_cam_library_on_a_resnet(name, theirs):
     from torchvision.models import resnet18
+
     net, x, y = resnet18().eval(), photos(2, 64), torch.tensor([3, 700])
-    net.fc.weight.data *= 1e4                # see classifier()
+    net.fc.weight.data *= 1e4  # see classifier()
     expected, treat = grad_cam_library(theirs, net, x, y, net.layer4)
     close(treat(explain(name, net, x, y)), expected)
     assert layers.last_feature_layer(net, x) is net.layer4
@@ -279,6 +323,7 @@ def test_grad_cam_library_score_cam(monkeypatch, layer):
 
 # ---- by hand
 
+
 def test_linear_model():
     weight, x = torch.randn(5, 3, 4, 4), photos(2, 4)
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
@@ -304,12 +349,16 @@ def test_released_gradient_rows_in_a_plain_loop():
     maps = torch.stack([sum(saliency(x[b] * i / 4, y[b]) for i in range(5)) / 4 for b in range(2)])
     noise = torch.randn(3, 2, 3, 16, 16)
     spans = [image.max() - image.min() for image in x]
-    samples = torch.stack([torch.stack([saliency(x[b] + noise[i, b] * spans[b] / 2, y[b]) for b in range(2)])
-                           for i in range(3)])
+    samples = torch.stack(
+        [torch.stack([saliency(x[b] + noise[i, b] * spans[b] / 2, y[b]) for b in range(2)]) for i in range(3)]
+    )
     net.zero_grad()
     close(explain('integrated_grad', net, x, y, integrated_grad_nr_iter=4), maps)
-    expected = {'smooth_grad': samples.mean(0), 'smooth_grad_square': (samples ** 2).mean(0),
-                'var_grad': samples.var(0, correction=0)}
+    expected = {
+        'smooth_grad': samples.mean(0),
+        'smooth_grad_square': (samples**2).mean(0),
+        'var_grad': samples.var(0, correction=0),
+    }
     for name, value in expected.items():
         with pytest.MonkeyPatch.context() as patch:
             replay(patch, gradient, noise)
@@ -329,7 +378,7 @@ def test_grad_cam_is_cam_up_to_its_constant():
     net, x, y = network('CAM'), photos(), torch.tensor([0, 2, 4])
     f_y = explain('vanilla', net, x, y) - net.conv_last.bias.detach()[y, None, None]
     A, G = layers.layer_gradients(net, x, [net.last], y)
-    assert A[0].is_leaf                      # no graph below the layer
+    assert A[0].is_leaf  # no graph below the layer
     before = cam_family.weighted(A[0], cam_family.grad_cam_weights(G[0])).detach()
     assert before.min() < 0
     close(before, f_y / 64, 1e-5)
@@ -341,7 +390,9 @@ def test_grad_cam_is_cam_up_to_its_constant():
 @pytest.mark.parametrize('method', ['CAM', 'CALM-EM'])
 def test_completeness_of_integrated_gradients(method):
     net, x = network(method), photos(2)
-    maps, gap = attribution.integrated_gradients_with_gap(net, x, None, Options(integrated_grad_nr_iter=100, baseline=0.5))
+    maps, gap = attribution.integrated_gradients_with_gap(
+        net, x, None, Options(integrated_grad_nr_iter=100, baseline=0.5)
+    )
     y = net(x).probs.argmax(1)
     rise = (net(x).log_score - net(torch.full_like(x, 0.5)).log_score).gather(1, y[:, None])[:, 0].detach()
     close(gap, maps.sum(dim=(1, 2)) - rise)
@@ -354,8 +405,11 @@ def test_readouts():
     net, x = network('CALM-EM'), photos()
     joint = sum(explain('jointll', net, x, y) for y in range(5))
     close(joint, explain('saliency', net, x), 1e-6)
-    close(explain('jointll-superclass', net, x, 4, superclass=SUPERCLASS),
-          explain('jointll', net, x, 4) + explain('jointll', net, x, 0), 1e-6)
+    close(
+        explain('jointll-superclass', net, x, 4, superclass=SUPERCLASS),
+        explain('jointll', net, x, 4) + explain('jointll', net, x, 0),
+        1e-6,
+    )
     top = net(x).probs.argmax(1)
     close(explain('gtcond', net, x), explain('gtcond', net, x, top), 1e-6)
     with pytest.raises(ValueError, match='superclass'):
@@ -376,7 +430,7 @@ def test_taylor_cam_by_its_whole_hessian():
 
 
 def test_grad_cam_pp_and_its_smooth_form_by_loops():
-    A, G = torch.rand(2, 3, 4, 4), torch.randn(2, 2, 3, 4, 4)        # G: two noisy copies
+    A, G = torch.rand(2, 3, 4, 4), torch.randn(2, 2, 3, 4, 4)  # G: two noisy copies
 
     def weights(g1, g2, g3):
         w = torch.zeros(2, 3)
@@ -388,10 +442,10 @@ def test_grad_cam_pp_and_its_smooth_form_by_loops():
         return w
 
     close(cam_family.grad_cam_pp_weights(A, G[0]), weights(G[0], G[0] ** 2, G[0] ** 3), 1e-5)
-    means = [(G ** p).mean(0) for p in (1, 2, 3)]
+    means = [(G**p).mean(0) for p in (1, 2, 3)]
     close(cam_family.smooth_grad_cam_pp_weights(A, *means), weights(*means), 1e-5)
     assert cam_family.grad_cam_pp_weights(A, torch.zeros(2, 3, 4, 4)).eq(0).all()
-    tiny = cam_family.grad_cam_pp_weights(A, torch.full((2, 3, 4, 4), 1e-30))       # its square underflows
+    tiny = cam_family.grad_cam_pp_weights(A, torch.full((2, 3, 4, 4), 1e-30))  # its square underflows
     close(tiny, torch.full((2, 3), 16 * 0.5e-30), 1e-5)
 
 
@@ -429,7 +483,11 @@ def test_normalize_and_upsample():
     cv2 = pytest.importorskip('cv2')
     maps = torch.tensor([[[1.0, 3.0], [-1.0, 2.0]], [[2.0, 2.0], [2.0, 2.0]], [[1.0, float('nan')], [0.0, 2.0]]])
     zero = [[0, 0], [0, 0]]
-    for kind, first in {'max': [[1 / 3, 1], [0, 2 / 3]], 'minmax': [[0.5, 1], [0, 0.75]], 'clipping': [[1, 1], [0, 1]]}.items():
+    for kind, first in {
+        'max': [[1 / 3, 1], [0, 2 / 3]],
+        'minmax': [[0.5, 1], [0, 0.75]],
+        'clipping': [[1, 1], [0, 1]],
+    }.items():
         close(attribution.normalize(maps, kind), torch.tensor([first, zero, zero]), 1e-6)
     assert attribution.normalize(-torch.arange(4.0).view(1, 2, 2), 'max').eq(0).all()
     with pytest.raises(ValueError, match='max, minmax, clipping'):
@@ -441,23 +499,28 @@ def test_normalize_and_upsample():
 def test_log_p_y_given_x():
     f = (3 * torch.randn(4, 5, 3, 3)).double().requires_grad_()
     h = torch.rand(4, 1, 3, 3).double()
-    h[0, 0, 0], h[1] = 0, 0                  # some locations dead; all of them
+    h[0, 0, 0], h[1] = 0, 0  # some locations dead; all of them
     close(calm.log_p_y_given_x(f, h).detach(), calm.p_y_given_x(f, h).log().detach(), 1e-12)
     h.requires_grad_()
     calm.log_p_y_given_x(f, h).sum().backward()
     assert f.grad.isfinite().all() and h.grad.isfinite().all() and h.grad[1].eq(0).all() and h.grad[0, 0, 0].eq(0).all()
     few = f[2:3, :3, :2], h[2:3, :, :2].detach().requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: calm.log_p_y_given_x(a, b.exp()), few)
-    far = calm.log_p_y_given_x(300 * torch.eye(5)[None, :, :1, None], torch.ones(1, 1, 1, 1))   # p(y|x) itself underflows
+    far = calm.log_p_y_given_x(
+        300 * torch.eye(5)[None, :, :1, None], torch.ones(1, 1, 1, 1)
+    )  # p(y|x) itself underflows
     close(far, torch.tensor([[0.0, -300, -300, -300, -300]]), 1e-6)
 
 
 # ---- manners
 
+
 @pytest.mark.parametrize('name', list(METHODS))
 def test_target_and_batch_conventions(name):
     net, x = network('CALM-EM'), photos(4)
-    ask = lambda images, y, **more: explain(name, net, images, y, generator=torch.Generator().manual_seed(1), **{**FEW, **more})
+    ask = lambda images, y, **more: explain(
+        name, net, images, y, generator=torch.Generator().manual_seed(1), **{**FEW, **more}
+    )
     maps = ask(x, [1, 3, 0, 2])
     assert maps.shape == ((4, 16, 16) if name in AT_THE_INPUT else (4, 8, 8))
     assert maps.isfinite().all() and maps.abs().max() > 0 and not maps.requires_grad
@@ -492,8 +555,18 @@ def state(net):
     values = {name: value.clone() for name, value in net.state_dict().items()}
     grads = [p.grad if p.grad is None else p.grad.clone() for p in net.parameters()]
     hooks = [[len(getattr(m, d)) for d in dictionaries] for m in modules]
-    return ([id(m) for m in modules], [m.training for m in modules], hooks, [sorted(vars(m)) for m in modules],
-            [p.requires_grad for p in net.parameters()], torch.is_grad_enabled()), values, grads
+    return (
+        (
+            [id(m) for m in modules],
+            [m.training for m in modules],
+            hooks,
+            [sorted(vars(m)) for m in modules],
+            [p.requires_grad for p in net.parameters()],
+            torch.is_grad_enabled(),
+        ),
+        values,
+        grads,
+    )
 
 
 def assert_same_state(before, after):
@@ -504,6 +577,7 @@ def assert_same_state(before, after):
 
 class Breaks(nn.Module):
     """Hands its input on `limit` times, then raises."""
+
     limit, calls = None, 0
 
     def forward(self, x):
@@ -518,7 +592,7 @@ def test_nothing_is_left_behind(monkeypatch, name):
     net, x = classifier(), photos()
     net.add_module('breaks', Breaks())
     net.train()
-    net.pool.eval()                          # the batch norm stays in train mode: it must not learn from explaining
+    net.pool.eval()  # the batch norm stays in train mode: it must not learn from explaining
     list(net.parameters())[0].grad = torch.ones(6, 3, 3, 3)
     list(net.parameters())[1].requires_grad = False
     before, pixels = state(net), x.clone()
@@ -553,22 +627,30 @@ def test_cost_in_operations():
 
     whole = operations(lambda: net(x))
     head = operations(lambda: net.forward_head(net.forward_features(x))) - operations(lambda: net.forward_features(x))
-    attention = 2 * 3 * 64 * 8               # computed forward, but not part of CAM's score
+    attention = 2 * 3 * 64 * 8  # computed forward, but not part of CAM's score
     assert operations(lambda: explain('input_grad', net, x, 1)) == 2 * whole - attention
     for name in ('grad_cam', 'grad_cam_pp', 'layer_cam'):
         assert whole < operations(lambda: explain(name, net, x, 1)) <= whole + 2 * head
     assert operations(lambda: explain('ablation_cam', net, x, 1)) <= whole + 2 * head
-    assert operations(lambda: explain('integrated_grad', net, x, 1, integrated_grad_nr_iter=4)) == 5 * (2 * whole - attention)
+    assert operations(lambda: explain('integrated_grad', net, x, 1, integrated_grad_nr_iter=4)) == 5 * (
+        2 * whole - attention
+    )
 
 
 def test_wrong_requests():
     net, x = network(), photos()
-    cases = {'did you mean.*grad_cam': dict(process='grad-cam'), 'valid: vanilla, .*ablation_cam': dict(process='zzz'),
-             'close: conv2.*valid: conv1, ': dict(target_layer='conv3'), 'valid: ': dict(target_layer=''),
-             'no module of this model': dict(target_layer=nn.ReLU()), 'empty list': dict(target_layer=[]),
-             'holds int': dict(target_layer=[3]),
-             'baseline of shape': dict(process='integrated_gradients', baseline=torch.zeros(7)),
-             'batch_size is 0': dict(batch_size=0), 'smooth_grad_sigma is -1': dict(smooth_grad_sigma=-1)}
+    cases = {
+        'did you mean.*grad_cam': dict(process='grad-cam'),
+        'valid: vanilla, .*ablation_cam': dict(process='zzz'),
+        'close: conv2.*valid: conv1, ': dict(target_layer='conv3'),
+        'valid: ': dict(target_layer=''),
+        'no module of this model': dict(target_layer=nn.ReLU()),
+        'empty list': dict(target_layer=[]),
+        'holds int': dict(target_layer=[3]),
+        'baseline of shape': dict(process='integrated_gradients', baseline=torch.zeros(7)),
+        'batch_size is 0': dict(batch_size=0),
+        'smooth_grad_sigma is -1': dict(smooth_grad_sigma=-1),
+    }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):
             explain(**{'process': 'grad_cam', 'model': net, 'images': x, **wrong})
@@ -589,9 +671,9 @@ def test_wrong_requests():
 
 def test_a_module_that_runs_twice_counts_with_its_last_call():
     net, x = classifier(), photos()
-    net.last = net.relu                      # one in-place ReLU in both places
+    net.last = net.relu  # one in-place ReLU in both places
     A = net.conv2(net.pool(net.bn1(net.conv1(x)).relu())).relu().detach().requires_grad_()
-    G, = torch.autograd.grad(net.head(A.mean(dim=(2, 3)))[[0, 1, 2], [0, 2, 4]].sum(), A)
+    (G,) = torch.autograd.grad(net.head(A.mean(dim=(2, 3)))[[0, 1, 2], [0, 2, 4]].sum(), A)
     expected = (G.mean(dim=(2, 3), keepdim=True) * A).sum(1).relu().detach()
     close(explain('grad_cam', net, x, [0, 2, 4], target_layer='relu'), expected, 1e-6)
 

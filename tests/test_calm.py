@@ -1,4 +1,5 @@
 """The equations against a slow version in plain Python loops, their limit cases, and what autograd keeps."""
+
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from wsol import calm, cam
 def scores(B=2, C=4, H=3, W=2, dtype=torch.float64):
     f = 2 * torch.randn(B, C, H, W, dtype=dtype)
     h = torch.relu(torch.randn(B, 1, H, W, dtype=dtype))
-    h[:, 0, 0, 0] = .3                                # never dead
+    h[:, 0, 0, 0] = 0.3  # never dead
     return f, h, torch.tensor([1, 3])[:B]
 
 
@@ -84,17 +85,17 @@ def test_losses_equal_the_slow_version_and_the_direct_gradient(kind, loss):
 def test_em_gradient_step_equals_ml_gradient_where_theory_says_so():
     """With the exact posterior the EM bound touches the likelihood, so both losses have one gradient in f (Jensen)."""
     f, h, y = scores()
-    h = h + .1
+    h = h + 0.1
     f.requires_grad_()
-    em, = torch.autograd.grad(calm.em_loss(f, h, y).sum(), f)
-    ml, = torch.autograd.grad(calm.ml_loss(f, h, y).sum(), f)
+    (em,) = torch.autograd.grad(calm.em_loss(f, h, y).sum(), f)
+    (ml,) = torch.autograd.grad(calm.ml_loss(f, h, y).sum(), f)
     torch.testing.assert_close(em, ml, rtol=1e-6, atol=1e-8)
 
 
 def test_no_gradient_flows_through_the_normaliser():
-    h = torch.tensor([[[[1., 3.]]]], requires_grad=True)
-    gradient, = torch.autograd.grad(calm.p_z_given_x(h)[0, 0, 0, 0], h)
-    assert gradient.tolist() == [[[[.25, 0.]]]]          # d(h0 / 4)/dh, the 4 a constant
+    h = torch.tensor([[[[1.0, 3.0]]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(calm.p_z_given_x(h)[0, 0, 0, 0], h)
+    assert gradient.tolist() == [[[[0.25, 0.0]]]]  # d(h0 / 4)/dh, the 4 a constant
 
 
 def test_dead_attention_is_uniform_with_finite_losses_and_gradients():
@@ -109,16 +110,18 @@ def test_dead_attention_is_uniform_with_finite_losses_and_gradients():
 
 
 def test_one_location_and_one_class_by_hand():
-    f, h, y = torch.tensor([[[[0.]], [[math.log(3)]]]]), torch.tensor([[[[7.]]]]), torch.tensor([1])
-    torch.testing.assert_close(calm.p_y_given_x(f, h), torch.tensor([[.25, .75]]))
-    torch.testing.assert_close(calm.ml_loss(f, h, y), torch.tensor([-math.log(.75)]))
+    f, h, y = torch.tensor([[[[0.0]], [[math.log(3)]]]]), torch.tensor([[[[7.0]]]]), torch.tensor([1])
+    torch.testing.assert_close(calm.p_y_given_x(f, h), torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(calm.ml_loss(f, h, y), torch.tensor([-math.log(0.75)]))
     one = torch.randn(1, 1, 2, 2)
-    torch.testing.assert_close(calm.ml_loss(one, torch.ones(1, 1, 2, 2), torch.tensor([0])), torch.zeros(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        calm.ml_loss(one, torch.ones(1, 1, 2, 2), torch.tensor([0])), torch.zeros(1), atol=1e-6, rtol=0
+    )
 
 
 def test_cam_by_hand():
-    f = torch.tensor([[[[0., 2.]], [[1., 1.]]]])        # both classes have the mean 1
-    torch.testing.assert_close(cam.p_y_given_x(f), torch.tensor([[.5, .5]]))
+    f = torch.tensor([[[[0.0, 2.0]], [[1.0, 1.0]]]])  # both classes have the mean 1
+    torch.testing.assert_close(cam.p_y_given_x(f), torch.tensor([[0.5, 0.5]]))
     torch.testing.assert_close(cam.loss(f, None, torch.tensor([0])), torch.tensor([math.log(2)]))
 
 
@@ -131,6 +134,7 @@ def kept_bytes(loss, f, h, y, of_scores_size_only=False):
         if storage.data_ptr() != f.untyped_storage().data_ptr():
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
+
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         value = loss(f, h, y)
     sizes = [size for size in kept.values() if not of_scores_size_only or size >= f.untyped_storage().nbytes()]
@@ -140,7 +144,11 @@ def kept_bytes(loss, f, h, y, of_scores_size_only=False):
 
 @pytest.mark.parametrize('kind, loss', [('ML', calm.ml_loss), ('EM', calm.em_loss), ('CAM', cam.loss)])
 def test_losses_keep_no_second_tensor_of_the_size_of_the_scores(kind, loss):
-    f, h, y = torch.randn(2, 100, 14, 14, requires_grad=True), torch.rand(2, 1, 14, 14, requires_grad=True), torch.tensor([3, 9])
+    f, h, y = (
+        torch.randn(2, 100, 14, 14, requires_grad=True),
+        torch.rand(2, 1, 14, 14, requires_grad=True),
+        torch.tensor([3, 9]),
+    )
     assert kept_bytes(loss, f, h, y, of_scores_size_only=True) == 0
     if kind != 'CAM':
         direct = kept_bytes(lambda *a: direct_loss(*a, kind), f, h, y)

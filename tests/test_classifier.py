@@ -1,4 +1,5 @@
 """Classifiers that are not this project's: torchvision's, tokens, other outputs, and README's example."""
+
 import os
 import re
 from types import SimpleNamespace
@@ -15,19 +16,23 @@ from wsol import attribution
 @pytest.fixture
 def vit():
     """A small transformer: 4 x 4 patches and a class token."""
-    model = models.VisionTransformer(image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5)
-    nn.init.normal_(model.heads.head.weight)                             # torchvision's zeros explain nothing
+    model = models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
+    )
+    nn.init.normal_(model.heads.head.weight)  # torchvision's zeros explain nothing
     return model.eval()
 
 
 LAYER = 'encoder.layers.encoder_layer_2.ln_1'
 
 
-@pytest.mark.parametrize('name, size', [('resnet18', 64), ('vgg11', 64), ('mobilenet_v3_small', 64), ('inception_v3', 96)])
+@pytest.mark.parametrize(
+    'name, size', [('resnet18', 64), ('vgg11', 64), ('mobilenet_v3_small', 64), ('inception_v3', 96)]
+)
 def test_torchvision_classifiers_need_no_wrapper(name, size):
     more = {'init_weights': False} if name == 'inception_v3' else {}
     model, images = models.get_model(name, weights=None, num_classes=7, **more), torch.randn(2, 3, size, size)
-    assert model.training                                                # inception returns a tuple in this mode
+    assert model.training  # inception returns a tuple in this mode
     for process in ('grad_cam', 'layer_cam', 'input_grad'):
         maps = attribution.explain(process, model, images, target=[3, 6])
         assert maps.shape[0] == 2 and maps.isfinite().all()
@@ -40,7 +45,9 @@ def test_tokens_are_explained_as_pytorch_grad_cam_does(vit):
     images, classes = torch.randn(3, 3, 32, 32), [4, 0, 2]
     layer = vit.get_submodule(LAYER)
     reshape = lambda tokens: tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
-    ours = attribution.explain('grad_cam', attribution.Classifier(vit, tokens=LAYER), images, classes, target_layer='maps')
+    ours = attribution.explain(
+        'grad_cam', attribution.Classifier(vit, tokens=LAYER), images, classes, target_layer='maps'
+    )
     targets = [grad_cam.utils.model_targets.ClassifierOutputTarget(y) for y in classes]
     with grad_cam.GradCAM(vit, [layer], reshape_transform=reshape) as theirs:
         theirs(images, targets)
@@ -57,11 +64,14 @@ def test_the_wrapper_changes_no_output_and_leaves_no_hook(vit):
     wrapped = attribution.Classifier(vit, tokens=LAYER)
     attribution.explain('ablation_cam', wrapped, images, target_layer='maps')
     assert not any(module._forward_hooks for module in wrapped.modules())
-    torch.testing.assert_close(attribution.explain('grad_cam', wrapped, images), attribution.explain('grad_cam', wrapped, images, target_layer='maps'))
+    torch.testing.assert_close(
+        attribution.explain('grad_cam', wrapped, images),
+        attribution.explain('grad_cam', wrapped, images, target_layer='maps'),
+    )
 
 
 def test_channels_last_and_long_grids():
-    class Rows(nn.Module):                                               # [B, H, W, L], as Swin's blocks
+    class Rows(nn.Module):  # [B, H, W, L], as Swin's blocks
         def __init__(self, flat):
             super().__init__()
             self.conv, self.block, self.head, self.flat = nn.Conv2d(3, 4, 3), nn.Identity(), nn.Linear(4, 5), flat
@@ -74,8 +84,10 @@ def test_channels_last_and_long_grids():
     images = torch.randn(2, 3, 6, 10)
     for flat, grid in ((False, None), (True, (4, 8))):
         model = Rows(flat)
-        maps = attribution.explain('grad_cam', attribution.Classifier(model, tokens='block', grid=grid), images, 2, target_layer='maps')
-        want = torch.einsum('blhw,l->bhw', model.conv(images), model.head.weight[2] / 32).relu()       # linear: by hand
+        maps = attribution.explain(
+            'grad_cam', attribution.Classifier(model, tokens='block', grid=grid), images, 2, target_layer='maps'
+        )
+        want = torch.einsum('blhw,l->bhw', model.conv(images), model.head.weight[2] / 32).relu()  # linear: by hand
         torch.testing.assert_close(maps, want)
     with pytest.raises(ValueError, match='32 tokens do not make a grid of 5 x 8'):
         attribution.Classifier(Rows(True), tokens='block', grid=(5, 8))(images)
@@ -83,7 +95,9 @@ def test_channels_last_and_long_grids():
         attribution.Classifier(Rows(True), tokens='blok')
 
 
-@pytest.mark.parametrize('pack', [lambda y: SimpleNamespace(logits=y), lambda y: {'logits': y}, lambda y: (y, None), lambda y: [(y,)]])
+@pytest.mark.parametrize(
+    'pack', [lambda y: SimpleNamespace(logits=y), lambda y: {'logits': y}, lambda y: (y, None), lambda y: [(y,)]]
+)
 def test_logits_are_found_in_what_models_return(pack):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

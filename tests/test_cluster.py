@@ -1,4 +1,5 @@
 """Several processes, runs that are stopped and go on, and what breaks from outside: commands as a cluster runs them."""
+
 import json
 import os
 import random
@@ -12,24 +13,42 @@ import numpy as np
 import pytest
 import torch
 from conftest import MINICUB, ROOT
+from munch import Munch
 
 import cluster
 import training
 import util
 import wsol
-from munch import Munch
 
-DATA = ['--dataset=CUB', f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--workers=0', '--seed=1',
-        '--pretrained=False', '--resize_size=40', '--crop_size=32', '--batch_size=5', '--lr=.001', '--architecture=vgg_tiny',
-        '--attribution_method=CALM-EM', '--large_feature_map=True']
-TRAIN = [*DATA, '--epochs=4', '--lr_decay_frequency=3', '--save_minutes=.000001']          # a state at every step
+DATA = [
+    '--dataset=CUB',
+    f'--data_root={MINICUB}/dataset',
+    f'--metadata_root={MINICUB}/metadata',
+    '--workers=0',
+    '--seed=1',
+    '--pretrained=False',
+    '--resize_size=40',
+    '--crop_size=32',
+    '--batch_size=5',
+    '--lr=.001',
+    '--architecture=vgg_tiny',
+    '--attribution_method=CALM-EM',
+    '--large_feature_map=True',
+]
+TRAIN = [*DATA, '--epochs=4', '--lr_decay_frequency=3', '--save_minutes=.000001']  # a state at every step
 
 
 def start(command, *arguments, processes=0):
     """A running command of the checkout, on one thread; with `processes`, as many of them under torchrun."""
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes else []
-    return subprocess.Popen([sys.executable, *launcher, os.path.join(ROOT, command), *arguments], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'OMP_NUM_THREADS': '1', 'CALM_TRACEBACK': ''})
+    return subprocess.Popen(
+        [sys.executable, *launcher, os.path.join(ROOT, command), *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CALM_TRACEBACK': ''},
+    )
 
 
 def finish(process):
@@ -57,8 +76,11 @@ def epochs(folder):
     """The log's records of the epochs, without what the clock says."""
     with open(os.path.join(folder, 'log.jsonl')) as file:
         records = [json.loads(line) for line in file]
-    return [{key: value for key, value in record.items() if key not in ('seconds', 'images_per_second')}
-            for record in records if 'epoch' in record]
+    return [
+        {key: value for key, value in record.items() if key not in ('seconds', 'images_per_second')}
+        for record in records
+        if 'epoch' in record
+    ]
 
 
 def wait_for(process, happened):
@@ -66,7 +88,7 @@ def wait_for(process, happened):
     deadline = time.monotonic() + 200
     while not happened() and process.poll() is None:
         assert time.monotonic() < deadline
-        time.sleep(.001)
+        time.sleep(0.001)
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +101,10 @@ def trained(tmp_path_factory):
 
 def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
     draw, folder = random.Random(0), trained / 'cut'
-    state, arguments = folder / training.STATE, [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True']
+    state, arguments = (
+        folder / training.STATE,
+        [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True'],
+    )
     partial = folder / f'{training.STATE}.partial'
     for number, name in ((1, 'KILL'), (5, 'USR1'), (2, 'in a write'), (6, 'TERM'), (3, 'KILL')):
         process, saved = start('main.py', *arguments), []
@@ -91,7 +116,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
             return len(saved) > number and (name != 'in a write' or partial.exists())
 
         wait_for(process, happened)
-        time.sleep(draw.uniform(0, .02))
+        time.sleep(draw.uniform(0, 0.02))
         process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
         code, _, err = finish(process)
         assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
@@ -101,7 +126,12 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())
     assert epochs(folder) == epochs(trained / 'whole')
     assert read(folder, 'accuracy.json')['test_accuracy'] == read(trained, 'whole', 'accuracy.json')['test_accuracy']
-    assert sorted(os.listdir(folder)) == ['accuracy.json', 'best_checkpoint.pth.tar', 'last_checkpoint.pth.tar', 'log.jsonl']
+    assert sorted(os.listdir(folder)) == [
+        'accuracy.json',
+        'best_checkpoint.pth.tar',
+        'last_checkpoint.pth.tar',
+        'log.jsonl',
+    ]
     assert 'nothing to do' in run('main.py', *arguments)
 
 
@@ -114,12 +144,21 @@ def test_resume_refuses_another_command_and_a_foreign_folder(trained, tmp_path):
     (tmp_path / 'old').mkdir()
     (tmp_path / 'old' / 'last_checkpoint.pth.tar').write_bytes(b'precious')
     code, _, err = finish(start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=old', '--resume=True'))
-    assert code == 2 and 'already holds' in err and (tmp_path / 'old' / 'last_checkpoint.pth.tar').read_bytes() == b'precious'
+    assert (
+        code == 2
+        and 'already holds' in err
+        and (tmp_path / 'old' / 'last_checkpoint.pth.tar').read_bytes() == b'precious'
+    )
 
 
 @pytest.mark.parametrize('method', ['CALM-EM', 'CAM'])
 def test_two_processes_train_as_one(tmp_path, method):
-    more = ['--freeze_bn=True', '--epochs=2', f'--attribution_method={method}', '--batch_size=23']      # the last batch: one image
+    more = [
+        '--freeze_bn=True',
+        '--epochs=2',
+        f'--attribution_method={method}',
+        '--batch_size=23',
+    ]  # the last batch: one image
     for name, processes in (('one', 0), ('two', 2)):
         run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=processes)
     one, two = epochs(tmp_path / 'one'), epochs(tmp_path / 'two')
@@ -129,9 +168,15 @@ def test_two_processes_train_as_one(tmp_path, method):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), key
 
 
-EVALUATIONS = {'pixel_perturb_smooth_grad': ['eval_pixel_perturb.py', '--score_map_process=smooth_grad', '--smooth_grad_nr_iter=3'],
-               'cue_location_jointll': ['eval_cue_location.py', '--score_map_process=jointll', '--threshold_type=log'],
-               'wsol_jointll': ['eval_wsol.py', '--score_map_process=jointll', '--cam_curve_interval=.05']}
+EVALUATIONS = {
+    'pixel_perturb_smooth_grad': [
+        'eval_pixel_perturb.py',
+        '--score_map_process=smooth_grad',
+        '--smooth_grad_nr_iter=3',
+    ],
+    'cue_location_jointll': ['eval_cue_location.py', '--score_map_process=jointll', '--threshold_type=log'],
+    'wsol_jointll': ['eval_wsol.py', '--score_map_process=jointll', '--cam_curve_interval=.05'],
+}
 
 
 def finished(shards, number=0):
@@ -154,7 +199,7 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     one, shards = result(trained / 'one', name), trained / 'cut_off' / f'shards_{name}'
     assert result(trained / 'two', name) == one
     if 'smooth_grad' not in name:
-        flags.remove('--seed=1')                     # a drawn seed is taken over
+        flags.remove('--seed=1')  # a drawn seed is taken over
     process = start(command, *flags, '--experiment_name=cut_off')
     wait_for(process, lambda: finished(shards))
     process.kill()
@@ -171,8 +216,16 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
 def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
     """torchrun passes SIGTERM on to whole process groups, the loaders' processes too."""
     command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
-    arguments = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole', '--smooth_grad_nr_iter=200', '--batch_size=2', '--workers=1',
-                 '--experiment_name=stopped']
+    arguments = [
+        *DATA,
+        *flags,
+        f'--save_root={trained}',
+        '--load_checkpoint=whole',
+        '--smooth_grad_nr_iter=200',
+        '--batch_size=2',
+        '--workers=1',
+        '--experiment_name=stopped',
+    ]
     process, shards = start(command, *arguments, processes=2), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
@@ -201,19 +254,37 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
     image = tmp_path / 'data' / 'CUB' / 'images' / names[12]
     image.write_bytes(image.read_bytes()[:900])
     command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
-    code, _, err = finish(start(command, *DATA, *flags, f'--data_root={tmp_path}/data', f'--save_root={trained}', '--load_checkpoint=whole',
-                                '--smooth_grad_nr_iter=50', '--experiment_name=broken', processes=2))
+    code, _, err = finish(
+        start(
+            command,
+            *DATA,
+            *flags,
+            f'--data_root={tmp_path}/data',
+            f'--save_root={trained}',
+            '--load_checkpoint=whole',
+            '--smooth_grad_nr_iter=50',
+            '--experiment_name=broken',
+            processes=2,
+        )
+    )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
     assert not (trained / 'broken' / cluster.MARKER).exists()
 
 
 def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
     process = start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x')
-    wait_for(process, lambda: (tmp_path / 'x' / 'last_checkpoint.pth.tar').exists() and torch.load(
-        tmp_path / 'x' / 'last_checkpoint.pth.tar', weights_only=True)['epoch'] >= 2)
+    wait_for(
+        process,
+        lambda: (
+            (tmp_path / 'x' / 'last_checkpoint.pth.tar').exists()
+            and torch.load(tmp_path / 'x' / 'last_checkpoint.pth.tar', weights_only=True)['epoch'] >= 2
+        ),
+    )
     process.kill()
     finish(process)
-    code, _, err = finish(start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x', '--resume=True', '--epochs=1'))
+    code, _, err = finish(
+        start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x', '--resume=True', '--epochs=1')
+    )
     assert code == 2 and 'already: give --epochs=' in err and not (tmp_path / 'x' / 'accuracy.json').exists()
 
 
@@ -225,8 +296,8 @@ def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
     run('main.py', *flags, '--experiment_name=fast', '--amp=bf16', '--channels_last=True', '--tensorboard=True')
     run('main.py', *flags, '--experiment_name=drawn', '--gradient_reg=.5', '--gradient_reg_error=cosine')
     plain, fast, drawn = ([record['loss'] for record in epochs(tmp_path / name)] for name in ('plain', 'fast', 'drawn'))
-    assert fast == pytest.approx(plain, rel=.02) and fast != plain
-    assert all(0 < more - less <= 1 for more, less in zip(drawn[:1], plain[:1]))              # .5 times an error in [0, 2]
+    assert fast == pytest.approx(plain, rel=0.02) and fast != plain
+    assert all(0 < more - less <= 1 for more, less in zip(drawn[:1], plain[:1]))  # .5 times an error in [0, 2]
     events = accumulator.EventAccumulator(str(tmp_path / 'fast' / 'tensorboard'))
     events.Reload()
     assert [event.value for event in events.Scalars('loss')] == pytest.approx(fast)
@@ -247,20 +318,28 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             monkeypatch.setattr(cluster, 'world', lambda: processes)
             monkeypatch.setattr(cluster, 'wait', lambda: None)
             monkeypatch.setattr(cluster, 'agreed', lambda value: value)
-            args = Munch(log_folder=str(tmp_path / f'{processes}'), batch_size=7, resume=number > 0, override_cache=False, seed=1)
+            args = Munch(
+                log_folder=str(tmp_path / f'{processes}'), batch_size=7, resume=number > 0, override_cache=False, seed=1
+            )
             shards = cluster.Shards(args, 'x', 100)
-            shards.run(shards.batches(), lambda first, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': first})
+            shards.run(
+                shards.batches(), lambda first, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': first}
+            )
             seen += [i for batch in shards.batches() for i in batch]
         monkeypatch.setattr(cluster, 'rank', lambda: 0)
         monkeypatch.setattr(cluster, 'world', lambda: 1)
         total = shards.total()
-        assert sorted(seen) == list(range(100)) and total['sum'].tolist() == [4950, 100] and total['first'] == sum(range(0, 100, 7))
+        assert (
+            sorted(seen) == list(range(100))
+            and total['sum'].tolist() == [4950, 100]
+            and total['first'] == sum(range(0, 100, 7))
+        )
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     resource = pytest.importorskip('resource')
     model = wsol.build_model('vgg_tiny', 'CAM', 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     path, args = str(tmp_path / 'last_checkpoint.pth.tar'), Munch(architecture='vgg_tiny')
     util.save_checkpoint(path, model, optimizer, 1, args)
     before = open(path, 'rb').read()

@@ -1,4 +1,5 @@
 """The commands as a user runs them: training, both evaluators, golden figures, refusals."""
+
 import json
 import os
 import shutil
@@ -14,16 +15,35 @@ from weights import fill
 import wsol
 from wsol import cub_parts, metrics
 
-DATA = ['--dataset=CUB', f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--workers=0', '--seed=1']
-SMALL = [*DATA, '--architecture=vgg_tiny', '--large_feature_map=True', '--pretrained=False', '--resize_size=40', '--crop_size=32',
-         '--batch_size=8', '--lr=.001']
+DATA = [
+    '--dataset=CUB',
+    f'--data_root={MINICUB}/dataset',
+    f'--metadata_root={MINICUB}/metadata',
+    '--workers=0',
+    '--seed=1',
+]
+SMALL = [
+    *DATA,
+    '--architecture=vgg_tiny',
+    '--large_feature_map=True',
+    '--pretrained=False',
+    '--resize_size=40',
+    '--crop_size=32',
+    '--batch_size=8',
+    '--lr=.001',
+]
 
 
 def run(command, *arguments, cwd=None):
     """(exit code, standard output, standard error) of a command of the checkout."""
     environment = {**os.environ, 'CALM_TRACEBACK': ''}
-    done = subprocess.run([sys.executable, os.path.join(ROOT, command), *arguments], capture_output=True, text=True,
-                          cwd=cwd or ROOT, env=environment)
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, command), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        env=environment,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -45,10 +65,19 @@ def read(*path):
 def trained(tmp_path_factory):
     """A folder with a CAM run, and a CALM-EM run that started from it."""
     root = tmp_path_factory.mktemp('save')
-    for name, more in (('cam', ['--attribution_method=CAM']),
-                       ('calm', ['--attribution_method=CALM-EM', '--load_checkpoint=cam', '--is_different_checkpoint=True'])):
-        code, out, err = run('main.py', *SMALL, f'--save_root={root}', f'--experiment_name={name}', '--epochs=2',
-                             '--lr_decay_frequency=2', *more)
+    for name, more in (
+        ('cam', ['--attribution_method=CAM']),
+        ('calm', ['--attribution_method=CALM-EM', '--load_checkpoint=cam', '--is_different_checkpoint=True']),
+    ):
+        code, out, err = run(
+            'main.py',
+            *SMALL,
+            f'--save_root={root}',
+            f'--experiment_name={name}',
+            '--epochs=2',
+            '--lr_decay_frequency=2',
+            *more,
+        )
         assert code == 0, err
     return root
 
@@ -58,34 +87,60 @@ def test_training_writes_log_result_and_checkpoints(trained):
         head, *epochs, test = [json.loads(line) for line in file]
     assert head['arguments']['attribution_method'] == 'CAM' and head['versions']['torch'] == torch.__version__
     assert [record['epoch'] for record in epochs] == [1, 2]
-    assert epochs[0]['lr'] == pytest.approx([.001, .01]) and epochs[1]['lr'] == pytest.approx([.0001, .001])
+    assert epochs[0]['lr'] == pytest.approx([0.001, 0.01]) and epochs[1]['lr'] == pytest.approx([0.0001, 0.001])
     result = read(trained, 'cam', 'accuracy.json')
     assert result['images'] == 24 and result['test_accuracy'] == test['test_accuracy']
     record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
     assert set(record) == {'architecture', 'epoch', 'state_dict', 'optimizer', 'args'} and record['epoch'] == 2
-    assert sorted(os.listdir(trained / 'cam')) == ['accuracy.json', 'best_checkpoint.pth.tar', 'last_checkpoint.pth.tar', 'log.jsonl']
+    assert sorted(os.listdir(trained / 'cam')) == [
+        'accuracy.json',
+        'best_checkpoint.pth.tar',
+        'last_checkpoint.pth.tar',
+        'log.jsonl',
+    ]
     split_ids = open(os.path.join(MINICUB, 'metadata/CUB/test/image_ids.txt')).read().split()
-    assert result['test_accuracy'] * len(split_ids) / 100 == pytest.approx(round(result['test_accuracy'] * len(split_ids) / 100))
+    assert result['test_accuracy'] * len(split_ids) / 100 == pytest.approx(
+        round(result['test_accuracy'] * len(split_ids) / 100)
+    )
 
 
 def test_the_two_step_option_takes_all_but_the_class_scores(trained):
     log = open(trained / 'calm' / 'log.jsonl').readlines()
     assert json.loads(log[0])['arguments']['is_different_checkpoint'] is True
     groups = torch.load(trained / 'calm' / 'last_checkpoint.pth.tar', weights_only=True)['optimizer']['param_groups']
-    assert len(groups[1]['params']) == 4          # conv_last and attention alone learn at the large rate
+    assert len(groups[1]['params']) == 4  # conv_last and attention alone learn at the large rate
 
 
 def test_same_seed_same_weights(trained, tmp_path):
-    code, _, err = run('main.py', *SMALL, f'--save_root={tmp_path}', '--experiment_name=cam', '--epochs=2', '--lr_decay_frequency=2',
-                       '--attribution_method=CAM')
+    code, _, err = run(
+        'main.py',
+        *SMALL,
+        f'--save_root={tmp_path}',
+        '--experiment_name=cam',
+        '--epochs=2',
+        '--lr_decay_frequency=2',
+        '--attribution_method=CAM',
+    )
     assert code == 0, err
-    one, two = (torch.load(root / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict'] for root in (trained, tmp_path))
+    one, two = (
+        torch.load(root / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict']
+        for root in (trained, tmp_path)
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def evaluate(trained, command, *more):
-    code, out, err = run(command, *SMALL, f'--save_root={trained}', '--experiment_name=calm', '--attribution_method=CALM-EM',
-                         '--load_checkpoint=calm', '--score_map_process=jointll', '--norm_type=clipping', *more)
+    code, out, err = run(
+        command,
+        *SMALL,
+        f'--save_root={trained}',
+        '--experiment_name=calm',
+        '--attribution_method=CALM-EM',
+        '--load_checkpoint=calm',
+        '--score_map_process=jointll',
+        '--norm_type=clipping',
+        *more,
+    )
     assert code == 0, err
     return out
 
@@ -98,7 +153,7 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
     wsol.load_weights(model, torch.load(trained / 'calm' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict'])
     folder = os.path.join(MINICUB, 'dataset', 'CUB')
     images, labels = load_test_images(32)
-    edges = np.append([10 ** -t for t in np.arange(0, 7, .07)[::-1]], [1, 2, 3])
+    edges = np.append([10**-t for t in np.arange(0, 7, 0.07)[::-1]], [1, 2, 3])
     running, locations = np.zeros((2, len(edges) - 1)), cub_parts.read_part_locations(folder)
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder))
     assert len(result['pairs']) == len(pairs) == 19
@@ -111,7 +166,9 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
             points, ids = cub_parts.part_points(locations[image_id], size, 32)
             if labels[number] not in (pair.a, pair.b) or not pair.parts & set(ids):
                 continue
-            mask = np.isin(cub_parts.nearest_part(points, ids, 32), list(pair.parts)) & cub_parts.segmentation(folder, image_id, 32)
+            mask = np.isin(cub_parts.nearest_part(points, ids, 32), list(pair.parts)) & cub_parts.segmentation(
+                folder, image_id, 32
+            )
             difference = metrics.resize((maps[number, pair.a] - maps[number, pair.b])[None], 32)[0]
             scores = np.clip(np.abs(difference), 0, 1).astype(np.float64)
             alone += [np.histogram(scores[~mask], edges)[0], np.histogram(scores[mask], edges)[0]]
@@ -119,15 +176,21 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
         running += alone
         assert row['classes'] == [pair.a, pair.b] and row['images'] == count
         assert row['pxap']['released'] == pytest.approx(metrics.pixel_average_precision(running), abs=1e-6)
-    assert result['released']['cue_1'] == pytest.approx(np.mean([row['pxap']['released'] for row in result['pairs'][:6]]))
+    assert result['released']['cue_1'] == pytest.approx(
+        np.mean([row['pxap']['released'] for row in result['pairs'][:6]])
+    )
     assert result['per_pair']['mean'] == pytest.approx(np.mean([row['pxap']['per_pair'] for row in result['pairs']]))
 
 
 def load_test_images(size):
     """([(image id, tensor, (width, height))], labels) of the small set's test split."""
     from PIL import Image
+
     from data_loaders import make_transform
-    labels = dict(line.split(',') for line in open(os.path.join(MINICUB, 'metadata/CUB/test/class_labels.txt')).read().split())
+
+    labels = dict(
+        line.split(',') for line in open(os.path.join(MINICUB, 'metadata/CUB/test/class_labels.txt')).read().split()
+    )
     rows = []
     for image_id in labels:
         picture = Image.open(os.path.join(MINICUB, 'dataset/CUB/images', image_id)).convert('RGB')
@@ -139,22 +202,35 @@ def test_remove_and_classify_writes_counts_ratios_and_curve(trained):
     out = evaluate(trained, 'eval_pixel_perturb.py', '--random_repeats=2')
     result = read(trained, 'calm', 'pixel_perturb_jointll.json')
     assert {'k', 'images', 'correct', 'correct_topk', 'correct_random', 'ratio', 'seed', 'arguments'} == set(result)
-    assert result['k'] == [.1, .3, .5, .7, .9] and result['images'] == 24 and result['seed'] == 1
+    assert result['k'] == [0.1, 0.3, 0.5, 0.7, 0.9] and result['images'] == 24 and result['seed'] == 1
     for top, random, ratio in zip(result['correct_topk'], result['correct_random'], result['ratio']):
         assert ratio is None if random == 0 else ratio == pytest.approx(top / random)
     assert open(trained / 'calm' / 'pixel_perturb_jointll.png', 'rb').read(8) == b'\x89PNG\r\n\x1a\n'
     assert '24 images' in out
-    line = refuse('eval_pixel_perturb.py', *SMALL, f'--save_root={trained}', '--experiment_name=calm', '--load_checkpoint=calm',
-                  '--attribution_method=CALM-EM', '--score_map_process=jointll')
+    line = refuse(
+        'eval_pixel_perturb.py',
+        *SMALL,
+        f'--save_root={trained}',
+        '--experiment_name=calm',
+        '--load_checkpoint=calm',
+        '--attribution_method=CALM-EM',
+        '--score_map_process=jointll',
+    )
     assert '--override_cache=True' in line
     before = result['correct_random']
     evaluate(trained, 'eval_pixel_perturb.py', '--random_repeats=2', '--override_cache', '--batch_size=5')
-    assert read(trained, 'calm', 'pixel_perturb_jointll.json')['correct_random'] == before      # whatever the batch
+    assert read(trained, 'calm', 'pixel_perturb_jointll.json')['correct_random'] == before  # whatever the batch
 
 
 @pytest.mark.parametrize('process', ['smooth_grad', 'grad_cam'])
 def test_evaluators_take_any_attribution_method(trained, process):
-    evaluate(trained, 'eval_cue_location.py', f'--score_map_process={process}', '--norm_type=minmax', '--smooth_grad_nr_iter=2')
+    evaluate(
+        trained,
+        'eval_cue_location.py',
+        f'--score_map_process={process}',
+        '--norm_type=minmax',
+        '--smooth_grad_nr_iter=2',
+    )
     assert read(trained, 'calm', f'cue_location_{process}.json')['per_pair']['mean'] > 0
 
 
@@ -166,34 +242,65 @@ def released(tmp_path_factory):
         model = wsol.build_model('resnet50', method, 200)
         state = fill(model.state_dict(), seed=1)
         os.makedirs(root / method)
-        torch.save({'architecture': 'resnet50', 'epoch': 40, 'state_dict': {f'module.{k}': v for k, v in state.items()},
-                    'optimizer': {}}, root / method / 'last_checkpoint.pth.tar')
+        torch.save(
+            {
+                'architecture': 'resnet50',
+                'epoch': 40,
+                'state_dict': {f'module.{k}': v for k, v in state.items()},
+                'optimizer': {},
+            },
+            root / method / 'last_checkpoint.pth.tar',
+        )
         shutil.copytree(os.path.join(MINICUB, 'metadata'), root / f'metadata_{method}')
-        shutil.copy(os.path.join(GOLDEN, f'predicted_labels_{method}.txt'), root / f'metadata_{method}/CUB/test/class_labels.txt')
+        shutil.copy(
+            os.path.join(GOLDEN, f'predicted_labels_{method}.txt'),
+            root / f'metadata_{method}/CUB/test/class_labels.txt',
+        )
     return root
 
 
-FLAGS = {'CAM': ['--score_map_process=vanilla', '--norm_type=minmax', '--threshold_type=even'],
-         'CALM-EM': ['--score_map_process=jointll', '--norm_type=clipping', '--threshold_type=log']}
+FLAGS = {
+    'CAM': ['--score_map_process=vanilla', '--norm_type=minmax', '--threshold_type=even'],
+    'CALM-EM': ['--score_map_process=jointll', '--norm_type=clipping', '--threshold_type=log'],
+}
 
 
 @pytest.mark.parametrize('method', FLAGS)
 def test_cue_localization_equals_the_released_code(released, method):
-    code, _, err = run('eval_cue_location.py', *DATA, '--architecture=resnet50', f'--attribution_method={method}', f'--save_root={released}',
-                       f'--experiment_name={method}', '--use_load_checkpoint=True', f'--load_checkpoint={released}/{method}/', *FLAGS[method])
+    code, _, err = run(
+        'eval_cue_location.py',
+        *DATA,
+        '--architecture=resnet50',
+        f'--attribution_method={method}',
+        f'--save_root={released}',
+        f'--experiment_name={method}',
+        '--use_load_checkpoint=True',
+        f'--load_checkpoint={released}/{method}/',
+        *FLAGS[method],
+    )
     assert code == 0, err
     golden = read(GOLDEN, 'eval.json')[method]
     result = read(released, method, f'cue_location_{FLAGS[method][0].split("=")[1]}.json')
     want = sum(golden['cue_location_released_pxap_per_pair'].values(), [])
     assert [row['pxap']['released'] for row in result['pairs']] == pytest.approx(want, abs=1e-3)
-    assert [round(result['released'][f'cue_{n}'], 2) for n in (1, 2, 3)] == pytest.approx(golden['cue_location_released'], abs=.011)
+    assert [round(result['released'][f'cue_{n}'], 2) for n in (1, 2, 3)] == pytest.approx(
+        golden['cue_location_released'], abs=0.011
+    )
 
 
 @pytest.mark.parametrize('method', FLAGS)
 def test_remove_and_classify_equals_the_released_code(released, method):
-    code, _, err = run('eval_pixel_perturb.py', *DATA, f'--metadata_root={released}/metadata_{method}', '--architecture=resnet50',
-                       f'--attribution_method={method}', f'--save_root={released}', f'--experiment_name={method}',
-                       f'--load_checkpoint={released}/{method}/last_checkpoint.pth.tar', *FLAGS[method])
+    code, _, err = run(
+        'eval_pixel_perturb.py',
+        *DATA,
+        f'--metadata_root={released}/metadata_{method}',
+        '--architecture=resnet50',
+        f'--attribution_method={method}',
+        f'--save_root={released}',
+        f'--experiment_name={method}',
+        f'--load_checkpoint={released}/{method}/last_checkpoint.pth.tar',
+        *FLAGS[method],
+    )
     assert code == 0, err
     golden = read(GOLDEN, 'eval.json')[method]
     result = read(released, method, f'pixel_perturb_{FLAGS[method][0].split("=")[1]}.json')
@@ -211,18 +318,34 @@ def test_unknown_choices_are_refused():
 def test_missing_data_is_refused_and_leaves_nothing(tmp_path):
     common = ['--pretrained=False', f'--save_root={tmp_path}/save']
     assert 'metadata file' in refuse('main.py', *common, f'--metadata_root={tmp_path}')
-    assert 'no images of CUB' in refuse('main.py', *common, f'--metadata_root={MINICUB}/metadata', f'--data_root={tmp_path}')
+    assert 'no images of CUB' in refuse(
+        'main.py', *common, f'--metadata_root={MINICUB}/metadata', f'--data_root={tmp_path}'
+    )
     assert os.listdir(tmp_path) == []
 
 
 def test_a_truncated_image_is_refused_by_name(tmp_path, trained):
     shutil.copytree(os.path.join(MINICUB, 'dataset'), tmp_path / 'data')
-    image = tmp_path / 'data' / 'CUB' / 'images' / open(os.path.join(MINICUB, 'metadata/CUB/test/image_ids.txt')).read().split()[20]
+    image = (
+        tmp_path
+        / 'data'
+        / 'CUB'
+        / 'images'
+        / open(os.path.join(MINICUB, 'metadata/CUB/test/image_ids.txt')).read().split()[20]
+    )
     image.write_bytes(image.read_bytes()[:900])
     for workers in (0, 1):
-        line = refuse_after_progress('eval_pixel_perturb.py', *SMALL, f'--data_root={tmp_path}/data', f'--workers={workers}',
-                                     f'--save_root={trained}', f'--experiment_name=other{workers}', f'--load_checkpoint={trained}/calm',
-                                     '--attribution_method=CALM-EM', '--score_map_process=gtcond')
+        line = refuse_after_progress(
+            'eval_pixel_perturb.py',
+            *SMALL,
+            f'--data_root={tmp_path}/data',
+            f'--workers={workers}',
+            f'--save_root={trained}',
+            f'--experiment_name=other{workers}',
+            f'--load_checkpoint={trained}/calm',
+            '--attribution_method=CALM-EM',
+            '--score_map_process=gtcond',
+        )
         assert image.name in line and 'unreadable' in line
 
 
@@ -237,15 +360,23 @@ def test_checkpoints_of_another_kind_are_refused(trained, tmp_path):
     common = [*SMALL, f'--save_root={trained}', '--experiment_name=other']
     assert 'no checkpoint nowhere' in refuse('eval_pixel_perturb.py', *common, '--load_checkpoint=nowhere')
     assert '--load_checkpoint=FOLDER' in refuse('eval_pixel_perturb.py', *common)
-    assert 'architecture vgg_tiny, not resnet18' in refuse('eval_pixel_perturb.py', *common, '--architecture=resnet18', '--load_checkpoint=cam')
-    assert '--large_feature_map=True' in refuse('eval_pixel_perturb.py', *common, '--large_feature_map=False', '--load_checkpoint=cam')
-    assert 'trained as CAM, not CALM-EM' in refuse('eval_pixel_perturb.py', *common, '--attribution_method=CALM-EM', '--load_checkpoint=cam')
+    assert 'architecture vgg_tiny, not resnet18' in refuse(
+        'eval_pixel_perturb.py', *common, '--architecture=resnet18', '--load_checkpoint=cam'
+    )
+    assert '--large_feature_map=True' in refuse(
+        'eval_pixel_perturb.py', *common, '--large_feature_map=False', '--load_checkpoint=cam'
+    )
+    assert 'trained as CAM, not CALM-EM' in refuse(
+        'eval_pixel_perturb.py', *common, '--attribution_method=CALM-EM', '--load_checkpoint=cam'
+    )
     record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
     record['state_dict']['conv_last.weight'] = record['state_dict']['conv_last.weight'][:7]
     torch.save(record, tmp_path / 'seven.pth.tar')
     assert 'class count' in refuse('eval_pixel_perturb.py', *common, f'--load_checkpoint={tmp_path}/seven.pth.tar')
     torch.save({'state_dict': torch.nn.Linear(1, 1)}, tmp_path / 'object.pth.tar')
-    assert 'more than tensors' in refuse('eval_pixel_perturb.py', *common, f'--load_checkpoint={tmp_path}/object.pth.tar')
+    assert 'more than tensors' in refuse(
+        'eval_pixel_perturb.py', *common, f'--load_checkpoint={tmp_path}/object.pth.tar'
+    )
     (tmp_path / 'cut.pth.tar').write_bytes((trained / 'cam' / 'last_checkpoint.pth.tar').read_bytes()[:5000])
     assert 'damaged' in refuse('eval_pixel_perturb.py', *common, f'--load_checkpoint={tmp_path}/cut.pth.tar')
 
@@ -258,8 +389,15 @@ def test_a_second_run_is_refused_and_the_first_kept(trained):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    line = refuse_after_progress('main.py', *SMALL, f'--save_root={tmp_path}', '--experiment_name=nan', '--attribution_method=CALM-ML',
-                                 '--lr=1e30', '--epochs=2')
+    line = refuse_after_progress(
+        'main.py',
+        *SMALL,
+        f'--save_root={tmp_path}',
+        '--experiment_name=nan',
+        '--attribution_method=CALM-ML',
+        '--lr=1e30',
+        '--epochs=2',
+    )
     assert 'the loss is not finite' in line and '--lr' in line
     assert not os.path.exists(tmp_path / 'nan' / 'last_checkpoint.pth.tar')
 
@@ -270,10 +408,11 @@ def test_a_data_set_without_parts_has_no_cue_localization():
 
 def test_yaml_is_overlaid_by_the_command_line(tmp_path):
     from config import get_configs
+
     choices = {**wsol.CHOICES, 'dataset': ('CUB', 'ToyBirds')}
     (tmp_path / 'run.yaml').write_text('dataset_name: ToyBirds\nlr: 0.5\nuse_bn: true\nepochs: 3\n')
     args = get_configs('', choices, [f'--config={tmp_path}/run.yaml', '--epochs=7'])
-    assert (args.dataset, args.lr, args.use_bn, args.epochs, args.batch_size) == ('ToyBirds', .5, True, 7, 64)
+    assert (args.dataset, args.lr, args.use_bn, args.epochs, args.batch_size) == ('ToyBirds', 0.5, True, 7, 64)
     (tmp_path / 'bad.yaml').write_text('learning_rate: 1\n')
     assert 'unknown flags learning_rate' in refuse('main.py', f'--config={tmp_path}/bad.yaml')
     (tmp_path / 'wrong.yaml').write_text('epochs: many\n')
@@ -282,44 +421,96 @@ def test_yaml_is_overlaid_by_the_command_line(tmp_path):
 
 def test_released_flags_keep_their_names_and_defaults():
     from config import get_configs
+
     args = get_configs('', {**wsol.CHOICES, 'dataset': ('CUB',)}, [])
-    released = dict(seed=None, experiment_name='result', override_cache=False, workers=4, use_load_checkpoint=False, load_checkpoint=None,
-                    is_different_checkpoint=False, save_root='save', dataset='CUB', data_root='dataset/', metadata_root='metadata/',
-                    proxy_training_set=False, architecture='resnet18', attribution_method='CAM', is_train=True, epochs=40,
-                    pretrained=True, cam_curve_interval=.001, resize_size=256, crop_size=224, batch_size=64, lr=.01,
-                    lr_decay_frequency=30, lr_classifier_ratio=10, momentum=.9, weight_decay=1e-4, use_bn=False,
-                    large_feature_map=False, smoothing_ksize=1, score_map_method='activation_map', score_map_process='vanilla',
-                    norm_type='minmax', threshold_type='even', smooth_grad_nr_iter=50, smooth_grad_sigma=4.0, integrated_grad_nr_iter=50)
+    released = dict(
+        seed=None,
+        experiment_name='result',
+        override_cache=False,
+        workers=4,
+        use_load_checkpoint=False,
+        load_checkpoint=None,
+        is_different_checkpoint=False,
+        save_root='save',
+        dataset='CUB',
+        data_root='dataset/',
+        metadata_root='metadata/',
+        proxy_training_set=False,
+        architecture='resnet18',
+        attribution_method='CAM',
+        is_train=True,
+        epochs=40,
+        pretrained=True,
+        cam_curve_interval=0.001,
+        resize_size=256,
+        crop_size=224,
+        batch_size=64,
+        lr=0.01,
+        lr_decay_frequency=30,
+        lr_classifier_ratio=10,
+        momentum=0.9,
+        weight_decay=1e-4,
+        use_bn=False,
+        large_feature_map=False,
+        smoothing_ksize=1,
+        score_map_method='activation_map',
+        score_map_process='vanilla',
+        norm_type='minmax',
+        threshold_type='even',
+        smooth_grad_nr_iter=50,
+        smooth_grad_sigma=4.0,
+        integrated_grad_nr_iter=50,
+    )
     assert {key: args[key] for key in released} == released
-    backprop = get_configs('', {**wsol.CHOICES, 'dataset': ('CUB',)}, ['--score_map_method=backprop', '--dataset_name=CUB'])
+    backprop = get_configs(
+        '', {**wsol.CHOICES, 'dataset': ('CUB',)}, ['--score_map_method=backprop', '--dataset_name=CUB']
+    )
     assert backprop.score_map_process == 'input_grad' and backprop.dataset == 'CUB'
 
 
 def test_cue_localization_on_toybirds_scores_the_true_part_pixels(tmp_path):
     """`exact`: the positives are the pixels that part_masks/ names, here recomputed pair by pair."""
     from PIL import Image
+
     from data_loaders import make_transform
+
     data = [f'--data_root={tmp_path}/dataset', f'--metadata_root={tmp_path}/metadata']
-    code, _, err = run('scripts/make_toybirds.py', *data, '--classes=20', '--train=1', '--val=1', '--test=1', '--size=224')
+    code, _, err = run(
+        'scripts/make_toybirds.py', *data, '--classes=20', '--train=1', '--val=1', '--test=1', '--size=224'
+    )
     assert code == 0, err
     model = wsol.build_model('vgg_tiny', 'CALM-ML', 20).eval()
     os.makedirs(tmp_path / 'save')
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'save' / 'untrained.pth.tar')
-    code, _, err = run('eval_cue_location.py', *data, '--dataset=ToyBirds', '--architecture=vgg_tiny', '--attribution_method=CALM-ML',
-                       f'--save_root={tmp_path}/save', '--load_checkpoint=untrained.pth.tar', '--score_map_process=jointll',
-                       '--norm_type=clipping', '--threshold_type=log', '--crop_size=48', '--workers=1', '--cam_curve_interval=.01')
+    code, _, err = run(
+        'eval_cue_location.py',
+        *data,
+        '--dataset=ToyBirds',
+        '--architecture=vgg_tiny',
+        '--attribution_method=CALM-ML',
+        f'--save_root={tmp_path}/save',
+        '--load_checkpoint=untrained.pth.tar',
+        '--score_map_process=jointll',
+        '--norm_type=clipping',
+        '--threshold_type=log',
+        '--crop_size=48',
+        '--workers=1',
+        '--cam_curve_interval=.01',
+    )
     assert code == 0, err
     result = read(tmp_path, 'save', 'result', 'cue_location_jointll.json')
     folder = tmp_path / 'dataset' / 'ToyBirds'
     names = [line.split()[1] for line in open(folder / 'part_masks' / 'labels.txt')]
     attributes = [line.split()[1] for line in open(folder / 'attributes' / 'attributes.txt')]
     table = np.loadtxt(folder / 'attributes' / 'class_attribute_labels_continuous.txt') >= 50
-    image_ids = open(tmp_path / 'metadata/ToyBirds/test/image_ids.txt').read().split()          # one image a class, in order
-    pictures = [make_transform(False, crop_size=48)(Image.open(folder / 'images' / name).convert('RGB')) for name in image_ids]
-    with torch.no_grad():                                     # one batch, as the evaluator forwards them: the same rounding
+    image_ids = open(tmp_path / 'metadata/ToyBirds/test/image_ids.txt').read().split()  # one image a class, in order
+    pictures = [
+        make_transform(False, crop_size=48)(Image.open(folder / 'images' / name).convert('RGB')) for name in image_ids
+    ]
+    with torch.no_grad():  # one batch, as the evaluator forwards them: the same rounding
         output = model(torch.stack(pictures))
     maps = (output.f.softmax(1) * (output.h / output.h.sum(dim=(2, 3), keepdim=True))).numpy()
-    edges = np.append([10 ** -t for t in np.arange(0, 7, .07)[::-1]], [1, 2, 3])
+    edges = np.append([10**-t for t in np.arange(0, 7, 0.07)[::-1]], [1, 2, 3])
     for row in result['pairs'][:12]:
         differing = [attributes[i] for i in np.flatnonzero(table[row['classes'][0]] != table[row['classes'][1]])]
         labels = [label for label, name in enumerate(names, 1) if any(name in attribute for attribute in differing)]

@@ -1,4 +1,5 @@
 """Parts and pairs: the paper's figures on the true annotations, and slow versions of every step."""
+
 import os
 from collections import Counter
 
@@ -62,7 +63,7 @@ def test_nearest_part_equals_a_loop_with_ties_to_the_first():
         for x in range(8):
             distances = [(x - px) ** 2 + (y - py) ** 2 for px, py in points]
             assert got[y, x] == ids[distances.index(min(distances))]
-    assert got[1, 3] == 4                        # as far from the first point as from the second
+    assert got[1, 3] == 4  # as far from the first point as from the second
     assert not cub_parts.nearest_part(np.zeros((0, 2), int), [], 4).any()
 
 

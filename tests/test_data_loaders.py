@@ -1,4 +1,5 @@
 """Metadata parsers, image roots, transforms, and the loaders' randomness."""
+
 import os
 
 import numpy as np
@@ -21,9 +22,17 @@ def write(folder, **files):
 
 
 def test_parsers_read_the_protocols_forms(tmp_path):
-    folder = write(tmp_path / 'a', image_ids='x/1.jpg\nx/2.jpg', image_ids_proxy='x/2.jpg', class_labels='x/1.jpg,0\nx/2.jpg,7',
-                   image_sizes='x/1.jpg,500,335', localization='x/1.jpg,1,2,3,4\nx/1.jpg,5,6,7,8')
-    assert data.read_image_ids(folder) == ['x/1.jpg', 'x/2.jpg'] and data.read_image_ids(folder, proxy=True) == ['x/2.jpg']
+    folder = write(
+        tmp_path / 'a',
+        image_ids='x/1.jpg\nx/2.jpg',
+        image_ids_proxy='x/2.jpg',
+        class_labels='x/1.jpg,0\nx/2.jpg,7',
+        image_sizes='x/1.jpg,500,335',
+        localization='x/1.jpg,1,2,3,4\nx/1.jpg,5,6,7,8',
+    )
+    assert data.read_image_ids(folder) == ['x/1.jpg', 'x/2.jpg'] and data.read_image_ids(folder, proxy=True) == [
+        'x/2.jpg'
+    ]
     assert data.read_labels(folder) == {'x/1.jpg': 0, 'x/2.jpg': 7}
     assert data.read_sizes(folder) == {'x/1.jpg': (500, 335)}
     assert data.read_boxes(folder) == {'x/1.jpg': [(1, 2, 3, 4), (5, 6, 7, 8)]}
@@ -33,24 +42,45 @@ def test_parsers_read_the_protocols_forms(tmp_path):
 
 def test_parsers_name_file_and_line(tmp_path):
     folder = write(tmp_path, class_labels='a.jpg,0\nb.jpg', image_sizes='a.jpg,1,two', localization='i,m,g\ni,m,g')
-    for read, message in ((data.read_labels, 'class_labels.txt, line 2'), (data.read_sizes, 'image_sizes.txt, line 1'),
-                          (data.read_masks, 'line 2: a second ignore mask'), (data.read_image_ids, 'no metadata file')):
+    for read, message in (
+        (data.read_labels, 'class_labels.txt, line 2'),
+        (data.read_sizes, 'image_sizes.txt, line 1'),
+        (data.read_masks, 'line 2: a second ignore mask'),
+        (data.read_image_ids, 'no metadata file'),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read(folder)
 
 
-@pytest.mark.parametrize('dataset, split, count', [('CUB', 'train', 24), ('CUB', 'val', 24), ('CUB', 'test', 24),
-                                                   ('OpenImages', 'train', 24), ('OpenImages', 'test', 24)])
+@pytest.mark.parametrize(
+    'dataset, split, count',
+    [
+        ('CUB', 'train', 24),
+        ('CUB', 'val', 24),
+        ('CUB', 'test', 24),
+        ('OpenImages', 'train', 24),
+        ('OpenImages', 'test', 24),
+    ],
+)
 def test_splits_of_the_small_sets_load(dataset, split, count):
     loaded = data.load_split(dataset, split, DATA, META)
     assert len(loaded.image_ids) == count and loaded.num_classes == data.DATASETS[dataset].num_classes
     images, labels, ids = next(iter(data.make_loader(loaded, False, 4, 0)))
-    assert images.shape == (4, 3, 224, 224) and labels.tolist() == loaded.labels[:4] and list(ids) == loaded.image_ids[:4]
+    assert (
+        images.shape == (4, 3, 224, 224) and labels.tolist() == loaded.labels[:4] and list(ids) == loaded.image_ids[:4]
+    )
 
 
-@pytest.mark.parametrize('dataset, split, root, image_id', [
-    ('ILSVRC', 'val', 'ILSVRC', 'val2/0/0.jpeg'), ('ILSVRC', 'val', 'ImageNetV2', 'val2/0/0.jpeg'),
-    ('ILSVRC', 'train', 'ILSVRC', 'train/n0/a.jpg'), ('CUB', 'val', 'CUB/CUBV2', '0/1.jpg'), ('CUB', 'val', 'CUBV2', '0/1.jpg')])
+@pytest.mark.parametrize(
+    'dataset, split, root, image_id',
+    [
+        ('ILSVRC', 'val', 'ILSVRC', 'val2/0/0.jpeg'),
+        ('ILSVRC', 'val', 'ImageNetV2', 'val2/0/0.jpeg'),
+        ('ILSVRC', 'train', 'ILSVRC', 'train/n0/a.jpg'),
+        ('CUB', 'val', 'CUB/CUBV2', '0/1.jpg'),
+        ('CUB', 'val', 'CUBV2', '0/1.jpg'),
+    ],
+)
 def test_every_known_image_root_is_found(tmp_path, dataset, split, root, image_id):
     path = tmp_path / 'dataset' / root / image_id
     path.parent.mkdir(parents=True)
@@ -64,7 +94,12 @@ def test_the_proxy_list_replaces_the_training_list(tmp_path):
     for name in ('a', 'b'):
         (tmp_path / 'ILSVRC').mkdir(exist_ok=True)
         Image.new('RGB', (9, 9)).save(tmp_path / 'ILSVRC' / f'{name}.jpg')
-    write(tmp_path / 'ILSVRC' / 'train', image_ids='a.jpg\nb.jpg', image_ids_proxy='b.jpg', class_labels='a.jpg,0\nb.jpg,1')
+    write(
+        tmp_path / 'ILSVRC' / 'train',
+        image_ids='a.jpg\nb.jpg',
+        image_ids_proxy='b.jpg',
+        class_labels='a.jpg,0\nb.jpg,1',
+    )
     assert data.load_split('ILSVRC', 'train', str(tmp_path), str(tmp_path), proxy=True).image_ids == ['b.jpg']
 
 
@@ -91,8 +126,13 @@ def test_labels_and_images_are_checked_before_work_starts(tmp_path):
 
 def test_evaluation_transform_is_the_released_one():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
-    released = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor(),
-                                   transforms.Normalize([.485, .456, .406], [.229, .224, .225])])
+    released = transforms.Compose(
+        [
+            transforms.Resize((224, 224)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
     assert torch.equal(data.make_transform(False)(image), released(image))
 
 
@@ -113,7 +153,7 @@ def epoch_of(workers, epoch, seed=5):
 def test_an_epoch_depends_on_seed_and_epoch_alone():
     images, ids = epoch_of(0, 1)
     torch.manual_seed(99)
-    again, same = epoch_of(2, 1)                       # other workers, another global state
+    again, same = epoch_of(2, 1)  # other workers, another global state
     assert torch.equal(images, again) and ids == same and len(set(ids)) == 24
     for other, order in (epoch_of(0, 2), epoch_of(0, 1, seed=6)):
         assert order != ids and sorted(order) == sorted(ids) and not torch.equal(other, images)
@@ -123,12 +163,19 @@ def test_augmentation_crops_and_flips():
     split = data.load_split('CUB', 'train', DATA, META)
     dataset = data.ImageLabelDataset(split, data.make_transform(True, 40, 32), seed=1)
     picture = data.read_image(os.path.join(split.root, split.image_ids[0]))
-    resized = transforms.Compose([transforms.Resize((40, 40)), transforms.ToTensor(), transforms.Normalize(data.MEAN, data.STD)])(picture)
+    resized = transforms.Compose(
+        [transforms.Resize((40, 40)), transforms.ToTensor(), transforms.Normalize(data.MEAN, data.STD)]
+    )(picture)
     flips = set()
     for epoch in range(12):
         crop = dataset[epoch * len(dataset)][0]
-        found = [(flip, i, j) for flip, whole in ((0, resized), (1, resized.flip(2))) for i in range(9) for j in range(9)
-                 if torch.allclose(whole[:, i:i + 32, j:j + 32], crop, atol=1e-6)]
+        found = [
+            (flip, i, j)
+            for flip, whole in ((0, resized), (1, resized.flip(2)))
+            for i in range(9)
+            for j in range(9)
+            if torch.allclose(whole[:, i : i + 32, j : j + 32], crop, atol=1e-6)
+        ]
         assert found, 'a training image is no 32 x 32 crop of the resized picture'
         flips.add(found[0][0])
     assert flips == {0, 1}

@@ -1,4 +1,5 @@
 """eval_attribution.py as a user runs it: its figures against loops of their own, its files, its refusals."""
+
 import csv
 import os
 import shutil
@@ -21,8 +22,17 @@ from data_loaders import make_transform, read_boxes, read_image, read_masks, rea
 from wsol import attribution, localization, metrics, scores
 
 META = os.path.join(MINICUB, 'metadata')
-SMALL = [f'--data_root={MINICUB}/dataset', f'--mask_root={MINICUB}/dataset', '--architecture=vgg_tiny', '--large_feature_map=True',
-         '--crop_size=32', '--workers=0', '--seed=1', '--cam_curve_interval=.05', '--smooth_grad_nr_iter=2']
+SMALL = [
+    f'--data_root={MINICUB}/dataset',
+    f'--mask_root={MINICUB}/dataset',
+    '--architecture=vgg_tiny',
+    '--large_feature_map=True',
+    '--crop_size=32',
+    '--workers=0',
+    '--seed=1',
+    '--cam_curve_interval=.05',
+    '--smooth_grad_nr_iter=2',
+]
 
 
 @pytest.fixture(scope='module')
@@ -32,36 +42,58 @@ def untrained(tmp_path_factory):
     torch.manual_seed(3)
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True).eval()
     with torch.no_grad():
-        model.conv_last.weight.mul_(12)                                   # confident enough for drops of every size
-        model.attention[0].bias.add_(1)                                   # no map is constant
+        model.conv_last.weight.mul_(12)  # confident enough for drops of every size
+        model.attention[0].bias.add_(1)  # no map is constant
     torch.save({'architecture': 'vgg_tiny', 'state_dict': model.state_dict()}, root / 'net.pth.tar')
     shutil.copytree(META, root / 'metadata')
     rows = load_test_images(32)[0]
     with torch.no_grad():
         predicted = model(torch.stack([image for _, image, _ in rows])).probs.argmax(dim=1).tolist()
-    (root / 'metadata/CUB/test/class_labels.txt').write_text(''.join(f'{row[0]},{y}\n' for row, y in zip(rows, predicted)))
+    (root / 'metadata/CUB/test/class_labels.txt').write_text(
+        ''.join(f'{row[0]},{y}\n' for row, y in zip(rows, predicted))
+    )
     return root, model
 
 
 def flags(root, name, *more):
-    return [*SMALL, f'--metadata_root={root}/metadata', '--attribution_method=CALM-EM', f'--save_root={root}',
-            f'--experiment_name={name}', '--load_checkpoint=net.pth.tar', *more]
+    return [
+        *SMALL,
+        f'--metadata_root={root}/metadata',
+        '--attribution_method=CALM-EM',
+        f'--save_root={root}',
+        f'--experiment_name={name}',
+        '--load_checkpoint=net.pth.tar',
+        *more,
+    ]
 
 
 @pytest.fixture(scope='module')
 def scored(untrained):
     """(save root, network, result, what was printed) of four methods by every score."""
     root, model = untrained
-    code, out, err = run('eval_attribution.py', *flags(
-        root, 'four', '--methods=jointll,grad_cam,smooth_grad,saliency', '--curve_steps=3', '--batch_size=8', '--random_repeats=2',
-        '--pointing_tolerance=2', '--box_threshold=.4', '--box_iou=40'))
+    code, out, err = run(
+        'eval_attribution.py',
+        *flags(
+            root,
+            'four',
+            '--methods=jointll,grad_cam,smooth_grad,saliency',
+            '--curve_steps=3',
+            '--batch_size=8',
+            '--random_repeats=2',
+            '--pointing_tolerance=2',
+            '--box_threshold=.4',
+            '--box_iou=40',
+        ),
+    )
     assert code == 0, err
     return root, model, read(root, 'four', 'attribution_scores.json'), out
 
 
 def slow_blur(image):
     """Channel by channel, OpenCV's filter."""
-    return torch.from_numpy(np.stack([cv2.GaussianBlur(one, (11, 11), 5, borderType=cv2.BORDER_REFLECT_101) for one in image.numpy()]))
+    return torch.from_numpy(
+        np.stack([cv2.GaussianBlur(one, (11, 11), 5, borderType=cv2.BORDER_REFLECT_101) for one in image.numpy()])
+    )
 
 
 def replaced(start, end, pixels):
@@ -72,13 +104,17 @@ def replaced(start, end, pixels):
 def slow_figures(model, root):
     """{metric: figure} of jointll, image by image, and the drops [N]."""
     folder = os.path.join(root, 'metadata/CUB/test')
-    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, .05)
-    columns = {name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')}
+    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, 0.05)
+    columns = {
+        name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')
+    }
     for number, (image_id, image, _) in enumerate(load_test_images(32)[0]):
+
         def p_of(x, y=None):
             with torch.no_grad():
                 probs = model(x[None]).probs[0]
             return (probs.argmax().item(), probs.max().item()) if y is None else probs[y].item()
+
         y, p = p_of(image)
         with torch.no_grad():
             output = model(image[None])
@@ -90,36 +126,52 @@ def slow_figures(model, root):
         order = np.argsort(-one.ravel(), kind='stable')
         black = torch.zeros_like(image)
         for name, start, end in (('deletion', image, black), ('insertion', slow_blur(image), image)):
-            values = [p_of(replaced(start, end, order[:1024 * step // 3]), y) for step in range(4)]
+            values = [p_of(replaced(start, end, order[: 1024 * step // 3]), y) for step in range(4)]
             columns[name].append(sum((a + b) / 2 for a, b in zip(values, values[1:])) / 3)
         ranks = metrics.random_ranks(1, number, 10, 1024, 'cpu').numpy().reshape(5, 2, 1024)
-        columns['top'].append([p_of(replaced(image, black, order[:int(k * 1024)]))[0] == y for k in metrics.ERASE_K])
+        columns['top'].append([p_of(replaced(image, black, order[: int(k * 1024)]))[0] == y for k in metrics.ERASE_K])
         right = lambda rank, k: p_of(replaced(image, black, np.flatnonzero(rank < int(k * 1024))))[0] == y
-        columns['random'].append([np.mean([right(rank, k) for rank in pair]) for k, pair in zip(metrics.ERASE_K, ranks)])
+        columns['random'].append(
+            [np.mean([right(rank, k) for rank in pair]) for k, pair in zip(metrics.ERASE_K, ranks)]
+        )
         cubic = cv2.resize(native, (32, 32), interpolation=cv2.INTER_CUBIC)
         score_map = (cubic - cubic.min()) / (cubic.max() - cubic.min())
         true = localization.scale_boxes(boxes[image_id], sizes[image_id], 32)
-        columns['at'].append(slow_best_ious(score_map, true, [.4])[0, 0] >= .4)
+        columns['at'].append(slow_best_ious(score_map, true, [0.4])[0, 0] >= 0.4)
         columns['ious'].append(slow_best_ious(score_map, true, taus))
-        inside = np.array([[any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in true) for x in range(32)] for y in range(32)])
+        inside = np.array(
+            [[any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in true) for x in range(32)] for y in range(32)]
+        )
         columns['inside'].append(scaled[inside].sum() / scaled.sum())
         top_y, top_x = divmod(order[0], 32)
-        columns['hit'].append(any((top_y - y) ** 2 + (top_x - x) ** 2 <= 4 for y in range(32) for x in range(32) if inside[y, x]))
+        columns['hit'].append(
+            any((top_y - y) ** 2 + (top_x - x) ** 2 <= 4 for y in range(32) for x in range(32) if inside[y, x])
+        )
     mean = {name: np.mean(values, axis=0) for name, values in columns.items()}
     ious = np.array(columns['ious'])
     rate = lambda many, iou: (ious[:, many] >= iou).mean(axis=0).max()
     ratio = [a / b for a, b in zip(mean['top'], mean['random']) if b]
-    return {'average_drop': 100 * mean['drop'], 'average_increase': 100 * mean['rise'], 'deletion': mean['deletion'],
-            'insertion': mean['insertion'], 'remove_and_classify': np.mean(ratio), 'loc_iou': 100 * mean['at'],
-            'max_box_acc': 100 * rate(0, .5), 'max_box_acc_v2': 100 * np.mean([rate(1, iou) for iou in (.3, .5, .7)]),
-            'proportion': 100 * mean['inside'], 'pointing_game': 100 * mean['hit']}, columns['drop']
+    return {
+        'average_drop': 100 * mean['drop'],
+        'average_increase': 100 * mean['rise'],
+        'deletion': mean['deletion'],
+        'insertion': mean['insertion'],
+        'remove_and_classify': np.mean(ratio),
+        'loc_iou': 100 * mean['at'],
+        'max_box_acc': 100 * rate(0, 0.5),
+        'max_box_acc_v2': 100 * np.mean([rate(1, iou) for iou in (0.3, 0.5, 0.7)]),
+        'proportion': 100 * mean['inside'],
+        'pointing_game': 100 * mean['hit'],
+    }, columns['drop']
 
 
 def test_the_figures_equal_an_image_by_image_loop(scored):
     root, model, result, _ = scored
     want, drops = slow_figures(model, root)
     row = result['methods']['jointll']
-    assert {name: row[name] for name in want} == {name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in want.items()}
+    assert {name: row[name] for name in want} == {
+        name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in want.items()
+    }
     assert {*want, 'win'} == {*result['metrics']} and 0 < want['average_drop'] < 100 and 0 < want['loc_iou'] < 100
     wins = np.array(result['wins']['win'])
     assert row['win'] == pytest.approx(wins[0].sum() / 3) and wins.shape == (4, 4)
@@ -133,7 +185,9 @@ def test_remove_and_classify_is_that_of_its_own_command(scored):
     more = '--score_map_process=saliency', '--batch_size=8', '--random_repeats=2'
     code, _, err = run('eval_pixel_perturb.py', *flags(root, 'own', *more))
     assert code == 0, err
-    assert result['methods']['saliency']['R_k'] == pytest.approx(read(root, 'own', 'pixel_perturb_saliency.json')['ratio'])
+    assert result['methods']['saliency']['R_k'] == pytest.approx(
+        read(root, 'own', 'pixel_perturb_saliency.json')['ratio']
+    )
 
 
 def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
@@ -144,11 +198,17 @@ def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
     with open(folder / 'attribution_scores.csv') as file:
         rows = {row.pop('method'): row for row in csv.DictReader(file)}
     assert {method: {name: float(value) for name, value in row.items()} for method, row in rows.items()} == {
-        method: {name: row[name] for name in result['metrics']} for method, row in result['methods'].items()}
+        method: {name: row[name] for name in result['metrics']} for method, row in result['methods'].items()
+    }
     head, _, *lines = (folder / 'attribution_scores.md').read_text().splitlines()
-    assert 'average drop (%) ↓ | average increase (%) ↑' in head and len([line for line in lines if line.startswith('|')]) == 4
+    assert (
+        'average drop (%) ↓ | average increase (%) ↑' in head
+        and len([line for line in lines if line.startswith('|')]) == 4
+    )
     best = min(result['methods'], key=lambda method: result['methods'][method]['deletion'])
-    assert f'**{result["methods"][best]["deletion"]:.3f}**' in next(line for line in lines if line.startswith(f'| {best} '))
+    assert f'**{result["methods"][best]["deletion"]:.3f}**' in next(
+        line for line in lines if line.startswith(f'| {best} ')
+    )
     assert 'true label' in lines[-1] and 'log p(y|x)' in lines[-1] and 'true label' in out
     assert cv2.imread(str(folder / 'attribution_scores.png')).std() > 1
 
@@ -158,11 +218,21 @@ def test_mask_data_sets_are_scored_against_masks(scored):
     torch.manual_seed(5)
     model = wsol.build_model('vgg_tiny', 'CAM', 100, large_feature_map=True).eval()
     torch.save({'architecture': 'vgg_tiny', 'state_dict': model.state_dict()}, root / 'masks.pth.tar')
-    code, _, err = run('eval_attribution.py', *flags(
-        root, 'masks', '--dataset=OpenImages', '--attribution_method=CAM', '--load_checkpoint=masks.pth.tar', '--methods=vanilla',
-        '--metrics=pxap,proportion,pointing_game', '--max_images=5'))
+    code, _, err = run(
+        'eval_attribution.py',
+        *flags(
+            root,
+            'masks',
+            '--dataset=OpenImages',
+            '--attribution_method=CAM',
+            '--load_checkpoint=masks.pth.tar',
+            '--methods=vanilla',
+            '--metrics=pxap,proportion,pointing_game',
+            '--max_images=5',
+        ),
+    )
     assert code == 0, err
-    folder, taus = os.path.join(META, 'OpenImages/test'), metrics.thresholds('even', .05)
+    folder, taus = os.path.join(META, 'OpenImages/test'), metrics.thresholds('even', 0.05)
     labels = dict(line.split(',') for line in open(os.path.join(folder, 'class_labels.txt')).read().split())
     table, energy, masks = localization.MaskScores(taus), [], list(read_masks(folder).items())
     for image_id, paths in (masks[n] for n in np.linspace(0, len(masks) - 1, 5).round().astype(int)):
@@ -177,12 +247,14 @@ def test_mask_data_sets_are_scored_against_masks(scored):
     result = read(root, 'masks', 'attribution_scores.json')
     assert result['images'] == 5 and result['wins'] is None
     row = result['methods']['vanilla']
-    assert row['pxap'] == pytest.approx(table.compute()['PxAP'], abs=.01)
+    assert row['pxap'] == pytest.approx(table.compute()['PxAP'], abs=0.01)
     assert row['proportion'] == pytest.approx(100 * np.mean(energy), rel=1e-4) and 0 <= row['pointing_game'] <= 100
 
 
 def arguments(*argv):
-    return get_configs('', {**wsol.CHOICES, 'dataset': ('CUB', 'OpenImages')}, list(argv), add=eval_attribution.add_flags)
+    return get_configs(
+        '', {**wsol.CHOICES, 'dataset': ('CUB', 'OpenImages')}, list(argv), add=eval_attribution.add_flags
+    )
 
 
 def test_methods_that_suit_the_model_are_the_default():
@@ -193,14 +265,22 @@ def test_methods_that_suit_the_model_are_the_default():
     assert 'vanilla-superclass' in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert 'jointll-superclass' not in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert chosen('--methods= grad_cam, vanilla,grad_cam') == ['grad_cam', 'vanilla']
-    assert eval_attribution.choose_metrics(arguments('--dataset=OpenImages'))[-3:] == ['proportion', 'pointing_game', 'pxap']
+    assert eval_attribution.choose_metrics(arguments('--dataset=OpenImages'))[-3:] == [
+        'proportion',
+        'pointing_game',
+        'pxap',
+    ]
 
 
 def test_mistakes_are_refused_in_one_line(scored):
     root, *_ = scored
     assert '--override_cache=True' in refuse('eval_attribution.py', *flags(root, 'four'))
-    for wrong, text in (('--methods=grad_cam,jointl', "'jointl' here: did you mean jointll"),
-                        ('--metrics=deletoin', 'did you mean deletion'), ('--metrics=loc_iou', 'loc_iou'), ('--methods=,', 'empty')):
+    for wrong, text in (
+        ('--methods=grad_cam,jointl', "'jointl' here: did you mean jointll"),
+        ('--metrics=deletoin', 'did you mean deletion'),
+        ('--metrics=loc_iou', 'loc_iou'),
+        ('--methods=,', 'empty'),
+    ):
         args = arguments('--dataset=OpenImages', wrong)
         with pytest.raises(ValueError, match=text) as error:
             eval_attribution.choose_methods(args), eval_attribution.choose_metrics(args)
@@ -213,7 +293,9 @@ def test_mistakes_are_refused_in_one_line(scored):
 def toy(monkeypatch):
     """(network, args) for calls in this process, SS-CAM with two draws."""
     monkeypatch.setattr(attribution.perturbation, 'SS_SAMPLES', 2)
-    args = arguments('--batch_size=64', '--smooth_grad_nr_iter=2', '--integrated_grad_nr_iter=2', '--seed=7', '--curve_steps=2')
+    args = arguments(
+        '--batch_size=64', '--smooth_grad_nr_iter=2', '--integrated_grad_nr_iter=2', '--seed=7', '--curve_steps=2'
+    )
     return wsol.build_model('vgg_tiny', 'CALM-EM', 5, large_feature_map=True).eval(), args
 
 
@@ -234,8 +316,17 @@ def test_maps_depend_on_the_image_and_its_number_alone(toy):
 
 
 def settings_of(**changes):
-    given = dict(metrics=[name for name in scores.METRICS if name != 'pxap'], curve_steps=2, box_threshold=.2, box_iou=50,
-                 pointing_tolerance=0, random_repeats=1, iou_thresholds=[50], cam_curve_interval=.1, batch_size=4)
+    given = dict(
+        metrics=[name for name in scores.METRICS if name != 'pxap'],
+        curve_steps=2,
+        box_threshold=0.2,
+        box_iou=50,
+        pointing_tolerance=0,
+        random_repeats=1,
+        iou_thresholds=[50],
+        cam_curve_interval=0.1,
+        batch_size=4,
+    )
     return scores.Settings(**{**given, **changes})
 
 
@@ -246,15 +337,30 @@ def totals_of(model, args, methods, batches):
     labels, box = torch.tensor([0, 1, 2]), np.array([[0, 0, 7, 7]])
     truth, total = scores.Truth(box, scores.box_region(box, 32), None), {}
     for rows in batches:
-        cluster.add(total, eval_attribution.score_batch(model, makers, settings_of(), [truth] * len(rows), images[rows], labels[rows],
-                                                        [10 * row for row in rows], seed=7))
+        cluster.add(
+            total,
+            eval_attribution.score_batch(
+                model,
+                makers,
+                settings_of(),
+                [truth] * len(rows),
+                images[rows],
+                labels[rows],
+                [10 * row for row in rows],
+                seed=7,
+            ),
+        )
     return total, images, labels
 
 
 def test_the_sums_do_not_depend_on_the_batches(toy):
     methods = ['jointll', 'smooth_grad', 'grad_cam']
     one, two = (totals_of(*toy, methods, batches)[0] for batches in ([[0, 1, 2]], [[2], [0, 1]]))
-    assert one.keys() == two.keys() >= {'images', 'correct_random', 'jointll/wins', 'smooth_grad/deletion', 'grad_cam/max_box'}
+    assert (
+        one.keys()
+        == two.keys()
+        >= {'images', 'correct_random', 'jointll/wins', 'smooth_grad/deletion', 'grad_cam/max_box'}
+    )
     for name in one:
         np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-6, err_msg=name)
 
@@ -277,5 +383,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
     assert rows['saliency']['proportion'] == rows['saliency']['pointing_game'] == rows['saliency']['max_box_acc'] == 0
     with torch.no_grad():
         p, grey = (model(x).probs[range(3), labels] for x in (images, torch.zeros_like(images)))
-    assert rows['saliency']['average_drop'] == pytest.approx(100 * ((p - grey).clamp(min=0) / p).mean().item(), rel=1e-4)
+    assert rows['saliency']['average_drop'] == pytest.approx(
+        100 * ((p - grey).clamp(min=0) / p).mean().item(), rel=1e-4
+    )
     assert rows['saliency']['deletion_curve'][-1] == pytest.approx(grey.mean().item(), rel=1e-4)

@@ -1,4 +1,5 @@
 """inference.py as a command: panels of photographs, saved maps, score maps that eval_wsol.py scores as it scores a checkpoint."""
+
 import os
 import sys
 
@@ -23,9 +24,18 @@ def checkpoint(tmp_path_factory):
     """A checkpoint as main.py writes it, whose arguments are no command's defaults; 200 classes as CUB."""
     torch.manual_seed(3)
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
-    trained = {'architecture': 'vgg_tiny', 'attribution_method': 'CALM-EM', 'large_feature_map': True, 'crop_size': 32, 'dataset': 'CUB'}
+    trained = {
+        'architecture': 'vgg_tiny',
+        'attribution_method': 'CALM-EM',
+        'large_feature_map': True,
+        'crop_size': 32,
+        'dataset': 'CUB',
+    }
     path = tmp_path_factory.mktemp('save') / 'last_checkpoint.pth.tar'
-    torch.save({'architecture': 'vgg_tiny', 'epoch': 1, 'state_dict': model.state_dict(), 'optimizer': {}, 'args': trained}, path)
+    torch.save(
+        {'architecture': 'vgg_tiny', 'epoch': 1, 'state_dict': model.state_dict(), 'optimizer': {}, 'args': trained},
+        path,
+    )
     return str(path.parent), model.eval()
 
 
@@ -53,23 +63,47 @@ def files_below(folder):
 
 def test_a_panel_for_every_photograph_that_can_be_read(checkpoint, photos, tmp_path, monkeypatch):
     before = {name: (photos / name).read_bytes() for name in files_below(photos)}
-    command = ['inference.py', *ROOTS, f'--load_checkpoint={checkpoint[0]}', '--images', f'{photos}/**/*.*', '--classes=@1,7',
-               '--method=jointll,grad_cam', f'--output={tmp_path}/out', '--workers=1', f'--save_scoremaps={tmp_path}/maps']
+    command = [
+        'inference.py',
+        *ROOTS,
+        f'--load_checkpoint={checkpoint[0]}',
+        '--images',
+        f'{photos}/**/*.*',
+        '--classes=@1,7',
+        '--method=jointll,grad_cam',
+        f'--output={tmp_path}/out',
+        '--workers=1',
+        f'--save_scoremaps={tmp_path}/maps',
+    ]
     code, out, err = run(*command)
-    assert code == 2 and len(err.strip().splitlines()) == 3, err             # two reasons and the sum
-    assert 'broken.jpg is unreadable' in err and 'moving.gif is animated' in err and '2 of 6 images were left out' in err
+    assert code == 2 and len(err.strip().splitlines()) == 3, err  # two reasons and the sum
+    assert (
+        'broken.jpg is unreadable' in err and 'moving.gif is animated' in err and '2 of 6 images were left out' in err
+    )
     assert files_below(tmp_path / 'out') == {'a/x.jpg.png', 'b/x.jpg.png', 'b/y.png.png', 'a/z.png.png'}
     assert sorted(out.split()) == sorted(str(tmp_path / 'out' / name) for name in files_below(tmp_path / 'out'))
     assert {name: (photos / name).read_bytes() for name in files_below(photos)} == before
     assert len(files_below(tmp_path / 'maps')) == 4 * 2 * 2
     monkeypatch.setattr(sys, 'argv', command)
-    with pytest.raises(FileExistsError, match='exists already .and 3 more.: give another --output, or --override_cache=True'):
+    with pytest.raises(
+        FileExistsError, match='exists already .and 3 more.: give another --output, or --override_cache=True'
+    ):
         inference.main()
 
 
 def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypatch):
-    call(monkeypatch, checkpoint, '--images', f'{photos}/a/*.[jp]*', f'{photos}/b/*.png', '--classes=@1,7', '--method=jointll,grad_cam',
-         '--workers=0', f'--output={tmp_path}/out', f'--save_scoremaps={tmp_path}/maps')
+    call(
+        monkeypatch,
+        checkpoint,
+        '--images',
+        f'{photos}/a/*.[jp]*',
+        f'{photos}/b/*.png',
+        '--classes=@1,7',
+        '--method=jointll,grad_cam',
+        '--workers=0',
+        f'--output={tmp_path}/out',
+        f'--save_scoremaps={tmp_path}/maps',
+    )
     names = files_below(tmp_path / 'maps')
     assert len(names) == 3 * 2 * 2
     for name in ('a/x.jpg', 'a/z.png', 'b/y.png'):
@@ -78,25 +112,63 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
         for method in ('jointll', 'grad_cam'):
             for y in (int(probs.argmax()), 7):
                 array = np.load(tmp_path / 'maps' / f'{name}.{method}.{y}.npy')
-                np.testing.assert_allclose(array, attribution.explain(method, checkpoint[1], images, y)[0].detach(), rtol=1e-4, atol=1e-7)
+                np.testing.assert_allclose(
+                    array, attribution.explain(method, checkpoint[1], images, y)[0].detach(), rtol=1e-4, atol=1e-7
+                )
                 if method == 'jointll':
                     assert array.sum() == pytest.approx(probs[y].item(), rel=1e-4)
     with pytest.raises(FileExistsError, match='another --save_scoremaps'):
-        call(monkeypatch, checkpoint, '--images', f'{photos}/a/x.jpg', f'{photos}/b/y.png', '--classes=7', '--workers=0',
-             f'--output={tmp_path}/other', f'--save_scoremaps={tmp_path}/maps')
-    call(monkeypatch, checkpoint, '--images', f'{photos}/a/x.jpg', '--workers=0', f'--output={tmp_path}/out', '--override_cache')
+        call(
+            monkeypatch,
+            checkpoint,
+            '--images',
+            f'{photos}/a/x.jpg',
+            f'{photos}/b/y.png',
+            '--classes=7',
+            '--workers=0',
+            f'--output={tmp_path}/other',
+            f'--save_scoremaps={tmp_path}/maps',
+        )
+    call(
+        monkeypatch,
+        checkpoint,
+        '--images',
+        f'{photos}/a/x.jpg',
+        '--workers=0',
+        f'--output={tmp_path}/out',
+        '--override_cache',
+    )
 
 
 @pytest.mark.parametrize('process', ['jointll', 'smooth_grad'])
 def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, monkeypatch, process):
     import eval_wsol
-    common = [*ROOTS, f'--save_root={tmp_path}', '--crop_size=32', '--workers=0', '--cam_curve_interval=.05', '--smooth_grad_nr_iter=2',
-              '--architecture=vgg_tiny', '--large_feature_map=True', '--attribution_method=CALM-EM']
-    call(monkeypatch, checkpoint, f'--save_scoremaps={tmp_path}/maps', f'--method={process}', '--workers=0', '--smooth_grad_nr_iter=2')
+
+    common = [
+        *ROOTS,
+        f'--save_root={tmp_path}',
+        '--crop_size=32',
+        '--workers=0',
+        '--cam_curve_interval=.05',
+        '--smooth_grad_nr_iter=2',
+        '--architecture=vgg_tiny',
+        '--large_feature_map=True',
+        '--attribution_method=CALM-EM',
+    ]
+    call(
+        monkeypatch,
+        checkpoint,
+        f'--save_scoremaps={tmp_path}/maps',
+        f'--method={process}',
+        '--workers=0',
+        '--smooth_grad_nr_iter=2',
+    )
     one = np.load(tmp_path / 'maps' / sorted(files_below(tmp_path / 'maps'))[0])
     assert one.shape == (32, 32) and one.dtype == np.float32 and (one.min(), one.max()) == (0, 1)
-    for name, more in (('a', [f'--load_checkpoint={checkpoint[0]}', f'--score_map_process={process}']),
-                       ('b', [f'--scoremap_root={tmp_path}/maps'])):
+    for name, more in (
+        ('a', [f'--load_checkpoint={checkpoint[0]}', f'--score_map_process={process}']),
+        ('b', [f'--scoremap_root={tmp_path}/maps']),
+    ):
         monkeypatch.setattr(sys, 'argv', ['eval_wsol.py', *common, f'--experiment_name={name}', *more])
         eval_wsol.main()
     direct, saved = read(tmp_path, 'a', f'wsol_{process}.json'), read(tmp_path, 'b', 'wsol_scoremaps.json')
@@ -104,7 +176,14 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
         assert direct[key] == saved[key]
     assert direct['images'] == 24 and direct['MaxBoxAccV2'] > 0
     with pytest.raises(FileExistsError, match='--override_cache=True'):
-        call(monkeypatch, checkpoint, f'--save_scoremaps={tmp_path}/maps', f'--method={process}', '--workers=0', '--smooth_grad_nr_iter=2')
+        call(
+            monkeypatch,
+            checkpoint,
+            f'--save_scoremaps={tmp_path}/maps',
+            f'--method={process}',
+            '--workers=0',
+            '--smooth_grad_nr_iter=2',
+        )
 
 
 def test_the_command_line_wins_over_the_checkpoint(checkpoint, photos, monkeypatch):
@@ -118,10 +197,18 @@ def test_the_command_line_wins_over_the_checkpoint(checkpoint, photos, monkeypat
 
 def test_mistakes_are_one_line(checkpoint, photos, monkeypatch, tmp_path):
     image = f'--images={photos}/a/x.jpg'
-    for what, arguments in (('give --images', []), ('no image matches', ['--images=none.png']), ("unknown attribution map 'gradcam'", [image, '--method=gradcam']),
-                            ('200 classes', [image, '--classes=200']), ('one --method', ['--save_scoremaps=x', '--method=jointll,vanilla']),
-                            ("class 'Crow': nothing names", [image, '--classes=Crow', f'--data_root={tmp_path}', f'--metadata_root={tmp_path}']),
-                            ('no --classes', ['--save_scoremaps=x', '--classes=3'])):
+    for what, arguments in (
+        ('give --images', []),
+        ('no image matches', ['--images=none.png']),
+        ("unknown attribution map 'gradcam'", [image, '--method=gradcam']),
+        ('200 classes', [image, '--classes=200']),
+        ('one --method', ['--save_scoremaps=x', '--method=jointll,vanilla']),
+        (
+            "class 'Crow': nothing names",
+            [image, '--classes=Crow', f'--data_root={tmp_path}', f'--metadata_root={tmp_path}'],
+        ),
+        ('no --classes', ['--save_scoremaps=x', '--classes=3']),
+    ):
         with pytest.raises(ValueError, match=what):
             call(monkeypatch, checkpoint, '--workers=0', f'--save_root={tmp_path}', *arguments)
     monkeypatch.setattr(sys, 'argv', ['inference.py', image])

@@ -1,4 +1,5 @@
 """LFI-CAM: the equations in NumPy, limit cases by hand, every backbone's shapes and rates, checkpoints, and its explanations."""
+
 from collections import OrderedDict
 
 import numpy as np
@@ -16,12 +17,17 @@ def convolution(x, weight):
     """3x3 convolution with padding 1, as nine shifted products: [B, L, H, W], [O, L, 3, 3] -> [B, O, H, W]."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     h, w = x.shape[2:]
-    return sum(np.einsum('blhw,ol->bohw', padded[:, :, i:i + h, j:j + w], weight[:, :, i, j], optimize=True)
-               for i in range(3) for j in range(3))
+    return sum(
+        np.einsum('blhw,ol->bohw', padded[:, :, i : i + h, j : j + w], weight[:, :, i, j], optimize=True)
+        for i in range(3)
+        for j in range(3)
+    )
 
 
 def batch_norm(x, state, name):
-    weight, bias, mean, var = (state[f'{name}.{key}'][:, None, None] for key in ('weight', 'bias', 'running_mean', 'running_var'))
+    weight, bias, mean, var = (
+        state[f'{name}.{key}'][:, None, None] for key in ('weight', 'bias', 'running_mean', 'running_var')
+    )
     return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
 
 
@@ -29,12 +35,15 @@ def shrunk(grey, size):
     """One image [h, w] resized to [H, W]: the value between its four neighbours at the pixels' centres."""
     result = np.zeros(size)
     for i, j in np.ndindex(*size):
-        y, x = (min(max((k + .5) * full / small - .5, 0), full - 1) for k, full, small in zip((i, j), grey.shape, size))
+        y, x = (
+            min(max((k + 0.5) * full / small - 0.5, 0), full - 1) for k, full, small in zip((i, j), grey.shape, size)
+        )
         top, left = int(y), int(x)
         low, right = min(top + 1, grey.shape[0] - 1), min(left + 1, grey.shape[1] - 1)
         a, b = y - top, x - left
-        result[i, j] = ((1 - a) * ((1 - b) * grey[top, left] + b * grey[top, right])
-                        + a * ((1 - b) * grey[low, left] + b * grey[low, right]))
+        result[i, j] = (1 - a) * ((1 - b) * grey[top, left] + b * grey[top, right]) + a * (
+            (1 - b) * grey[low, left] + b * grey[low, right]
+        )
     return result
 
 
@@ -58,14 +67,22 @@ def slow_head(model, F, images):
     weights /= weights.sum(axis=1, keepdims=True)
     M = np.maximum((weights[:, :, None, None] * F).sum(axis=1), 0)
     gated = F * (1 + slow_scaled(M))[:, None]
-    f = np.einsum('blhw,cl->bchw', gated, state['conv_last.weight'][:, :, 0, 0]) + state['conv_last.bias'][:, None, None]
+    f = (
+        np.einsum('blhw,cl->bchw', gated, state['conv_last.weight'][:, :, 0, 0])
+        + state['conv_last.bias'][:, None, None]
+    )
     return f, M[:, None]
 
 
 def network(channels=8, classes=5):
     """A small network in float64: 8 x 8 locations for 16 px, signed features, batch norms that have seen data."""
-    parts = OrderedDict(conv1=nn.Conv2d(3, 6, 3, padding=1), bn1=nn.BatchNorm2d(6), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(2),
-                        conv2=nn.Conv2d(6, channels, 3, padding=1))
+    parts = OrderedDict(
+        conv1=nn.Conv2d(3, 6, 3, padding=1),
+        bn1=nn.BatchNorm2d(6),
+        relu=nn.ReLU(inplace=True),
+        pool=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(6, channels, 3, padding=1),
+    )
     net = Network(nn.Sequential(parts), channels, classes, 'LFI-CAM').double()
     net.conv_last.weight.data *= 5
     net.train()(torch.randn(8, 3, 16, 16).double())
@@ -80,7 +97,7 @@ def test_equals_the_equations_in_numpy():
     net, x, y = network(), photos(), torch.tensor([0, 2, 4])
     with torch.no_grad():
         output, F = net(x), net.forward_features(x)
-        F[0, 3], F[1, 2] = 0, -.5                            # channels without contrast: a mask of zeros, a mask of ones
+        F[0, 3], F[1, 2] = 0, -0.5  # channels without contrast: a mask of zeros, a mask of ones
         for F, output in ((net.forward_features(x), output), (F, net.forward_head(F, x))):
             f, M = slow_head(net, F.numpy(), x.numpy())
             assert (M > 0).any(axis=(1, 2, 3)).all()
@@ -93,27 +110,32 @@ def test_equals_the_equations_in_numpy():
             np.testing.assert_allclose(output.loss(y).numpy(), -np.log(p[range(3), y]), rtol=1e-9)
     f, M = slow_head(net, net.forward_features(x).detach().numpy(), x.numpy())
     np.testing.assert_allclose(explain('vanilla', net, x, y).numpy(), f[range(3), y], rtol=1e-9)
-    np.testing.assert_allclose(explain('saliency', net, x, y).numpy(), (M / M.sum(axis=(2, 3), keepdims=True))[:, 0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        explain('saliency', net, x, y).numpy(), (M / M.sum(axis=(2, 3), keepdims=True))[:, 0], rtol=1e-9, atol=1e-12
+    )
 
 
 def test_limit_cases():
-    F = torch.tensor([[[[0., 1.], [2., 4.]], [[4., 2.], [1., 0.]]]])
-    assert torch.equal(lfi_cam.scaled(F[0, 0]), torch.tensor([[0, .25], [.5, 1]]))
-    assert torch.equal(lfi_cam.scaled(torch.tensor([[[3., 3.]], [[0., 0.]], [[-2., -2.]]])), torch.tensor([[[1., 1.]], [[0., 0.]], [[1., 1.]]]))
-    assert torch.equal(lfi_cam.masked_images(F, torch.full((1, 3, 8, 8), 2.)), 2 * lfi_cam.scaled(F))
+    F = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]], [[4.0, 2.0], [1.0, 0.0]]]])
+    assert torch.equal(lfi_cam.scaled(F[0, 0]), torch.tensor([[0, 0.25], [0.5, 1]]))
+    assert torch.equal(
+        lfi_cam.scaled(torch.tensor([[[3.0, 3.0]], [[0.0, 0.0]], [[-2.0, -2.0]]])),
+        torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 1.0]]]),
+    )
+    assert torch.equal(lfi_cam.masked_images(F, torch.full((1, 3, 8, 8), 2.0)), 2 * lfi_cam.scaled(F))
     alike = lfi_cam.importance(torch.zeros(1, 2, 2, 2))
-    assert torch.equal(alike, torch.full((1, 2), .5))
-    assert torch.equal(lfi_cam.attention_map(F, alike), torch.tensor([[[[2., 1.5], [1.5, 2.]]]]))
-    one = lfi_cam.attention_map(F, torch.tensor([[1., 0.]]))
+    assert torch.equal(alike, torch.full((1, 2), 0.5))
+    assert torch.equal(lfi_cam.attention_map(F, alike), torch.tensor([[[[2.0, 1.5], [1.5, 2.0]]]]))
+    one = lfi_cam.attention_map(F, torch.tensor([[1.0, 0.0]]))
     assert torch.equal(one, F[:, :1]) and torch.equal(lfi_cam.gated(F, one), F * (1 + F[:, :1] / 4))
-    below = lfi_cam.attention_map(-F, alike)                 # no attention anywhere: the gate is open and this is CAM
+    below = lfi_cam.attention_map(-F, alike)  # no attention anywhere: the gate is open and this is CAM
     assert torch.equal(below, torch.zeros(1, 1, 2, 2)) and torch.equal(lfi_cam.gated(-F, below), -F)
 
 
 def test_training_reaches_the_importance_network():
     net = network().float().train()
     x, y = torch.randn(6, 3, 16, 16), torch.arange(6) % 5
-    optimizer, losses = torch.optim.SGD(wsol.parameter_groups(net, 'vgg_tiny', .005, 3), momentum=.9), []
+    optimizer, losses = torch.optim.SGD(wsol.parameter_groups(net, 'vgg_tiny', 0.005, 3), momentum=0.9), []
     start = net.importance[0].weight.detach().clone()
     for _ in range(25):
         loss = net(x).loss(y).mean()
@@ -121,10 +143,10 @@ def test_training_reaches_the_importance_network():
         loss.backward()
         losses.append(loss.item())
         optimizer.step()
-    assert losses[-1] < .6 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
     assert all(p.grad.abs().max() > 0 for p in net.importance.parameters() if p.ndim == 4)
     assert not torch.allclose(net.importance[0].weight, start, atol=1e-5)
-    assert all(p.grad is None for p in net.attention.parameters())          # it exists in every network; CALM's alone use it
+    assert all(p.grad is None for p in net.attention.parameters())  # it exists in every network; CALM's alone use it
 
 
 @pytest.mark.parametrize('large, side', [(False, 14), (True, 28)])
@@ -134,31 +156,53 @@ def test_every_backbone_has_both_map_sizes_and_learns_the_importance_fast(archit
     with torch.device('meta'):
         model = Network(*wsol.BACKBONES[architecture].backbone(architecture, large, True)[:2], 5, 'LFI-CAM').eval()
         output = model(torch.zeros(2, 3, 224, 224))
-    assert output.f.shape == (2, 5, side, side) and output.h.shape == (2, 1, side, side) and output.probs.shape == (2, 5)
+    assert (
+        output.f.shape == (2, 5, side, side) and output.h.shape == (2, 1, side, side) and output.probs.shape == (2, 5)
+    )
     own = {id(p) for p in model.importance.parameters()}
     for whole in (False, True):
-        slow, fast = wsol.parameter_groups(model, architecture, .01, 10, whole)
+        slow, fast = wsol.parameter_groups(model, architecture, 0.01, 10, whole)
         assert not own & {id(p) for p in slow['params']} and own <= {id(p) for p in fast['params']}
 
 
 def test_keys_and_initialization():
     cam, lfi = (wsol.build_model('vgg_tiny', method, 3) for method in ('CAM', 'LFI-CAM'))
     extra = lfi.state_dict().keys() - cam.state_dict().keys()
-    norms = {f'importance.{i}.{key}' for i in (1, 3, 6, 8) for key in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
-    assert extra == {f'importance.{i}.weight' for i in (0, 2, 5, 7)} | norms and cam.state_dict().keys() < lfi.state_dict().keys()
+    norms = {
+        f'importance.{i}.{key}'
+        for i in (1, 3, 6, 8)
+        for key in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    }
+    assert (
+        extra == {f'importance.{i}.weight' for i in (0, 2, 5, 7)} | norms
+        and cam.state_dict().keys() < lfi.state_dict().keys()
+    )
     shapes = {i: tuple(lfi.importance[i].weight.shape) for i in (0, 2, 5, 7)}
-    assert shapes == {0: (128, 128, 3, 3), 2: (64, 128, 3, 3), 5: (128, 64, 3, 3), 7: (128, 128, 3, 3)}      # the authors' widths
-    assert [m.out_channels for m in lfi_cam.importance_network(2048) if isinstance(m, nn.Conv2d)] == [256, 128, 256, 2048]
-    assert float(lfi.importance[0].weight.detach().std()) == pytest.approx((2 / (128 * 9)) ** .5, rel=.02)            # He, as VGG's heads
+    assert shapes == {
+        0: (128, 128, 3, 3),
+        2: (64, 128, 3, 3),
+        5: (128, 64, 3, 3),
+        7: (128, 128, 3, 3),
+    }  # the authors' widths
+    assert [m.out_channels for m in lfi_cam.importance_network(2048) if isinstance(m, nn.Conv2d)] == [
+        256,
+        128,
+        256,
+        2048,
+    ]
+    assert float(lfi.importance[0].weight.detach().std()) == pytest.approx(
+        (2 / (128 * 9)) ** 0.5, rel=0.02
+    )  # He, as VGG's heads
 
 
 def test_pretrained_networks_initialize_it_as_the_other_heads(monkeypatch):
     import torchvision
+
     state = torchvision.models.resnet18(weights=None).state_dict()
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', lambda *_, **__: dict(state))
     model = wsol.build_model('resnet18', 'LFI-CAM', 3, pretrained=True)
-    bound = (6 / (9 * (512 + 256))) ** .5                                                                   # Xavier, uniform
-    assert bound * .99 < float(model.importance[0].weight.detach().abs().max()) <= bound
+    bound = (6 / (9 * (512 + 256))) ** 0.5  # Xavier, uniform
+    assert bound * 0.99 < float(model.importance[0].weight.detach().abs().max()) <= bound
     assert torch.equal(model.state_dict()['conv1.weight'], state['conv1.weight'])
 
 
@@ -187,7 +231,7 @@ def test_ablation_reruns_the_head():
         got = perturbation.ablated_scores(net, x, net.conv2, A, y, Options(batch_size=7))
         torch.testing.assert_close(got, whole, rtol=1e-9, atol=1e-12)
         linear = perturbation.ablated_head_scores(net, A, y, Options(batch_size=7))
-        assert (linear - whole).abs().max() > .01 * whole.abs().max()
+        assert (linear - whole).abs().max() > 0.01 * whole.abs().max()
         s = net(x).log_score.gather(1, y[:, None])
     expected = (((s - whole) / s.abs())[:, :, None, None] * A).sum(1).relu()
     torch.testing.assert_close(explain('ablation_cam', net, x, y, batch_size=5), expected)
@@ -206,6 +250,7 @@ def test_gradients_are_those_of_the_whole_head():
         up[index] += 1e-5
         down[index] -= 1e-5
         return (step(up) - step(down)) / 2e-5
+
     for index in ((0, 0, 0, 0), (0, 3, 5, 2), (0, 7, 7, 7), (0, 4, 1, 6)):
         assert float(G[0][index]) == pytest.approx(slope(F, index, lambda moved: score(moved, x)), rel=1e-4, abs=1e-9)
     expected = (G[0].mean(dim=(2, 3), keepdim=True) * F).sum(1).relu().detach()
@@ -222,7 +267,7 @@ def test_explains_in_bf16_and_float32(name):
     net, x = network(), photos()
     maps = explain(name, net, x, 1)
     assert maps.dtype == torch.float64 and maps.abs().max() > 0
-    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, .25)):              # one after the other: the weights are cut
+    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.25)):  # one after the other: the weights are cut
         got = explain(name, net.to(dtype), x.to(dtype), 1)
         assert got.dtype == dtype and (got.double() - maps).abs().max() <= tolerance * maps.abs().max()
 

@@ -1,4 +1,5 @@
 """The networks: released figures, frozen keys and map sizes, independent float64 forward, training groups, pretrained weights."""
+
 import os
 from urllib.error import URLError
 
@@ -42,13 +43,15 @@ def test_resnet50_equals_the_released_code(method, large):
             maps = attribution.class_maps(name, output.f, output.h, y[:, None], SUPERCLASS)[:, 0]
             assert relative(maps.numpy(), golden[f'{prefix}map/{name}']) < 2e-5, name
     loss = model.double().train()(x.double()).loss(y).mean()
-    loss.backward()                  # in float64: float32 sums over a network's depth depend on the machine's threads by as much as 6e-4
+    loss.backward()  # in float64: float32 sums over a network's depth depend on the machine's threads by as much as 6e-4
     assert loss.item() == pytest.approx(float(golden[prefix + 'train_loss']), rel=1e-5)
     parameters = dict(model.named_parameters())
     norms = [key for key in golden.files if key.startswith(prefix + 'grad_norm/')]
     assert len(norms) >= 7
     for key in norms:
-        assert parameters[key.rsplit('/', 1)[1]].grad.norm().item() == pytest.approx(float(golden[key]), rel=5e-4), key     # 4e-4: the stored norms' own rounding
+        assert parameters[key.rsplit('/', 1)[1]].grad.norm().item() == pytest.approx(float(golden[key]), rel=5e-4), (
+            key
+        )  # 4e-4: the stored norms' own rounding
 
 
 def torchvision_keys(name, drop):
@@ -61,17 +64,26 @@ def test_state_dict_keys_are_torchvisions_and_the_heads():
     tail = {f'A3_{i}b.{layer}' for i in (1, 2) for layer in ('0.weight', '0.bias')}
     inception = torchvision_keys('inception_v3', ('fc', 'AuxLogits', 'Mixed_7'))
     assert set(wsol.build_model('inception_v3', 'CAM', 3).state_dict()) == inception | tail | set(HEADS)
-    bn = {f'A3_{i}b.1.{entry}' for i in (1, 2) for entry in
-          ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
-    assert set(wsol.build_model('inception_v3', 'CAM', 3, use_bn=True).state_dict()) == inception | tail | bn | set(HEADS)
+    bn = {
+        f'A3_{i}b.1.{entry}'
+        for i in (1, 2)
+        for entry in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    }
+    assert set(wsol.build_model('inception_v3', 'CAM', 3, use_bn=True).state_dict()) == inception | tail | bn | set(
+        HEADS
+    )
 
 
 def test_vgg_keys_are_numbered_without_the_dropped_pools():
     def convolutions(**kind):
         state = wsol.build_model('vgg16', 'CAM', 3, **kind).state_dict()
-        assert {key for key in state if not key.startswith('features.')} - {k for k in state if k.startswith('bn6.')} == \
-            {'conv6.weight', 'conv6.bias', *HEADS}
-        return [int(key.split('.')[1]) for key, value in state.items() if key.startswith('features.') and value.dim() == 4]
+        assert {key for key in state if not key.startswith('features.')} - {
+            k for k in state if k.startswith('bn6.')
+        } == {'conv6.weight', 'conv6.bias', *HEADS}
+        return [
+            int(key.split('.')[1]) for key, value in state.items() if key.startswith('features.') and value.dim() == 4
+        ]
+
     assert convolutions() == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
     assert convolutions(large_feature_map=True) == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 23, 25, 27]
     assert convolutions(use_bn=True) == [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]
@@ -110,7 +122,9 @@ def test_every_architecture_and_method_predicts_trains_and_reloads(architecture,
     wsol.load_weights(double, model.state_dict())
     with torch.no_grad():
         np.testing.assert_allclose(double(x.double()).probs.numpy(), independent_probs(double, x.double()), rtol=1e-9)
-        np.testing.assert_allclose(model.eval()(x).probs.numpy(), double(x.double()).probs.numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            model.eval()(x).probs.numpy(), double(x.double()).probs.numpy(), rtol=1e-3, atol=1e-5
+        )
     optimizer = torch.optim.SGD(wsol.parameter_groups(model, architecture, 1e-5, 2))
     losses = []
     for _ in range(4):
@@ -126,25 +140,46 @@ def test_every_architecture_and_method_predicts_trains_and_reloads(architecture,
         assert torch.equal(again.eval()(x).probs, model.eval()(x).probs)
 
 
-@pytest.mark.parametrize('architecture, whole, fast', [
-    ('resnet50', False, {'bn1.weight', 'bn1.bias', 'layer4.N.conv2.weight', 'layer4.N.conv3.weight', 'layer4.N.bn1.weight',
-                         'layer4.N.bn1.bias', 'layer4.N.bn2.weight', 'layer4.N.bn2.bias', 'layer4.N.bn3.weight',
-                         'layer4.N.bn3.bias', 'layer4.N.downsample.N.weight', 'layer4.N.downsample.N.bias', *HEADS}),
-    ('resnet50', True, set(HEADS)),
-    ('vgg16', False, {'conv6.weight', 'conv6.bias', 'bn6.weight', 'bn6.bias', *HEADS}),
-    ('vgg16', True, set(HEADS)),
-    ('inception_v3', False, {f'A3_{i}b.N.{kind}' for i in (1, 2) for kind in ('weight', 'bias')} | set(HEADS)),
-    ('inception_v3', True, set(HEADS)),
-])
+@pytest.mark.parametrize(
+    'architecture, whole, fast',
+    [
+        (
+            'resnet50',
+            False,
+            {
+                'bn1.weight',
+                'bn1.bias',
+                'layer4.N.conv2.weight',
+                'layer4.N.conv3.weight',
+                'layer4.N.bn1.weight',
+                'layer4.N.bn1.bias',
+                'layer4.N.bn2.weight',
+                'layer4.N.bn2.bias',
+                'layer4.N.bn3.weight',
+                'layer4.N.bn3.bias',
+                'layer4.N.downsample.N.weight',
+                'layer4.N.downsample.N.bias',
+                *HEADS,
+            },
+        ),
+        ('resnet50', True, set(HEADS)),
+        ('vgg16', False, {'conv6.weight', 'conv6.bias', 'bn6.weight', 'bn6.bias', *HEADS}),
+        ('vgg16', True, set(HEADS)),
+        ('inception_v3', False, {f'A3_{i}b.N.{kind}' for i in (1, 2) for kind in ('weight', 'bias')} | set(HEADS)),
+        ('inception_v3', True, set(HEADS)),
+    ],
+)
 def test_parameter_groups_are_the_released_ones(architecture, whole, fast):
     """The x10 group, by name with running numbers as N. ResNet: conv1 also matches inside layer4, so its conv1 stays slow."""
     model = wsol.build_model(architecture, 'CALM-EM', 3, use_bn=True)
-    slow_group, fast_group = wsol.parameter_groups(model, architecture, .01, 10, whole)
+    slow_group, fast_group = wsol.parameter_groups(model, architecture, 0.01, 10, whole)
     names = {id(p): name for name, p in model.named_parameters()}
-    generic = lambda name: '.'.join('N' if part.isdigit() and not name.startswith('attention') else part for part in name.split('.'))
+    generic = lambda name: '.'.join(
+        'N' if part.isdigit() and not name.startswith('attention') else part for part in name.split('.')
+    )
     assert {generic(names[id(p)]) for p in fast_group['params']} == fast
     assert len(slow_group['params']) + len(fast_group['params']) == len(names)
-    assert (slow_group['lr'], fast_group['lr']) == (.01, .1)
+    assert (slow_group['lr'], fast_group['lr']) == (0.01, 0.1)
 
 
 def test_unknown_names_list_the_valid_ones():
@@ -157,22 +192,31 @@ def test_unknown_names_list_the_valid_ones():
 def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
     def refuse(*_, **__):
         raise URLError('no network')
+
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', refuse)
     with pytest.raises(OSError, match='--pretrained=False'):
         wsol.build_model('resnet18', 'CAM', 3, pretrained=True)
 
 
-@pytest.mark.parametrize('architecture, published, first', [
-    ('resnet18', 'resnet18', 'conv1.weight'), ('vgg16', 'vgg16', 'features.0.weight'),
-    ('inception_v3', 'inception_v3', 'Conv2d_1a_3x3.conv.weight')])
+@pytest.mark.parametrize(
+    'architecture, published, first',
+    [
+        ('resnet18', 'resnet18', 'conv1.weight'),
+        ('vgg16', 'vgg16', 'features.0.weight'),
+        ('inception_v3', 'inception_v3', 'Conv2d_1a_3x3.conv.weight'),
+    ],
+)
 def test_pretrained_weights_reach_the_backbone(monkeypatch, architecture, published, first):
     options = {'init_weights': False} if architecture == 'inception_v3' else {}
     state = getattr(torchvision.models, published)(weights=None, **options).state_dict()
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', lambda *_, **__: dict(state))
     model = wsol.build_model(architecture, 'CALM-EM', 3, large_feature_map=True, pretrained=True)
     assert torch.equal(model.state_dict()[first], state[first])
-    last = {'vgg16': ('features.27.weight', 'features.28.weight'), 'resnet18': ('layer4.1.conv2.weight',) * 2,
-            'inception_v3': ('Mixed_6a.branch3x3.conv.weight',) * 2}[architecture]
+    last = {
+        'vgg16': ('features.27.weight', 'features.28.weight'),
+        'resnet18': ('layer4.1.conv2.weight',) * 2,
+        'inception_v3': ('Mixed_6a.branch3x3.conv.weight',) * 2,
+    }[architecture]
     assert torch.equal(model.state_dict()[last[0]], state[last[1]])
 
 
@@ -188,12 +232,17 @@ def test_calm_from_a_cam_checkpoint_keeps_its_own_class_scores():
     cam, calm = (wsol.build_model('resnet18', method, 3) for method in ('CAM', 'CALM-EM'))
     own = calm.conv_last.weight.clone()
     wsol.load_weights(calm, cam.state_dict(), drop_conv_last=True)
-    assert torch.equal(calm.conv_last.weight, own) and torch.equal(calm.layer4[0].conv1.weight, cam.layer4[0].conv1.weight)
+    assert torch.equal(calm.conv_last.weight, own) and torch.equal(
+        calm.layer4[0].conv1.weight, cam.layer4[0].conv1.weight
+    )
     assert torch.equal(calm.attention[0].weight, cam.attention[0].weight)
 
 
-RELEASED_PATTERNS = {'vgg16': ['features.'], 'resnet50': ['conv1', 'layer1', 'layer2', 'layer3'],
-                     'inception_v3': ['Mixed', 'Conv2d_1', 'Conv2d_2', 'Conv2d_3', 'Conv2d_4']}
+RELEASED_PATTERNS = {
+    'vgg16': ['features.'],
+    'resnet50': ['conv1', 'layer1', 'layer2', 'layer3'],
+    'inception_v3': ['Mixed', 'Conv2d_1', 'Conv2d_2', 'Conv2d_3', 'Conv2d_4'],
+}
 
 
 @pytest.mark.parametrize('architecture', RELEASED_PATTERNS)
@@ -201,7 +250,15 @@ RELEASED_PATTERNS = {'vgg16': ['features.'], 'resnet50': ['conv1', 'layer1', 'la
 def test_one_optimizer_step_equals_the_recipe_written_out(architecture, different):
     """The first Nesterov step is p - lr (1 + m) (g + w p): v = g + w p, and PyTorch's buffer starts as v."""
     from training import make_optimizer
-    args = Munch(architecture=architecture, lr=.01, lr_classifier_ratio=10, momentum=.9, weight_decay=1e-4, is_different_checkpoint=different)
+
+    args = Munch(
+        architecture=architecture,
+        lr=0.01,
+        lr_classifier_ratio=10,
+        momentum=0.9,
+        weight_decay=1e-4,
+        is_different_checkpoint=different,
+    )
     model = wsol.build_model(architecture, 'CALM-ML', 3, use_bn=True)
     before, gradients = {}, {}
     for name, parameter in model.named_parameters():
@@ -211,5 +268,5 @@ def test_one_optimizer_step_equals_the_recipe_written_out(architecture, differen
     for name, parameter in model.named_parameters():
         head = name.startswith(('conv_last', 'attention'))
         slow = not head if different else any(pattern in name for pattern in RELEASED_PATTERNS[architecture])
-        step = (.01 if slow else .1) * 1.9 * (gradients[name] + 1e-4 * before[name])
+        step = (0.01 if slow else 0.1) * 1.9 * (gradients[name] + 1e-4 * before[name])
         torch.testing.assert_close(parameter.detach(), before[name] - step, rtol=1e-4, atol=1e-6, msg=name)

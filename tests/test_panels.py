@@ -1,4 +1,5 @@
 """Photographs as a person sees them, classes by name, panels looked at by their pixels."""
+
 import io
 import os
 
@@ -15,7 +16,12 @@ import photographs
 def picture():
     """A photograph of plain colours whose corners differ: uint8 [24, 32, 3]."""
     pixels = np.zeros((24, 32, 3), np.uint8)
-    pixels[:12, :16], pixels[:12, 16:], pixels[12:, :16], pixels[12:, 16:] = (230, 20, 30), (20, 200, 40), (30, 40, 220), (240, 240, 240)
+    pixels[:12, :16], pixels[:12, 16:], pixels[12:, :16], pixels[12:, 16:] = (
+        (230, 20, 30),
+        (20, 200, 40),
+        (30, 40, 220),
+        (240, 240, 240),
+    )
     return pixels
 
 
@@ -25,7 +31,10 @@ def seen(path):
     return np.asarray(image).astype(int)
 
 
-@pytest.mark.parametrize('turn, undone', [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
+@pytest.mark.parametrize(
+    'turn, undone',
+    [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180), (2, Image.Transpose.FLIP_LEFT_RIGHT)],
+)
 def test_the_camera_s_rotation_is_applied(tmp_path, picture, turn, undone):
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -60,7 +69,7 @@ def test_sixteen_bits_and_floats_keep_their_greys(tmp_path):
     Image.fromarray(np.round(ramp * 65535).astype(np.uint16)).save(tmp_path / 'a.png')
     Image.fromarray(np.round(ramp * 65535).astype(np.uint16)).save(tmp_path / 'b.tif')
     Image.fromarray(ramp.astype(np.float32)).save(tmp_path / 'c.tif')
-    Image.fromarray((ramp * 900 - 300).astype(np.int32)).save(tmp_path / 'd.tif')        # of no known range: its own
+    Image.fromarray((ramp * 900 - 300).astype(np.int32)).save(tmp_path / 'd.tif')  # of no known range: its own
     for name in ('a.png', 'b.tif', 'c.tif', 'd.tif'):
         assert np.abs(seen(tmp_path / name)[:, :, 1] - np.arange(256)).max() <= 1, name
 
@@ -69,7 +78,9 @@ def test_cmyk_and_colour_profiles(tmp_path, picture):
     Image.fromarray(picture).convert('CMYK').save(tmp_path / 'a.jpg', quality=100, subsampling=0)
     assert np.abs(seen(tmp_path / 'a.jpg') - picture).max() < 12
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-    swapped = profile.replace(b'rXYZ', b'?XYZ').replace(b'bXYZ', b'rXYZ').replace(b'?XYZ', b'bXYZ')       # red light shines blue
+    swapped = (
+        profile.replace(b'rXYZ', b'?XYZ').replace(b'bXYZ', b'rXYZ').replace(b'?XYZ', b'bXYZ')
+    )  # red light shines blue
     Image.fromarray(picture).save(tmp_path / 'b.png', icc_profile=swapped)
     assert np.abs(seen(tmp_path / 'b.png') - picture[:, :, ::-1]).max() <= 3
     Image.fromarray(picture).save(tmp_path / 'c.png', icc_profile=b'damaged')
@@ -77,7 +88,9 @@ def test_cmyk_and_colour_profiles(tmp_path, picture):
 
 
 def test_a_camera_file_with_a_second_picture_gives_the_first(tmp_path, picture):
-    Image.fromarray(picture).save(tmp_path / 'a.jpg', format='MPO', save_all=True, append_images=[Image.new('RGB', (32, 24))], quality=100)
+    Image.fromarray(picture).save(
+        tmp_path / 'a.jpg', format='MPO', save_all=True, append_images=[Image.new('RGB', (32, 24))], quality=100
+    )
     assert np.abs(seen(tmp_path / 'a.jpg') - picture).mean() < 12
 
 
@@ -88,8 +101,13 @@ def test_what_is_no_single_picture_is_one_line(tmp_path, picture):
     (tmp_path / 'cut.jpg').write_bytes((tmp_path / 'cut.jpg').read_bytes()[:400])
     (tmp_path / 'empty.png').touch()
     (tmp_path / 'words.jpg').write_text('no picture')
-    for name, what in (('moving.gif', 'animated'), ('cut.jpg', 'unreadable'), ('empty.png', 'unreadable'), ('words.jpg', 'unreadable'),
-                       ('none.png', 'missing')):
+    for name, what in (
+        ('moving.gif', 'animated'),
+        ('cut.jpg', 'unreadable'),
+        ('empty.png', 'unreadable'),
+        ('words.jpg', 'unreadable'),
+        ('none.png', 'missing'),
+    ):
         with pytest.raises(ValueError, match=what) as error:
             photographs.read_photograph(str(tmp_path / name))
         assert name in str(error.value) and '\n' not in str(error.value)
@@ -115,10 +133,19 @@ def test_classes_by_number_name_or_rank():
     assert parse('2') == [2] and parse('0, 4') == [0, 4] and parse('@1,@5') == [-1, -5]
     assert parse('Indigo Bunting,001.Black_footed_Albatross') == [2, 0] and parse('laysan_albatross,3') == [1, 3]
     assert parse('004.Crane') == [3]
-    for text, what in (('5', '5 classes, from 0, to 4'), ('@6', 'to @5'), ('@0', 'from @1'), ('Bunting', 'mean 003.Indigo_Bunting'),
-                       ('albatross', 'mean 001.Black_footed_Albatross or 002.Laysan_Albatross'), ('Layson Albatros', 'mean 002.Lay'),
-                       ('zzzzz', 'names are such as'), ('crane', '3 \\(004.Crane\\), 4 \\(005.crane\\)'), ('1,2,3', 'one class, or two'),
-                       ('1,', 'one class, or two'), ('', 'one class')):
+    for text, what in (
+        ('5', '5 classes, from 0, to 4'),
+        ('@6', 'to @5'),
+        ('@0', 'from @1'),
+        ('Bunting', 'mean 003.Indigo_Bunting'),
+        ('albatross', 'mean 001.Black_footed_Albatross or 002.Laysan_Albatross'),
+        ('Layson Albatros', 'mean 002.Lay'),
+        ('zzzzz', 'names are such as'),
+        ('crane', '3 \\(004.Crane\\), 4 \\(005.crane\\)'),
+        ('1,2,3', 'one class, or two'),
+        ('1,', 'one class, or two'),
+        ('', 'one class'),
+    ):
         with pytest.raises(ValueError, match=what):
             parse(text)
     with pytest.raises(ValueError, match='give a number'):
@@ -129,38 +156,51 @@ def test_class_names_come_from_the_data_set(tmp_path):
     (tmp_path / 'CUB').mkdir()
     (tmp_path / 'CUB' / 'classes.txt').write_text('1 001.Red bird\n2 002.Blue\n')
     assert panels.class_names('CUB', 2, ('nowhere', str(tmp_path))) == ['001.Red bird', '002.Blue']
-    assert panels.class_names('CUB', 3, (str(tmp_path),)) is None and panels.class_names('OpenImages', 100, ('nowhere',)) is None
+    assert (
+        panels.class_names('CUB', 3, (str(tmp_path),)) is None
+        and panels.class_names('OpenImages', 100, ('nowhere',)) is None
+    )
     assert panels.class_names('ILSVRC', 1000, ('nowhere',))[:2] == ['tench', 'goldfish']
 
 
 def corners():
     """Maps of A, high at the left, and B, high at the lower right: [2, 4, 4]."""
     maps = np.zeros((2, 4, 4), np.float32)
-    maps[0, :, :2], maps[1, 2:, 2:] = .04, .02
+    maps[0, :, :2], maps[1, 2:, 2:] = 0.04, 0.02
     return maps
 
 
 def test_a_panel_s_scales_and_words(picture):
-    panel = panels.make('cost_$5_$6.jpg', picture, NAMES, [.1, .2, .6, .05, .05], [2, 1], {'jointll': corners(), 'grad_cam': -corners()}, 'CALM-EM')
+    panel = panels.make(
+        'cost_$5_$6.jpg',
+        picture,
+        NAMES,
+        [0.1, 0.2, 0.6, 0.05, 0.05],
+        [2, 1],
+        {'jointll': corners(), 'grad_cam': -corners()},
+        'CALM-EM',
+    )
     assert panel.names == ['003.Indigo_Bunting (2)\np = 0.600', '002.Laysan_Albatross (1)\np = 0.200']
     assert panel.title == 'cost_$5_$6.jpg\npredicted: 003.Indigo_Bunting (2), p = 0.600'
     assert [row.label for row in panel.rows] == ['jointll', 'grad_cam of log p(y | x)']
     figure = panels.draw(panel)
     words = ' '.join(text.get_text() for text in figure.texts) + ' '.join(axes.get_ylabel() for axes in figure.axes)
-    assert 'p(y, z | x), each of 4 × 4 cells' in words and 'A − B: map value' in words and 'A: 003.Indigo_Bunting' in words
+    assert (
+        'p(y, z | x), each of 4 × 4 cells' in words and 'A − B: map value' in words and 'A: 003.Indigo_Bunting' in words
+    )
     overlays = [axes.images[1].get_clim() for axes in figure.axes if len(axes.images) == 2]
-    assert np.allclose(overlays[:4], [(0, .04), (0, .04), (-.04, .04), (-.04, 0)])
+    assert np.allclose(overlays[:4], [(0, 0.04), (0, 0.04), (-0.04, 0.04), (-0.04, 0)])
     assert Image.open(io.BytesIO(panels.png(panel))).size[0] > 1000
 
 
 def test_the_difference_is_red_for_a_blue_for_b_and_clear_at_zero():
     grey = np.full((40, 40, 3), 128, np.uint8)
-    figure = panels.draw(panels.make('x', grey, None, [.5, .5], [0, 1], {'vanilla': corners()}, 'CAM'))
+    figure = panels.draw(panels.make('x', grey, None, [0.5, 0.5], [0, 1], {'vanilla': corners()}, 'CAM'))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     box = [axes for axes in figure.axes if len(axes.images) == 2][2].get_window_extent()
-    tile = pixels[::-1][int(box.y0):int(box.y1), int(box.x0):int(box.x1)][::-1]               # first row on top
+    tile = pixels[::-1][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)][::-1]  # first row on top
     h, w = tile.shape[:2]
     red, blue, clear = tile[h // 2, w // 8], tile[h * 7 // 8, w * 7 // 8], tile[h // 8, w * 7 // 8]
     assert red[0] > red[2] + 60 and blue[2] > blue[0] + 40 and np.ptp(clear) < 12
@@ -169,7 +209,7 @@ def test_the_difference_is_red_for_a_blue_for_b_and_clear_at_zero():
 def test_one_class_flat_maps_and_odd_shapes(tmp_path):
     for shape in ((10, 60, 3), (60, 10, 3)):
         flat = {'saliency': np.zeros((1, 3, 3), np.float32), 'vanilla': np.full((1, 3, 3), -2, np.float32)}
-        panel = panels.make('ü 鳥.png' * 12, np.zeros(shape, np.uint8), None, [.3, .7], [1], flat, 'CAM')
+        panel = panels.make('ü 鳥.png' * 12, np.zeros(shape, np.uint8), None, [0.3, 0.7], [1], flat, 'CAM')
         path = str(tmp_path / 'new' / f'{shape[0]}.png')
         assert panels.write((path, panel)) == path and Image.open(path).size[0] > 300
     assert sorted(os.listdir(tmp_path / 'new')) == ['10.png', '60.png']

@@ -1,4 +1,5 @@
 """The interpretable-gradient loss: by hand, by finite differences, on networks without ReLUs, and in training."""
+
 from collections import OrderedDict
 
 import pytest
@@ -18,10 +19,16 @@ Y = torch.tensor([0, 3, 1, 2])
 def network(method, seed=0):
     """Batch norm, ReLUs in place and not, pooling; float64, in training mode; its attention is alive."""
     torch.manual_seed(seed)
-    parts = OrderedDict(conv1=nn.Conv2d(3, 5, 3, padding=1), bn1=nn.BatchNorm2d(5), relu=nn.ReLU(inplace=True), pool=nn.MaxPool2d(2),
-                        conv2=nn.Conv2d(5, 6, 3), last=nn.ReLU(inplace=True))
+    parts = OrderedDict(
+        conv1=nn.Conv2d(3, 5, 3, padding=1),
+        bn1=nn.BatchNorm2d(5),
+        relu=nn.ReLU(inplace=True),
+        pool=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(5, 6, 3),
+        last=nn.ReLU(inplace=True),
+    )
     net = Network(nn.Sequential(parts), 6, 4, method).double()
-    nn.init.constant_(net.attention[0].bias, .3)
+    nn.init.constant_(net.attention[0].bias, 0.3)
     net.conv_last.weight.data *= 3
     return net.train()
 
@@ -43,11 +50,14 @@ def test_names_are_those_of_the_command_line():
 
 
 def test_errors_by_hand():
-    a, b = torch.tensor([[3., 4.], [1., 0.], [0., 0.], [2., 2.]]), torch.tensor([[4., 3.], [-2., 0.], [1., 2.], [1., 1.]])
+    a, b = (
+        torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [2.0, 2.0]]),
+        torch.tensor([[4.0, 3.0], [-2.0, 0.0], [1.0, 2.0], [1.0, 1.0]]),
+    )
     torch.testing.assert_close(cosine(a, b), torch.tensor([1 - 24 / 25, 2, 1, 0]))
     torch.testing.assert_close(l1(a, b), torch.tensor([1, 1.5, 1.5, 1]))
     torch.testing.assert_close(l2(a, b), torch.tensor([1, 4.5, 2.5, 1]))
-    tiny = (a * 1e-30).requires_grad_()                       # its squares are 0 in float32
+    tiny = (a * 1e-30).requires_grad_()  # its squares are 0 in float32
     torch.testing.assert_close(cosine(tiny, b), cosine(a, b))
     assert torch.isfinite(torch.autograd.grad(cosine(tiny, b).sum(), tiny)[0]).all()
 
@@ -60,7 +70,7 @@ def test_two_layers_written_out(error):
     x = photos(size=5)
     losses, errors, probs = gradient_regularization(net, x, Y, error)
     W, bias, V = net.conv.weight, net.conv.bias, net.conv_last.weight[:, :, 0, 0]
-    a = functional.conv2d(x, W, bias)                                                       # [B, 6, 3, 3]
+    a = functional.conv2d(x, W, bias)  # [B, 6, 3, 3]
     p = torch.einsum('blhw,cl->bc', a.clamp(min=0), V) / 9 + net.conv_last.bias
     p = p.exp() / p.exp().sum(dim=1, keepdim=True)
     at_features = torch.einsum('bc,cl->bl', p - functional.one_hot(Y, 4), V)[:, :, None, None] / 9 * (a > 0)
@@ -92,6 +102,7 @@ def frozen_loss(method, net, x):
         if method == 'CALM-ML':
             return -(p_y * p_z).sum(dim=(1, 2)).log()
         return -(posterior * (p_y.log() + torch.where(p_z < 1e-8, p_z + 1e-8, p_z).log())).sum(dim=(1, 2))
+
     return loss
 
 
@@ -110,7 +121,7 @@ def test_gradient_in_the_weights_by_finite_differences(method, error):
     plain = plain_gradients(net, x, loss)
     torch.testing.assert_close(losses, loss(net(x)))
     torch.testing.assert_close(errors, ERRORS[error](plain, guided))
-    assert (plain - guided).abs().max() > .05 * plain.abs().max()
+    assert (plain - guided).abs().max() > 0.05 * plain.abs().max()
     parameters = list(net.parameters())
     gradients = torch.autograd.grad(errors.mean(), parameters, allow_unused=True, materialize_grads=True)
     torch.manual_seed(1)
@@ -126,7 +137,9 @@ def test_gradient_in_the_weights_by_finite_differences(method, error):
                 for p, d in zip(parameters, direction):
                     p -= step * d
         along = sum((g * d).sum() for g, d in zip(gradients, direction))
-        assert (values[0] - values[1]).item() / 2e-6 == pytest.approx(along.item(), rel=1e-4, abs=1e-7 * errors.mean().item())
+        assert (values[0] - values[1]).item() / 2e-6 == pytest.approx(
+            along.item(), rel=1e-4, abs=1e-7 * errors.mean().item()
+        )
 
 
 @pytest.mark.parametrize('error, tolerance', [('l1', 0), ('l2', 0), ('cosine', 1e-12)])
@@ -160,7 +173,7 @@ def test_one_plain_pass_of_the_whole_network(architecture):
         torch.testing.assert_close(one, other.grad, rtol=1e-3, atol=1e-5 + 1e-3 * float(other.grad.abs().max()))
     (losses + errors).mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
-    assert any((p.grad - one).abs().max() > .01 * one.abs().max() for p, one in zip(net.parameters(), class_gradients))
+    assert any((p.grad - one).abs().max() > 0.01 * one.abs().max() for p, one in zip(net.parameters(), class_gradients))
 
 
 def test_lambda_trains_the_gradient():
@@ -168,7 +181,7 @@ def test_lambda_trains_the_gradient():
     last = {}
     for weight in (0, 10):
         net, x = network('CAM'), photos()
-        optimizer, history = torch.optim.SGD(net.parameters(), lr=.01), []
+        optimizer, history = torch.optim.SGD(net.parameters(), lr=0.01), []
         for _ in range(30):
             losses, errors, _ = gradient_regularization(net, x, Y)
             optimizer.zero_grad()
@@ -177,7 +190,7 @@ def test_lambda_trains_the_gradient():
             history.append((losses.mean().item(), errors.mean().item()))
         assert history[-1][0] < history[0][0]
         last[weight] = history[-1][1] / history[0][1]
-    assert last[10] < .5 and last[0] > 1, last
+    assert last[10] < 0.5 and last[0] > 1, last
 
 
 def test_mixed_precision_and_the_empty_share_of_a_batch():
@@ -188,9 +201,10 @@ def test_mixed_precision_and_the_empty_share_of_a_batch():
         with torch.autocast('cpu', torch.bfloat16):
             output = net(images)
         return output.float()
+
     losses, errors, _ = gradient_regularization(low, x, Y)
     exact = gradient_regularization(net, x, Y)[1]
-    torch.testing.assert_close(errors, exact, rtol=.1, atol=.05)
+    torch.testing.assert_close(errors, exact, rtol=0.1, atol=0.05)
     errors.mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
     losses, errors, probs = gradient_regularization(net.eval(), x[:0], Y[:0], 'l2')

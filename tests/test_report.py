@@ -2,6 +2,7 @@
 
 tests/browser/test_report_page.py opens one in a browser.
 """
+
 import base64
 import html.parser
 import json
@@ -46,22 +47,40 @@ def make_data(root, classes=3, size=40):
         path = root / 'dataset' / 'ToyBirds' / 'images' / one
         path.parent.mkdir(parents=True)
         Image.fromarray(rng.integers(0, 255, (size, size + 8, 3), np.uint8)).save(path)
-    (root / 'dataset' / 'ToyBirds' / 'classes.txt').write_text(''.join(f'{y + 1} {name}\n' for y, name in enumerate(names)))
+    (root / 'dataset' / 'ToyBirds' / 'classes.txt').write_text(
+        ''.join(f'{y + 1} {name}\n' for y, name in enumerate(names))
+    )
     return names
 
 
 def make_run(root, name, method, classes=3, **changes):
     """An experiment folder with a log of two epochs and a checkpoint of random weights."""
-    args = get_configs('', {**wsol.CHOICES, 'dataset': tuple(DATASETS)}, [
-        '--dataset=ToyBirds', f'--data_root={root}/dataset', f'--metadata_root={root}/metadata', '--architecture=vgg_tiny', '--crop_size=48',
-        f'--attribution_method={method}', '--pretrained=False', '--large_feature_map=True', f'--save_root={root}', '--seed=0'])
+    args = get_configs(
+        '',
+        {**wsol.CHOICES, 'dataset': tuple(DATASETS)},
+        [
+            '--dataset=ToyBirds',
+            f'--data_root={root}/dataset',
+            f'--metadata_root={root}/metadata',
+            '--architecture=vgg_tiny',
+            '--crop_size=48',
+            f'--attribution_method={method}',
+            '--pretrained=False',
+            '--large_feature_map=True',
+            f'--save_root={root}',
+            '--seed=0',
+        ],
+    )
     args.update(changes)
     model = wsol.build_model('vgg_tiny', method, classes, large_feature_map=True)
     folder = root / name
     folder.mkdir()
     record = {'architecture': 'vgg_tiny', 'epoch': 2, 'state_dict': model.state_dict(), 'args': dict(args)}
     torch.save(record, folder / util.CHECKPOINT.format('last'))
-    epochs = [{'epoch': n, 'loss': 2. / n, 'train_accuracy': 30. * n, 'val_accuracy': 20. * n, 'lr': [.01, .1]} for n in (1, 2)]
+    epochs = [
+        {'epoch': n, 'loss': 2.0 / n, 'train_accuracy': 30.0 * n, 'val_accuracy': 20.0 * n, 'lr': [0.01, 0.1]}
+        for n in (1, 2)
+    ]
     lines = [{'arguments': dict(args), 'commit': 'abc', 'versions': {'torch': '1.2'}}, *epochs]
     (folder / 'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return folder, model.eval(), args
@@ -70,14 +89,34 @@ def make_run(root, name, method, classes=3, **changes):
 def write_results(folder):
     """One result of each command."""
     means = {'cue_1': 11.25, 'cue_2': 22.5, 'cue_3': None, 'mean': 17.125}
-    box = {'30': {'accuracy': 81.5, 'threshold': .25}}
+    box = {'30': {'accuracy': 81.5, 'threshold': 0.25}}
     for name, value in {
-            'accuracy': {'test_accuracy': 61.25, 'best_val_accuracy': 40., 'images': 3},
-            'cue_location_jointll': {'released': means, 'per_pair': {**means, 'mean': 18.375}, 'pairs': [], 'arguments': {'seed': 5}},
-            'pixel_perturb_jointll': {'k': [.1, .3, .5, .7, .9], 'ratio': [.5, .25, None, 1.125, 1.5], 'correct': 2, 'images': 3},
-            'wsol_jointll': {'MaxBoxAcc': 71.75, 'MaxBoxAccV2': 55.5, 'largest_contour': box, 'all_contours': box, 'split': 'test'},
-            'attribution_scores': {'metrics': {'drop': {'title': 'Average drop', 'better': 'lower'}}, 'note': 'a note',
-                                   'methods': {'grad_cam': {'drop': 12.345, 'deletion_curve': [1.] * 40}}}}.items():
+        'accuracy': {'test_accuracy': 61.25, 'best_val_accuracy': 40.0, 'images': 3},
+        'cue_location_jointll': {
+            'released': means,
+            'per_pair': {**means, 'mean': 18.375},
+            'pairs': [],
+            'arguments': {'seed': 5},
+        },
+        'pixel_perturb_jointll': {
+            'k': [0.1, 0.3, 0.5, 0.7, 0.9],
+            'ratio': [0.5, 0.25, None, 1.125, 1.5],
+            'correct': 2,
+            'images': 3,
+        },
+        'wsol_jointll': {
+            'MaxBoxAcc': 71.75,
+            'MaxBoxAccV2': 55.5,
+            'largest_contour': box,
+            'all_contours': box,
+            'split': 'test',
+        },
+        'attribution_scores': {
+            'metrics': {'drop': {'title': 'Average drop', 'better': 'lower'}},
+            'note': 'a note',
+            'methods': {'grad_cam': {'drop': 12.345, 'deletion_curve': [1.0] * 40}},
+        },
+    }.items():
         (folder / f'{name}.json').write_text(json.dumps(value))
 
 
@@ -108,8 +147,23 @@ def run_here(monkeypatch, *words):
 def made(runs, tmp_path_factory):
     """The page as a user makes it."""
     path = tmp_path_factory.mktemp('page') / 'report.html'
-    done = subprocess.run([sys.executable, os.path.join(ROOT, 'scripts', 'report.py'), *map(str, runs[2]), f'--html={path}', '--gallery=2',
-                           '--classes=3', '--methods', 'readout', 'saliency', 'input_grad'], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            os.path.join(ROOT, 'scripts', 'report.py'),
+            *map(str, runs[2]),
+            f'--html={path}',
+            '--gallery=2',
+            '--classes=3',
+            '--methods',
+            'readout',
+            'saliency',
+            'input_grad',
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0 and done.stdout == f'{path}: 0.1 MB\n' and os.path.getsize(path) < 150e3, done.stderr
     return read_page(path)
 
@@ -143,26 +197,40 @@ def expected_map(method, model, image, y):
     F = model.forward_features(image)
     f, h = model.conv_last(F), torch.relu(model.attention[0](F))
     p_z = h / h.sum(dim=(2, 3), keepdim=True)
-    return {'vanilla': f[0, y], 'saliency': p_z[0, 0], 'jointll': (f.softmax(dim=1) * p_z)[0, y]}[method].detach().numpy()
+    return (
+        {'vanilla': f[0, y], 'saliency': p_z[0, 0], 'jointll': (f.softmax(dim=1) * p_z)[0, y]}[method].detach().numpy()
+    )
 
 
 def test_the_maps_are_the_models_to_the_stated_precision(runs, made):
     root, names, _, models, arguments = runs
     _, data = made
     assert [run['name'] for run in data['runs']] == ['first', EVIL] and len(data['sets']) == 1
-    assert [[one['name'] for one in run['maps']] for run in data['runs']] == [['jointll', 'saliency', 'input_grad'], ['vanilla', 'saliency', 'input_grad']]
+    assert [[one['name'] for one in run['maps']] for run in data['runs']] == [
+        ['jointll', 'saliency', 'input_grad'],
+        ['vanilla', 'saliency', 'input_grad'],
+    ]
     images = data['sets'][0]['images']
-    assert [one['id'] for one in images] == ['c0/i0.png', 'c2/i2.png'] and images[1]['classes'][0] == images[1]['label'] == 2
+    assert [one['id'] for one in images] == ['c0/i0.png', 'c2/i2.png'] and images[1]['classes'][0] == images[1][
+        'label'
+    ] == 2
     assert data['sets'][0]['names'] == {str(y): name for y, name in enumerate(names)}
     for model, run in zip(models, data['runs']):
         for n, one in enumerate(images):
-            image = make_transform(False, crop_size=48)(read_image(str(root / 'dataset' / 'ToyBirds' / 'images' / one['id'])))[None]
+            image = make_transform(False, crop_size=48)(
+                read_image(str(root / 'dataset' / 'ToyBirds' / 'images' / one['id']))
+            )[None]
             probs = model(image).probs[0]
-            assert run['probs'][n] == pytest.approx(probs[one['classes']].tolist(), abs=1e-6) and run['predicted'][n] == probs.argmax()
+            assert (
+                run['probs'][n] == pytest.approx(probs[one['classes']].tolist(), abs=1e-6)
+                and run['predicted'][n] == probs.argmax()
+            )
             for method in run['maps'][:2]:
                 truth = np.stack([expected_map(method['name'], model, image, y) for y in one['classes']])
                 assert method['bits'] == 16 and truth.std() > 0
-                bound = np.abs(truth).max(axis=(1, 2)) * (1 / 65534 + 2e-6) + 1e-6 * np.abs(truth).max()            # and float32's rounding
+                bound = (
+                    np.abs(truth).max(axis=(1, 2)) * (1 / 65534 + 2e-6) + 1e-6 * np.abs(truth).max()
+                )  # and float32's rounding
                 assert (np.abs(decode(method, n) - truth).max(axis=(1, 2)) <= bound).all()
                 assert method['signed'] == (method['name'] == 'vanilla')
             gradient = decode(run['maps'][2], n)
@@ -174,19 +242,27 @@ def test_large_maps_have_eight_bits_and_their_precision():
     record = report_gallery.encode(maps)
     method = {'maps': [record], 'bits': 8, 'height': 70, 'width': 70}
     assert (np.abs(decode(method, 0) - maps).max(axis=(1, 2)) <= np.abs(maps).max(axis=(1, 2)) / 254 * 1.001).all()
-    assert not decode({'maps': [report_gallery.encode(np.zeros((1, 4, 4)))], 'bits': 16, 'height': 4, 'width': 4}, 0).any()
+    assert not decode(
+        {'maps': [report_gallery.encode(np.zeros((1, 4, 4)))], 'bits': 16, 'height': 4, 'width': 4}, 0
+    ).any()
     with pytest.raises(ValueError, match='not finite'):
         report_gallery.encode(np.array([[[np.nan]]]))
 
 
 def test_every_section_holds_its_numbers_and_the_papers(made):
     text = Reader(made[0]).sections
-    for key, words in {'summary': ('61.25', '17.12', '0.25'), 'arguments': ('"CALM-EM"', 'abc', '1.2', 'cue_location_jointll.json', 'seed=5'),
-                       'curves': ('Training loss', 'first, train', 'group 2', '0.01', '40'), 'accuracy': ('61.25', '40.00', 'README: CALM-EM', '71.80'),
-                       'cue': ('11.25', '22.50', '18.38', 'paper: CALM-EM', '34.30'), 'erasing': ('1.12', 'paper: CALM-EM', '1.39~'),
-                       'wsol': ('71.75', '55.50', '81.50', '63.70'), 'attribution': ('Average drop ↓', 'grad_cam', '12.35', 'a note')}.items():
+    for key, words in {
+        'summary': ('61.25', '17.12', '0.25'),
+        'arguments': ('"CALM-EM"', 'abc', '1.2', 'cue_location_jointll.json', 'seed=5'),
+        'curves': ('Training loss', 'first, train', 'group 2', '0.01', '40'),
+        'accuracy': ('61.25', '40.00', 'README: CALM-EM', '71.80'),
+        'cue': ('11.25', '22.50', '18.38', 'paper: CALM-EM', '34.30'),
+        'erasing': ('1.12', 'paper: CALM-EM', '1.39~'),
+        'wsol': ('71.75', '55.50', '81.50', '63.70'),
+        'attribution': ('Average drop ↓', 'grad_cam', '12.35', 'a note'),
+    }.items():
         assert [word for word in words if word not in text[key]] == [], key
-    assert 'other data sets' in text['cue']                     # the runs are ToyBirds, the paper's rows are not
+    assert 'other data sets' in text['cue']  # the runs are ToyBirds, the paper's rows are not
 
 
 def test_numbers_on_the_runs_own_data_are_in_the_same_table(tmp_path):
@@ -195,16 +271,27 @@ def test_numbers_on_the_runs_own_data_are_in_the_same_table(tmp_path):
     run, _ = report_results.load([str(folder)])
     page = report_html.cue(run)
     assert 'other data sets' not in page and page.count('class="published"') == 1
-    assert report_html.erasing(run).count('<tr>') == 3 + 5 + 7 + 0          # heads, numbers of the chart and our row, and CUB's rows
+    assert (
+        report_html.erasing(run).count('<tr>') == 3 + 5 + 7 + 0
+    )  # heads, numbers of the chart and our row, and CUB's rows
 
 
 def test_what_is_missing_is_told_with_the_command_that_makes_it(made):
     text = Reader(made[0]).sections
-    for key, program in (('accuracy', 'main.py'), ('cue', 'eval_cue_location.py'), ('erasing', 'eval_pixel_perturb.py'),
-                         ('wsol', 'eval_wsol.py'), ('attribution', 'eval_attribution.py')):
+    for key, program in (
+        ('accuracy', 'main.py'),
+        ('cue', 'eval_cue_location.py'),
+        ('erasing', 'eval_pixel_perturb.py'),
+        ('wsol', 'eval_wsol.py'),
+        ('attribution', 'eval_attribution.py'),
+    ):
         found = re.search(rf'{re.escape(EVIL)}: +(python {program} .*)', text[key])
         assert found, key
-        assert '--architecture=vgg_tiny' in found[1] and f'/{EVIL}' in found[1] and 'first:' not in text[key].split('To make it')[1]
+        assert (
+            '--architecture=vgg_tiny' in found[1]
+            and f'/{EVIL}' in found[1]
+            and 'first:' not in text[key].split('To make it')[1]
+        )
 
 
 def test_nothing_that_comes_from_outside_becomes_markup(made):
@@ -212,14 +299,18 @@ def test_nothing_that_comes_from_outside_becomes_markup(made):
     tags = Reader(page).tags
     assert [dict(attrs).get('type') for tag, attrs in tags if tag == 'script'] == ['application/json', None]
     assert [attrs.get('id') for tag, attrs in tags if tag == 'img'] == ['picture']
-    assert not re.search(r'https?://', page) and all('src' not in attrs and not attrs.get('href', '#')[0] not in '#d' for _, attrs in tags)
+    assert not re.search(r'https?://', page) and all(
+        'src' not in attrs and not attrs.get('href', '#')[0] not in '#d' for _, attrs in tags
+    )
     assert EVIL not in page and page.count('&lt;script&gt;alert(1)&lt;') > 5 and '\\u003cscript>alert(1)\\u003c' in page
 
 
 def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch):
     """Folders with nothing, with damaged results, and a healthy one beside them."""
     (tmp_path / 'empty').mkdir()
-    folder, *_ = make_run(tmp_path, 'damaged', 'CAM', data_root=str(tmp_path / 'nowhere'), metadata_root=str(runs[0] / 'metadata'))
+    folder, *_ = make_run(
+        tmp_path, 'damaged', 'CAM', data_root=str(tmp_path / 'nowhere'), metadata_root=str(runs[0] / 'metadata')
+    )
     (folder / 'log.jsonl').write_text((folder / 'log.jsonl').read_text() + '{"epoch": 3, "lo')
     (folder / 'wsol_vanilla.json').write_text('{"MaxBox')
     (folder / 'cue_location_vanilla.json').write_text('[]')
@@ -229,18 +320,33 @@ def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch):
     page, data = read_page(path)
     text = Reader(page).sections
     assert [run['name'] for run in data['runs']] == ['first']
-    for words in ('log.jsonl: 1 lines cannot be read', 'wsol_vanilla.json cannot be read', 'cue_location_vanilla.json holds no JSON object'):
+    for words in (
+        'log.jsonl: 1 lines cannot be read',
+        'wsol_vanilla.json cannot be read',
+        'cue_location_vanilla.json holds no JSON object',
+    ):
         assert words in text[None], words
     assert 'damaged is left out' in text['erasing'] and '1.12' in text['erasing'] and '61.25' in text['summary']
-    assert 'empty has no log or result' in text['gallery'] and 'damaged: no images of ToyBirds test: c0/i0.png is not in' in text['gallery']
+    assert (
+        'empty has no log or result' in text['gallery']
+        and 'damaged: no images of ToyBirds test: c0/i0.png is not in' in text['gallery']
+    )
     run_here(monkeypatch, tmp_path / 'empty', f'--html={path}', '--overwrite')
     page, data = read_page(path)
     assert data == {'sets': [], 'runs': []} and 'No maps' in page and 'id="rows"' not in page
 
 
-@pytest.mark.parametrize('flags, said', [
-    (['--html=there.html'], '--overwrite'), (['--html=no/such/page.html'], 'no folder'), (['--html=new.html', '--methods', 'grad_cma'], 'grad_cam'),
-    (['--html=new.html', '--classes=1'], 'at least 2'), (['--html=new.html', '--table=wsol'], 'exclude'), (['--gallery=-1'], 'whole number')])
+@pytest.mark.parametrize(
+    'flags, said',
+    [
+        (['--html=there.html'], '--overwrite'),
+        (['--html=no/such/page.html'], 'no folder'),
+        (['--html=new.html', '--methods', 'grad_cma'], 'grad_cam'),
+        (['--html=new.html', '--classes=1'], 'at least 2'),
+        (['--html=new.html', '--table=wsol'], 'exclude'),
+        (['--gallery=-1'], 'whole number'),
+    ],
+)
 def test_mistakes_are_one_line_and_no_file(tmp_path, flags, said, monkeypatch, capsys):
     (tmp_path / 'there.html').write_text('kept')
     monkeypatch.chdir(tmp_path)
@@ -253,15 +359,24 @@ def test_mistakes_are_one_line_and_no_file(tmp_path, flags, said, monkeypatch, c
 
 def test_charts_leave_out_what_is_no_number_and_draw_the_rest_in_place():
     nan = float('nan')
-    chart = report_charts.line_chart('t', 'x', 'y', [report_charts.Series('a', [(1, 0.), (2, nan), (3, None), (4, 10.)], 0)], bottom=0)
+    chart = report_charts.line_chart(
+        't', 'x', 'y', [report_charts.Series('a', [(1, 0.0), (2, nan), (3, None), (4, 10.0)], 0)], bottom=0
+    )
     points = [tuple(map(float, point.split(','))) for point in re.search('points="(.*?)"', chart)[1].split()]
-    assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] > points[1][1]         # up is more
-    assert points[0][1] == pytest.approx(report_charts.HEIGHT - report_charts.BOTTOM)               # zero lies on the axis
-    assert '<p class="missing">' in report_charts.line_chart('t', 'x', 'y', [report_charts.Series('a', [(1, 0.)], 0)], log=True)
-    bars = report_charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10., None], 0), ('b', [5., 2.5], 1)])
-    heights = [float(value) for value in re.findall('<rect class="bar c[01]" x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)"/>', bars)]
-    assert heights == pytest.approx([heights[0], heights[0] / 2, heights[0] / 4], abs=.2) and heights[0] > 100
-    assert report_charts.ticks(0, 41) == [0, 10, 20, 30, 40] and report_charts.ticks(.9, 1.1) == pytest.approx([.9, .95, 1, 1.05, 1.1])
+    assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] > points[1][1]  # up is more
+    assert points[0][1] == pytest.approx(report_charts.HEIGHT - report_charts.BOTTOM)  # zero lies on the axis
+    assert '<p class="missing">' in report_charts.line_chart(
+        't', 'x', 'y', [report_charts.Series('a', [(1, 0.0)], 0)], log=True
+    )
+    bars = report_charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10.0, None], 0), ('b', [5.0, 2.5], 1)])
+    heights = [
+        float(value)
+        for value in re.findall('<rect class="bar c[01]" x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)"/>', bars)
+    ]
+    assert heights == pytest.approx([heights[0], heights[0] / 2, heights[0] / 4], abs=0.2) and heights[0] > 100
+    assert report_charts.ticks(0, 41) == [0, 10, 20, 30, 40] and report_charts.ticks(0.9, 1.1) == pytest.approx(
+        [0.9, 0.95, 1, 1.05, 1.1]
+    )
 
 
 def test_the_published_rows_are_those_of_the_file():

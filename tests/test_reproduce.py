@@ -1,4 +1,5 @@
 """The run files, the paper's tables, and the scripts that lead from data to a table."""
+
 import glob
 import json
 import os
@@ -16,8 +17,14 @@ from data_loaders import DATASETS
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', '*.yaml')))
 SCRIPTS = ('cue_localization', 'remove_and_classify', 'classification', 'wsol')
 SMALLEST = ['--toy', '--epochs=1', '--images=2', '--test_images=1', '--iterations=1', '--workers=0']
-RUNS = [f'{method}_{dataset}' for method in ('CAM', 'CALM-ML', 'CALM-EM') for dataset in ('CUB', 'OpenImages', 'ILSVRC', 'ToyBirds')]
-RUNS += [f'CAM_{dataset}_{backbone}' for dataset in ('CUB', 'OpenImages', 'ILSVRC') for backbone in ('vgg16', 'inception_v3')]
+RUNS = [
+    f'{method}_{dataset}'
+    for method in ('CAM', 'CALM-ML', 'CALM-EM')
+    for dataset in ('CUB', 'OpenImages', 'ILSVRC', 'ToyBirds')
+]
+RUNS += [
+    f'CAM_{dataset}_{backbone}' for dataset in ('CUB', 'OpenImages', 'ILSVRC') for backbone in ('vgg16', 'inception_v3')
+]
 
 
 def run(*words, cwd=ROOT):
@@ -38,7 +45,9 @@ def report(*arguments):
 
 def cells(table):
     """The rows of a Markdown table, as {column: text}."""
-    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines() if line.startswith('|')]
+    lines = [
+        [cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines() if line.startswith('|')
+    ]
     return [dict(zip(lines[0], line)) for line in lines[2:]]
 
 
@@ -62,17 +71,27 @@ def test_a_run_file_says_what_its_name_says(path):
     assert args.architecture == (backbone[0] if backbone else 'vgg_tiny' if toy else 'resnet50')
     assert args.large_feature_map and args.use_bn is not toy and args.pretrained is not toy
     head = [line for line in open(path).read().splitlines() if line.startswith('#')]
-    assert any(f'python main.py --config=configs/{name}.yaml' in line for line in head) and any('Cost' in line for line in head)
+    assert any(f'python main.py --config=configs/{name}.yaml' in line for line in head) and any(
+        'Cost' in line for line in head
+    )
     if not toy:
-        assert set(yaml.safe_load(open(path))) == {'experiment_name', 'dataset', 'architecture', 'attribution_method', 'use_bn',
-                                                   'large_feature_map'}       # the recipe has one home, the defaults
+        assert set(yaml.safe_load(open(path))) == {
+            'experiment_name',
+            'dataset',
+            'architecture',
+            'attribution_method',
+            'use_bn',
+            'large_feature_map',
+        }  # the recipe has one home, the defaults
 
 
 def test_cue_table_has_both_modes_beside_the_paper(tmp_path):
-    means = {'cue_1': 1., 'cue_2': 2., 'cue_3': None, 'mean': 1.5}
-    write(tmp_path / 'given' / 'CALM-EM_CUB' / 'cue_location_jointll.json',
-          {'released': means, 'per_pair': {key: value and 10 * value for key, value in means.items()}})
-    write(tmp_path / 'CAM_CUB' / 'cue_location_vanilla.json', {'released': {**means, 'mean': 29.}, 'per_pair': means})
+    means = {'cue_1': 1.0, 'cue_2': 2.0, 'cue_3': None, 'mean': 1.5}
+    write(
+        tmp_path / 'given' / 'CALM-EM_CUB' / 'cue_location_jointll.json',
+        {'released': means, 'per_pair': {key: value and 10 * value for key, value in means.items()}},
+    )
+    write(tmp_path / 'CAM_CUB' / 'cue_location_vanilla.json', {'released': {**means, 'mean': 29.0}, 'per_pair': means})
     table = cells(report('--table=cue_localization', tmp_path))
     assert len(table) == 7 * 4
     em = {row['parts']: row for row in table if row['method'] == 'CALM-EM'}
@@ -84,7 +103,7 @@ def test_cue_table_has_both_modes_beside_the_paper(tmp_path):
 
 
 def test_digitised_values_are_marked(tmp_path):
-    write(tmp_path / 'CAM_OpenImages' / 'pixel_perturb_var_grad.json', {'ratio': [.5, .6, .7, None, .9]})
+    write(tmp_path / 'CAM_OpenImages' / 'pixel_perturb_var_grad.json', {'ratio': [0.5, 0.6, 0.7, None, 0.9]})
     table = cells(report('--table=remove_and_classify', tmp_path))
     assert len(table) == 3 * 7 * 5 and all(row['paper'].endswith('~') for row in table)
     rows = [row for row in table if (row['set'], row['map']) == ('OpenImages', 'var_grad')]
@@ -98,7 +117,7 @@ def test_accuracy_and_localization_tables(tmp_path):
     rows = {(row['set'], row['method']): row for row in cells(report('--table=classification', tmp_path))}
     assert len(rows) == 9 and rows['CUB', 'CALM-ML']['README'] == '59.60' and rows['CUB', 'CALM-ML']['given'] == '59.50'
     assert rows['CUB', 'CAM']['README'] == rows['CUB', 'CAM']['paper'] == '-'
-    write(tmp_path / 'CAM_CUB_vgg16' / 'wsol_vanilla.json', {'MaxBoxAcc': 70., 'MaxBoxAccV2': 60.5})
+    write(tmp_path / 'CAM_CUB_vgg16' / 'wsol_vanilla.json', {'MaxBoxAcc': 70.0, 'MaxBoxAccV2': 60.5})
     write(tmp_path / 'CALM-EM_OpenImages' / 'wsol_jointll.json', {'PxAP': 61.25})
     table = cells(report('--table=wsol', tmp_path))
     row = {(row['set'], row['method'], row['map'], row['backbone'], row['score']): row for row in table}
@@ -115,7 +134,7 @@ def test_the_means_of_the_published_cue_table_are_pair_weighted():
     rows = yaml.safe_load(open(os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')))['cue_localization']['rows']
     for row in rows:
         one, two, three, mean = row['paper']['CUB']
-        assert (31 * one + 64 * two + 96 * three) / 191 == pytest.approx(mean, abs=.15), row['name']
+        assert (31 * one + 64 * two + 96 * three) / 191 == pytest.approx(mean, abs=0.15), row['name']
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +145,9 @@ def toy(tmp_path_factory):
 
 def files(folder):
     """{path: time of the last change} of all results, pictures and checkpoints."""
-    return {path: os.stat(path).st_mtime_ns for path in glob.glob(f'{folder}/**', recursive=True) if os.path.isfile(path)}
+    return {
+        path: os.stat(path).st_mtime_ns for path in glob.glob(f'{folder}/**', recursive=True) if os.path.isfile(path)
+    }
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
@@ -135,7 +156,9 @@ def test_a_script_goes_from_data_to_table_once(toy, name):
     assert code == 0, err
     table = cells(out)
     assert {row['set'] for row in table} == {'ToyBirds'} and {row['paper'] for row in table} == {'-'}
-    wanted = table if name != 'remove_and_classify' else []         # R_k of a network of one epoch may have nothing to divide by
+    wanted = (
+        table if name != 'remove_and_classify' else []
+    )  # R_k of a network of one epoch may have nothing to divide by
     if name == 'remove_and_classify':
         assert len(glob.glob(f'{toy}/*/pixel_perturb_*.json')) == 7
     assert all(row['trained'] != '-' for row in wanted)
@@ -150,9 +173,13 @@ def test_given_checkpoints_are_evaluated_and_nothing_is_trained(toy, tmp_path):
     assert script('classification', *SMALLEST, '--save_root', toy)[0] == 0
     os.makedirs(tmp_path / 'given_ones')
     os.symlink(toy / 'CALM-EM_ToyBirds', tmp_path / 'given_ones' / 'CALM-EM_ToyBirds')
-    code, out, err = script('classification', *SMALLEST, '--checkpoints', 'given_ones', '--save_root', 'results', cwd=tmp_path)
+    code, out, err = script(
+        'classification', *SMALLEST, '--checkpoints', 'given_ones', '--save_root', 'results', cwd=tmp_path
+    )
     assert code == 0, err
-    assert 'CAM_ToyBirds: no ' in err and 'left out' in err and not os.path.exists(tmp_path / 'results' / 'CAM_ToyBirds')
+    assert (
+        'CAM_ToyBirds: no ' in err and 'left out' in err and not os.path.exists(tmp_path / 'results' / 'CAM_ToyBirds')
+    )
     shown = {row['method']: row['given'] for row in cells(out)}
     accuracy = json.load(open(toy / 'CALM-EM_ToyBirds' / 'accuracy.json'))['test_accuracy']
     assert shown == {'CAM': '-', 'CALM-ML': '-', 'CALM-EM': f'{accuracy:.2f}'}
@@ -160,16 +187,27 @@ def test_given_checkpoints_are_evaluated_and_nothing_is_trained(toy, tmp_path):
 
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_missing_data_are_one_line(tmp_path, name):
-    code, out, err = script(name, '--save_root', tmp_path / 'save', '--data_root', tmp_path / 'nothing', '--metadata_root', tmp_path)
+    code, out, err = script(
+        name, '--save_root', tmp_path / 'save', '--data_root', tmp_path / 'nothing', '--metadata_root', tmp_path
+    )
     assert code == 2 and out == '' and len(err.strip().splitlines()) == 1
     assert 'no data of CUB' in err and 'scripts/prepare_cub.sh' in err and '--data_root' in err
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize('options, said', [
-    (['--tables=all'], "unknown option '--tables'"), (['--save_root'], '--save_root needs a value'), (['--epochs=3'], 'give --toy with it'),
-    (['--toy', '--images=few'], 'whole number'), (['--toy', '--images=0'], 'at least 1'), (['--dataset=ILSVRC'], 'choose from CUB'),
-    (['--checkpoints=nowhere'], 'is not a folder'), (['--toy', '--dataset=CUB'], 'leave --dataset out')])
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        (['--tables=all'], "unknown option '--tables'"),
+        (['--save_root'], '--save_root needs a value'),
+        (['--epochs=3'], 'give --toy with it'),
+        (['--toy', '--images=few'], 'whole number'),
+        (['--toy', '--images=0'], 'at least 1'),
+        (['--dataset=ILSVRC'], 'choose from CUB'),
+        (['--checkpoints=nowhere'], 'is not a folder'),
+        (['--toy', '--dataset=CUB'], 'leave --dataset out'),
+    ],
+)
 def test_mistakes_in_the_options_are_one_line(options, said):
     code, out, err = script('cue_localization', *options)
     assert code == 2 and out == '' and said in err and len(err.strip().splitlines()) == 1
@@ -178,4 +216,7 @@ def test_mistakes_in_the_options_are_one_line(options, said):
 def test_help_lists_the_options():
     code, out, _ = script('wsol', '--help')
     assert code == 0 and out.startswith('Weakly supervised localization')
-    assert all(option in out for option in ('--toy', '--checkpoints', '--save_root', '--data_root', '--metadata_root', '--epochs'))
+    assert all(
+        option in out
+        for option in ('--toy', '--checkpoints', '--save_root', '--data_root', '--metadata_root', '--epochs')
+    )

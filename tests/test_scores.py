@@ -1,4 +1,5 @@
 """Scores by changed images and by true regions: slow independent versions and hand cases."""
+
 import cv2
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ def scalar(images, labels):
 
 
 def test_the_drop_is_a_share_of_p_and_a_rise_is_no_drop():
-    p, masked = torch.tensor([.8, .5, .2, 0, 0]), torch.tensor([.2, .5, .6, 0, .3])
-    assert scores.confidence_drop(p, masked).tolist() == pytest.approx([.75, 0, 0, 0, 0])
+    p, masked = torch.tensor([0.8, 0.5, 0.2, 0, 0]), torch.tensor([0.2, 0.5, 0.6, 0, 0.3])
+    assert scores.confidence_drop(p, masked).tolist() == pytest.approx([0.75, 0, 0, 0, 0])
 
 
 def test_images_are_multiplied_by_their_scaled_map():
@@ -30,7 +31,7 @@ def test_images_are_multiplied_by_their_scaled_map():
         scale = (maps[b] - maps[b].min()) / (maps[b].max() - maps[b].min())
         for c in range(3):
             np.testing.assert_allclose(masked[b, c].numpy(), images[b, c].numpy() * scale, rtol=1e-5, atol=1e-6)
-    assert not masked[2].any()                                            # a constant map leaves the mean colour
+    assert not masked[2].any()  # a constant map leaves the mean colour
 
 
 def test_wins_equal_the_slow_count_and_ties_are_nobodys():
@@ -55,18 +56,35 @@ def slow_changed(images, new, maps, labels, count):
 
 @pytest.mark.parametrize('batch_size', [1, 5, 64])
 def test_curves_equal_the_slow_version_in_bounded_batches(batch_size):
-    images, labels, maps = picture(1), torch.tensor([0, 2, 1]), np.random.default_rng(1).integers(0, 9, (3, 6, 6))      # with ties
+    images, labels, maps = (
+        picture(1),
+        torch.tensor([0, 2, 1]),
+        np.random.default_rng(1).integers(0, 9, (3, 6, 6)),
+    )  # with ties
     rank, sizes = metrics.descending_rank(torch.from_numpy(maps).flatten(1)), []
     score = lambda x, y: sizes.append(len(x)) or scalar(x, y)
     p = scalar(images, labels)
     deletion = scores.deletion_curve(score, images, p, rank, labels, 7, batch_size)
     insertion = scores.insertion_curve(score, images, p, rank, labels, 7, batch_size)
     assert max(sizes) <= batch_size and sum(sizes) == 2 * 7 * 3
-    soft = torch.stack([torch.from_numpy(np.stack([cv2.GaussianBlur(channel, (11, 11), 5, borderType=cv2.BORDER_REFLECT_101)
-                                                   for channel in image.numpy()])) for image in images])
+    soft = torch.stack(
+        [
+            torch.from_numpy(
+                np.stack(
+                    [
+                        cv2.GaussianBlur(channel, (11, 11), 5, borderType=cv2.BORDER_REFLECT_101)
+                        for channel in image.numpy()
+                    ]
+                )
+            )
+            for image in images
+        ]
+    )
     for step in range(8):
         count = int(36 * step / 7)
-        np.testing.assert_allclose(deletion[:, step], slow_changed(images, torch.zeros_like(images), maps, labels, count), rtol=1e-5)
+        np.testing.assert_allclose(
+            deletion[:, step], slow_changed(images, torch.zeros_like(images), maps, labels, count), rtol=1e-5
+        )
         np.testing.assert_allclose(insertion[:, step], slow_changed(soft, images, maps, labels, count), rtol=1e-5)
 
 
@@ -77,10 +95,12 @@ def test_curves_by_hand():
     rank = metrics.descending_rank(torch.rand(2, 100))
     assert scores.curve_counts(100, 4) == [0, 25, 50, 75, 100] and scores.curve_counts(10, 4) == [0, 2, 5, 7, 10]
     deletion = scores.deletion_curve(mean, white, mean(white, labels), rank, labels, 4, 3)
-    np.testing.assert_allclose(deletion.numpy(), [[1, .75, .5, .25, 0]] * 2, atol=1e-6)
-    np.testing.assert_allclose(scores.insertion_curve(mean, white, mean(white, labels), rank, labels, 4, 3).numpy(), 1, atol=1e-6)
-    assert scores.area_under(deletion[0].numpy()) == pytest.approx(.5)
-    assert scores.area_under(np.array([0, 1, 1])) == .75 and scores.area_under(np.array([1, 0])) == .5
+    np.testing.assert_allclose(deletion.numpy(), [[1, 0.75, 0.5, 0.25, 0]] * 2, atol=1e-6)
+    np.testing.assert_allclose(
+        scores.insertion_curve(mean, white, mean(white, labels), rank, labels, 4, 3).numpy(), 1, atol=1e-6
+    )
+    assert scores.area_under(deletion[0].numpy()) == pytest.approx(0.5)
+    assert scores.area_under(np.array([0, 1, 1])) == 0.75 and scores.area_under(np.array([1, 0])) == 0.5
 
 
 def test_tiny_images_are_blurred_by_what_fits():
@@ -99,7 +119,7 @@ def test_the_region_is_the_union_of_boxes_with_their_far_sides():
 
 def test_proportion_equals_the_slow_version():
     rng = np.random.default_rng(3)
-    scaled, region, keep = rng.random((7, 7), np.float32), rng.random((7, 7)) < .4, rng.random((7, 7)) < .7
+    scaled, region, keep = rng.random((7, 7), np.float32), rng.random((7, 7)) < 0.4, rng.random((7, 7)) < 0.7
     for mask in (None, keep):
         inside = total = 0
         for y in range(7):
@@ -109,67 +129,98 @@ def test_proportion_equals_the_slow_version():
                     inside += float(scaled[y, x]) * region[y, x]
         assert scores.proportion(scaled, region, mask) == pytest.approx(inside / total)
     assert scores.proportion(np.zeros((2, 2)), np.ones((2, 2), bool)) == 0
-    assert scores.proportion(np.ones((2, 2)), np.array([[True, False], [False, False]])) == .25
+    assert scores.proportion(np.ones((2, 2)), np.array([[True, False], [False, False]])) == 0.25
 
 
 def test_the_pointing_game_by_hand():
     region, scaled = np.zeros((20, 20), bool), np.zeros((20, 20))
     region[10:13, 10:13] = True
-    scaled[7, 6] = 1                                                      # 3 above and 4 left of the corner: 5 pixels away
+    scaled[7, 6] = 1  # 3 above and 4 left of the corner: 5 pixels away
     assert scores.pointing_hit(scaled, region, 5) and not scores.pointing_hit(scaled, region, 4.9)
     assert scores.pointing_hit(scaled, region) and not scores.pointing_hit(scaled, region, 0)
     scaled[11, 11] = 1
-    assert not scores.pointing_hit(scaled, region, 0)                     # of two maxima the first
-    scaled[7, 6] = .5
+    assert not scores.pointing_hit(scaled, region, 0)  # of two maxima the first
+    scaled[7, 6] = 0.5
     assert scores.pointing_hit(scaled, region, 0)
-    assert not scores.pointing_hit(np.zeros((20, 20)), region) and not scores.pointing_hit(scaled, np.zeros_like(region))
+    assert not scores.pointing_hit(np.zeros((20, 20)), region) and not scores.pointing_hit(
+        scaled, np.zeros_like(region)
+    )
 
 
 def settings(*names, **changes):
-    given = dict(curve_steps=4, box_threshold=.2, box_iou=50, pointing_tolerance=0, random_repeats=1, iou_thresholds=[30, 50, 70],
-                 cam_curve_interval=.1, batch_size=8)
+    given = dict(
+        curve_steps=4,
+        box_threshold=0.2,
+        box_iou=50,
+        pointing_tolerance=0,
+        random_repeats=1,
+        iou_thresholds=[30, 50, 70],
+        cam_curve_interval=0.1,
+        batch_size=8,
+    )
     return scores.Settings(metrics=list(names), **{**given, **changes})
 
 
 def test_a_box_is_drawn_above_the_chosen_threshold():
     """A strong 4 x 4 blob in a weak 8 x 8 one: which of the two is the box is the threshold's choice."""
     native = np.zeros((16, 16), np.float32)
-    native[2:10, 2:10], native[3:7, 3:7] = .4, 1
+    native[2:10, 2:10], native[3:7, 3:7] = 0.4, 1
     weak, strong = np.array([[2, 2, 10, 10]]), np.array([[3, 3, 7, 7]])
-    cases = (.2, 95, weak, 1), (.5, 95, strong, 1), (.5, 30, weak, 1), (.5, 31, weak, 0), (.2, 50, strong, 0)
+    cases = (0.2, 95, weak, 1), (0.5, 95, strong, 1), (0.5, 30, weak, 1), (0.5, 31, weak, 0), (0.2, 50, strong, 0)
     for threshold, iou, boxes, hit in cases:
         truth = scores.Truth(boxes, scores.box_region(boxes, 16), None)
         found = scores.region_scores(native, native, truth, settings('loc_iou', box_threshold=threshold, box_iou=iou))
-        assert found['located'] == hit, (threshold, iou)                  # IoU of the two: 25 of 81 pixels
+        assert found['located'] == hit, (threshold, iou)  # IoU of the two: 25 of 81 pixels
 
 
 def test_box_and_mask_figures_are_those_of_the_protocol_classes():
     rng, chosen = np.random.default_rng(4), settings('max_box_acc', 'max_box_acc_v2')
-    taus, total = metrics.thresholds('even', .1), {'images': np.array(0)}
+    taus, total = metrics.thresholds('even', 0.1), {'images': np.array(0)}
     boxes, masks = localization.BoxScores(taus, [30, 50, 70]), localization.MaskScores(taus)
     for _ in range(5):
         native = cv2.GaussianBlur(rng.random((12, 12), np.float32), (0, 0), 2)
-        native[4:9, 3:9] += .1
+        native[4:9, 3:9] += 0.1
         score_map, box = localization.score_maps(native[None], 12)[0], np.array([[2, 3, 8, 9]])
         boxes.accumulate(localization.best_ious(score_map, box, taus))
-        region, ignore = scores.box_region(box, 12), rng.random((12, 12)) < .2
+        region, ignore = scores.box_region(box, 12), rng.random((12, 12)) < 0.2
         masks.accumulate(localization.mask_histogram(score_map, region, ignore, taus))
-        for part in (scores.region_scores(native, score_map, scores.Truth(box, region, None), chosen),
-                     scores.region_scores(native, score_map, scores.Truth(None, region, ignore), settings('pxap'))):
+        for part in (
+            scores.region_scores(native, score_map, scores.Truth(box, region, None), chosen),
+            scores.region_scores(native, score_map, scores.Truth(None, region, ignore), settings('pxap')),
+        ):
             for name, value in part.items():
                 total[name] = total.get(name, 0) + value
         total['images'] += 1
     figures = {**scores.figures(total, chosen), **scores.figures(total, settings('pxap'))}
-    assert 0 < figures['max_box_acc'] == boxes.compute()['MaxBoxAcc'] and figures['max_box_acc_v2'] == boxes.compute()['MaxBoxAccV2']
+    assert (
+        0 < figures['max_box_acc'] == boxes.compute()['MaxBoxAcc']
+        and figures['max_box_acc_v2'] == boxes.compute()['MaxBoxAccV2']
+    )
     assert 0 < figures['pxap'] == masks.compute()['PxAP']
 
 
 def test_figures_by_hand():
-    total = {'images': np.array(8), 'drop': np.array(2.), 'increase': np.array(4), 'wins': np.array([0, 6, 2]),
-             'deletion': np.array([8., 4, 4]), 'correct_topk': np.array([1, 2, 3, 4, 5]), 'correct_random': np.array([4, 4, 6, 0, 0])}
+    total = {
+        'images': np.array(8),
+        'drop': np.array(2.0),
+        'increase': np.array(4),
+        'wins': np.array([0, 6, 2]),
+        'deletion': np.array([8.0, 4, 4]),
+        'correct_topk': np.array([1, 2, 3, 4, 5]),
+        'correct_random': np.array([4, 4, 6, 0, 0]),
+    }
     chosen = settings('average_drop', 'average_increase', 'win', 'deletion', 'remove_and_classify', random_repeats=2)
     figures = scores.figures(total, chosen)
-    assert figures == {'average_drop': 25, 'average_increase': 50, 'win': 50, 'deletion': .625, 'deletion_curve': [1, .5, .5],
-                       'R_k': [.5, 1, 1, None, None], 'remove_and_classify': pytest.approx(2.5 / 3)}
-    alone = scores.figures({**total, 'wins': np.array([0]), 'correct_random': np.zeros(5)}, settings('win', 'remove_and_classify'))
+    assert figures == {
+        'average_drop': 25,
+        'average_increase': 50,
+        'win': 50,
+        'deletion': 0.625,
+        'deletion_curve': [1, 0.5, 0.5],
+        'R_k': [0.5, 1, 1, None, None],
+        'remove_and_classify': pytest.approx(2.5 / 3),
+    }
+    alone = scores.figures(
+        {**total, 'wins': np.array([0]), 'correct_random': np.zeros(5)}, settings('win', 'remove_and_classify')
+    )
     assert alone['win'] is None and alone['remove_and_classify'] is None

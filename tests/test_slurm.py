@@ -1,4 +1,5 @@
 """The batch scripts, on a real SLURM of this one machine (tests/slurm/start.sh): ToyBirds jobs as a user submits them."""
+
 import glob
 import json
 import os
@@ -14,8 +15,8 @@ from conftest import ROOT
 
 SCRIPTS, HERE = os.path.join(ROOT, 'scripts', 'slurm'), os.path.join(ROOT, 'tests', 'slurm')
 TOOLS = ('munged', 'slurmctld', 'slurmd', 'sbatch')
-PLACE = ['--gpus-per-node=0', '--cpus-per-task=1']                 # sbatch's flags: what this machine has
-LIMIT = 240                                                        # seconds that a test waits for a job
+PLACE = ['--gpus-per-node=0', '--cpus-per-task=1']  # sbatch's flags: what this machine has
+LIMIT = 240  # seconds that a test waits for a job
 
 
 def missing():
@@ -47,7 +48,9 @@ class Slurm:
 
     def run(self, *words):
         """What a command prints, which must succeed."""
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder, env=self.environment)
+        done = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder, env=self.environment
+        )
         assert done.returncode == 0, (words, done.stdout)
         return done.stdout.strip()
 
@@ -84,8 +87,12 @@ def slurm(tmp_path_factory):
     if missing() and (reason := install()) and missing():
         pytest.skip(f'{", ".join(missing())} not installed: {reason}')
     state = str(tmp_path_factory.mktemp('slurm') / 'state')
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(('SLURM', 'SBATCH', 'SRUN', 'OMP_'))}
-    started = subprocess.run(['bash', os.path.join(HERE, 'start.sh'), state, '2'], capture_output=True, text=True, env=environment)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(('SLURM', 'SBATCH', 'SRUN', 'OMP_'))
+    }
+    started = subprocess.run(
+        ['bash', os.path.join(HERE, 'start.sh'), state, '2'], capture_output=True, text=True, env=environment
+    )
     assert started.returncode == 0, started.stderr
     try:
         yield Slurm(str(tmp_path_factory.mktemp('jobs')), {**environment, 'SLURM_CONF': started.stdout.strip()})
@@ -104,8 +111,17 @@ def command_line(pid):
 
 
 def flags(slurm, name):
-    return [f'--config={ROOT}/configs/CAM_ToyBirds.yaml', f'--data_root={slurm.folder}/data', '--metadata_root=metadata',
-            '--save_root=my runs', f'--experiment_name={name}', '--epochs=3', '--batch_size=16', '--workers=1', '--seed=0']
+    return [
+        f'--config={ROOT}/configs/CAM_ToyBirds.yaml',
+        f'--data_root={slurm.folder}/data',
+        '--metadata_root=metadata',
+        '--save_root=my runs',
+        f'--experiment_name={name}',
+        '--epochs=3',
+        '--batch_size=16',
+        '--workers=1',
+        '--seed=0',
+    ]
 
 
 def result(slurm, *path):
@@ -115,12 +131,25 @@ def result(slurm, *path):
 @pytest.fixture(scope='module')
 def jobs(slurm):
     """{name: job}: all are submitted at once; `stopped` gets SIGUSR1 in its second epoch."""
-    slurm.run(sys.executable, os.path.join(ROOT, 'scripts', 'make_toybirds.py'), '--data_root=data', '--metadata_root=metadata',
-              '--classes=20', '--train=10', '--val=1', '--test=2')
+    slurm.run(
+        sys.executable,
+        os.path.join(ROOT, 'scripts', 'make_toybirds.py'),
+        '--data_root=data',
+        '--metadata_root=metadata',
+        '--classes=20',
+        '--train=10',
+        '--val=1',
+        '--test=2',
+    )
     train, evaluate = (os.path.join(SCRIPTS, f'{name}.sbatch') for name in ('train', 'evaluate'))
     found = {name: slurm.submit(train, *flags(slurm, name)) for name in ('plain', 'stopped')}
-    found['evaluated'] = slurm.submit(f'--dependency=afterok:{found["plain"]}', evaluate, 'eval_pixel_perturb.py', *flags(slurm, 'plain'),
-                                      '--load_checkpoint=plain')
+    found['evaluated'] = slurm.submit(
+        f'--dependency=afterok:{found["plain"]}',
+        evaluate,
+        'eval_pixel_perturb.py',
+        *flags(slurm, 'plain'),
+        '--load_checkpoint=plain',
+    )
     found['nodes'] = slurm.submit('--nodes=2', train, *flags(slurm, 'nodes'), '--epochs=1')
     found['mistaken'] = slurm.submit(train, *flags(slurm, 'mistaken'), '--lr=fast')
     log = result(slurm, 'stopped', 'log.jsonl')
@@ -137,7 +166,10 @@ def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slu
     assert 'stopped as asked' in printed and f'job {jobs["stopped"]} goes back into the queue' in printed
     assert not os.path.exists(result(slurm, 'stopped', 'requeue'))
     for name in ('last', 'best'):
-        one, other = (torch.load(result(slurm, run, f'{name}_checkpoint.pth.tar'), weights_only=True) for run in ('plain', 'stopped'))
+        one, other = (
+            torch.load(result(slurm, run, f'{name}_checkpoint.pth.tar'), weights_only=True)
+            for run in ('plain', 'stopped')
+        )
         assert one['epoch'] == other['epoch'] and one['state_dict'].keys() == other['state_dict'].keys()
         assert all(torch.equal(value, other['state_dict'][key]) for key, value in one['state_dict'].items())
     one, other = (json.load(open(result(slurm, run, 'accuracy.json'))) for run in ('plain', 'stopped'))
@@ -154,7 +186,7 @@ def test_two_nodes_train_together(slurm, jobs):
     (task,) = slurm.ended(jobs['nodes'])
     printed = slurm.printed(jobs['nodes'])
     assert (task['JobState'], task['NumNodes']) == ('COMPLETED', '2'), printed
-    assert printed.count('test accuracy') == 1                         # two runs of one process would both speak
+    assert printed.count('test accuracy') == 1  # two runs of one process would both speak
     assert json.load(open(result(slurm, 'nodes', 'accuracy.json')))['images'] == 40
 
 
@@ -165,12 +197,28 @@ def test_a_mistake_ends_the_job(slurm, jobs):
 
 
 def test_an_array_makes_a_table(slurm):
-    said = slurm.run('bash', os.path.join(SCRIPTS, 'table.sh'), 'wsol', '--toy', '--epochs=1', '--images=2', '--test_images=1',
-                     '--workers=0', '--save_root', result(slurm, 'table'), '--', *PLACE)
-    array, printed = re.search(r'array (\d+): CAM_ToyBirds CALM-ML_ToyBirds CALM-EM_ToyBirds\n.*?: (.*/wsol-table-\d+\.out)', said).groups()
+    said = slurm.run(
+        'bash',
+        os.path.join(SCRIPTS, 'table.sh'),
+        'wsol',
+        '--toy',
+        '--epochs=1',
+        '--images=2',
+        '--test_images=1',
+        '--workers=0',
+        '--save_root',
+        result(slurm, 'table'),
+        '--',
+        *PLACE,
+    )
+    array, printed = re.search(
+        r'array (\d+): CAM_ToyBirds CALM-ML_ToyBirds CALM-EM_ToyBirds\n.*?: (.*/wsol-table-\d+\.out)', said
+    ).groups()
     job = re.search(r'(\d+)\.out', printed)[1]
     (task,) = slurm.ended(job)
-    outputs = ''.join(open(path).read() for path in glob.glob(os.path.join(os.path.dirname(glob.escape(printed)), 'wsol-*.out')))
+    outputs = ''.join(
+        open(path).read() for path in glob.glob(os.path.join(os.path.dirname(glob.escape(printed)), 'wsol-*.out'))
+    )
     assert task['JobState'] == 'COMPLETED' and {task['JobState'] for task in slurm.job(array)} == {'COMPLETED'}, outputs
     rows = [[cell.strip() for cell in line.split('|')] for line in open(printed) if line.startswith('| ToyBirds')]
     own = [row for row in rows if row[2] in ('CAM', 'CALM-ML', 'CALM-EM')]
@@ -180,7 +228,11 @@ def test_an_array_makes_a_table(slurm):
 def test_a_batch_script_outside_slurm_says_what_to_do():
     environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
     for name in ('train', 'evaluate', 'table'):
-        done = subprocess.run(['bash', os.path.join(SCRIPTS, f'{name}.sbatch')], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            ['bash', os.path.join(SCRIPTS, f'{name}.sbatch')], capture_output=True, text=True, env=environment
+        )
         assert done.returncode and 'submit this file with sbatch' in done.stderr
-    done = subprocess.run(['bash', os.path.join(SCRIPTS, 'table.sh'), 'table7'], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        ['bash', os.path.join(SCRIPTS, 'table.sh'), 'table7'], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 2 and done.stderr.startswith("table.sh: error: 'table7' is no table")

@@ -1,4 +1,5 @@
 """scripts/make_superclasses.py: sets of a small is-a graph against sets written out by hand, refusals, and what the readouts make of them."""
+
 import hashlib
 import json
 import os
@@ -15,9 +16,9 @@ from inference import read_superclasses
 from wsol.attribution import explain
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))
-import make_superclasses       # noqa: E402
+import make_superclasses  # noqa: E402
 
-OFFLINE = 'http://127.0.0.1:9'          # an address that refuses connections
+OFFLINE = 'http://127.0.0.1:9'  # an address that refuses connections
 # dog, cat and parrot have two parents (diamonds below animal); poodle also hangs directly below pet, a shorter way up.
 IS_A = """\
 entity animal
@@ -41,16 +42,40 @@ tool pan
 thing mug
 """
 CLASSES = ['poodle', 'cat', 'bat', 'duck', 'pan', 'mug', 'parrot', 'terrier']
-DEPTHS = {'entity': 0, 'animal': 1, 'thing': 1, 'mammal': 2, 'bird': 2, 'pet': 2, 'tool': 2, 'mug': 2, 'dog': 3, 'cat': 3, 'bat': 3,
-          'duck': 3, 'pan': 3, 'parrot': 3, 'poodle': 4, 'terrier': 4}
+DEPTHS = {
+    'entity': 0,
+    'animal': 1,
+    'thing': 1,
+    'mammal': 2,
+    'bird': 2,
+    'pet': 2,
+    'tool': 2,
+    'mug': 2,
+    'dog': 3,
+    'cat': 3,
+    'bat': 3,
+    'duck': 3,
+    'pan': 3,
+    'parrot': 3,
+    'poodle': 4,
+    'terrier': 4,
+}
 ALONE = {number: [number] for number in range(8)}
 ANIMALS = [0, 1, 2, 3, 6, 7]
 BY_HAND = {
     0: {number: list(range(8)) for number in range(8)},
     1: {**{number: ANIMALS for number in ANIMALS}, 4: [4, 5], 5: [4, 5]},
-    2: {0: [0, 1, 2, 6, 7], 1: [0, 1, 2, 6, 7], 7: [0, 1, 2, 6, 7],       # mammals and pets
-        2: [0, 1, 2, 7], 3: [3, 6], 6: [0, 1, 3, 6, 7], 4: [4], 5: [5]},  # mammals; birds; birds and pets; tools; mug itself
-    3: {**ALONE, 0: [0, 7], 7: [0, 7]},                                   # dogs; mug is shallower
+    2: {
+        0: [0, 1, 2, 6, 7],
+        1: [0, 1, 2, 6, 7],
+        7: [0, 1, 2, 6, 7],  # mammals and pets
+        2: [0, 1, 2, 7],
+        3: [3, 6],
+        6: [0, 1, 3, 6, 7],
+        4: [4],
+        5: [5],
+    },  # mammals; birds; birds and pets; tools; mug itself
+    3: {**ALONE, 0: [0, 7], 7: [0, 7]},  # dogs; mug is shallower
     4: ALONE,
 }
 
@@ -61,7 +86,9 @@ def helper(tmp_path):
     folder = tmp_path / 'helper'
     folder.mkdir()
     (folder / 'wordnet.is_a.txt').write_text(IS_A)
-    (folder / 'imagenet_class_index.json').write_text(json.dumps({str(i): [name, name] for i, name in enumerate(CLASSES)}))
+    (folder / 'imagenet_class_index.json').write_text(
+        json.dumps({str(i): [name, name] for i, name in enumerate(CLASSES)})
+    )
     (folder / 'words.txt').write_text('pet\ttame animal, pet\nmammal\tmammal\n')
     return folder
 
@@ -77,6 +104,7 @@ def refused(capfd, monkeypatch):
         error = capfd.readouterr().err
         assert stop.value.code == 2 and len(error.strip().splitlines()) == 1, error
         assert all(word in error for word in words), error
+
     return check
 
 
@@ -90,9 +118,15 @@ def test_depth_is_the_longest_way_from_the_root():
     assert make_superclasses.depths(CLASSES, make_superclasses.read_parents(IS_A)) == DEPTHS
 
 
-@pytest.mark.parametrize('is_a, depth, words', [
-    (IS_A, 5, 'the deepest is at 4'), (IS_A + 'poodle mammal\n', 1, 'circle'), ('entity animal\nentity mug cup\n', 1, 'line 2'),
-    (IS_A.replace('thing mug\n', ''), 1, 'mug')])
+@pytest.mark.parametrize(
+    'is_a, depth, words',
+    [
+        (IS_A, 5, 'the deepest is at 4'),
+        (IS_A + 'poodle mammal\n', 1, 'circle'),
+        ('entity animal\nentity mug cup\n', 1, 'line 2'),
+        (IS_A.replace('thing mug\n', ''), 1, 'mug'),
+    ],
+)
 def test_a_graph_without_an_answer_is_refused(is_a, depth, words):
     with pytest.raises(ValueError, match=words):
         make_superclasses.groups_at(CLASSES, make_superclasses.read_parents(is_a), depth)
@@ -107,14 +141,25 @@ def test_a_class_index_of_another_form_is_refused(index):
 def test_ilsvrc_checks_its_helpers_writes_and_never_overwrites(helper, tmp_path, refused):
     out = tmp_path / 'sets.json'
     flags = ['--dataset=ILSVRC', '--depth=2', f'--helper_dir={helper}', f'--output={out}']
-    refused(flags, 'imagenet_class_index.json', 'git blob id', make_superclasses.BLOBS['imagenet_class_index.json'], '--no_checksum')
+    refused(
+        flags,
+        'imagenet_class_index.json',
+        'git blob id',
+        make_superclasses.BLOBS['imagenet_class_index.json'],
+        '--no_checksum',
+    )
     assert not out.exists()
     script = os.path.join(ROOT, 'scripts', 'make_superclasses.py')
-    said = subprocess.run([sys.executable, script, *flags, '--no_checksum'], text=True, capture_output=True, check=True).stdout
-    assert list(read_superclasses(out).items()) == sorted(BY_HAND[2].items())       # sorted in the file too
+    said = subprocess.run(
+        [sys.executable, script, *flags, '--no_checksum'], text=True, capture_output=True, check=True
+    ).stdout
+    assert list(read_superclasses(out).items()) == sorted(BY_HAND[2].items())  # sorted in the file too
     lines = said.splitlines()
     assert lines[0] == '8 classes, 5 sets; 0 classes lie in none and stand alone, 4 lie in several and get their union'
-    assert [line.split() for line in lines[1:3]] == [['4', 'mammal', '(mammal)'], ['4', 'tame', 'animal,', 'pet', '(pet)']]
+    assert [line.split() for line in lines[1:3]] == [
+        ['4', 'mammal', '(mammal)'],
+        ['4', 'tame', 'animal,', 'pet', '(pet)'],
+    ]
     refused([*flags, '--no_checksum'], str(out), '--overwrite')
     make_superclasses.main([*flags, '--depth=3', '--no_checksum', '--overwrite'])
     assert read_superclasses(out) == BY_HAND[3] and sorted(os.listdir(tmp_path)) == ['helper', 'sets.json']
@@ -130,17 +175,27 @@ def test_helpers_are_fetched_checked_and_kept(helper, tmp_path, monkeypatch):
         make_superclasses.main(flags)
     assert not any(files for _, _, files in os.walk(tmp_path / 'meta'))
     data = {name: (mirror / 'helper' / name).read_bytes() for name in make_superclasses.BLOBS}
-    monkeypatch.setattr(make_superclasses, 'BLOBS', {
-        name: hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest() for name, content in data.items()})
+    monkeypatch.setattr(
+        make_superclasses,
+        'BLOBS',
+        {name: hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest() for name, content in data.items()},
+    )
     make_superclasses.main(flags)
     assert read_superclasses(tmp_path / 'sets.json') == BY_HAND[1]
-    assert {name: (tmp_path / 'meta/ILSVRC/helper' / name).read_bytes() for name in os.listdir(tmp_path / 'meta/ILSVRC/helper')} == data
+    assert {
+        name: (tmp_path / 'meta/ILSVRC/helper' / name).read_bytes()
+        for name in os.listdir(tmp_path / 'meta/ILSVRC/helper')
+    } == data
     monkeypatch.setenv('CALM_MIRROR', OFFLINE)
-    make_superclasses.main([*flags, '--overwrite'])                                  # offline, nothing left to fetch
+    make_superclasses.main([*flags, '--overwrite'])  # offline, nothing left to fetch
 
 
 def test_offline_and_wrong_flags_are_one_line(tmp_path, refused):
-    refused(['--dataset=ILSVRC', '--depth=1', f'--helper_dir={tmp_path}/none', f'--output={tmp_path}/x'], 'class_index.json', 'online')
+    refused(
+        ['--dataset=ILSVRC', '--depth=1', f'--helper_dir={tmp_path}/none', f'--output={tmp_path}/x'],
+        'class_index.json',
+        'online',
+    )
     assert os.listdir(tmp_path) == []
     refused(['--dataset=CUB', '--depth=1', f'--output={tmp_path}/x'], '--depth')
     refused(['--dataset=ILSVRC', f'--output={tmp_path}/x'], '--depth')
@@ -159,11 +214,17 @@ def test_cub_is_all_birds_so_its_joint_map_is_the_saliency(tmp_path):
 
 
 def test_a_readout_sums_over_the_sets_of_the_file(helper, tmp_path):
-    make_superclasses.main(['--dataset=ILSVRC', '--depth=2', f'--helper_dir={helper}', f'--output={tmp_path}/s.json', '--no_checksum'])
+    make_superclasses.main(
+        ['--dataset=ILSVRC', '--depth=2', f'--helper_dir={helper}', f'--output={tmp_path}/s.json', '--no_checksum']
+    )
     model = wsol.build_model('vgg_tiny', 'CALM-ML', 8).double().eval()
     images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     maps = {c: explain('jointll', model, images, target=c) for c in range(8)}
     sets = read_superclasses(tmp_path / 's.json')
-    torch.testing.assert_close(explain('jointll-superclass', model, images, target=6, superclass=sets),
-                               maps[0] + maps[1] + maps[3] + maps[6] + maps[7])
-    torch.testing.assert_close(explain('jointll-superclass-mean', model, images, target=3, superclass=sets), (maps[3] + maps[6]) / 2)
+    torch.testing.assert_close(
+        explain('jointll-superclass', model, images, target=6, superclass=sets),
+        maps[0] + maps[1] + maps[3] + maps[6] + maps[7],
+    )
+    torch.testing.assert_close(
+        explain('jointll-superclass-mean', model, images, target=3, superclass=sets), (maps[3] + maps[6]) / 2
+    )

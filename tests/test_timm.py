@@ -1,4 +1,5 @@
 """Backbones from timm: maps against timm's own features, training, every attribution method, pretrained weights, refusals."""
+
 import json
 import sys
 
@@ -15,7 +16,15 @@ from wsol import attribution, timm_backbone
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
 
 VIT, CONVNEXT = 'timm/test_vit', 'timm/test_convnext'
-AT_INPUT = ('input_grad', 'smooth_grad', 'smooth_grad_square', 'var_grad', 'integrated_grad', 'integrated_gradients', 'guided_backprop')
+AT_INPUT = (
+    'input_grad',
+    'smooth_grad',
+    'smooth_grad_square',
+    'var_grad',
+    'integrated_grad',
+    'integrated_gradients',
+    'guided_backprop',
+)
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
@@ -27,7 +36,9 @@ def plain(model, **options):
     """timm's whole classifier with the backbone's weights, in eval mode."""
     net = timm.create_model(model.trunk.net.pretrained_cfg['architecture'], **options)
     wrong = net.load_state_dict(model.trunk.net.state_dict(), strict=False)
-    assert not wrong.unexpected_keys and all(key.startswith(('head.fc', 'head.w', 'head.b')) for key in wrong.missing_keys), wrong
+    assert not wrong.unexpected_keys and all(
+        key.startswith(('head.fc', 'head.w', 'head.b')) for key in wrong.missing_keys
+    ), wrong
     return net.eval()
 
 
@@ -35,8 +46,9 @@ def test_patch_tokens_are_laid_out_as_timm_lays_them_out():
     model = build(VIT).eval()
     with torch.no_grad():
         F = model.forward_features(IMAGES)
-        want, = plain(model, dynamic_img_size=True).forward_intermediates(
-            IMAGES, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True)
+        (want,) = plain(model, dynamic_img_size=True).forward_intermediates(
+            IMAGES, indices=1, norm=True, output_fmt='NCHW', intermediates_only=True
+        )
     assert F.shape == (2, 64, 4, 6)
     torch.testing.assert_close(F, want)
 
@@ -53,18 +65,28 @@ def test_convnext_norms_each_location_as_its_head_norms_the_mean():
     model = build(CONVNEXT).eval().double()
     head = timm.create_model('test_convnext').head.norm
     net = plain(model, output_stride=16).double()
-    net.head.norm.weight.data.uniform_(.5, 2)
+    net.head.norm.weight.data.uniform_(0.5, 2)
     model.trunk.net.load_state_dict(net.state_dict(), strict=False)
     with torch.no_grad():
         x = net.forward_features(IMAGES.double())
         mean, variance = x.mean(dim=1, keepdim=True), x.var(dim=1, keepdim=True, unbiased=False)
-        want = (x - mean) / (variance + head.eps).sqrt() * net.head.norm.weight[:, None, None] + net.head.norm.bias[:, None, None]
+        want = (x - mean) / (variance + head.eps).sqrt() * net.head.norm.weight[:, None, None] + net.head.norm.bias[
+            :, None, None
+        ]
         torch.testing.assert_close(model.forward_features(IMAGES.double()), want)
 
 
-@pytest.mark.parametrize('architecture, large, shape', [
-    (VIT, False, (64, 4, 6)), (CONVNEXT, False, (64, 4, 6)), (CONVNEXT, True, (64, 8, 12)), ('timm/test_resnet', True, (96, 8, 12)),
-    ('timm/test_efficientnet.r160_in1k', False, (256, 4, 6)), ('timm/test_mambaout', False, (256, 2, 3))])
+@pytest.mark.parametrize(
+    'architecture, large, shape',
+    [
+        (VIT, False, (64, 4, 6)),
+        (CONVNEXT, False, (64, 4, 6)),
+        (CONVNEXT, True, (64, 8, 12)),
+        ('timm/test_resnet', True, (96, 8, 12)),
+        ('timm/test_efficientnet.r160_in1k', False, (256, 4, 6)),
+        ('timm/test_mambaout', False, (256, 2, 3)),
+    ],
+)
 def test_map_sizes(architecture, large, shape):
     """An output stride of 16 or 8, a location a patch, or the network's own stride; test_mambaout keeps its channels last."""
     with torch.no_grad():
@@ -85,7 +107,9 @@ def test_every_method_trains_and_reloads(architecture, method):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0], losses
-    assert not [name for name, p in model.trunk.named_parameters() if p.grad is None]         # no layer of timm's is left unused
+    assert not [
+        name for name, p in model.trunk.named_parameters() if p.grad is None
+    ]  # no layer of timm's is left unused
     again = build(architecture, method)
     wsol.load_weights(again, {f'module.{key}': value for key, value in model.state_dict().items()})
     with torch.no_grad():
@@ -95,9 +119,11 @@ def test_every_method_trains_and_reloads(architecture, method):
 @pytest.mark.parametrize('whole', [False, True])
 def test_the_backbone_learns_at_the_small_rate(whole):
     model = build(VIT)
-    slow, fast = wsol.parameter_groups(model, VIT, .01, 10, whole)
-    assert [id(p) for p in slow['params']] == [id(p) for p in model.trunk.parameters()] and slow['lr'] == .01
-    assert {id(p) for p in fast['params']} == {id(p) for head in (model.conv_last, model.attention) for p in head.parameters()}
+    slow, fast = wsol.parameter_groups(model, VIT, 0.01, 10, whole)
+    assert [id(p) for p in slow['params']] == [id(p) for p in model.trunk.parameters()] and slow['lr'] == 0.01
+    assert {id(p) for p in fast['params']} == {
+        id(p) for head in (model.conv_last, model.attention) for p in head.parameters()
+    }
 
 
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
@@ -108,7 +134,9 @@ def test_every_attribution_method_explains_it(architecture):
         maps = attribution.explain(process, model, IMAGES, 0, **options)
         assert maps.shape == (2, *((64, 96) if process in AT_INPUT else (4, 6))), process
         assert torch.isfinite(maps).all() and (maps.flatten(1).amax(dim=1) > maps.flatten(1).amin(dim=1)).any(), process
-    assert not any(module._forward_hooks for module in model.modules()) and all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules()) and all(
+        p.grad is None for p in model.parameters()
+    )
 
 
 def test_grad_cam_of_a_vit_is_the_cam_by_hand():
@@ -127,8 +155,13 @@ def with_weights_from(monkeypatch, tmp_path, name):
     state = timm.create_model(name).state_dict()
     torch.save(state, tmp_path / 'weights.pth')
     create = timm.create_model
-    monkeypatch.setattr(timm, 'create_model', lambda *names, **options: create(
-        *names, **options, pretrained_cfg_overlay={'file': str(tmp_path / 'weights.pth')}))
+    monkeypatch.setattr(
+        timm,
+        'create_model',
+        lambda *names, **options: create(
+            *names, **options, pretrained_cfg_overlay={'file': str(tmp_path / 'weights.pth')}
+        ),
+    )
     return state
 
 
@@ -146,11 +179,19 @@ def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
         build(VIT, pretrained=True)
 
 
-@pytest.mark.parametrize('architecture, options, words', [
-    ('timm/test_vitt', {}, 'close: .*timm/test_vit'), ('timm/', {}, 'unknown'), ('timm/hf-hub:timm/x', {}, 'unknown'),
-    ('timm/test_vit.in22k', {}, r'timm/test_vit.r160_in1k'), ('timm/vit_wee_patch16_reg1_gap_257', {}, 'unknown'),
-    (VIT, {'large': True}, 'output stride'), ('timm/mixer_s32_224', {}, 'one size only'),
-    ('timm/deit_tiny_distilled_patch16_224', {}, 'no map')])
+@pytest.mark.parametrize(
+    'architecture, options, words',
+    [
+        ('timm/test_vitt', {}, 'close: .*timm/test_vit'),
+        ('timm/', {}, 'unknown'),
+        ('timm/hf-hub:timm/x', {}, 'unknown'),
+        ('timm/test_vit.in22k', {}, r'timm/test_vit.r160_in1k'),
+        ('timm/vit_wee_patch16_reg1_gap_257', {}, 'unknown'),
+        (VIT, {'large': True}, 'output stride'),
+        ('timm/mixer_s32_224', {}, 'one size only'),
+        ('timm/deit_tiny_distilled_patch16_224', {}, 'no map'),
+    ],
+)
 def test_refusals(architecture, options, words):
     with pytest.raises(ValueError, match=words):
         build(architecture, **options)
@@ -183,14 +224,27 @@ def test_the_flag_takes_timm_names_and_lists_close_ones_of_its_own(capsys):
 
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
 def test_the_command_trains_and_evaluates_it(architecture, tmp_path, monkeypatch):
-    flags = ['--dataset=CUB', f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--workers=0', '--seed=1',
-             f'--architecture={architecture}', '--attribution_method=CALM-EM', '--pretrained=False', '--resize_size=40', '--crop_size=32',
-             f'--save_root={tmp_path}', '--experiment_name=run']
+    flags = [
+        '--dataset=CUB',
+        f'--data_root={MINICUB}/dataset',
+        f'--metadata_root={MINICUB}/metadata',
+        '--workers=0',
+        '--seed=1',
+        f'--architecture={architecture}',
+        '--attribution_method=CALM-EM',
+        '--pretrained=False',
+        '--resize_size=40',
+        '--crop_size=32',
+        f'--save_root={tmp_path}',
+        '--experiment_name=run',
+    ]
     monkeypatch.setattr(sys, 'argv', ['main.py', *flags, '--epochs=1', '--lr=.001'])
     main.main()
     record = torch.load(tmp_path / 'run' / 'last_checkpoint.pth.tar', weights_only=True)
     assert record['architecture'] == architecture
     trained = json.loads((tmp_path / 'run' / 'accuracy.json').read_text())['test_accuracy']
-    monkeypatch.setattr(sys, 'argv', ['main.py', *flags, '--is_train=False', '--load_checkpoint=run', '--experiment_name=again'])
+    monkeypatch.setattr(
+        sys, 'argv', ['main.py', *flags, '--is_train=False', '--load_checkpoint=run', '--experiment_name=again']
+    )
     main.main()
     assert json.loads((tmp_path / 'again' / 'accuracy.json').read_text())['test_accuracy'] == trained

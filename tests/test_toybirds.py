@@ -1,4 +1,5 @@
 """ToyBirds: the drawn pictures, the files in CUB's layout, and the command as a user runs it."""
+
 import hashlib
 import json
 import signal
@@ -13,16 +14,35 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-SMALL = {"classes": 20, "train": 1, "val": 1, "test": 2, "size": 224, "seed": 3}
-CUB_PARTS = ["back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape", "right eye", "right leg",
-             "right wing", "tail", "throat"]
+SCRIPTS = Path(__file__).resolve().parent.parent / 'scripts'
+SMALL = {'classes': 20, 'train': 1, 'val': 1, 'test': 2, 'size': 224, 'seed': 3}
+CUB_PARTS = [
+    'back',
+    'beak',
+    'belly',
+    'breast',
+    'crown',
+    'forehead',
+    'left eye',
+    'left leg',
+    'left wing',
+    'nape',
+    'right eye',
+    'right leg',
+    'right wing',
+    'tail',
+    'throat',
+]
 
 
 def command(root, **changes):
     """The command line that writes the small set under root."""
-    options = {**SMALL, "data_root": root / "dataset", "metadata_root": root / "metadata", "workers": 2, **changes}
-    return [sys.executable, str(SCRIPTS / "make_toybirds.py"), *(f"--{name}={value}" for name, value in options.items())]
+    options = {**SMALL, 'data_root': root / 'dataset', 'metadata_root': root / 'metadata', 'workers': 2, **changes}
+    return [
+        sys.executable,
+        str(SCRIPTS / 'make_toybirds.py'),
+        *(f'--{name}={value}' for name, value in options.items()),
+    ]
 
 
 def run(root, **changes):
@@ -31,21 +51,25 @@ def run(root, **changes):
 
 def digest(root):
     """{relative path: hash} of every file below root."""
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob('*')
+        if path.is_file()
+    }
 
 
-def table(path, cut=" ", limit=-1):
+def table(path, cut=' ', limit=-1):
     return [line.split(cut, limit) for line in path.read_text().splitlines()]
 
 
 def mask_of(root, kind, path):
-    return np.array(Image.open(root / kind / Path(path).with_suffix(".png")))
+    return np.array(Image.open(root / kind / Path(path).with_suffix('.png')))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     """The root of the small set, written once."""
-    root = tmp_path_factory.mktemp("toybirds")
+    root = tmp_path_factory.mktemp('toybirds')
     done = run(root)
     assert done.returncode == 0, done.stderr
     return root
@@ -57,119 +81,136 @@ def modules(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import make_toybirds
     import toybirds_render
+
     return make_toybirds, toybirds_render
 
 
 def parts_named(attribute):
     """Part groups an attribute's full name names: the rule of the cue localization protocol."""
-    found = {"head"} if any(w in attribute for w in ("bill", "crown", "eye", "forehead", "head", "nape", "throat")) else set()
-    return found | {word for word in ("back", "belly", "breast", "tail", "leg", "wing") if word in attribute}
+    found = (
+        {'head'}
+        if any(w in attribute for w in ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'))
+        else set()
+    )
+    return found | {word for word in ('back', 'belly', 'breast', 'tail', 'leg', 'wing') if word in attribute}
 
 
 def pair_counts(names, values):
     """Class pairs by the number of part groups in which they differ, from the attribute names and values [classes, attributes]."""
-    return Counter(len(set().union(*[parts_named(names[k]) for k in np.flatnonzero((one >= 50) != (other >= 50))]))
-                   for one, other in combinations(values, 2))
+    return Counter(
+        len(set().union(*[parts_named(names[k]) for k in np.flatnonzero((one >= 50) != (other >= 50))]))
+        for one, other in combinations(values, 2)
+    )
 
 
 def test_attributes_give_many_pairs_of_each_difference_count(toy, modules):
-    folder = toy / "dataset/ToyBirds/attributes"
-    names = [name for _, name in table(folder / "attributes.txt")]
-    values = np.loadtxt(folder / "class_attribute_labels_continuous.txt")
-    assert values.shape == (SMALL["classes"], len(names))
+    folder = toy / 'dataset/ToyBirds/attributes'
+    names = [name for _, name in table(folder / 'attributes.txt')]
+    values = np.loadtxt(folder / 'class_attribute_labels_continuous.txt')
+    assert values.shape == (SMALL['classes'], len(names))
     pairs = pair_counts(names, values)
     assert min(pairs[1], pairs[2], pairs[3]) >= 15 and pairs[0] == 0
-    assert len({tuple(row) for row in values}) == SMALL["classes"]
-    assert dict(pairs) == modules[0].count_differences(modules[0].design_classes(SMALL["classes"]))
+    assert len({tuple(row) for row in values}) == SMALL['classes']
+    assert dict(pairs) == modules[0].count_differences(modules[0].design_classes(SMALL['classes']))
 
 
 def test_each_attribute_names_the_group_of_its_part_alone(modules):
     for part, (attribute, looks) in modules[1].PART_LOOKS.items():
         for look in looks:
-            assert parts_named(f"{attribute}::{look}") == {"head" if part in ("bill", "crown") else part}
+            assert parts_named(f'{attribute}::{look}') == {'head' if part in ('bill', 'crown') else part}
 
 
-@pytest.mark.parametrize("count", [20, 21, 24, 30, 37, 64])
+@pytest.mark.parametrize('count', [20, 21, 24, 30, 37, 64])
 def test_any_class_count_is_balanced(modules, count):
     codes = modules[0].design_classes(count)
     pairs = modules[0].count_differences(codes)
     assert len(set(codes)) == len(codes) == count and 0 not in pairs
     assert min(pairs[1], pairs[2], pairs[3]) >= 15
-    assert np.all(np.abs(np.mean(codes, axis=0) - .5) <= .12)
+    assert np.all(np.abs(np.mean(codes, axis=0) - 0.5) <= 0.12)
 
 
 def test_layout_files_agree(toy):
-    root = toy / "dataset/ToyBirds"
-    images, labels = dict(table(root / "images.txt")), dict(table(root / "image_class_labels.txt"))
-    split, classes = dict(table(root / "train_test_split.txt")), dict(table(root / "classes.txt"))
-    boxes = {row[0]: [float(v) for v in row[1:]] for row in table(root / "bounding_boxes.txt")}
-    total = SMALL["classes"] * (SMALL["train"] + SMALL["test"])
+    root = toy / 'dataset/ToyBirds'
+    images, labels = dict(table(root / 'images.txt')), dict(table(root / 'image_class_labels.txt'))
+    split, classes = dict(table(root / 'train_test_split.txt')), dict(table(root / 'classes.txt'))
+    boxes = {row[0]: [float(v) for v in row[1:]] for row in table(root / 'bounding_boxes.txt')}
+    total = SMALL['classes'] * (SMALL['train'] + SMALL['test'])
     assert list(images) == list(labels) == list(split) == list(boxes) == [str(i) for i in range(1, total + 1)]
-    assert [name for _, name in table(root / "parts/parts.txt", limit=1)] == CUB_PARTS
-    assert Counter(split.values()) == {"1": SMALL["classes"] * SMALL["train"], "0": SMALL["classes"] * SMALL["test"]}
+    assert [name for _, name in table(root / 'parts/parts.txt', limit=1)] == CUB_PARTS
+    assert Counter(split.values()) == {'1': SMALL['classes'] * SMALL['train'], '0': SMALL['classes'] * SMALL['test']}
     for image, path in images.items():
-        folder, name = path.split("/")
-        assert folder == classes[labels[image]] and folder.startswith(f"{int(labels[image]):03d}.")
-        assert name.startswith(folder[4:] + "_") and name.endswith(f"_{image}.jpg")
-    files = {str(path.relative_to(root / "images")) for path in (root / "images").rglob("*.jpg")}
+        folder, name = path.split('/')
+        assert folder == classes[labels[image]] and folder.startswith(f'{int(labels[image]):03d}.')
+        assert name.startswith(folder[4:] + '_') and name.endswith(f'_{image}.jpg')
+    files = {str(path.relative_to(root / 'images')) for path in (root / 'images').rglob('*.jpg')}
     assert files == set(images.values())
-    for kind in ("segmentations", "part_masks"):
-        assert {str(path.relative_to(root / kind)) for path in (root / kind).rglob("*.png")} == {f[:-4] + ".png" for f in files}
+    for kind in ('segmentations', 'part_masks'):
+        assert {str(path.relative_to(root / kind)) for path in (root / kind).rglob('*.png')} == {
+            f[:-4] + '.png' for f in files
+        }
 
 
 def test_metadata_agrees_with_layout_and_pictures(toy):
-    data, meta = toy / "dataset/ToyBirds", toy / "metadata/ToyBirds"
-    boxes = dict(zip((path for _, path in table(data / "images.txt")), table(data / "bounding_boxes.txt")))
-    numbers = {name: int(number) for number, name in table(data / "classes.txt")}
-    in_train = dict(zip((path for _, path in table(data / "images.txt")), (flag for _, flag in table(data / "train_test_split.txt"))))
-    for split in ("train", "val", "test"):
-        ids = (meta / split / "image_ids.txt").read_text().split()
-        labels, sizes, places = (table(meta / split / f"{name}.txt", ",") for name in ("class_labels", "image_sizes", "localization"))
-        assert len(ids) == SMALL["classes"] * SMALL[split]
+    data, meta = toy / 'dataset/ToyBirds', toy / 'metadata/ToyBirds'
+    boxes = dict(zip((path for _, path in table(data / 'images.txt')), table(data / 'bounding_boxes.txt')))
+    numbers = {name: int(number) for number, name in table(data / 'classes.txt')}
+    in_train = dict(
+        zip(
+            (path for _, path in table(data / 'images.txt')), (flag for _, flag in table(data / 'train_test_split.txt'))
+        )
+    )
+    for split in ('train', 'val', 'test'):
+        ids = (meta / split / 'image_ids.txt').read_text().split()
+        labels, sizes, places = (
+            table(meta / split / f'{name}.txt', ',') for name in ('class_labels', 'image_sizes', 'localization')
+        )
+        assert len(ids) == SMALL['classes'] * SMALL[split]
         assert ids == [row[0] for row in labels] == [row[0] for row in sizes] == [row[0] for row in places]
         for image, (_, label), (_, *size), (_, *place) in zip(ids, labels, sizes, places):
-            with Image.open(data / ("val_images" if split == "val" else "images") / image) as picture:
+            with Image.open(data / ('val_images' if split == 'val' else 'images') / image) as picture:
                 width, height = picture.size
-                assert picture.mode == "RGB" and [str(width), str(height)] == size
-            assert numbers[image.split("/")[0]] == int(label) + 1
-            assert min(width, height) == SMALL["size"] and max(width, height) <= SMALL["size"] * 1.125
-            if split != "val":
+                assert picture.mode == 'RGB' and [str(width), str(height)] == size
+            assert numbers[image.split('/')[0]] == int(label) + 1
+            assert min(width, height) == SMALL['size'] and max(width, height) <= SMALL['size'] * 1.125
+            if split != 'val':
                 x, y, w, h = (float(v) for v in boxes[image][1:])
                 assert [int(v) for v in place] == [x, y, min(x + w, width - 1), min(y + h, height - 1)]
-                assert in_train[image] == str(int(split == "train"))
+                assert in_train[image] == str(int(split == 'train'))
     assert len({tuple(row[1:]) for row in sizes}) > 5  # sizes vary
 
 
 def test_boxes_and_masks_fit_each_other(toy):
-    root = toy / "dataset/ToyBirds"
-    assert table(root / "part_masks/labels.txt") == [[str(n), part] for n, part in enumerate(
-        ("bill", "crown", "wing", "back", "breast", "belly", "tail", "leg"), start=1)]
-    for (_, path), (_, *box) in zip(table(root / "images.txt"), table(root / "bounding_boxes.txt")):
-        bird, labels = mask_of(root, "segmentations", path), mask_of(root, "part_masks", path)
+    root = toy / 'dataset/ToyBirds'
+    assert table(root / 'part_masks/labels.txt') == [
+        [str(n), part]
+        for n, part in enumerate(('bill', 'crown', 'wing', 'back', 'breast', 'belly', 'tail', 'leg'), start=1)
+    ]
+    for (_, path), (_, *box) in zip(table(root / 'images.txt'), table(root / 'bounding_boxes.txt')):
+        bird, labels = mask_of(root, 'segmentations', path), mask_of(root, 'part_masks', path)
         rows, columns = np.nonzero(bird)
         assert [float(v) for v in box] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-        assert max(np.ptp(columns) / bird.shape[1], np.ptp(rows) / bird.shape[0]) > .6
+        assert max(np.ptp(columns) / bird.shape[1], np.ptp(rows) / bird.shape[0]) > 0.6
         assert bird.max() == 255 and np.all(bird[labels > 0] > 0)
         share = np.bincount(labels.ravel(), minlength=9) / labels.size
-        assert len(share) == 9 and share[1:].min() >= .004
+        assert len(share) == 9 and share[1:].min() >= 0.004
 
 
 def test_part_points_lie_in_their_masks(toy):
-    root = toy / "dataset/ToyBirds"
-    label_of = {"beak": 1, "crown": 2, "wing": 3, "back": 4, "breast": 5, "belly": 6, "tail": 7, "leg": 8}
-    images = dict(table(root / "images.txt"))
+    root = toy / 'dataset/ToyBirds'
+    label_of = {'beak': 1, 'crown': 2, 'wing': 3, 'back': 4, 'breast': 5, 'belly': 6, 'tail': 7, 'leg': 8}
+    images = dict(table(root / 'images.txt'))
     shown = Counter()
-    for image, part, x, y, visible in table(root / "parts/part_locs.txt"):
+    for image, part, x, y, visible in table(root / 'parts/part_locs.txt'):
         name = CUB_PARTS[int(part) - 1]
-        if visible == "0":
-            assert (x, y) == ("0.0", "0.0") and name.split()[-1] in ("eye", "wing")
+        if visible == '0':
+            assert (x, y) == ('0.0', '0.0') and name.split()[-1] in ('eye', 'wing')
             continue
         shown[image] += 1
         row, column = int(float(y)), int(float(x))
-        assert mask_of(root, "segmentations", images[image])[row, column] > 0
+        assert mask_of(root, 'segmentations', images[image])[row, column] > 0
         label = label_of.get(name.split()[-1])
         if label:
-            assert mask_of(root, "part_masks", images[image])[row, column] == label
+            assert mask_of(root, 'part_masks', images[image])[row, column] == label
     assert set(shown.values()) == {13}  # one eye and one wing are on the far side
 
 
@@ -185,8 +226,8 @@ def test_a_changed_look_changes_its_part_alone(modules):
             label = render.LABELS[part]
             around = np.pad((one.labels == label) | (other.labels == label), 2)
             height, width = changed.shape  # a part's soft edge reaches a pixel or two beyond its label
-            around = np.any([around[dy:dy + height, dx:dx + width] for dy in range(5) for dx in range(5)], axis=0)
-            assert changed.sum() > .002 * changed.size and not np.any(changed & ~around)
+            around = np.any([around[dy : dy + height, dx : dx + width] for dy in range(5) for dx in range(5)], axis=0)
+            assert changed.sum() > 0.002 * changed.size and not np.any(changed & ~around)
 
 
 def test_same_bytes_for_any_number_of_workers(toy, tmp_path):
@@ -197,7 +238,9 @@ def test_same_bytes_for_any_number_of_workers(toy, tmp_path):
 def test_complete_set_is_left_alone(toy):
     before = digest(toy)
     done = run(toy)
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "complete" in done.stdout and done.stderr == ""
+    assert (
+        done.returncode == 0 and len(done.stdout.splitlines()) == 1 and 'complete' in done.stdout and done.stderr == ''
+    )
     assert digest(toy) == before
 
 
@@ -208,44 +251,53 @@ def test_other_arguments_are_refused(toy):
     assert digest(toy) == before
 
 
-@pytest.mark.parametrize("root", ["dataset", "metadata"])
+@pytest.mark.parametrize('root', ['dataset', 'metadata'])
 def test_foreign_folder_is_refused(tmp_path, root):
-    foreign = tmp_path / root / "ToyBirds/train"
+    foreign = tmp_path / root / 'ToyBirds/train'
     foreign.mkdir(parents=True)
-    (foreign / "image_ids.txt").write_text("mine\n")
+    (foreign / 'image_ids.txt').write_text('mine\n')
     done = run(tmp_path)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and str(tmp_path / root / "ToyBirds") in done.stderr
-    assert list(digest(tmp_path)) == [f"{root}/ToyBirds/train/image_ids.txt"]
+    assert (
+        done.returncode == 2 and len(done.stderr.splitlines()) == 1 and str(tmp_path / root / 'ToyBirds') in done.stderr
+    )
+    assert list(digest(tmp_path)) == [f'{root}/ToyBirds/train/image_ids.txt']
 
 
 def test_incomplete_set_is_refused_and_lost_metadata_is_made_again(toy, tmp_path):
-    (tmp_path / "dataset").symlink_to(toy / "dataset")
+    (tmp_path / 'dataset').symlink_to(toy / 'dataset')
     assert run(tmp_path).returncode == 0
-    assert digest(tmp_path / "metadata") == digest(toy / "metadata")
-    (tmp_path / "metadata/ToyBirds/val/image_sizes.txt").unlink()
+    assert digest(tmp_path / 'metadata') == digest(toy / 'metadata')
+    (tmp_path / 'metadata/ToyBirds/val/image_sizes.txt').unlink()
     done = run(tmp_path)
-    assert done.returncode == 2 and "incomplete" in done.stderr and "val/image_sizes.txt" in done.stderr
+    assert done.returncode == 2 and 'incomplete' in done.stderr and 'val/image_sizes.txt' in done.stderr
 
 
-@pytest.mark.parametrize("change", [{"classes": 19}, {"classes": 65}, {"size": 223}, {"test": -1}, {"train": 0}, {"workers": 0}])
+@pytest.mark.parametrize(
+    'change', [{'classes': 19}, {'classes': 65}, {'size': 223}, {'test': -1}, {'train': 0}, {'workers': 0}]
+)
 def test_bad_arguments_are_refused(tmp_path, change):
     done = run(tmp_path, **change)
     name, value = next(iter(change.items()))
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and f"--{name} {value}" in done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and f'--{name} {value}' in done.stderr
     assert not any(tmp_path.iterdir())
 
 
 def test_interrupt_leaves_nothing(tmp_path):
-    process = subprocess.Popen(command(tmp_path, train=500), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # ignored in a shell's background job
+    process = subprocess.Popen(
+        command(tmp_path, train=500),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # ignored in a shell's background job
     deadline = time.monotonic() + 60
-    while not any(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:
-        time.sleep(.05)
+    while not any(tmp_path.rglob('*.jpg')) and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
-    assert not any((tmp_path / "dataset").iterdir()) and not any((tmp_path / "metadata").iterdir())
+    assert process.returncode == 130 and 'interrupted' in errors and 'Traceback' not in errors
+    assert not any((tmp_path / 'dataset').iterdir()) and not any((tmp_path / 'metadata').iterdir())
 
 
 def test_marker_holds_the_arguments(toy):
-    assert json.loads((toy / "dataset/ToyBirds/toybirds.json").read_text()) == SMALL
+    assert json.loads((toy / 'dataset/ToyBirds/toybirds.json').read_text()) == SMALL

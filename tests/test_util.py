@@ -1,4 +1,5 @@
 """Checkpoints are found where users put them and written whole or not at all; seeds and progress lines."""
+
 import os
 
 import numpy as np
@@ -15,8 +16,12 @@ def test_a_checkpoint_is_found_as_file_as_folder_below_save_root_and_among_the_d
     for folder in ('plain', 'save/run', 'checkpoints/CALM-EM_CUB'):
         os.makedirs(folder)
         open(os.path.join(folder, name), 'w').close()
-    for given, found in (('plain/', f'plain/{name}'), (f'plain/{name}', f'plain/{name}'), ('run', f'save/run/{name}'),
-                         ('CALM-EM_CUB', f'checkpoints/CALM-EM_CUB/{name}')):
+    for given, found in (
+        ('plain/', f'plain/{name}'),
+        (f'plain/{name}', f'plain/{name}'),
+        ('run', f'save/run/{name}'),
+        ('CALM-EM_CUB', f'checkpoints/CALM-EM_CUB/{name}'),
+    ):
         assert os.path.samefile(util.find_checkpoint(given, 'save'), found)
     with pytest.raises(FileNotFoundError, match='no checkpoint nothing'):
         util.find_checkpoint('nothing', 'save')
@@ -25,12 +30,20 @@ def test_a_checkpoint_is_found_as_file_as_folder_below_save_root_and_among_the_d
 def test_files_saved_with_an_optimizer_and_without_arguments_are_read(tmp_path):
     """The released form: no args; the optimizer's state beside the weights."""
     layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=.1, momentum=.9)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     path = tmp_path / 'last_checkpoint.pth.tar'
-    torch.save({'architecture': 'resnet50', 'epoch': 40, 'state_dict': layer.state_dict(), 'optimizer': optimizer.state_dict()}, path,
-               _use_new_zipfile_serialization=False)          # the file form of that time
+    torch.save(
+        {
+            'architecture': 'resnet50',
+            'epoch': 40,
+            'state_dict': layer.state_dict(),
+            'optimizer': optimizer.state_dict(),
+        },
+        path,
+        _use_new_zipfile_serialization=False,
+    )  # the file form of that time
     record = util.read_checkpoint(path, 'resnet50', 'CALM-EM', True)
     assert torch.equal(record['state_dict']['weight'], layer.weight) and record['epoch'] == 40
     with pytest.raises(ValueError, match='give --architecture=resnet50'):
@@ -62,6 +75,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     def half(file):
         file.write(b'half')
         raise OSError('disk full')
+
     with pytest.raises(OSError, match='disk full'):
         util.atomically(str(path), half)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['result.json']
@@ -69,11 +83,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_checkpoints_round_trip(tmp_path):
     layer = torch.nn.Linear(3, 1)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=.5)
-    args = Munch(architecture='resnet18', attribution_method='CAM', large_feature_map=False, lr=.5)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    args = Munch(architecture='resnet18', attribution_method='CAM', large_feature_map=False, lr=0.5)
     util.save_checkpoint(str(tmp_path / 'a'), layer, optimizer, 3, args)
     record = util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CAM', False)
-    assert record['epoch'] == 3 and record['args'] == dict(args) and torch.equal(record['state_dict']['bias'], layer.bias)
+    assert (
+        record['epoch'] == 3 and record['args'] == dict(args) and torch.equal(record['state_dict']['bias'], layer.bias)
+    )
     with pytest.raises(ValueError, match='--attribution_method=CAM'):
         util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', False)
     assert util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', False, other_method=True)

@@ -1,4 +1,5 @@
 """Weakly supervised localization: golden figures, slow independent versions, hand cases, the command as a user runs it."""
+
 import json
 import os
 
@@ -24,7 +25,10 @@ def golden_maps():
     """{'CUB' or 'OpenImages': {image id: map in [0, 1] [224, 224]}}."""
     with np.load(os.path.join(GOLDEN, 'wsol_maps.npz')) as stored:
         maps = {key: stored[key] / 255 for key in stored.files}
-    return {name: {key[len(name) + 1:]: one for key, one in maps.items() if key.startswith(name)} for name in ('CUB', 'OpenImages')}
+    return {
+        name: {key[len(name) + 1 :]: one for key, one in maps.items() if key.startswith(name)}
+        for name in ('CUB', 'OpenImages')
+    }
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +49,7 @@ def mean(table, chosen=('30', '50', '70')):
     return np.mean([table[iou]['accuracy'] for iou in chosen])
 
 
-@pytest.mark.parametrize('interval', [.001, .01])
+@pytest.mark.parametrize('interval', [0.001, 0.01])
 def test_box_scores_are_the_golden_ones(golden, golden_maps, interval):
     folder, taus = os.path.join(META, 'CUB/test'), metrics.thresholds('even', interval)
     boxes, sizes, scores = read_boxes(folder), read_sizes(folder), localization.BoxScores(taus, [30, 50, 70])
@@ -56,10 +60,13 @@ def test_box_scores_are_the_golden_ones(golden, golden_maps, interval):
     for many, table in enumerate((result['largest_contour'], result['all_contours'])):
         want = [golden[f'CUB/multi_contour={many}/multi_iou={several}/interval={interval}'] for several in (0, 1)]
         assert [table['50']['accuracy'], mean(table)] == pytest.approx(want, abs=1e-9)
-    assert (result['MaxBoxAcc'], result['MaxBoxAccV2']) == (result['largest_contour']['50']['accuracy'], pytest.approx(mean(table)))
+    assert (result['MaxBoxAcc'], result['MaxBoxAccV2']) == (
+        result['largest_contour']['50']['accuracy'],
+        pytest.approx(mean(table)),
+    )
 
 
-@pytest.mark.parametrize('interval', [.001, .01])
+@pytest.mark.parametrize('interval', [0.001, 0.01])
 def test_mask_scores_are_the_golden_ones(golden, golden_maps, interval):
     taus = metrics.thresholds('even', interval)
     scores = localization.MaskScores(taus)
@@ -93,58 +100,60 @@ def slow_best_ious(score_map, boxes, taus):
 
 @pytest.mark.parametrize('blur', [0, 1, 4])
 def test_box_scores_equal_the_slow_version(blur):
-    rng, taus = np.random.default_rng(blur), metrics.thresholds('even', .02)
+    rng, taus = np.random.default_rng(blur), metrics.thresholds('even', 0.02)
     for _ in range(3):
         noise = rng.random((24, 24), np.float32)
         score_map = metrics.normalize((cv2.GaussianBlur(noise, (0, 0), blur) if blur else noise)[None], 'minmax')[0]
-        score_map[rng.random((24, 24)) < .2] = 0
+        score_map[rng.random((24, 24)) < 0.2] = 0
         boxes = np.array([[3, 2, 12, 17], [10, 11, 20, 23]])
-        np.testing.assert_allclose(localization.best_ious(score_map, boxes, taus), slow_best_ious(score_map, boxes, taus), rtol=1e-12)
+        np.testing.assert_allclose(
+            localization.best_ious(score_map, boxes, taus), slow_best_ious(score_map, boxes, taus), rtol=1e-12
+        )
 
 
 def test_contours_are_searched_once_for_each_foreground(monkeypatch):
     calls, search = [], localization.contour_boxes
     monkeypatch.setattr(localization, 'contour_boxes', lambda binary: calls.append(int(binary.sum())) or search(binary))
     score_map = np.zeros((9, 9))
-    score_map[2:7, 2:7], score_map[4, 4] = .5, 1
-    localization.best_ious(score_map, np.array([[2, 2, 7, 7]]), metrics.thresholds('even', .001))
+    score_map[2:7, 2:7], score_map[4, 4] = 0.5, 1
+    localization.best_ious(score_map, np.array([[2, 2, 7, 7]]), metrics.thresholds('even', 0.001))
     assert sorted(calls) == [1, 25]
 
 
 def test_box_cases_by_hand():
-    taus = np.array([0, .5])
+    taus = np.array([0, 0.5])
     ious = lambda score_map, *boxes: localization.best_ious(score_map, np.array(boxes), taus).tolist()
     empty, full, two = np.zeros((8, 8)), np.ones((8, 8)), np.zeros((8, 8))
-    assert ious(empty, (0, 0, 0, 0)) == [[1, 1], [1, 1]]                  # no foreground: the box 0, 0, 0, 0
-    assert ious(empty, (0, 0, 1, 1)) == [[.25] * 2] * 2
-    assert ious(full, (0, 0, 7, 7)) == [[1, 1], [1, 1]]                   # the far sides end at the last pixel
-    two[0:4, 0:4], two[6, 5:7] = .4, 1                                    # a large weak blob, a small strong one
-    assert ious(two, (0, 0, 4, 4)) == [[1, 0], [1, 0]]                    # x + width lies one pixel beyond the blob
-    assert ious(two, (5, 6, 7, 7)) == [[0, 1], [1, 1]]                    # above .5 the small one is the largest left
-    assert ious(two, (5, 6, 7, 7), (0, 0, 4, 4)) == [[1, 1], [1, 1]]      # any true box will do
+    assert ious(empty, (0, 0, 0, 0)) == [[1, 1], [1, 1]]  # no foreground: the box 0, 0, 0, 0
+    assert ious(empty, (0, 0, 1, 1)) == [[0.25] * 2] * 2
+    assert ious(full, (0, 0, 7, 7)) == [[1, 1], [1, 1]]  # the far sides end at the last pixel
+    two[0:4, 0:4], two[6, 5:7] = 0.4, 1  # a large weak blob, a small strong one
+    assert ious(two, (0, 0, 4, 4)) == [[1, 0], [1, 0]]  # x + width lies one pixel beyond the blob
+    assert ious(two, (5, 6, 7, 7)) == [[0, 1], [1, 1]]  # above .5 the small one is the largest left
+    assert ious(two, (5, 6, 7, 7), (0, 0, 4, 4)) == [[1, 1], [1, 1]]  # any true box will do
     assert ious(two, (0, 0, 3, 3)) == [[16 / 25, 0], [16 / 25, 0]]
 
 
 def test_iou_counts_the_far_sides():
     a, b = np.array([[0, 0, 1, 1], [4, 4, 4, 4]]), np.array([[1, 1, 2, 2], [0, 0, 3, 1], [5, 4, 6, 4]])
-    assert localization.inclusive_iou(a, b).tolist() == [[1 / 7, .5, 0], [0, 0, 0]]
+    assert localization.inclusive_iou(a, b).tolist() == [[1 / 7, 0.5, 0], [0, 0, 0]]
     assert localization.scale_boxes([(10, 20, 99, 50)], (100, 200), 224).tolist() == [[22, 22, 221, 56]]
 
 
 def test_an_image_counts_when_the_iou_is_reached_and_the_best_threshold_is_the_first():
-    scores = localization.BoxScores(np.array([0, .25, .5]), [30, 70])
-    scores.accumulate(np.array([[.5, .49, .2], [.7, .5, .3]]))
-    scores.accumulate(np.array([[0, .5, .1], [0, .5, .3]]))
+    scores = localization.BoxScores(np.array([0, 0.25, 0.5]), [30, 70])
+    scores.accumulate(np.array([[0.5, 0.49, 0.2], [0.7, 0.5, 0.3]]))
+    scores.accumulate(np.array([[0, 0.5, 0.1], [0, 0.5, 0.3]]))
     result = scores.compute()
     assert result['MaxBoxAcc'] == 50 and result['largest_contour']['50'] == {'accuracy': 50, 'threshold': 0}
-    assert result['all_contours']['30'] == {'accuracy': 100, 'threshold': .25}
-    assert result['MaxBoxAccV2'] == 75                                    # IoU .5 is not among the chosen
+    assert result['all_contours']['30'] == {'accuracy': 100, 'threshold': 0.25}
+    assert result['MaxBoxAccV2'] == 75  # IoU .5 is not among the chosen
 
 
 def test_ignored_background_is_in_neither_histogram():
-    score_map = np.array([[.9, .8], [.7, .1]])
+    score_map = np.array([[0.9, 0.8], [0.7, 0.1]])
     foreground, ignore = np.array([[False, True], [False, False]]), np.array([[True, True], [False, False]])
-    taus, scores = metrics.thresholds('even', .05), localization.MaskScores(metrics.thresholds('even', .05))
+    taus, scores = metrics.thresholds('even', 0.05), localization.MaskScores(metrics.thresholds('even', 0.05))
     scores.accumulate(localization.mask_histogram(score_map, foreground, ignore, taus))
     assert scores.histogram.sum(axis=1).tolist() == [2, 1] and scores.compute()['PxAP'] == 100
     scores.accumulate(localization.mask_histogram(score_map, foreground, np.zeros_like(ignore), taus))
@@ -170,8 +179,15 @@ def test_masks_are_united_and_read_by_the_nearest_pixel(tmp_path):
 def test_the_command_scores_saved_maps_as_the_protocol(golden, golden_maps, tmp_path):
     for dataset, extension, workers in (('CUB', True, 2), ('OpenImages', False, 0)):
         root = save(tmp_path / dataset, golden_maps[dataset], extension)
-        code, _, err = run('eval_wsol.py', *ROOTS, f'--dataset={dataset}', f'--scoremap_root={root}', f'--save_root={tmp_path}',
-                           f'--experiment_name=of_{dataset}', f'--workers={workers}')
+        code, _, err = run(
+            'eval_wsol.py',
+            *ROOTS,
+            f'--dataset={dataset}',
+            f'--scoremap_root={root}',
+            f'--save_root={tmp_path}',
+            f'--experiment_name=of_{dataset}',
+            f'--workers={workers}',
+        )
         assert code == 0, err
     boxes, masks = (read(tmp_path, f'of_{name}', 'wsol_scoremaps.json') for name in ('CUB', 'OpenImages'))
     assert boxes['MaxBoxAcc'] == pytest.approx(golden['CUB/multi_contour=0/multi_iou=0/interval=0.001'], abs=1e-9)
@@ -179,20 +195,39 @@ def test_the_command_scores_saved_maps_as_the_protocol(golden, golden_maps, tmp_
     assert masks['PxAP'] == pytest.approx(golden['OpenImages/interval=0.001'], abs=1e-9)
     assert (boxes['images'], masks['images'], boxes['split']) == (24, 24, 'test')
     assert boxes['arguments']['iou_thresholds'] == [30, 50, 70]
-    assert '--override_cache=True' in refuse('eval_wsol.py', '--dataset=CUB', f'--scoremap_root={tmp_path}/CUB', f'--save_root={tmp_path}',
-                                             '--experiment_name=of_CUB')
+    assert '--override_cache=True' in refuse(
+        'eval_wsol.py',
+        '--dataset=CUB',
+        f'--scoremap_root={tmp_path}/CUB',
+        f'--save_root={tmp_path}',
+        '--experiment_name=of_CUB',
+    )
 
 
 def test_the_command_scores_a_checkpoint_on_the_validation_split(tmp_path):
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True).eval()
     torch.save({'architecture': 'vgg_tiny', 'state_dict': model.state_dict()}, tmp_path / 'net.pth.tar')
-    code, out, err = run('eval_wsol.py', *ROOTS, '--dataset=CUB', '--split=val', '--architecture=vgg_tiny', '--large_feature_map=True',
-                         '--attribution_method=CALM-EM', f'--load_checkpoint={tmp_path}/net.pth.tar', '--score_map_process=jointll',
-                         f'--save_root={tmp_path}', '--crop_size=32', '--workers=1', '--cam_curve_interval=.05',
-                         '--iou_thresholds', '20', '40')
+    code, out, err = run(
+        'eval_wsol.py',
+        *ROOTS,
+        '--dataset=CUB',
+        '--split=val',
+        '--architecture=vgg_tiny',
+        '--large_feature_map=True',
+        '--attribution_method=CALM-EM',
+        f'--load_checkpoint={tmp_path}/net.pth.tar',
+        '--score_map_process=jointll',
+        f'--save_root={tmp_path}',
+        '--crop_size=32',
+        '--workers=1',
+        '--cam_curve_interval=.05',
+        '--iou_thresholds',
+        '20',
+        '40',
+    )
     assert code == 0, err
     result, folder = read(tmp_path, 'result', 'wsol_jointll.json'), os.path.join(META, 'CUB/val')
-    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, .05)
+    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, 0.05)
     ious, transform = [], make_transform(False, crop_size=32)
     for image_id, label in read_labels(folder).items():
         with torch.no_grad():
@@ -202,15 +237,21 @@ def test_the_command_scores_a_checkpoint_on_the_validation_split(tmp_path):
         score_map = (resized - resized.min()) / (resized.max() - resized.min())
         ious.append(slow_best_ious(score_map, localization.scale_boxes(boxes[image_id], sizes[image_id], 32), taus))
     rate = lambda many, iou: 100 * (np.array(ious)[:, many] >= iou).mean(axis=0).max()
-    assert result['MaxBoxAcc'] == pytest.approx(rate(0, .5), abs=1e-9)
-    assert result['MaxBoxAccV2'] == pytest.approx((rate(1, .2) + rate(1, .4)) / 2, abs=1e-9)
+    assert result['MaxBoxAcc'] == pytest.approx(rate(0, 0.5), abs=1e-9)
+    assert result['MaxBoxAccV2'] == pytest.approx((rate(1, 0.2) + rate(1, 0.4)) / 2, abs=1e-9)
     assert result['images'] == len(ious) == 24 and 'MaxBoxAccV2' in out
 
 
 def test_bad_score_maps_are_refused_by_name(tmp_path):
     good = np.linspace(0, 1, 16).reshape(4, 4)
-    for text, bad in (('NaN', np.where(good > .5, np.nan, good)), ('outside', good * 2), ('outside', good - .1),
-                      ('uint8', (good * 255).astype(np.uint8)), ('4, 3', good[:, :3]), ('no .npy', np.array([{}]))):
+    for text, bad in (
+        ('NaN', np.where(good > 0.5, np.nan, good)),
+        ('outside', good * 2),
+        ('outside', good - 0.1),
+        ('uint8', (good * 255).astype(np.uint8)),
+        ('4, 3', good[:, :3]),
+        ('no .npy', np.array([{}])),
+    ):
         np.save(tmp_path / 'bad.npy', bad, allow_pickle=True)
         with pytest.raises(ValueError, match='bad.npy') as error:
             eval_wsol.read_score_map(str(tmp_path / 'bad.npy'), 4)
@@ -223,7 +264,11 @@ def test_bad_score_maps_are_refused_by_name(tmp_path):
 def test_missing_ground_truth_is_refused_by_name(tmp_path):
     (tmp_path / 'localization.txt').write_text('a.jpg,1,2,3,4\nb.jpg,5,2,3,4\n')
     (tmp_path / 'image_sizes.txt').write_text('b.jpg,9,9\n')
-    for image_id, text in (('a.jpg', 'image_sizes.txt'), ('b.jpg', 'x0 <= x1'), ('c.jpg', 'localization.txt has no row')):
+    for image_id, text in (
+        ('a.jpg', 'image_sizes.txt'),
+        ('b.jpg', 'x0 <= x1'),
+        ('c.jpg', 'localization.txt has no row'),
+    ):
         with pytest.raises(ValueError, match=text) as error:
             data_loaders.checked_boxes(str(tmp_path), [image_id])
         assert image_id in str(error.value)
@@ -242,13 +287,16 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(golden_maps, tmp_pat
     line = refuse('eval_wsol.py', *common, f'--scoremap_root={root}')
     assert missing in line and os.listdir(tmp_path) == ['maps']
     save(root, {missing: np.full((224, 224), np.nan)})
-    line = refuse_after_progress('eval_wsol.py', *common, f'--scoremap_root={root}', '--workers=2', '--cam_curve_interval=.1')
+    line = refuse_after_progress(
+        'eval_wsol.py', *common, f'--scoremap_root={root}', '--workers=2', '--cam_curve_interval=.1'
+    )
     assert missing in line and 'NaN' in line
     assert not os.path.exists(tmp_path / 'save/result/wsol_scoremaps.json')
 
 
 def test_a_list_of_iou_thresholds_in_yaml(tmp_path):
     from config import get_configs
+
     choices = {**wsol.CHOICES, 'dataset': ('CUB',)}
     (tmp_path / 'run.yaml').write_text('iou_thresholds: [40, 60]\nsplit: val\n')
     args = get_configs('', choices, [f'--config={tmp_path}/run.yaml'])

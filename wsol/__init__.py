@@ -2,6 +2,7 @@
 
 Importing does nothing but define names; devices are the caller's choice.
 """
+
 import difflib
 from urllib.error import URLError
 
@@ -14,7 +15,11 @@ from .network import METHODS, Network, initialize_weights
 BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(METHODS)
-CHOICES = {'architecture': ARCHITECTURES, 'attribution_method': ATTRIBUTION_METHODS, 'score_map_process': attribution.PROCESSES}
+CHOICES = {
+    'architecture': ARCHITECTURES,
+    'attribution_method': ATTRIBUTION_METHODS,
+    'score_map_process': attribution.PROCESSES,
+}
 
 
 def lookup(registry, name, what):
@@ -28,7 +33,11 @@ def lookup(registry, name, what):
 
 def backbone_module(architecture):
     """The module that makes the backbone: a row of BACKBONES, or timm_backbone for timm/<name>; else a ValueError."""
-    return timm_backbone if architecture.startswith(timm_backbone.PREFIX) else lookup(BACKBONES, architecture, 'architecture')
+    return (
+        timm_backbone
+        if architecture.startswith(timm_backbone.PREFIX)
+        else lookup(BACKBONES, architecture, 'architecture')
+    )
 
 
 def build_model(architecture, attribution_method, num_classes, large_feature_map=False, use_bn=False, pretrained=False):
@@ -44,12 +53,16 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)
     except (URLError, OSError) as error:
-        raise ConnectionError(f'cannot download the pretrained weights of {architecture} ({error}): '
-                           'give --pretrained=False, or run once where there is a network') from error
+        raise ConnectionError(
+            f'cannot download the pretrained weights of {architecture} ({error}): '
+            'give --pretrained=False, or run once where there is a network'
+        ) from error
     model = Network(backbone, channels, num_classes, attribution_method)
     heads = [child for name, child in model.named_children() if name not in model.feature_names]
-    initialised = pretrained or module is timm_backbone          # timm's networks come with their own initial weights
-    initialize_weights([m for root in ([*heads, *fresh] if initialised else [model]) for m in root.modules()], module.INIT)
+    initialised = pretrained or module is timm_backbone  # timm's networks come with their own initial weights
+    initialize_weights(
+        [m for root in ([*heads, *fresh] if initialised else [model]) for m in root.modules()], module.INIT
+    )
     return model
 
 
@@ -91,10 +104,16 @@ def load_weights(model, state_dict, drop_conv_last=False):
     shape = lambda value: tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
     missing = sorted(own.keys() - state_dict.keys())
     extra = sorted(state_dict.keys() - own.keys())
-    wrong = [f'{key} {shape(state_dict[key])} instead of {shape(value)}' for key, value in own.items()
-             if key in state_dict and shape(state_dict[key]) != shape(value)]
+    wrong = [
+        f'{key} {shape(state_dict[key])} instead of {shape(value)}'
+        for key, value in own.items()
+        if key in state_dict and shape(state_dict[key]) != shape(value)
+    ]
     if missing or extra or wrong:
-        parts = [f'{title} {len(keys)} ({keys[0]})' for title, keys in
-                 (('missing', missing), ('unexpected', extra), ('of another size', wrong)) if keys]
+        parts = [
+            f'{title} {len(keys)} ({keys[0]})'
+            for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
+            if keys
+        ]
         raise ValueError(f'weights are of another architecture or class count: {"; ".join(parts)}')
     model.load_state_dict(state_dict, strict=True)

@@ -12,11 +12,12 @@
 
 B images, C classes, H x W locations z; y in the losses is the label, a LongTensor [B].
 """
+
 import torch
 
-EPS_LOG_Z = 1e-8   # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
-EPS_Y = 1e-10      # the released code adds this to p(y|x) before dividing by it
-CHUNK = 2 ** 20    # scores in one log-sum-exp: its temporaries stay in a processor's cache, and small
+EPS_LOG_Z = 1e-8  # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
+EPS_Y = 1e-10  # the released code adds this to p(y|x) before dividing by it
+CHUNK = 2**20  # scores in one log-sum-exp: its temporaries stay in a processor's cache, and small
 
 
 def p_z_given_x(h):
@@ -53,10 +54,10 @@ def log_p_y_given_x(f, h):
     The scalar that gradient methods explain, so the normaliser of p(z|x) is not detached here: its gradient is that of
     log p(y|x). Locations with h = 0 have no part in the sum nor a gradient; all of them with h = 0: p(z|x) is uniform.
     """
-    log_h = torch.where(h > 0, torch.where(h > 0, h, 1).log(), -torch.inf)                 # the inner one: no 0 * inf
+    log_h = torch.where(h > 0, torch.where(h > 0, h, 1).log(), -torch.inf)  # the inner one: no 0 * inf
     log_h = torch.where((h > 0).any(dim=3, keepdim=True).any(dim=2, keepdim=True), log_h, 0)
-    log_p_z = log_h.flatten(2).log_softmax(dim=2)                                          # [B, 1, HW]
-    return (f.log_softmax(dim=1).flatten(2) + log_p_z).logsumexp(dim=2)                    # [B, C]
+    log_p_z = log_h.flatten(2).log_softmax(dim=2)  # [B, 1, HW]
+    return (f.log_softmax(dim=1).flatten(2) + log_p_z).logsumexp(dim=2)  # [B, C]
 
 
 def p_z_given_xy(f, h):
@@ -71,18 +72,18 @@ class _LogPLabelGivenXZ(torch.autograd.Function):
     @staticmethod
     def forward(ctx, f, y):
         few = max(1, CHUNK // f[0].numel()) if len(f) else 1
-        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(few)])    # [B, 1, H, W]
-        row = y.view(-1, 1, 1, 1).expand_as(lse)                                           # [B, 1, H, W]
+        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(few)])  # [B, 1, H, W]
+        row = y.view(-1, 1, 1, 1).expand_as(lse)  # [B, 1, H, W]
         ctx.save_for_backward(f, lse, row)
         return (f.gather(1, row) - lse).squeeze(1)
 
     @staticmethod
     def backward(ctx, gradient):
         f, lse, row = ctx.saved_tensors
-        gradient = gradient[:, None]                                                       # [B, 1, H, W]
-        if torch.is_grad_enabled():                # a second derivative is asked for: the same in operations that have one
+        gradient = gradient[:, None]  # [B, 1, H, W]
+        if torch.is_grad_enabled():  # a second derivative is asked for: the same in operations that have one
             return (-gradient * f.softmax(dim=1)).scatter_add(1, row, gradient), None
-        result = torch.sub(f, lse).exp_().mul_(-gradient)                                  # [B, C, H, W]
+        result = torch.sub(f, lse).exp_().mul_(-gradient)  # [B, C, H, W]
         return result.scatter_add_(1, row, gradient), None
 
 
@@ -93,14 +94,14 @@ def log_p_label_given_xz(f, y):
 
 def ml_loss(f, h, y):
     """-log p(y|x) of each image [B] (paper, CALM-ML)."""
-    p_yz = log_p_label_given_xz(f, y).exp() * p_z_given_x(h).squeeze(1)    # [B, H, W]
+    p_yz = log_p_label_given_xz(f, y).exp() * p_z_given_x(h).squeeze(1)  # [B, H, W]
     return -p_yz.sum(dim=(1, 2)).log()
 
 
 def em_loss(f, h, y):
     """-sum_z p'(z|x,y) log p(y,z|x) of each image [B] (paper, CALM-EM)."""
-    log_p_y = log_p_label_given_xz(f, y)                                   # [B, H, W]
-    with torch.no_grad():                                                  # the E step: p' is a constant of the M step
-        p_yz = log_p_y.exp() * p_z_given_x(h).squeeze(1)                   # [B, H, W]
-        posterior = p_yz / (p_yz.sum(dim=(1, 2), keepdim=True) + EPS_Y)    # [B, H, W]
+    log_p_y = log_p_label_given_xz(f, y)  # [B, H, W]
+    with torch.no_grad():  # the E step: p' is a constant of the M step
+        p_yz = log_p_y.exp() * p_z_given_x(h).squeeze(1)  # [B, H, W]
+        posterior = p_yz / (p_yz.sum(dim=(1, 2), keepdim=True) + EPS_Y)  # [B, H, W]
     return -(posterior * (log_p_y + log_p_z_given_x(h).squeeze(1))).sum(dim=(1, 2))

@@ -3,6 +3,7 @@
 Works on any folder in the layout of CUB-200-2011. Classes count from 0 here, from 1 in the files. Part ids are the
 protocol's: 1 head, 2 back, 3 belly, 4 breast, 5 tail, 6 leg, 7 wing.
 """
+
 import os
 from collections import namedtuple
 from itertools import combinations
@@ -10,11 +11,25 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
-PART_WORDS = {1: ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'), 2: ('back',), 3: ('belly',),
-              4: ('breast',), 5: ('tail',), 6: ('leg',), 7: ('wing',)}         # a word anywhere in an attribute's name
-UNIONS = ((1, (2, 5, 6, 7, 10, 11, 15), True), (2, (1,), False), (3, (3,), False), (4, (4,), False),
-          (5, (14,), False), (6, (8, 12), False), (7, (9, 13), False))         # (part, CUB parts, mean of them or each)
-PRESENT = 50                                                                   # a class has an attribute from this percentage on
+PART_WORDS = {
+    1: ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'),
+    2: ('back',),
+    3: ('belly',),
+    4: ('breast',),
+    5: ('tail',),
+    6: ('leg',),
+    7: ('wing',),
+}  # a word anywhere in an attribute's name
+UNIONS = (
+    (1, (2, 5, 6, 7, 10, 11, 15), True),
+    (2, (1,), False),
+    (3, (3,), False),
+    (4, (4,), False),
+    (5, (14,), False),
+    (6, (8, 12), False),
+    (7, (9, 13), False),
+)  # (part, CUB parts, mean of them or each)
+PRESENT = 50  # a class has an attribute from this percentage on
 
 Pair = namedtuple('Pair', 'a b parts attributes')
 Pair.__doc__ = 'Two classes a < b (from 0), the set of part ids and the names of the attributes in which they differ.'
@@ -90,9 +105,9 @@ def nearest_part(points, ids, size):
     if not ids:
         return np.zeros((size, size), np.uint8)
     axis = np.arange(size)
-    horizontal = (axis[None, :] - points[:, :1]) ** 2                           # [P, W]
-    vertical = (axis[None, :] - points[:, 1:]) ** 2                             # [P, H]
-    distance = vertical[:, :, None] + horizontal[:, None, :]                    # [P, H, W]
+    horizontal = (axis[None, :] - points[:, :1]) ** 2  # [P, W]
+    vertical = (axis[None, :] - points[:, 1:]) ** 2  # [P, H]
+    distance = vertical[:, :, None] + horizontal[:, None, :]  # [P, H, W]
     return np.array(ids, np.uint8)[distance.argmin(axis=0)]
 
 

@@ -1,4 +1,5 @@
 """Inception-v3 backbone up to Mixed_6e with a finer map, then two 3x3 convolutions to 1024 channels (released layout)."""
+
 from collections import OrderedDict
 
 from torch import nn
@@ -43,7 +44,12 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     reduction.load_state_dict(net.Mixed_6a.state_dict())
     pools = [nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True) for _ in range(2)]
     parts = [(name, getattr(net, name)) for name in ('Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3')]
-    parts += [('pool1', pools[0]), ('Conv2d_3b_1x1', net.Conv2d_3b_1x1), ('Conv2d_4a_3x3', net.Conv2d_4a_3x3), ('pool2', pools[1])]
+    parts += [
+        ('pool1', pools[0]),
+        ('Conv2d_3b_1x1', net.Conv2d_3b_1x1),
+        ('Conv2d_4a_3x3', net.Conv2d_4a_3x3),
+        ('pool2', pools[1]),
+    ]
     parts += [(name, getattr(net, name)) for name in ('Mixed_5b', 'Mixed_5c', 'Mixed_5d')]
     parts += [] if large_feature_map else [('pool3', nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True))]
     parts += [('Mixed_6a', reduction)]

@@ -14,11 +14,12 @@ resnet_lfiv2.py): the FIN's four 3x3 convolutions with batch norm and two ReLUs,
 through M into the FIN. The authors' convolutions are L, L/2, L, L wide; here min(L, 256) stands for the inner L, because on
 ResNet-50's 2048 channels and 28 x 28 maps theirs would cost over four times what the backbone does.
 """
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-WIDTH = 256          # of the importance network, where the features have more channels
+WIDTH = 256  # of the importance network, where the features have more channels
 
 
 def importance_network(channels):
@@ -26,7 +27,10 @@ def importance_network(channels):
     width = min(channels, WIDTH)
     sizes, layers = (channels, width, width // 2, width, channels), []
     for i in range(4):
-        layers += [nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(sizes[i + 1])]
+        layers += [
+            nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(sizes[i + 1]),
+        ]
         layers += [nn.ReLU()] if i % 2 else []
     return nn.Sequential(*layers)
 
@@ -41,7 +45,7 @@ def scaled(maps):
 
 def masked_images(F, images):
     """X [B, L, H, W] from F [B, L, H, W] and the network's input [B, c, h, w]."""
-    grey = images.mean(dim=1, keepdim=True)                                                # [B, 1, h, w]
+    grey = images.mean(dim=1, keepdim=True)  # [B, 1, h, w]
     return scaled(F) * functional.interpolate(grey, F.shape[2:], mode='bilinear', align_corners=False)
 
 

@@ -3,6 +3,7 @@
 S is the side of the score map; T thresholds, K contours, G true boxes, I IoU thresholds. A box is x0, y0, x1, y1 with
 inclusive pixels. Boxes come from the protocol's contours: MaxBoxAcc takes the largest one, MaxBoxAccV2 any of them.
 """
+
 import os
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 
 from . import metrics
 
-MAX_BOX_ACC_IOU = 50          # percent
+MAX_BOX_ACC_IOU = 50  # percent
 
 
 def score_maps(maps, size):
@@ -39,19 +40,21 @@ def contour_boxes(binary):
         return np.zeros((1, 4), np.int64), 0
     ends = np.cumsum([len(contour) for contour in contours])
     starts = np.concatenate([[0], ends[:-1]])
-    points = np.concatenate(contours)[:, 0]                                                # [P, 2]
+    points = np.concatenate(contours)[:, 0]  # [P, 2]
     after = np.concatenate([points[1:], points[:1]])
     after[ends - 1] = points[starts]
-    area = np.abs(np.add.reduceat(points[:, 0] * after[:, 1] - after[:, 0] * points[:, 1], starts))          # twice the area [K]
+    area = np.abs(
+        np.add.reduceat(points[:, 0] * after[:, 1] - after[:, 0] * points[:, 1], starts)
+    )  # twice the area [K]
     far = np.minimum(np.maximum.reduceat(points, starts) + 1, np.array(binary.shape[::-1]) - 1)
     return np.concatenate([np.minimum.reduceat(points, starts), far], axis=1), int(area.argmax())
 
 
 def inclusive_iou(a, b):
     """IoU of boxes a [K, 4] and b [G, 4], far sides included: [K, G]."""
-    a, b = a[:, None], b[None]                                                             # [K, 1, 4], [1, G, 4]
+    a, b = a[:, None], b[None]  # [K, 1, 4], [1, G, 4]
     area = lambda low, high: np.maximum(high - low + 1, 0).prod(axis=-1)
-    both = area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))     # [K, G]
+    both = area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))  # [K, G]
     return both / (area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - both)
 
 
@@ -62,7 +65,7 @@ def best_ious(score_map, boxes, taus):
     """
     image = (score_map * 255).astype(np.uint8)
     values = np.unique(image)
-    lowest = np.searchsorted(values, levels(image, taus), side='right')        # foreground: values[lowest] and above
+    lowest = np.searchsorted(values, levels(image, taus), side='right')  # foreground: values[lowest] and above
     found, row = np.unique(lowest, return_inverse=True)
     ious = np.zeros((len(found), 2))
     for n, first in enumerate(found):
@@ -70,7 +73,7 @@ def best_ious(score_map, boxes, taus):
         proposals, largest = contour_boxes(binary)
         best = inclusive_iou(proposals, boxes).max(axis=1)
         ious[n] = best[largest], best.max()
-    return ious[row].T                                                                     # [2, T]
+    return ious[row].T  # [2, T]
 
 
 class BoxScores:
@@ -84,7 +87,7 @@ class BoxScores:
 
     def accumulate(self, ious):
         """Add one image's `best_ious` [2, T]."""
-        self.correct += ious[:, None] >= np.array(self.iou_percent)[:, None] / 100          # [2, I, T]
+        self.correct += ious[:, None] >= np.array(self.iou_percent)[:, None] / 100  # [2, I, T]
         self.images += 1
 
     def counts(self):
@@ -94,11 +97,19 @@ class BoxScores:
     def compute(self):
         """{MaxBoxAcc, MaxBoxAccV2, and for each choice of contours {IoU: {accuracy, threshold}}}, in percent of the images."""
         accuracy = 100 * self.correct / self.images
-        tables = [{str(iou): {'accuracy': float(row.max()), 'threshold': float(self.taus[row.argmax()])}
-                   for iou, row in zip(self.iou_percent, rows)} for rows in accuracy]
-        return {'MaxBoxAcc': tables[0][str(MAX_BOX_ACC_IOU)]['accuracy'],
-                'MaxBoxAccV2': float(np.mean([tables[1][str(iou)]['accuracy'] for iou in self.chosen])),
-                'largest_contour': tables[0], 'all_contours': tables[1]}
+        tables = [
+            {
+                str(iou): {'accuracy': float(row.max()), 'threshold': float(self.taus[row.argmax()])}
+                for iou, row in zip(self.iou_percent, rows)
+            }
+            for rows in accuracy
+        ]
+        return {
+            'MaxBoxAcc': tables[0][str(MAX_BOX_ACC_IOU)]['accuracy'],
+            'MaxBoxAccV2': float(np.mean([tables[1][str(iou)]['accuracy'] for iou in self.chosen])),
+            'largest_contour': tables[0],
+            'all_contours': tables[1],
+        }
 
 
 class MaskScores:
@@ -124,8 +135,9 @@ class MaskScores:
 
 def mask_histogram(score_map, foreground, ignore, taus):
     """Counts [2, bins] of the scores [S, S] at background and foreground; ignored background (bool [S, S]) is in neither."""
-    counts = metrics.pixel_histogram(score_map[None], foreground[None], metrics.histogram_edges(taus),
-                                     keep=foreground[None] | ~ignore[None])
+    counts = metrics.pixel_histogram(
+        score_map[None], foreground[None], metrics.histogram_edges(taus), keep=foreground[None] | ~ignore[None]
+    )
     return counts[0]
 
 
@@ -134,7 +146,7 @@ def read_mask(path, size):
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE) if os.path.isfile(path) else None
     if grey is None:
         raise ValueError(f'mask {path} is {"unreadable" if os.path.isfile(path) else "missing"}: restore the file')
-    return cv2.resize(grey.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST) > .5
+    return cv2.resize(grey.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST) > 0.5
 
 
 def read_ground_truth(folder, masks, ignore, size):

@@ -3,11 +3,12 @@
 N maps, H x W pixels, T thresholds, K erased shares. Source: the released code and the WSOL evaluation protocol
 (Choe et al., CVPR 2020), as README's numbered deviations say.
 """
+
 import cv2
 import numpy as np
 import torch
 
-ERASE_K = (.1, .3, .5, .7, .9)
+ERASE_K = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def resize(maps, size, interpolation=cv2.INTER_LINEAR):
@@ -29,7 +30,7 @@ def smooth(maps, ksize):
 def normalize(maps, norm_type):
     """Maps [N, H, W] brought to [0, 1]: 'max', 'minmax' or 'clipping'; a map with NaN or of one value becomes zero."""
     flat = maps.reshape(len(maps), -1)
-    low, high = flat.min(axis=1), flat.max(axis=1)           # NaN where the map has one
+    low, high = flat.min(axis=1), flat.max(axis=1)  # NaN where the map has one
     bad = ~(low < high)
     with np.errstate(invalid='ignore', divide='ignore'):
         if norm_type == 'max':
@@ -48,7 +49,9 @@ def thresholds(threshold_type, interval):
     if threshold_type == 'even':
         return np.arange(0, 1, interval)
     if threshold_type == 'log':
-        return np.array([10 ** -t for t in np.arange(0, 7, interval * 7)[::-1]])     # scalar powers: the array's round otherwise
+        return np.array(
+            [10**-t for t in np.arange(0, 7, interval * 7)[::-1]]
+        )  # scalar powers: the array's round otherwise
     raise ValueError(f'unknown threshold type {threshold_type!r}: choose one of even, log')
 
 
@@ -64,7 +67,7 @@ def pixel_histogram(maps, masks, edges, keep=None):
     keep: bool [N, H, W], the pixels that count (None: all).
     """
     bins = len(edges) - 1
-    scores = torch.as_tensor(maps).to(torch.float64).flatten(1)                                    # [N, HW]
+    scores = torch.as_tensor(maps).to(torch.float64).flatten(1)  # [N, HW]
     index = torch.bucketize(scores, torch.as_tensor(edges, device=scores.device), right=True) - 1  # [N, HW]
     index += bins * torch.as_tensor(masks, device=scores.device).flatten(1)
     index += 2 * bins * torch.arange(len(scores), device=scores.device)[:, None]
@@ -89,12 +92,14 @@ def pixel_average_precision(histogram):
 def descending_rank(scores):
     """Rank of each pixel [N, HW], 0 for the highest score; ties by index. scores: tensor [N, HW]."""
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
-    return torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
 
 
 def erase(images, rank, k):
     """Images [N, 3, H, W] with the int(k HW) pixels of lowest rank [N, HW] set to 0 (the mean colour once normalised)."""
-    keep = rank >= int(k * rank.shape[1])                                                          # [N, HW]
+    keep = rank >= int(k * rank.shape[1])  # [N, HW]
     return images * keep.view(len(images), 1, *images.shape[2:])
 
 

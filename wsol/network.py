@@ -1,4 +1,5 @@
 """The network every architecture and method shares: backbone features F, class scores f, cue location h."""
+
 from collections import namedtuple
 
 import torch

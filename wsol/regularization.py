@@ -8,6 +8,7 @@
 
 d_i and g_i are gradients of the sum of the images' losses, so that E does not depend on the size of the batch.
 """
+
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -55,11 +56,11 @@ def gradient_regularization(model, images, labels, error='cosine'):
     if error not in ERRORS:
         raise ValueError(f'unknown gradient error {error!r}: choose one of {", ".join(ERRORS)}')
     x = images.detach().requires_grad_()
-    with GuidedReLUs(guided=False) as relus, sdpa_kernel(SDPBackend.MATH):          # fused attention has no second derivative
-        output = model(x.clone())                                        # a model may work in place on what it is given
+    with GuidedReLUs(guided=False) as relus, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        output = model(x.clone())  # a model may work in place on what it is given
         losses, probs = output.loss(labels), output.probs
-    gradients, = torch.autograd.grad(losses.sum(), x, create_graph=True)
+    (gradients,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
     relus.guided = True
-    guided, = torch.autograd.grad(losses.sum(), x, retain_graph=True)
-    relus.guided = False                                                 # for the backward pass that trains the weights
+    (guided,) = torch.autograd.grad(losses.sum(), x, retain_graph=True)
+    relus.guided = False  # for the backward pass that trains the weights
     return losses, ERRORS[error](gradients.flatten(1), guided.flatten(1)), probs

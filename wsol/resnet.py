@@ -1,10 +1,11 @@
 """ResNet backbones with a finer map: 28x28 (large_feature_map) or 14x14 locations for 224 px (released strides)."""
+
 from collections import OrderedDict
 
 from torch import nn
 from torchvision import models
 
-STRIDE_ONE = {'resnet18': 'conv1', 'resnet50': 'conv2'}     # the strided convolution of a stage's first block
+STRIDE_ONE = {'resnet18': 'conv1', 'resnet50': 'conv2'}  # the strided convolution of a stage's first block
 CHANNELS = {'resnet18': 512, 'resnet50': 2048}
 SMALL_LR_PATTERNS = ('conv1', 'layer1', 'layer2', 'layer3')
 BACKBONE_PATTERNS = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')

@@ -4,6 +4,7 @@ B images of size S x S, K changed versions of each, M methods. p is p(y|x) of th
 raw, of which only the order of the pixels counts (their ranks, metrics.descending_rank), and scaled, in [0, 1] by min-max.
 `classifier_scores` and `region_scores` say what images add to the sums of a method, METRICS what figure the sums give.
 """
+
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from torchvision.transforms import functional
 
 from . import localization, metrics
 
-BLUR_SIZE, BLUR_SIGMA = 11, 5.0      # pixels; of the insertion game's first image, as RISE's published evaluation has them
-POINTING_TOLERANCE = 15              # pixels; Zhang et al., IJCV 2018
+BLUR_SIZE, BLUR_SIGMA = 11, 5.0  # pixels; of the insertion game's first image, as RISE's published evaluation has them
+POINTING_TOLERANCE = 15  # pixels; Zhang et al., IJCV 2018
 
 
 def target_probability(model, images, labels):
@@ -48,11 +49,11 @@ def changed_scores(score, start, end, rank, labels, counts, batch_size):
     images are made and scored batch_size at a time, which bounds the memory.
     """
     counts = torch.as_tensor(counts, device=rank.device)
-    image = torch.arange(len(start), device=rank.device).repeat_interleave(len(counts))           # [B K]: whose version
-    count, results = counts.repeat(len(start)), []                                                # [B K]
+    image = torch.arange(len(start), device=rank.device).repeat_interleave(len(counts))  # [B K]: whose version
+    count, results = counts.repeat(len(start)), []  # [B K]
     for rows in torch.arange(len(image), device=rank.device).split(batch_size):
         b = image[rows]
-        new = (rank[b] < count[rows, None]).view(-1, 1, *start.shape[2:])                         # [n, 1, S, S]
+        new = (rank[b] < count[rows, None]).view(-1, 1, *start.shape[2:])  # [n, 1, S, S]
         results.append(score(torch.where(new, end[b], start[b]), labels[b]))
     return torch.cat(results).view(len(start), len(counts))
 
@@ -97,7 +98,7 @@ def box_region(boxes, size):
     """The pixels in any of the boxes [G, 4], far sides included: bool [size, size]."""
     region = np.zeros((size, size), bool)
     for x0, y0, x1, y1 in boxes:
-        region[y0:y1 + 1, x0:x1 + 1] = True
+        region[y0 : y1 + 1, x0 : x1 + 1] = True
     return region
 
 
@@ -108,7 +109,7 @@ def proportion(scaled, region, keep=None):
     """
     energy = scaled.astype(np.float64) if keep is None else np.where(keep, scaled, 0).astype(np.float64)
     total = energy.sum()
-    return float(energy[region].sum() / total) if total > 0 else 0.
+    return float(energy[region].sum() / total) if total > 0 else 0.0
 
 
 def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
@@ -120,7 +121,7 @@ def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
         return False
     y, x = np.unravel_index(scaled.argmax(), scaled.shape)
     rows, columns = region.nonzero()
-    return bool(((rows - y) ** 2 + (columns - x) ** 2 <= tolerance ** 2).any())
+    return bool(((rows - y) ** 2 + (columns - x) ** 2 <= tolerance**2).any())
 
 
 Truth = namedtuple('Truth', 'boxes region ignore')
@@ -158,7 +159,9 @@ def box_figures(total, settings):
 
 def ratios(total, settings):
     """R_k of each k."""
-    return metrics.erasing_ratios(total['correct_topk'].tolist(), (total['correct_random'] / settings.random_repeats).tolist())
+    return metrics.erasing_ratios(
+        total['correct_topk'].tolist(), (total['correct_random'] / settings.random_repeats).tolist()
+    )
 
 
 def mean_ratio(total, settings):
@@ -191,13 +194,19 @@ METRICS = {
     'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion')),
     'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio),
     'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located')),
-    'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', lambda total, settings: box_figures(total, settings)['MaxBoxAcc']),
-    'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', lambda total, settings: box_figures(total, settings)['MaxBoxAccV2']),
+    'max_box_acc': Metric(
+        'MaxBoxAcc (%)', 'higher', 'box', lambda total, settings: box_figures(total, settings)['MaxBoxAcc']
+    ),
+    'max_box_acc_v2': Metric(
+        'MaxBoxAccV2 (%)', 'higher', 'box', lambda total, settings: box_figures(total, settings)['MaxBoxAccV2']
+    ),
     'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion')),
     'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing')),
-    'pxap': Metric('PxAP (%)', 'higher', 'mask', lambda total, settings: metrics.pixel_average_precision(total['histogram'])),
+    'pxap': Metric(
+        'PxAP (%)', 'higher', 'mask', lambda total, settings: metrics.pixel_average_precision(total['histogram'])
+    ),
 }
-DROPS, BOXES = {'average_drop', 'average_increase', 'win'}, {'max_box_acc', 'max_box_acc_v2'}      # computed together
+DROPS, BOXES = {'average_drop', 'average_increase', 'win'}, {'max_box_acc', 'max_box_acc_v2'}  # computed together
 
 
 @torch.no_grad()
@@ -206,15 +215,15 @@ def count_erased(model, images, labels, ranks):
 
     images [B, 3, S, S]; ranks [K, B, SS]. An accelerator takes all k at once, a CPU one after the other.
     """
-    erased = (metrics.erase(images, rank, k) for rank, k in zip(ranks, metrics.ERASE_K))                # K times [B, 3, S, S]
+    erased = (metrics.erase(images, rank, k) for rank, k in zip(ranks, metrics.ERASE_K))  # K times [B, 3, S, S]
     groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
-    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])                       # [K B]
+    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])  # [K B]
     return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
 
 
 def correct_random(model, images, labels, ranks):
     """`count_erased` of random pixels, summed over R draws of each k: [K], on the device; ranks: [K R, B, SS]."""
-    draws = ranks.view(len(metrics.ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)                      # [R, K, B, SS]
+    draws = ranks.view(len(metrics.ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)  # [R, K, B, SS]
     return sum(count_erased(model, images, labels, one) for one in draws)
 
 
@@ -228,7 +237,7 @@ def classifier_scores(model, images, labels, p, maps, settings):
         p_masked = score(masked_by(images, torch.from_numpy(metrics.normalize(maps, 'minmax')).to(images)), labels)
         drop = confidence_drop(p, p_masked)
         found.update(drop=drop.double().sum().item(), increase=(p < p_masked).sum().item())
-    rank = metrics.descending_rank(torch.from_numpy(maps).to(images.device).flatten(1))    # [B, SS]
+    rank = metrics.descending_rank(torch.from_numpy(maps).to(images.device).flatten(1))  # [B, SS]
     for name, curve in (('deletion', deletion_curve), ('insertion', insertion_curve)):
         if name in settings.metrics:
             points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
@@ -265,5 +274,11 @@ def figures(total, settings):
     row = {name: METRICS[name].figure(total, settings) for name in settings.metrics}
     if 'correct_topk' in total:
         row['R_k'] = ratios(total, settings)
-    row.update({f'{name}_curve': (total[name] / total['images']).tolist() for name in ('deletion', 'insertion') if name in total})
+    row.update(
+        {
+            f'{name}_curve': (total[name] / total['images']).tolist()
+            for name in ('deletion', 'insertion')
+            if name in total
+        }
+    )
     return row

@@ -6,6 +6,7 @@ of 16, or 8 with large_feature_map: 14x14 or 28x28 locations for 224 px. A ViT h
 tokens take part in the attention and are then dropped. Images are normalised with the ImageNet mean and deviation, as for every
 backbone here, whatever the pretrained weights were made with.
 """
+
 import difflib
 import warnings
 from collections import OrderedDict
@@ -17,19 +18,19 @@ from torch import nn
 PREFIX = 'timm/'
 SMALL_LR_PATTERNS = ('trunk.',)
 BACKBONE_PATTERNS = ('trunk.',)
-INIT = 'xavier'          # of the heads: timm's networks come initialised
-PROBE = 224              # side of the image that shows at once what a network gives out
+INIT = 'xavier'  # of the heads: timm's networks come initialised
+PROBE = 224  # side of the image that shows at once what a network gives out
 
 
 def from_tokens(tokens, images, patch, prefix):
     """[B, prefix + H W, L] of images [B, 3, h, w] -> [B, L, H, W]; the first `prefix` tokens belong to no patch."""
     H, W = images.shape[2] // patch[0], images.shape[3] // patch[1]
-    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (H, W))                       # [B, L, H, W]
+    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (H, W))  # [B, L, H, W]
 
 
 def from_channels_last(F, images):
     """[B, H, W, L] -> [B, L, H, W]."""
-    return F.permute(0, 3, 1, 2)                                                         # [B, L, H, W]
+    return F.permute(0, 3, 1, 2)  # [B, L, H, W]
 
 
 def as_it_is(F, images):
@@ -60,16 +61,20 @@ class Trunk(nn.Module):
 
     def forward(self, images):
         if any(side % step for side, step in zip(images.shape[2:], self.patch)):
-            raise ValueError(f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of {self.patch[0]}x{self.patch[1]}: '
-                             f'give a --crop_size that is a multiple of {self.patch[0]}')
-        return self.to_map(self.net(images), images)                                     # [B, L, H, W]
+            raise ValueError(
+                f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of {self.patch[0]}x{self.patch[1]}: '
+                f'give a --crop_size that is a multiple of {self.patch[0]}'
+            )
+        return self.to_map(self.net(images), images)  # [B, L, H, W]
 
 
 def _library():
     try:
         import timm
     except ImportError as error:
-        raise ValueError(f'architectures timm/... need the package timm ({error}): pip install -r requirements-timm.txt') from None
+        raise ValueError(
+            f'architectures timm/... need the package timm ({error}): pip install -r requirements-timm.txt'
+        ) from None
     return timm
 
 
@@ -78,10 +83,14 @@ def _check(timm, name, pretrained):
     base = name.split('.')[0]
     if not timm.is_model(base):
         close = ', '.join(PREFIX + one for one in difflib.get_close_matches(base, timm.list_models(), n=5))
-        raise ValueError(f'unknown architecture {PREFIX + name!r}: {f"close: {close}; " if close else ""}timm.list_models() has them all')
+        raise ValueError(
+            f'unknown architecture {PREFIX + name!r}: {f"close: {close}; " if close else ""}timm.list_models() has them all'
+        )
     published = timm.list_models(f'{base}.*', pretrained=True)
     if '.' in name and name not in published:
-        raise ValueError(f'unknown weights {PREFIX + name!r}: choose one of {", ".join(PREFIX + one for one in [base, *published])}')
+        raise ValueError(
+            f'unknown weights {PREFIX + name!r}: choose one of {", ".join(PREFIX + one for one in [base, *published])}'
+        )
     if pretrained and not published:
         raise ValueError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
 
@@ -95,15 +104,19 @@ def _create(timm, name, large_feature_map, pretrained):
     for options in finer if large_feature_map else [*finer, {'dynamic_img_size': True}, {}]:
         try:
             net = timm.create_model(name, pretrained=pretrained, **options)
-        except (AssertionError, TypeError):              # how timm's networks refuse an option
+        except (AssertionError, TypeError):  # how timm's networks refuse an option
             if not options:
                 raise
             continue
         if net.pretrained_cfg.get('fixed_input_size') and not options:
-            raise ValueError(f'{PREFIX}{name} takes images of one size only: choose a convolutional network or a plain ViT')
+            raise ValueError(
+                f'{PREFIX}{name} takes images of one size only: choose a convolutional network or a plain ViT'
+            )
         return net
-    raise ValueError(f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False (a ViT of smaller patches has a '
-                     'finer map)')
+    raise ValueError(
+        f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False (a ViT of smaller patches has a '
+        'finer map)'
+    )
 
 
 def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
@@ -118,7 +131,7 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     if weights:
         _tell_normalisation(timm, architecture, net.pretrained_cfg)
     try:
-        net.reset_classifier(0, '')                      # from now on unpooled features come out
+        net.reset_classifier(0, '')  # from now on unpooled features come out
         trunk = Trunk(net)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f'{architecture} cannot be a backbone here: {error}') from None
@@ -128,5 +141,7 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
 def _tell_normalisation(timm, architecture, config):
     own, here = (config['mean'], config['std']), (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
     if own != here:
-        warnings.warn(f'the weights of {architecture} were trained on images of mean {own[0]} and deviation {own[1]}; '
-                      f'images have {here[0]} and {here[1]} here')
+        warnings.warn(
+            f'the weights of {architecture} were trained on images of mean {own[0]} and deviation {own[1]}; '
+            f'images have {here[0]} and {here[1]} here'
+        )

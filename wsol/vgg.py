@@ -1,4 +1,5 @@
 """VGG-16 backbone: thirteen convolutions without the last pool(s), then conv6 to 1024 channels (released layout)."""
+
 from collections import OrderedDict
 
 from torch import nn

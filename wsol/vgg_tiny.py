@@ -2,6 +2,7 @@
 
 On two CPU cores it learns ToyBirds from scratch where torchvision's mobile networks and ResNet-18 do not in the same time.
 """
+
 from collections import OrderedDict
 
 from torch import nn

@@ -1,12 +1,22 @@
 """Debian's headless Chromium under Selenium: apt-get install chromium chromium-driver; pip install selenium."""
+
 import shutil
 import tempfile
 from contextlib import contextmanager
 
 import pytest
 
-FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage')
+FLAGS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-dev-shm-usage',
+)
 
 
 @contextmanager
@@ -25,8 +35,14 @@ def chromium(width=1200, height=900, dark=False):
         page = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
         try:
             page.set_page_load_timeout(60)
-            page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': False})
-            page.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}]})
+            page.execute_cdp_cmd(
+                'Emulation.setDeviceMetricsOverride',
+                {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': False},
+            )
+            page.execute_cdp_cmd(
+                'Emulation.setEmulatedMedia',
+                {'features': [{'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}]},
+            )
             yield page
         finally:
             page.quit()

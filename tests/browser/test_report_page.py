@@ -1,4 +1,5 @@
 """A report in headless Chromium, opened from disk: picks in the gallery and the pixels that follow, the keyboard, a phone's width."""
+
 import base64
 import io
 import json
@@ -16,7 +17,7 @@ import report_html
 import report_results
 from chromium import chromium
 
-SIDE, CELLS = 288, 4                # pixels of a canvas' side, cells of the drawn maps
+SIDE, CELLS = 288, 4  # pixels of a canvas' side, cells of the drawn maps
 NAMES = {'0': 'finch', '1': '<img src=x onerror=alert(1)>', '2': 'wren'}
 
 
@@ -24,8 +25,15 @@ def method(name, maps, signed):
     """A record of the page for maps [images, K, h, w]."""
     top = report_gallery.encode(maps[0])
     bits = 8 * len(base64.b64decode(top['data'])) // maps[0].size
-    return {'name': name, 'unit': 'unit', 'height': maps.shape[2], 'width': maps.shape[3], 'bits': bits, 'signed': signed,
-            'maps': [report_gallery.encode(one) for one in maps]}
+    return {
+        'name': name,
+        'unit': 'unit',
+        'height': maps.shape[2],
+        'width': maps.shape[3],
+        'bits': bits,
+        'signed': signed,
+        'maps': [report_gallery.encode(one) for one in maps],
+    }
 
 
 def picture(grey):
@@ -37,16 +45,35 @@ def picture(grey):
 def page_file(tmp_path_factory):
     """(address of a report of two runs with known maps, the maps [images, K, h, w] of each method)."""
     rng = np.random.default_rng(0)
-    small = rng.uniform(0, .1, (2, 3, CELLS, CELLS)) * np.array([1, .6, .8])[:, None, None]
-    maps = {'jointll': small, 'large': rng.normal(size=(2, 3, 72, 72)), 'vanilla': 100 * (small - .05)}
-    image = lambda n: {'id': f'c/i{n}.png', 'label': n, 'classes': [n, *(y for y in range(3) if y != n)], 'picture': picture(60 + 100 * n)}
-    run = lambda name, *methods: {'name': name, 'method': 'CAM', 'set': 0, 'predicted': [0, 2], 'probs': [[.5, .25, .125]] * 2,
-                                  'maps': [method(one, maps[one], one != 'jointll') for one in methods]}
-    gallery = {'sets': [{'images': [image(0), image(1)], 'names': NAMES}], 'runs': [run('first', 'jointll', 'large'), run('<b>second', 'vanilla')]}
+    small = rng.uniform(0, 0.1, (2, 3, CELLS, CELLS)) * np.array([1, 0.6, 0.8])[:, None, None]
+    maps = {'jointll': small, 'large': rng.normal(size=(2, 3, 72, 72)), 'vanilla': 100 * (small - 0.05)}
+    image = lambda n: {
+        'id': f'c/i{n}.png',
+        'label': n,
+        'classes': [n, *(y for y in range(3) if y != n)],
+        'picture': picture(60 + 100 * n),
+    }
+    run = lambda name, *methods: {
+        'name': name,
+        'method': 'CAM',
+        'set': 0,
+        'predicted': [0, 2],
+        'probs': [[0.5, 0.25, 0.125]] * 2,
+        'maps': [method(one, maps[one], one != 'jointll') for one in methods],
+    }
+    gallery = {
+        'sets': [{'images': [image(0), image(1)], 'names': NAMES}],
+        'runs': [run('first', 'jointll', 'large'), run('<b>second', 'vanilla')],
+    }
     folder = tmp_path_factory.mktemp('report') / 'a run'
     folder.mkdir()
-    epochs = [{'epoch': n, 'loss': 1 / n, 'train_accuracy': 9. * n, 'val_accuracy': 8. * n, 'lr': [.1]} for n in range(1, 9)]
-    (folder / 'log.jsonl').write_text('\n'.join(map(json.dumps, [{'arguments': {'experiment_name': 'x' * 80, 'dataset': 'ToyBirds'}}, *epochs])))
+    epochs = [
+        {'epoch': n, 'loss': 1 / n, 'train_accuracy': 9.0 * n, 'val_accuracy': 8.0 * n, 'lr': [0.1]}
+        for n in range(1, 9)
+    ]
+    (folder / 'log.jsonl').write_text(
+        '\n'.join(map(json.dumps, [{'arguments': {'experiment_name': 'x' * 80, 'dataset': 'ToyBirds'}}, *epochs]))
+    )
     runs, notes = report_results.load([str(folder)])
     path = folder.parent / 'report.html'
     path.write_text(report_html.page(runs, notes, gallery, []))
@@ -56,12 +83,16 @@ def page_file(tmp_path_factory):
 def wait(page):
     """Until the gallery has drawn what was picked."""
     from selenium.webdriver.support.ui import WebDriverWait
-    WebDriverWait(page, 20).until(lambda page: page.execute_script("return document.getElementById('rows').getAttribute('aria-busy')") == 'false')
+
+    WebDriverWait(page, 20).until(
+        lambda page: page.execute_script("return document.getElementById('rows').getAttribute('aria-busy')") == 'false'
+    )
 
 
 def pick(page, **choices):
     """Choose options by their words, as a person does."""
     from selenium.webdriver.support.ui import Select
+
     for name, words in choices.items():
         Select(page.find_element('id', name)).select_by_visible_text(words)
         wait(page)
@@ -69,13 +100,15 @@ def pick(page, **choices):
 
 def pixels(page, canvas):
     """[SIDE, SIDE, 3] of the canvas of that number."""
-    address = page.execute_script('return document.querySelectorAll("#rows canvas")[arguments[0]].toDataURL("image/png")', canvas)
+    address = page.execute_script(
+        'return document.querySelectorAll("#rows canvas")[arguments[0]].toDataURL("image/png")', canvas
+    )
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(',')[1]))).convert('RGB')).astype(int)
 
 
 def centres(page, canvas, cells=CELLS):
     """The colours at the middle of each cell [cells, cells, 3]."""
-    middle = ((np.arange(cells) + .5) * SIDE / cells).astype(int)
+    middle = ((np.arange(cells) + 0.5) * SIDE / cells).astype(int)
     return pixels(page, canvas)[middle][:, middle]
 
 
@@ -86,7 +119,10 @@ def redness(colours):
 
 def full_strength(page, value='100'):
     """The slider set, as by the arrow keys."""
-    page.execute_script("const s = document.getElementById('strength'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))", value)
+    page.execute_script(
+        "const s = document.getElementById('strength'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+        value,
+    )
     wait(page)
 
 
@@ -95,8 +131,10 @@ def quiet(page):
     assert page.get_log('browser') == []
     asked = [json.loads(entry['message'])['message'] for entry in page.get_log('performance')]
     addresses = [one['params']['request']['url'] for one in asked if one['method'] == 'Network.requestWillBeSent']
-    addresses = [address for address in addresses if not address.startswith('chrome:')]          # the browser's own start page
-    assert any(address.startswith('file:') for address in addresses) and all(address.startswith(('file:', 'data:')) for address in addresses)
+    addresses = [address for address in addresses if not address.startswith('chrome:')]  # the browser's own start page
+    assert any(address.startswith('file:') for address in addresses) and all(
+        address.startswith(('file:', 'data:')) for address in addresses
+    )
 
 
 def test_the_gallery_shows_the_difference_of_what_is_picked(page_file):
@@ -106,7 +144,9 @@ def test_the_gallery_shows_the_difference_of_what_is_picked(page_file):
         wait(page)
         full_strength(page)
         pick(page, pixels="the map's own cells", beside='<b>second, vanilla')
-        assert len(page.find_elements('css selector', '#rows canvas')) == 6 and not page.find_elements('css selector', '#rows b')
+        assert len(page.find_elements('css selector', '#rows canvas')) == 6 and not page.find_elements(
+            'css selector', '#rows b'
+        )
         for image, order in ((0, [0, 1, 2]), (1, [1, 0, 2])):
             pick(page, image=f'c/i{image}.png')
             for a, b in ((order[0], order[1]), (order[2], order[0])):
@@ -114,13 +154,13 @@ def test_the_gallery_shows_the_difference_of_what_is_picked(page_file):
                 for first, name in ((0, 'jointll'), (3, 'vanilla')):
                     mine = maps[name][image]
                     difference = mine[order.index(a)] - mine[order.index(b)]
-                    clear = np.abs(difference) > .1 * np.abs(difference).max()
+                    clear = np.abs(difference) > 0.1 * np.abs(difference).max()
                     shown = redness(centres(page, first + 2))
                     assert clear.sum() > 8 and (np.sign(shown) == np.sign(difference))[clear].all()
                     strong = np.unravel_index(np.abs(difference).argmax(), difference.shape)
                     end = [103, 0, 31] if difference[strong] > 0 else [5, 48, 97]
                     assert np.abs(centres(page, first + 2)[strong] - end).max() <= 2
-                heights = redness(centres(page, 3))                        # vanilla's map of A is signed too
+                heights = redness(centres(page, 3))  # vanilla's map of A is signed too
                 assert (np.sign(heights) == np.sign(maps['vanilla'][image][order.index(a)]))[np.abs(heights) > 40].all()
         before = redness(centres(page, 2))
         page.find_element('id', 'swap').click()
@@ -128,7 +168,11 @@ def test_the_gallery_shows_the_difference_of_what_is_picked(page_file):
         swapped = redness(centres(page, 2))
         assert (np.sign(before) == -np.sign(swapped))[np.abs(before) > 10].all()
         label = page.find_element('css selector', '#rows canvas').get_attribute('aria-label')
-        assert label.startswith(f'A: {NAMES["1"]}') and 'of 4 by 4' in label and NAMES['1'] in page.find_element('id', 'rows').text
+        assert (
+            label.startswith(f'A: {NAMES["1"]}')
+            and 'of 4 by 4' in label
+            and NAMES['1'] in page.find_element('id', 'rows').text
+        )
         quiet(page)
 
 
@@ -142,16 +186,16 @@ def test_a_shared_range_own_ranges_and_the_strength_of_the_map(page_file):
         a, b = maps['jointll'][0][0], maps['jointll'][0][2]
         weaker, top = (1, b) if b.max() < a.max() else (0, a)
         at = np.unravel_index(top.argmax(), top.shape)
-        yellow = [253, 231, 37]                                             # the end of the scale
+        yellow = [253, 231, 37]  # the end of the scale
         assert np.abs(centres(page, weaker)[at] - yellow).max() > 2
         pick(page, range='each map its own')
         assert np.abs(centres(page, weaker)[at] - yellow).max() <= 1
         full_strength(page, '0')
-        assert np.abs(pixels(page, 0) - 60).max() <= 2                      # the picture alone
+        assert np.abs(pixels(page, 0) - 60).max() <= 2  # the picture alone
         pick(page, method='first, large')
         full_strength(page)
         difference = maps['large'][0][0] - maps['large'][0][2]
-        clear = np.abs(difference) > .1 * np.abs(difference).max()
+        clear = np.abs(difference) > 0.1 * np.abs(difference).max()
         assert (np.sign(redness(centres(page, 2, 72))) == np.sign(difference))[clear].all()
         pick(page, pixels='smooth', method='first, jointll')
         steps = np.abs(np.diff(pixels(page, 0), axis=1)).max()
@@ -162,6 +206,7 @@ def test_a_shared_range_own_ranges_and_the_strength_of_the_map(page_file):
 
 def test_the_keyboard_reaches_every_control_in_order(page_file):
     from selenium.webdriver import ActionChains, Keys
+
     with chromium() as page:
         page.get(page_file[0])
         wait(page)
@@ -175,15 +220,19 @@ def test_the_keyboard_reaches_every_control_in_order(page_file):
             if names[-1] == 'swap':
                 break
         wanted = ['image', 'a', 'b', 'method', 'beside', 'range', 'pixels', 'strength', 'swap']
-        assert names[-len(wanted):] == wanted
-        unnamed = page.execute_script('return Array.from(document.querySelectorAll("select, input, button")).filter('
-                                      'one => !(one.labels && one.labels.length) && !one.textContent.trim()).length')
+        assert names[-len(wanted) :] == wanted
+        unnamed = page.execute_script(
+            'return Array.from(document.querySelectorAll("select, input, button")).filter('
+            'one => !(one.labels && one.labels.length) && !one.textContent.trim()).length'
+        )
         assert unnamed == 0
-        page.find_element('id', 'a').send_keys('w')                         # wren, by its letter
+        page.find_element('id', 'a').send_keys('w')  # wren, by its letter
         wait(page)
         assert page.find_element('css selector', '#rows figcaption').text.startswith('A: wren')
         status = page.find_element('id', 'status')
-        assert 'Difference from' in status.get_attribute('textContent') and status.rect['width'] <= 1       # for the ear alone
+        assert (
+            'Difference from' in status.get_attribute('textContent') and status.rect['width'] <= 1
+        )  # for the ear alone
         quiet(page)
 
 
@@ -192,11 +241,17 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(page_file, dark):
     with chromium(360, 740, dark) as page:
         page.get(page_file[0])
         wait(page)
-        assert page.execute_script('const root = document.documentElement; return innerWidth === 360 && root.scrollWidth <= root.clientWidth')
-        widest = page.execute_script('return Math.max(...Array.from(document.querySelectorAll("select, canvas, .chart svg, button")).map('
-                                     'one => one.getBoundingClientRect().right))')
+        assert page.execute_script(
+            'const root = document.documentElement; return innerWidth === 360 && root.scrollWidth <= root.clientWidth'
+        )
+        widest = page.execute_script(
+            'return Math.max(...Array.from(document.querySelectorAll("select, canvas, .chart svg, button")).map('
+            'one => one.getBoundingClientRect().right))'
+        )
         assert 200 < widest <= 360
-        ink, ground = page.execute_script('const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]')
+        ink, ground = page.execute_script(
+            'const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]'
+        )
         light = [sum(map(int, colour[4:-1].split(','))) for colour in (ink, ground)]
         assert (light[0] > light[1]) == dark and abs(light[0] - light[1]) > 450
         quiet(page)

@@ -6,18 +6,19 @@
 
 Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
+
 import torch
 
 from .common import Options, chosen, explainer, noise_streams, scores_of, standard_normal
 from .layers import capture, find_layers, layer_gradients
 from .maps import fuse
 
-SMOOTH_SAMPLES, SMOOTH_STD = 4, 0.3            # of Smooth Grad-CAM++, as torchcam has them
+SMOOTH_SAMPLES, SMOOTH_STD = 4, 0.3  # of Smooth Grad-CAM++, as torchcam has them
 
 
 def weighted(A, w):
     """sum_k w_k A_k: [B, H, W] from A [B, L, H, W] and w [B, L]."""
-    return torch.einsum('blhw,bl->bhw', A, w)                                              # [B, H, W]
+    return torch.einsum('blhw,bl->bhw', A, w)  # [B, H, W]
 
 
 def grad_cam_weights(G):
@@ -30,13 +31,13 @@ def grad_cam_pp_weights(A, G):
 
     G^2 is cancelled, so nothing underflows and no epsilon is needed; alpha = 0 where the denominator is 0.
     """
-    below = 2 + G * A.sum(dim=(2, 3), keepdim=True)                                        # [B, L, H, W]
+    below = 2 + G * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G.relu() / below).sum(dim=(2, 3))
 
 
 def smooth_grad_cam_pp_weights(A, G1, G2, G3):
     """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp is the mean of G^p over noise."""
-    below = 2 * G2 + G3 * A.sum(dim=(2, 3), keepdim=True)                                  # [B, L, H, W]
+    below = 2 * G2 + G3 * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G2 / below * G1.relu()).sum(dim=(2, 3))
 
 
@@ -46,12 +47,12 @@ def principal_map(A):
     With M [HW, L] the activations minus their mean over the locations and u, s its first left singular vector and value:
     u s, from the smaller Gram matrix M M^T. Its sign, which the axis leaves open, makes it agree with sum_k A_k.
     """
-    rows = A.flatten(2).transpose(1, 2).to(torch.promote_types(A.dtype, torch.float32))    # [B, HW, L]
+    rows = A.flatten(2).transpose(1, 2).to(torch.promote_types(A.dtype, torch.float32))  # [B, HW, L]
     M = rows - rows.mean(dim=1, keepdim=True)
-    values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))                             # ascending
-    u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()                             # [B, HW]; clamp: rounding
+    values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))  # ascending
+    u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding
     agree = (u * M.sum(dim=2)).sum(dim=1, keepdim=True)
-    return torch.where(agree < 0, -u, u).view(len(A), *A.shape[2:]).to(A.dtype)            # [B, H, W]
+    return torch.where(agree < 0, -u, u).view(len(A), *A.shape[2:]).to(A.dtype)  # [B, H, W]
 
 
 @explainer
@@ -94,7 +95,7 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     for _ in range(n):
         noisy = images + std * standard_normal(images.shape[1:], streams, images)
         for means, G in zip(powers, layer_gradients(model, noisy, layers, target)[1]):
-            means[:] = [mean + G ** p / n for p, mean in enumerate(means, start=1)]
+            means[:] = [mean + G**p / n for p, mean in enumerate(means, start=1)]
     return fuse([weighted(A, smooth_grad_cam_pp_weights(A, *means)).relu() for A, means in zip(activations, powers)])
 
 
@@ -103,7 +104,7 @@ def eigen_cam(model, images, target=None, options=Options()):
     """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; the same map for every class."""
     layers = find_layers(model, options.target_layer, images)
     activations, scores = capture(model, images, layers)
-    chosen(scores, target)                                   # a class that does not exist is an error here too
+    chosen(scores, target)  # a class that does not exist is an error here too
     return fuse([principal_map(A).relu() for A in activations])
 
 
@@ -121,7 +122,7 @@ def taylor_cam(model, images, target=None, options=Options()):
     maps = []
     for A, G in zip(activations, gradients):
         product = None
-        if G.requires_grad:                                  # else S_y is linear in A and H is 0
+        if G.requires_grad:  # else S_y is linear in A and H is 0
             product = torch.autograd.grad((G * A.detach()).sum(), A, retain_graph=True, allow_unused=True)[0]
         w = grad_cam_weights(G.detach() if product is None else (G - product / 2).detach())
         maps.append(weighted(A.detach(), w).relu())

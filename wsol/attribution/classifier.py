@@ -1,4 +1,5 @@
 """Any classifier as the post-hoc methods take it: logits out of whatever it returns, tokens laid out as maps."""
+
 import math
 from contextlib import nullcontext
 
@@ -19,7 +20,9 @@ def logits_of(output):
         return logits_of(output[0])
     logits = getattr(output, 'logits', output)
     if not torch.is_tensor(logits):
-        raise ValueError(f'the model returns {type(output).__name__}: give Classifier a function `logits` from that to logits [B, C]')
+        raise ValueError(
+            f'the model returns {type(output).__name__}: give Classifier a function `logits` from that to logits [B, C]'
+        )
     return logits
 
 
@@ -45,16 +48,18 @@ class Classifier(nn.Module):
 
     def _as_maps(self, module, inputs, output):
         """The layer's output, unchanged, by way of self.maps."""
-        if isinstance(output, tuple):                                        # a block that also returns its attention
+        if isinstance(output, tuple):  # a block that also returns its attention
             return self._as_maps(module, inputs, output[0]), *output[1:]
         if output.ndim == 4:
-            return self.maps(output.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)               # [B, H, W, L]
+            return self.maps(output.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [B, H, W, L]
         if output.ndim != 3:
-            raise ValueError(f'layer {type(module).__name__} gives {list(output.shape)}: tokens [B, N, L] or [B, H, W, L] are needed')
+            raise ValueError(
+                f'layer {type(module).__name__} gives {list(output.shape)}: tokens [B, N, L] or [B, H, W, L] are needed'
+            )
         side = math.isqrt(output.shape[1])
         h, w = self.grid or (side, side)
         first = output.shape[1] - h * w
         if first < 0:
             raise ValueError(f'{output.shape[1]} tokens do not make a grid of {h} x {w}')
-        A = output[:, first:].transpose(1, 2).unflatten(2, (h, w))                         # [B, L, H, W]
-        return torch.cat([output[:, :first], self.maps(A).flatten(2).transpose(1, 2)], dim=1)   # [B, N, L]
+        A = output[:, first:].transpose(1, 2).unflatten(2, (h, w))  # [B, L, H, W]
+        return torch.cat([output[:, :first], self.maps(A).flatten(2).transpose(1, 2)], dim=1)  # [B, N, L]

@@ -3,6 +3,7 @@
 B images of c channels and h x w pixels; C classes. A method is a function (model, images, target, options) -> maps
 [B, H, W] at its native size; the decorator `explainer` makes it safe to call on any batch and any model.
 """
+
 import functools
 import operator
 from contextlib import contextmanager
@@ -84,7 +85,9 @@ def as_target(target, size):
     if classes.ndim == 0:
         return torch.full((size,), operator.index(classes.item()))
     if classes.shape != (size,):
-        raise ValueError(f'target of shape {tuple(classes.shape)} for {size} images: give one class, one per image, or None')
+        raise ValueError(
+            f'target of shape {tuple(classes.shape)} for {size} images: give one class, one per image, or None'
+        )
     return classes.long()
 
 
@@ -113,6 +116,7 @@ def explainer(method):
     caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model is
     afterwards as before, also after an exception.
     """
+
     @functools.wraps(method)
     def on_any_batch(model, images, target=None, options=Options()):
         if images.ndim != 4 or not len(images):
@@ -121,21 +125,28 @@ def explainer(method):
         size, parts = options.batch_size, []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             images = images.detach().to(_device_of(model, images))
-            images = images.clone() if images.is_inference() else images     # autograd refuses inference tensors
+            images = images.clone() if images.is_inference() else images  # autograd refuses inference tensors
             target = None if target is None else target.to(images.device, copy=target.is_inference())
             start = baseline_of(images, options)
             for i in range(0, len(images), size):
                 rows = slice(i, i + size)
-                part = method(model, images[rows], None if target is None else target[rows],
-                              replace(options, baseline=start[rows]))
+                part = method(
+                    model,
+                    images[rows],
+                    None if target is None else target[rows],
+                    replace(options, baseline=start[rows]),
+                )
                 parts.append(part.detach())
         return torch.cat(parts)
+
     return on_any_batch
 
 
 def baseline_of(images, options):
     """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a ValueError."""
-    start = torch.as_tensor(0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device)
+    start = torch.as_tensor(
+        0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device
+    )
     try:
         return start.detach().expand_as(images)
     except RuntimeError as error:
@@ -145,14 +156,14 @@ def baseline_of(images, options):
 def noise_streams(images, generator):
     """One torch.Generator an image, seeded from `generator`: an image's noise does not depend on how a batch is cut."""
     device = images.device if generator is None else generator.device
-    seeds = [int(torch.randint(2 ** 62, (1,), generator=generator, device=device)) for _ in images]
+    seeds = [int(torch.randint(2**62, (1,), generator=generator, device=device)) for _ in images]
     return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
 
 
 def standard_normal(shape, streams, like):
     """Noise [len(streams), *shape], one draw from each stream, in float32 so that it is the same for every dtype."""
     draws = [torch.randn(shape, generator=stream, device=stream.device) for stream in streams]
-    return torch.stack(draws).to(like)                                                     # [len(streams), *shape]
+    return torch.stack(draws).to(like)  # [len(streams), *shape]
 
 
 def chunks(total, size, options, what):

@@ -4,6 +4,7 @@ Names of the paper's rows (input_grad, smooth_grad, smooth_grad_square, var_grad
 each is made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
 All maps are [B, h, w], at the size of the images. Errors: those of common.explainer and common.chosen.
 """
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -15,7 +16,7 @@ from .common import Options, baseline_of, chosen, chunks, explainer, noise_strea
 def image_gradients(model, images, target):
     """(dS_y/dx [B, c, h, w], y [B]) by one forward and one backward pass; a target of None is the prediction."""
     x = images.detach().requires_grad_()
-    score, target = chosen(scores_of(model, x.clone()), target)          # a model may work in place on what it is given
+    score, target = chosen(scores_of(model, x.clone()), target)  # a model may work in place on what it is given
     return torch.autograd.grad(score.sum(), x)[0], target
 
 
@@ -29,7 +30,7 @@ def _predicted(model, images, target):
 
 def strength(gradients):
     """max over the channels of |g|: [B, h, w] from [B, c, h, w]."""
-    return gradients.abs().amax(dim=1)                                   # [B, h, w]
+    return gradients.abs().amax(dim=1)  # [B, h, w]
 
 
 @explainer
@@ -53,7 +54,7 @@ def _noisy_strengths(model, images, target, options):
         m = rows.stop - rows.start
         noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]
         maps = strength(image_gradients(model, torch.cat(noisy), target.repeat(m))[0])
-        yield from maps.view(m, b, *maps.shape[1:])                      # m times [B, h, w]
+        yield from maps.view(m, b, *maps.shape[1:])  # m times [B, h, w]
 
 
 def moments(samples):
@@ -97,7 +98,7 @@ def _path_gradients(model, images, target, options, positions):
     for rows in chunks(len(positions), max(1, options.batch_size // b), options, 'path'):
         points = [start + position * (images - start) for position in positions[rows]]
         gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)))[0]
-        yield from gradients.view(len(points), *images.shape)            # [B, c, h, w] each
+        yield from gradients.view(len(points), *images.shape)  # [B, c, h, w] each
 
 
 @explainer
@@ -118,7 +119,7 @@ def integrated_gradients_by_channel(model, images, target=None, options=Options(
 
     The integral by Gauss-Legendre quadrature in integrated_grad_nr_iter points.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(options.integrated_grad_nr_iter)     # on [-1, 1]
+    nodes, weights = np.polynomial.legendre.leggauss(options.integrated_grad_nr_iter)  # on [-1, 1]
     positions, weights = ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
     path = _path_gradients(model, images, target, options, positions)
     integral = sum(w * g.to(torch.promote_types(g.dtype, torch.float32)) for w, g in zip(weights, path))
@@ -132,10 +133,11 @@ def integrated_gradients(model, images, target=None, options=Options()):
 
 def integrated_gradients_with_gap(model, images, target=None, options=Options()):
     """(maps [B, h, w], completeness gap [B]): sum of the map - (S_y(x) - S_y(x')), 0 for an exact integral."""
-    classes = predictions(model, images, options=options) if target is None else target      # one class for both ends
+    classes = predictions(model, images, options=options) if target is None else target  # one class for both ends
     maps = integrated_gradients(model, images, classes, options)
-    rise = (target_scores(model, images, classes, options)
-            - target_scores(model, baseline_of(images, options), classes, options))
+    rise = target_scores(model, images, classes, options) - target_scores(
+        model, baseline_of(images, options), classes, options
+    )
     return maps, maps.sum(dim=(1, 2)) - rise
 
 

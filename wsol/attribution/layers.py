@@ -2,6 +2,7 @@
 
 A [B, L, H, W] is what a layer gives out, G [B, L, H, W] the gradient of the explained score there.
 """
+
 import difflib
 from contextlib import contextmanager
 
@@ -90,7 +91,7 @@ def capture(model, images, layers, graph=False):
         elif not output.requires_grad:
             output = output.detach().requires_grad_()
         kept[module] = output
-        return output.clone()                   # a layer above may work in place: what is kept stays as it is
+        return output.clone()  # a layer above may work in place: what is kept stays as it is
 
     with hooks(dict.fromkeys(layers), keep), torch.no_grad():
         scores = scores_of(model, images.clone())

@@ -1,4 +1,5 @@
 """What a caller may do to maps [B, h, w] once they are made: scale them, resize them, fuse those of several layers."""
+
 import torch
 from torch.nn import functional
 
@@ -7,7 +8,7 @@ from .readouts import min_max
 
 def _by_max(maps):
     top = maps.amax(dim=(-2, -1), keepdim=True)
-    return maps / (top + (top == 0).to(maps.dtype))              # a map of maximum 0 has nothing above 0 to scale
+    return maps / (top + (top == 0).to(maps.dtype))  # a map of maximum 0 has nothing above 0 to scale
 
 
 def _untouched(maps):
@@ -26,14 +27,14 @@ def normalize(maps, kind):
     if kind not in NORMALIZATIONS:
         raise ValueError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
-    usable = high > low                                          # False for NaN too, which amin and amax hand on
+    usable = high > low  # False for NaN too, which amin and amax hand on
     return torch.where(usable, NORMALIZATIONS[kind](maps), torch.zeros_like(maps)).clamp(0, 1)
 
 
 def upsample(maps, size):
     """Maps [B, h, w] resized bilinearly (pixel centres, as OpenCV's) to `size`, an int or (height, width)."""
     size = (size, size) if isinstance(size, int) else tuple(size)
-    return functional.interpolate(maps[:, None], size, mode='bilinear', align_corners=False).squeeze(1)   # [B, *size]
+    return functional.interpolate(maps[:, None], size, mode='bilinear', align_corners=False).squeeze(1)  # [B, *size]
 
 
 def fuse(maps):
@@ -44,4 +45,4 @@ def fuse(maps):
     if len(maps) == 1:
         return maps[0]
     size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
-    return torch.stack([upsample(min_max(m), size) for m in maps]).amax(dim=0)             # [B, H, W]
+    return torch.stack([upsample(min_max(m), size) for m in maps]).amax(dim=0)  # [B, H, W]

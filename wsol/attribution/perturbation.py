@@ -4,6 +4,7 @@ A_k(z) [B, L, H, W] is the target layer's activation, S_y the explained scalar o
 Memory is bounded by options.batch_size masked images or ablated activations at a time.
 Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
+
 import torch
 
 from ..network import Network, Output
@@ -13,20 +14,20 @@ from .layers import capture, find_layers, last_feature_layer, scores_with
 from .maps import fuse, upsample
 from .readouts import min_max
 
-SS_SAMPLES, SS_STD = 35, 2.0                   # of SS-CAM, as torchcam has them
+SS_SAMPLES, SS_STD = 35, 2.0  # of SS-CAM, as torchcam has them
 
 
 def masked_scores(model, images, A, target, options, streams=None, std=0.0):
     """S_y(M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any."""
     b, channels = A.shape[:2]
-    maps, scores = A.flatten(0, 1), []                                                     # [B L, H, W]
+    maps, scores = A.flatten(0, 1), []  # [B L, H, W]
     for rows in chunks(b * channels, options.batch_size, options, 'masked images'):
-        image = torch.arange(rows.start, rows.stop, device=A.device) // channels          # [n]: which image a row is of
-        masks = min_max(upsample(maps[rows], images.shape[2:]))                            # [n, h, w]
+        image = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: which image a row is of
+        masks = min_max(upsample(maps[rows], images.shape[2:]))  # [n, h, w]
         if std:
             masks = masks + std * standard_normal(masks.shape[1:], [streams[i] for i in image.tolist()], masks)
         scores.append(chosen(scores_of(model, masks[:, None] * images[image]), target[image])[0])
-    return torch.cat(scores).view(b, channels)                                             # [B, L]
+    return torch.cat(scores).view(b, channels)  # [B, L]
 
 
 def softmax_weights(scores):
@@ -41,8 +42,9 @@ def score_cam(model, images, target=None, options=Options()):
     with torch.no_grad():
         activations, scores = capture(model, images, layers)
         target = chosen(scores, target)[1]
-        return fuse([weighted(A, softmax_weights(masked_scores(model, images, A, target, options))).relu()
-                     for A in activations])
+        return fuse(
+            [weighted(A, softmax_weights(masked_scores(model, images, A, target, options))).relu() for A in activations]
+        )
 
 
 @explainer
@@ -75,7 +77,7 @@ def ablated_scores(model, images, layer, A, target, options):
     """S_y with channel k of the layer set to 0, for every k: [B, L]. Runs the network from the layer on once a channel."""
     scores = []
     for image, channel in without_channels(A, options):
-        rows = A[image]                                                                    # [n, L, H, W], a copy
+        rows = A[image]  # [n, L, H, W], a copy
         rows[torch.arange(len(rows), device=A.device), channel] = 0
         scores.append(chosen(scores_with(model, images[image], layer, rows), target[image])[0])
     return torch.cat(scores).view(A.shape[:2])
@@ -87,17 +89,17 @@ def ablated_head_scores(model, A, target, options):
     f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. CAM's logit is
     linear as well and needs no loop: S_y - W_yk mean_z F_k.
     """
-    weight = model.conv_last.weight.flatten(1)                                             # [C, L]
+    weight = model.conv_last.weight.flatten(1)  # [C, L]
     if model.attribution_method == 'CAM':
         score = chosen(model.forward_head(A).log_score, target)[0]
-        return score[:, None] - weight[target] * A.mean(dim=(2, 3))                        # [B, L]
+        return score[:, None] - weight[target] * A.mean(dim=(2, 3))  # [B, L]
     conv, relu = model.attention
-    cue_weight = conv.weight.flatten()                                                     # [L]
-    f, a, scores = model.conv_last(A), conv(A), []                                         # [B, C, H, W], [B, 1, H, W]
+    cue_weight = conv.weight.flatten()  # [L]
+    f, a, scores = model.conv_last(A), conv(A), []  # [B, C, H, W], [B, 1, H, W]
     for image, channel in without_channels(A, options):
-        F_k = A[image, channel][:, None]                                                   # [n, 1, H, W]
-        f_rest = f[image] - weight[:, channel].t()[:, :, None, None] * F_k                 # [n, C, H, W]
-        h_rest = relu(a[image] - cue_weight[channel][:, None, None, None] * F_k)           # [n, 1, H, W]
+        F_k = A[image, channel][:, None]  # [n, 1, H, W]
+        f_rest = f[image] - weight[:, channel].t()[:, :, None, None] * F_k  # [n, C, H, W]
+        h_rest = relu(a[image] - cue_weight[channel][:, None, None, None] * F_k)  # [n, 1, H, W]
         scores.append(chosen(Output(f_rest, h_rest, model.method).log_score, target[image])[0])
     return torch.cat(scores).view(A.shape[:2])
 

@@ -3,6 +3,7 @@
 Each function maps (f [B, C, H, W], h [B, 1, H, W]) to maps of every class [B, C, H, W] at native size, or to one map of
 all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Symbols as in wsol/calm.py.
 """
+
 import torch
 
 from .. import calm
@@ -40,11 +41,19 @@ def vanilla_saliency(f, h):
     return min_max(f).sum(dim=1, keepdim=True)
 
 
-READOUTS = {'vanilla': vanilla, 'vanilla-saliency': vanilla_saliency, 'jointll': jointll, 'gtcond': gtcond, 'saliency': saliency}
-SUPERCLASS_READOUTS = {      # name: (readout, scale each class map to [0, 1] first, divide by the size of the set)
+READOUTS = {
+    'vanilla': vanilla,
+    'vanilla-saliency': vanilla_saliency,
+    'jointll': jointll,
+    'gtcond': gtcond,
+    'saliency': saliency,
+}
+SUPERCLASS_READOUTS = {  # name: (readout, scale each class map to [0, 1] first, divide by the size of the set)
     'vanilla-superclass': (vanilla, True, False),
-    'jointll-superclass': (jointll, False, False), 'jointll-superclass-mean': (jointll, False, True),
-    'gtcond-superclass': (gtcond, False, False), 'gtcond-superclass-mean': (gtcond, False, True),
+    'jointll-superclass': (jointll, False, False),
+    'jointll-superclass-mean': (jointll, False, True),
+    'gtcond-superclass': (gtcond, False, False),
+    'gtcond-superclass-mean': (gtcond, False, True),
 }
 
 
@@ -55,15 +64,15 @@ def class_maps(process, f, h, classes, superclass=None):
     by the superclass readouts (ValueError without it).
     """
     if process in READOUTS:
-        maps = READOUTS[process](f, h)                                                    # [B, C or 1, H, W]
-        index = classes[:, :, None, None].expand(-1, -1, *f.shape[2:])                    # [B, K, H, W]
+        maps = READOUTS[process](f, h)  # [B, C or 1, H, W]
+        index = classes[:, :, None, None].expand(-1, -1, *f.shape[2:])  # [B, K, H, W]
         return maps.expand_as(f).gather(1, index)
     readout, scale, mean = SUPERCLASS_READOUTS[process]
     if superclass is None:
         raise ValueError(f'{process} needs a superclass table')
     maps = min_max(readout(f, h)) if scale else readout(f, h)
     rows = [torch.stack([_set_map(maps[b], superclass[int(y)], mean) for y in row]) for b, row in enumerate(classes)]
-    return torch.stack(rows)                                                              # [B, K, H, W]
+    return torch.stack(rows)  # [B, K, H, W]
 
 
 def _set_map(maps, members, mean):
