@@ -27,6 +27,7 @@ import photographs
 import util
 from data_loaders import make_transform
 from wsol import attribution
+from wsol.errors import UserError
 
 PIXELS = 60_000_000  # of a photograph; more is refused
 KEPT = 600  # seconds that a photograph is kept in memory after its last use
@@ -62,7 +63,7 @@ def find_checkpoints(given, save_root):
         for path in sorted(glob.glob(os.path.join(root, '**', name), recursive=True))
     ]
     if not files:
-        raise ValueError(
+        raise UserError(
             f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one (scripts/quickstart.sh)'
         )
     return {os.path.dirname(path): path for path in files}
@@ -178,7 +179,7 @@ def serve(options):
             import gradio
             from starlette.middleware import Middleware
         except ImportError:
-            raise ValueError('app.py needs gradio: pip install -r requirements-app.txt') from None
+            raise UserError('app.py needs gradio: pip install -r requirements-app.txt') from None
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the folder is removed
         Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses twice as many
         fonts = {

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 import util
+from wsol.errors import AlreadyThere, UserError
 
 MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
@@ -164,7 +165,7 @@ def same_command(args, saved, where, free=()):
     if here.get('seed') is not None and here['seed'] != saved.get('seed'):
         differing.append(f'--seed={saved.get("seed")}')
     if differing:
-        raise ValueError(
+        raise UserError(
             f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
             'or another --experiment_name'
         )
@@ -247,7 +248,7 @@ class Shards:
             and not args.override_cache
             and agreed(any(name.endswith('.npz') for name in os.listdir(self.folder)))
         ):
-            raise FileExistsError(
+            raise AlreadyThere(
                 f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
                 'go on with it, or --override_cache=True to begin anew'
             )

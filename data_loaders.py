@@ -14,6 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision import transforms
 
+from wsol.errors import MissingFile, UserError
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for inputs in [0, 1]
 SPLITS = ('train', 'val', 'test')
 
@@ -57,7 +59,7 @@ Split.__doc__ = (
 def _lines(path):
     """The lines of a metadata file, without a trailing empty one."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFile(
             f'no metadata file {path}: make it with scripts/make_metadata.py or '
             'scripts/make_toybirds.py, or give another --metadata_root'
         )
@@ -70,7 +72,7 @@ def _rows(path, columns):
     rows = [line.split(',') for line in _lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != columns:
-            raise ValueError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')
+            raise UserError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')
     return rows
 
 
@@ -81,7 +83,7 @@ def _integers(path, columns):
         try:
             table.setdefault(image_id, []).append(tuple(int(value) for value in values))
         except ValueError:
-            raise ValueError(f'{path}, line {number}: not an integer in {",".join(values)!r}') from None
+            raise UserError(f'{path}, line {number}: not an integer in {",".join(values)!r}') from None
     return table
 
 
@@ -110,7 +112,7 @@ def read_masks(folder):
     path, table = os.path.join(folder, 'localization.txt'), {}
     for number, (image_id, mask, ignore) in enumerate(_rows(path, 3), 1):
         if image_id in table and ignore:
-            raise ValueError(f'{path}, line {number}: a second ignore mask for {image_id}')
+            raise UserError(f'{path}, line {number}: a second ignore mask for {image_id}')
         table.setdefault(image_id, ([], ignore))[0].append(mask)
     return table
 
@@ -121,9 +123,9 @@ def checked_boxes(folder, image_ids):
     for image_id in image_ids:
         if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
             name = 'image_sizes' if image_id in boxes else 'localization'
-            raise ValueError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
+            raise UserError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
         if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
-            raise ValueError(
+            raise UserError(
                 f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1'
             )
     return {image_id: (boxes[image_id], sizes[image_id]) for image_id in image_ids}
@@ -134,10 +136,10 @@ def checked_masks(folder, image_ids, root):
     masks = read_masks(folder)
     for image_id in image_ids:
         if image_id not in masks:
-            raise ValueError(f'{folder}/localization.txt has no row for {image_id}')
+            raise UserError(f'{folder}/localization.txt has no row for {image_id}')
         for path in (*masks[image_id][0], masks[image_id][1]):
             if path and not os.path.isfile(os.path.join(root, path)):
-                raise ValueError(
+                raise UserError(
                     f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root'
                 )
     return masks
@@ -146,7 +148,7 @@ def checked_masks(folder, image_ids, root):
 def dataset_info(name):
     """The table's row; an unknown name is a ValueError that lists the valid ones."""
     if name not in DATASETS:
-        raise ValueError(f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}')
+        raise UserError(f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}')
     return DATASETS[name]
 
 
@@ -156,7 +158,7 @@ def image_root(data_root, dataset, split, first_image):
     for root in candidates:
         if os.path.isfile(os.path.join(root, first_image)):
             return root
-    raise FileNotFoundError(
+    raise MissingFile(
         f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '
         'give the right --data_root, or prepare the data (README, Data)'
     )
@@ -174,13 +176,13 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     folder = os.path.join(metadata_root, dataset, split)
     image_ids, labels = read_image_ids(folder, proxy), read_labels(folder)
     if not image_ids:
-        raise ValueError(f'{folder}/image_ids.txt lists no image')
+        raise UserError(f'{folder}/image_ids.txt lists no image')
     num_classes = class_count(dataset, metadata_root)
     for image_id in image_ids:
         if image_id not in labels:
-            raise ValueError(f'{folder}/class_labels.txt has no label for {image_id}')
+            raise UserError(f'{folder}/class_labels.txt has no label for {image_id}')
         if not 0 <= labels[image_id] < num_classes:
-            raise ValueError(
+            raise UserError(
                 f'{folder}/class_labels.txt: label {labels[image_id]} of {image_id} is not in '
                 f'0..{num_classes - 1} ({dataset} has {num_classes} classes)'
             )
@@ -188,9 +190,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
         path = os.path.join(root, image_ids[position])
         if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them'
-            )
+            raise MissingFile(f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them')
     for image_id in image_ids[:4]:
         read_image(os.path.join(root, image_id))
     return Split(split, root, folder, image_ids, [labels[image_id] for image_id in image_ids], num_classes)
@@ -203,13 +203,13 @@ def read_image(path):
             return image.convert('RGB')
     except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
         what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
-        raise ValueError(f'image {path} is {what}: restore the file') from None
+        raise UserError(f'image {path} is {what}: restore the file') from None
 
 
 def make_transform(training, resize_size=256, crop_size=224):
     """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and flip)."""
     if crop_size > resize_size and training:
-        raise ValueError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
+        raise UserError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
     first = (
         [
             transforms.Resize((resize_size, resize_size)),

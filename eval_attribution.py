@@ -29,6 +29,7 @@ import wsol
 from config import get_configs, number
 from data_loaders import DATASETS, checked_boxes, checked_masks, dataset_info, make_loader
 from wsol import attribution, localization, metrics, scores
+from wsol.errors import UserError
 
 # They read p(z|x), which these models do not train (LFI-CAM's saliency is its own attention map).
 UNSUITED = {'CAM': ('jointll', 'gtcond', 'saliency'), 'LFI-CAM': ('jointll', 'gtcond')}
@@ -89,9 +90,9 @@ def choose(text, valid, default, every, what):
         if name not in valid:
             close = difflib.get_close_matches(name, valid)
             hint = f'did you mean {" or ".join(close)}? ' if close else ''
-            raise ValueError(f'{what} cannot be {name!r} here: {hint}choose among {", ".join(valid)}')
+            raise UserError(f'{what} cannot be {name!r} here: {hint}choose among {", ".join(valid)}')
     if not names:
-        raise ValueError(f'{what} is empty: choose among {", ".join(valid)}')
+        raise UserError(f'{what} is empty: choose among {", ".join(valid)}')
     return list(dict.fromkeys(names))
 
 

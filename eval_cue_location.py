@@ -18,6 +18,7 @@ import wsol
 from config import get_configs
 from data_loaders import DATASETS, dataset_info, leave_group, make_transform, read_image
 from wsol import cub_parts, metrics
+from wsol.errors import UserError
 
 COUNTS = (1, 2, 3)
 
@@ -41,7 +42,7 @@ class CueDataset(Dataset):
         index = self.indices[item]
         image_id = self.split.image_ids[index]
         if image_id not in self.locations:
-            raise ValueError(f'{self.folder}/images.txt does not list {image_id}')
+            raise UserError(f'{self.folder}/images.txt does not list {image_id}')
         image = read_image(os.path.join(self.split.root, image_id))
         parts, seen = cub_parts.part_map(self.folder, image_id, self.locations[image_id], image.size, self.size)
         exact = cub_parts.exact_part_map(self.folder, image_id, self.size) if self.exact else np.zeros_like(parts)
@@ -181,7 +182,7 @@ def main():
     args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
     if dataset_info(args.dataset).parts is None:
         named = ', '.join(name for name, info in DATASETS.items() if info.parts)
-        raise ValueError(f'--dataset={args.dataset} has no part annotations: cue localization needs one of {named}')
+        raise UserError(f'--dataset={args.dataset} has no part annotations: cue localization needs one of {named}')
     name = f'cue_location_{args.score_map_process}'
     device = cluster.start()
     if not inference.claim_evaluation(args, name):
@@ -190,7 +191,7 @@ def main():
     folder = os.path.join(args.data_root, dataset_info(args.dataset).parts)
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), COUNTS)
     if not pairs:
-        raise ValueError(f'{folder}: no two classes differ in 1 to 3 parts')
+        raise UserError(f'{folder}: no two classes differ in 1 to 3 parts')
     table = class_rows(pairs)
     dataset = CueDataset(split, [i for i, y in enumerate(split.labels) if y in table], folder, args.crop_size)
     shards = cluster.Shards(args, name, len(dataset))

@@ -22,6 +22,7 @@ import wsol
 from config import get_configs
 from data_loaders import DATASETS, checked_boxes, checked_masks, dataset_info, read_image_ids
 from wsol import localization, metrics
+from wsol.errors import MissingFile, UserError
 
 Job = namedtuple('Job', 'score_map boxes masks mask_root size interval')
 Job.__doc__ = """One image's work: its score map [S, S] or the file of it; its true boxes on the map [G, 4] or None;
@@ -33,14 +34,14 @@ def read_score_map(path, size):
     try:
         score_map = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f'score map {path} is no .npy array of numbers: {error}') from None
+        raise UserError(f'score map {path} is no .npy array of numbers: {error}') from None
     if getattr(score_map, 'shape', None) != (size, size) or score_map.dtype.kind != 'f':
         found = (
             f'{score_map.dtype} {list(score_map.shape)}' if isinstance(score_map, np.ndarray) else 'a folder of arrays'
         )
-        raise ValueError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
+        raise UserError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
     if not (score_map.min() >= 0 and score_map.max() <= 1):  # NaN fails both
-        raise ValueError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
+        raise UserError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
     return score_map
 
 
@@ -67,7 +68,7 @@ def find_score_maps(root, image_ids):
         names = f'{image_id}.npy', f'{os.path.splitext(image_id)[0]}.npy'
         paths = [path for path in (os.path.join(root, name) for name in names) if os.path.isfile(path)]
         if not paths:
-            raise FileNotFoundError(f'no score map of {image_id} in {root}: neither {" nor ".join(names)} is a file')
+            raise MissingFile(f'no score map of {image_id} in {root}: neither {" nor ".join(names)} is a file')
         found[image_id] = paths[0]
     return found
 

@@ -25,6 +25,7 @@ import wsol
 from config import get_configs
 from data_loaders import DATASETS, class_count, load_split, make_loader, read_image_ids
 from wsol import attribution, localization, metrics
+from wsol.errors import AlreadyThere, MissingFile, UserError
 
 
 def pick_device():
@@ -57,7 +58,7 @@ def load_model(args, num_classes, device, weights=True):
         try:
             wsol.load_weights(model, record['state_dict'], drop_conv_last=args.is_different_checkpoint)
         except ValueError as error:
-            raise ValueError(f'{path}: {error}; check --dataset, --architecture and --use_bn') from None
+            raise UserError(f'{path}: {error}; check --dataset, --architecture and --use_bn') from None
     model = model.to(device, memory_format=torch.channels_last if args.channels_last else torch.contiguous_format)
     if args.compile:
         model.forward_features = torch.compile(model.forward_features)
@@ -70,7 +71,7 @@ def claim_evaluation(args, name, others=(), maps=None):
     maps: a folder of saved maps, which needs no checkpoint. A seed is drawn where none is given, the same in every process.
     """
     if not (maps or args.use_load_checkpoint):
-        raise ValueError(
+        raise UserError(
             'nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
             'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)'
         )
@@ -109,8 +110,10 @@ def read_superclasses(path):
     try:
         with open(path) as file:
             return {int(key): [int(member) for member in members] for key, members in json.load(file).items()}
+    except FileNotFoundError:
+        raise MissingFile(f'no --superclass file {path}: scripts/make_superclasses.py makes one') from None
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f'--superclass {path} is not a JSON object {{"class": [classes]}}: {error}') from None
+        raise UserError(f'--superclass {path} is not a JSON object {{"class": [classes]}}: {error}') from None
 
 
 class MapMaker:
@@ -120,7 +123,7 @@ class MapMaker:
         self.model, self.process, self.ksize, self.seed = model, args.score_map_process, args.smoothing_ksize, args.seed
         self.from_output = self.process in attribution.READOUTS or self.process in attribution.SUPERCLASS_READOUTS
         if self.process in attribution.SUPERCLASS_READOUTS and not args.superclass:
-            raise ValueError(
+            raise UserError(
                 f'--score_map_process={self.process} sums over sets of classes: give --superclass=FILE.json'
             )
         self.options = attribution.Options(
@@ -207,7 +210,7 @@ def arguments(description, add=None, argv=None):
     choices = {**wsol.CHOICES, 'dataset': tuple(DATASETS)}
     args = get_configs(description, choices, argv, add)
     if not args.use_load_checkpoint:
-        raise ValueError(
+        raise UserError(
             'no checkpoint to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one '
             'in the experiment folder'
         )
@@ -256,7 +259,7 @@ def save_map(args, name, array):
     """Write a float array as --save_scoremaps/name.npy; an existing file is a FileExistsError without --override_cache."""
     path = os.path.join(args.save_scoremaps, f'{name}.npy')
     if os.path.exists(path) and not args.override_cache:
-        raise FileExistsError(
+        raise AlreadyThere(
             f'{path} exists already: give another --save_scoremaps, or --override_cache=True to replace it'
         )
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -301,7 +304,7 @@ def draw_photographs(args):
     titles, output = photographs.names_of(files), args.output or os.path.join(args.log_folder, 'panels')
     existing = [path for path in (os.path.join(output, f'{title}.png') for title in titles) if os.path.exists(path)]
     if existing and not args.override_cache:
-        raise FileExistsError(
+        raise AlreadyThere(
             f'{existing[0]} exists already{f" (and {len(existing) - 1} more)" if existing[1:] else ""}: '
             'give another --output, or --override_cache=True to replace it'
         )
@@ -313,7 +316,7 @@ def draw_photographs(args):
         for path in draw(jobs):
             print(path, flush=True)
     if failed:
-        raise ValueError(f'{len(failed)} of {len(files)} images were left out, for the reasons above')
+        raise UserError(f'{len(failed)} of {len(files)} images were left out, for the reasons above')
 
 
 def split_score_maps(args, batches, device):
@@ -332,7 +335,7 @@ def save_split(args):
     """The score maps of --split in the protocol's form, <image id>.npy, float32 [S, S] in [0, 1], of each image's own class."""
     methods = list(map_makers(None, args, args.method))
     if len(methods) > 1 or args.classes:
-        raise ValueError(
+        raise UserError(
             "saved score maps of a split are of one --method and of each image's own class: "
             'give one method and no --classes, or --images'
         )
@@ -379,7 +382,7 @@ def main():
     elif args.save_scoremaps:
         save_split(args)
     else:
-        raise ValueError(
+        raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
 

@@ -20,6 +20,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import DATASETS, SPLITS, EpochBatches, denormalize, load_split, make_loader
+from wsol.errors import UserError
 
 LOG, RESULT = 'log.jsonl', 'accuracy.json'
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
@@ -37,7 +38,7 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ValueError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
+            raise UserError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
         self.writer = SummaryWriter(os.path.join(args.log_folder, 'tensorboard'), purge_step=trainer.epoch)
         items = [
             dataset[i] for i in np.linspace(0, len(dataset) - 1, min(self.IMAGES, len(dataset))).astype(int).tolist()
@@ -144,7 +145,7 @@ def saved_state(args):
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
     cluster.same_command(args, record['args'], path, training.MAY_DIFFER)
     if record['epoch'] + (record['progress']['step'] > 0) > args.epochs + 1:
-        raise ValueError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
+        raise UserError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
     args.seed = record['args']['seed']
     return record
 

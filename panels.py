@@ -22,6 +22,7 @@ from torchvision import models
 import util
 from photographs import SIDE
 from wsol import attribution, metrics
+from wsol.errors import UserError
 
 TILE, DPI = 2.7, 120  # longest side of a tile in inches; pixels an inch
 
@@ -59,7 +60,7 @@ def parse_classes(text, num_classes, names=None):
     """
     words = [word.strip() for word in text.split(',')]
     if len(words) > 2 or not all(words):
-        raise ValueError(f'--classes {text!r}: give one class, or two as A,B')
+        raise UserError(f'--classes {text!r}: give one class, or two as A,B')
     return [_class_number(word, num_classes, names) for word in words]
 
 
@@ -67,13 +68,13 @@ def _class_number(word, num_classes, names):
     if re.fullmatch(r'@?[0-9]+', word):
         number, low = int(word.lstrip('@')), 1 if word[0] == '@' else 0
         if not low <= number < num_classes + low:
-            raise ValueError(
+            raise UserError(
                 f'class {word} is out of range: there are {num_classes} classes, from '
                 f'{"@1, the prediction" if low else 0}, to {"@" * low}{num_classes - 1 + low}'
             )
         return -number if low else number
     if names is None:
-        raise ValueError(
+        raise UserError(
             f'class {word!r}: nothing names the classes here (no classes.txt of the data set): give a number'
         )
     found = [number for number, name in enumerate(names) if word == name] or [
@@ -82,10 +83,10 @@ def _class_number(word, num_classes, names):
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f'class {word!r} is several: {", ".join(f"{n} ({names[n]})" for n in found)}: give the number')
+        raise UserError(f'class {word!r} is several: {", ".join(f"{n} ({names[n]})" for n in found)}: give the number')
     close = [names[number] for number in _closest(_plain(word), [_plain(name) for name in names])]
     hint = f'did you mean {" or ".join(close)}?' if close else f'the names are such as {", ".join(names[:3])}'
-    raise ValueError(f'unknown class {word!r}: {hint} Or give a number from 0 to {num_classes - 1}')
+    raise UserError(f'unknown class {word!r}: {hint} Or give a number from 0 to {num_classes - 1}')
 
 
 def _closest(word, names):

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from data_loaders import make_transform
+from wsol.errors import MissingFile, UserError
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # looked for in a folder
@@ -32,13 +33,13 @@ def read_photograph(source):
                 image.load()
                 seen = _as_seen(_upright(image))
     except FileNotFoundError:
-        raise ValueError(f'image {name} is missing') from None
+        raise MissingFile(f'image {name} is missing') from None
     except Exception as error:  # decoders raise nearly everything on a damaged file
-        raise ValueError(
+        raise UserError(
             f'image {name} is unreadable ({" ".join(str(error).split()) or type(error).__name__})'
         ) from None
     if frames > 1:
-        raise ValueError(f'image {name} is animated or has pages ({frames} of them): save one as a file of its own')
+        raise UserError(f'image {name} is animated or has pages ({frames} of them): save one as a file of its own')
     return seen
 
 
@@ -101,7 +102,7 @@ def find(patterns):
                 else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
             )
         if not paths:
-            raise ValueError(f'no image matches --images {pattern}: give files, folders, or a pattern in quotes')
+            raise UserError(f'no image matches --images {pattern}: give files, folders, or a pattern in quotes')
         found += paths
     return list(dict.fromkeys(map(os.path.abspath, found)))
 
@@ -128,7 +129,7 @@ class Photographs(Dataset):
     def __getitem__(self, index):
         try:
             image = read_photograph(self.files[index])
-        except ValueError as error:
+        except UserError as error:
             return Item(index, None, None, str(error))
         return Item(index, self.transform(image), shown(image), None)
 

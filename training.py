@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import cluster
 import util
 import wsol
+from wsol.errors import NotFinite, UserError
 from wsol.regularization import gradient_regularization
 
 STATE = 'resume_checkpoint.pth.tar'
@@ -75,9 +76,9 @@ class Trainer:
 
     def __init__(self, args, model, device):
         if args.sync_bn and device.type == 'cpu':
-            raise ValueError('--sync_bn needs an accelerator: leave it out on CPUs')
+            raise UserError('--sync_bn needs an accelerator: leave it out on CPUs')
         if args.gradient_reg and (args.sync_bn or args.compile or args.amp == 'fp16'):
-            raise ValueError(
+            raise UserError(
                 '--gradient_reg differentiates twice, which --sync_bn, --compile and --amp=fp16 cannot: leave them out'
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if args.sync_bn else model
@@ -139,7 +140,7 @@ class Trainer:
     def check_loss(self, text):
         """A loss that is not finite is a FloatingPointError. Looking waits for the device."""
         if not torch.isfinite(self.total):
-            raise FloatingPointError(
+            raise NotFinite(
                 f'{text}: the loss is not finite by step {self.step}: try a smaller --lr; the last checkpoint is intact'
             )
 

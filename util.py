@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -21,10 +22,17 @@ import torch
 import torchvision
 from tqdm import tqdm
 
+from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
+
 CHECKPOINT = '{}_checkpoint.pth.tar'  # of 'last' or 'best', the released file name
 DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the released ones
 
 
+# What the machine or the user's rights refuse: one line. Any other OSError is a defect of the code.
+MACHINE = {
+    getattr(errno, name)
+    for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
+}
 STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
 
 
@@ -33,9 +41,9 @@ class Stopped(Exception):
 
 
 def command(main):
-    """Run an entry script's main(); a mistake of the user's or a failed run ends in one line on standard error, exit code 2.
+    """Run an entry script's main(); what the user can mend ends in one line on standard error, exit code 2.
 
-    Asked to stop: exit code 75; interrupted at the keyboard: 130. What is nobody's mistake but the code's is a traceback.
+    Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code 1.
     """
     try:
         main()
@@ -43,14 +51,22 @@ def command(main):
         sys.exit(130)
     except Stopped as error:
         _end(str(error), STOPPED)
-    except (ValueError, OSError, FloatingPointError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        line = lines[-1] if lines[0].startswith('Caught ') else ' '.join(lines)  # an error of a loader's process
-        _end(f'error: {line.removeprefix(type(error).__name__ + ": ")}', 2)
+    except (UserError, OSError) as error:
+        if not isinstance(error, UserError) and error.errno not in MACHINE:
+            raise
+        _end(f'error: {_one_line(error)}', 2)
     except RuntimeError as error:
         if not (line := _broken(error)):
             raise
         _end(f'error: {line}', 2)
+
+
+def _one_line(error):
+    """The error's message; of one that a loader's process raised, the last line of what PyTorch made of it."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith('Caught '):
+        return re.sub(r'^[\w.]+: ', '', lines[-1])  # the exception's name
+    return ' '.join(lines)
 
 
 def _end(line, code):
@@ -150,7 +166,7 @@ def in_processes(workers, start=None):
         try:
             yield ordered
         except BrokenProcessPool:
-            raise OSError('a process was ended from outside (out of memory?): give fewer --workers') from None
+            raise Unwritable('a process was ended from outside (out of memory?): give fewer --workers') from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -209,7 +225,7 @@ def check_claim(folder, files, override):
     """A file of `files` already in the experiment folder is a FileExistsError unless `override`."""
     existing = [name for name in files if os.path.exists(os.path.join(folder, name))]
     if existing and not override:
-        raise FileExistsError(
+        raise AlreadyThere(
             f'{folder} already holds {", ".join(existing)}: give another --experiment_name, '
             'or --override_cache=True to replace them'
         )
@@ -231,7 +247,7 @@ def atomically(path, write):
         if os.path.exists(temporary):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OSError(f'cannot write {path}: the disk is full') from None
+            raise Unwritable(f'cannot write {path}: the disk is full') from None
         raise
 
 
@@ -256,7 +272,7 @@ def save_checkpoint(path, model, optimizer, epoch, args, progress=None):
         try:
             torch.save(record, file)
         except RuntimeError as error:  # torch's writer raises this where the file cannot be written
-            raise OSError(f'cannot write {path}: {str(error).splitlines()[0]}: is the disk full?') from None
+            raise Unwritable(f'cannot write {path}: {str(error).splitlines()[0]}: is the disk full?') from None
 
     atomically(path, write)
 
@@ -271,7 +287,7 @@ def find_checkpoint(path, save_root):
     for candidate in tried:
         if os.path.isfile(candidate):
             return candidate
-    raise FileNotFoundError(
+    raise MissingFile(
         f'no checkpoint {path}: none of {", ".join(tried)} is a file; give --load_checkpoint=FILE or FOLDER'
     )
 
@@ -292,21 +308,21 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, o
         OSError,
     ) as error:  # torch's reader raises any of these
         reason = str(error).strip().splitlines()
-        raise ValueError(
+        raise UserError(
             f'{path} is damaged or holds more than tensors and plain values: '
             f'{reason[0] if reason else type(error).__name__}'
         ) from None
     if not isinstance(record, dict) or 'state_dict' not in record:
-        raise ValueError(f'{path} is no checkpoint: it has no state_dict')
+        raise UserError(f'{path} is no checkpoint: it has no state_dict')
     found = record.get('architecture', architecture)
     if found != architecture:
-        raise ValueError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
+        raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
     trained = record.get('args', {})
     if trained.get('large_feature_map', large_feature_map) != large_feature_map:
-        raise ValueError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
+        raise UserError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
     method = trained.get('attribution_method', attribution_method)
     if method != attribution_method and not other_method:
-        raise ValueError(
+        raise UserError(
             f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
             'or --is_different_checkpoint=True to start training from it'
         )

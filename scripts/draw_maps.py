@@ -17,6 +17,7 @@ import panels
 import util
 from data_loaders import dataset_info, denormalize, load_split, make_transform, read_image
 from wsol import cub_parts
+from wsol.errors import UserError
 
 
 def load_experiment(folder):
@@ -52,7 +53,7 @@ def true_parts(folder, image_id, pair, size):
     """Bool [S, S]: the pixels of the differing parts."""
     labels = cub_parts.read_exact_labels(folder)
     if labels is None:
-        raise ValueError(f'{folder} has no part_masks: the picture needs ToyBirds')
+        raise UserError(f'{folder} has no part_masks: the picture needs ToyBirds')
     return np.isin(cub_parts.exact_part_map(folder, image_id, size), list(cub_parts.exact_labels_of(pair, labels)))
 
 

@@ -28,6 +28,7 @@ sys.path.insert(0, ROOT)  # class counts have one home, data_loaders.py
 
 import util  # noqa: E402
 from data_loaders import class_count  # noqa: E402
+from wsol.errors import AlreadyThere, UserError
 
 SOURCE, FOLDER = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD', 'metadata/ILSVRC/helper'
 INDEX, IS_A, WORDS = 'imagenet_class_index.json', 'wordnet.is_a.txt', 'words.txt'
@@ -55,7 +56,7 @@ def read_helper(folder, name, checksum):
     if checksum and blob != BLOBS[name]:
         if fetched:
             os.remove(source)
-        raise ValueError(
+        raise UserError(
             f'{path} {"came with" if fetched else "has"} the git blob id {blob} instead of {BLOBS[name]}: get the right '
             'file, or give --no_checksum if it is another one on purpose'
         )
@@ -70,7 +71,7 @@ def read_classes(text):
         rows = {int(key): row[0] for key, row in json.loads(text).items()}
         return [rows[number] for number in range(len(rows) or 1)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{INDEX} is not {{"0": ["synset", "name"], ...}} with classes from 0 on: {error}') from None
+        raise UserError(f'{INDEX} is not {{"0": ["synset", "name"], ...}} with classes from 0 on: {error}') from None
 
 
 def read_parents(text):
@@ -79,7 +80,7 @@ def read_parents(text):
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if len(words) != 2:
-            raise ValueError(f'{IS_A}, line {number}: {line[:60]!r} is not `parent child`')
+            raise UserError(f'{IS_A}, line {number}: {line[:60]!r} is not `parent child`')
         parents[words[1]].append(words[0])
     return dict(parents)
 
@@ -106,7 +107,7 @@ def depths(entries, parents):
     while above:  # each round takes the entries whose parents all have their depth
         ready = [entry for entry, up in above.items() if up <= depth.keys()]
         if not ready:
-            raise ValueError(
+            raise UserError(
                 f'{IS_A} has a circle: {sorted(above)[0]} is above or below entries that are above themselves'
             )
         for entry in ready:
@@ -121,7 +122,7 @@ def groups_at(classes, parents, depth):
     named = parents.keys() | {parent for row in parents.values() for parent in row}
     for synset in classes:
         if synset not in named:
-            raise ValueError(f'{IS_A} does not name the class {synset}: the helper files do not fit each other')
+            raise UserError(f'{IS_A} does not name the class {synset}: the helper files do not fit each other')
     level, groups = depths(classes, parents), defaultdict(list)
     for number, synset in enumerate(classes):
         for entry in ancestors(synset, parents):
@@ -129,7 +130,7 @@ def groups_at(classes, parents, depth):
                 groups[entry].append(number)
     deepest = max(level[synset] for synset in classes)
     if depth > deepest:
-        raise ValueError(f'--depth={depth} is below every class: the deepest is at {deepest}')
+        raise UserError(f'--depth={depth} is below every class: the deepest is at {deepest}')
     return dict(groups)
 
 
@@ -201,7 +202,7 @@ def main(argv=None):
     """Builds, writes and says what the sets are."""
     args = parse(argv)
     if os.path.lexists(args.output) and not args.overwrite:
-        raise FileExistsError(f'{args.output} exists: give --overwrite to replace it, or another --output')
+        raise AlreadyThere(f'{args.output} exists: give --overwrite to replace it, or another --output')
     sets, lines = build(args)
     rows = ',\n'.join(f'"{number}": {json.dumps(members)}' for number, members in sets.items())
     util.atomically(args.output, lambda file: file.write(f'{{\n{rows}\n}}\n'.encode()))

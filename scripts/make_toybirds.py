@@ -27,6 +27,8 @@ from PIL import Image
 from toybirds_render import CUB_PARTS, LABELS, PART_LOOKS, PARTS, render_bird
 from tqdm import tqdm
 
+from wsol.errors import AlreadyThere
+
 NAME, MARKER = 'ToyBirds', 'toybirds.json'
 SPLITS = ('train', 'val', 'test')
 SQUARES = (
@@ -264,17 +266,15 @@ def check_target(folder, args, kind):
     try:
         found = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
-        raise FileExistsError(
+        raise AlreadyThere(
             f'{folder} exists and is not a {NAME} folder of this program (no readable {MARKER}): {advice}'
         ) from None
     wanted = arguments_of(args)
     if found != wanted:
-        raise FileExistsError(
-            f'{folder} was made with {json.dumps(found)}, asked for is {json.dumps(wanted)}: {advice}'
-        )
+        raise AlreadyThere(f'{folder} was made with {json.dumps(found)}, asked for is {json.dumps(wanted)}: {advice}')
     missing = [name for name in sorted(expected_files(args, kind)) if not (folder / name).is_file()]
     if missing:
-        raise FileExistsError(
+        raise AlreadyThere(
             f'{folder} is incomplete ({len(missing)} files are missing, the first is {missing[0]}): {advice}'
         )
     return True

@@ -22,6 +22,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import DATASETS, load_split, make_transform, read_image
+from wsol.errors import MissingFile, UserError
 
 SMALL = 64
 OWN = 'readout'  # stands for the experiment's own map: vanilla of CAM, jointll of CALM
@@ -46,12 +47,12 @@ def load_run(name, folder, arguments, data_root=None, metadata_root=None):
     arguments: those of its log. The checkpoint is the folder's last one, else the one that was evaluated.
     """
     if not arguments:
-        raise ValueError(f'{folder} has no log or result with arguments: train it with main.py')
+        raise UserError(f'{folder} has no log or result with arguments: train it with main.py')
     own = os.path.join(folder, util.CHECKPOINT.format('last'))
     given = arguments.get('load_checkpoint')
     path = own if os.path.isfile(own) or not given else util.find_checkpoint(given, arguments.get('save_root') or '')
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'no checkpoint {path}: train it with main.py')
+        raise MissingFile(f'no checkpoint {path}: train it with main.py')
     args = Munch(
         defaults(),
         **{
@@ -83,7 +84,7 @@ def encode(maps):
     NaN is a ValueError.
     """
     if not np.isfinite(maps).all():
-        raise ValueError('the map has values that are not finite')
+        raise UserError('the map has values that are not finite')
     top = 127 if max(maps.shape[1:]) > SMALL else 32767
     scales = np.abs(maps).max(axis=(1, 2)).astype(np.float64) / top  # [K]
     scales[scales == 0] = 1  # a map of zeros

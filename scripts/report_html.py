@@ -20,6 +20,7 @@ from report_results import command, load, missing, own_map, results
 
 import util
 from wsol import attribution
+from wsol.errors import AlreadyThere, MissingFile
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report_template.html')
 MODES = {
@@ -392,9 +393,9 @@ def page(runs, notes, gallery, gallery_notes):
 def write(path, folders, overwrite, count, classes, methods, data_root, metadata_root):
     """Write the report of the experiment folders; returns its size in bytes. Mistakes are a ValueError or OSError."""
     if os.path.lexists(path) and not overwrite:
-        raise FileExistsError(f'{path} exists: give another --html, or --overwrite to replace it')
+        raise AlreadyThere(f'{path} exists: give another --html, or --overwrite to replace it')
     if not os.path.isdir(os.path.dirname(path) or '.'):
-        raise FileNotFoundError(f'no folder {os.path.dirname(path)} for --html {path}: make it first')
+        raise MissingFile(f'no folder {os.path.dirname(path)} for --html {path}: make it first')
     for method in methods:
         if method != report_gallery.OWN:
             attribution.lookup(method)

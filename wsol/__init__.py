@@ -10,6 +10,7 @@ import torch
 from torchvision import models
 
 from . import attribution, inception, regularization, resnet, timm_backbone, vgg, vgg_tiny
+from .errors import Unreachable, UserError
 from .network import METHODS, Network, initialize_weights
 
 BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
@@ -27,7 +28,7 @@ def lookup(registry, name, what):
     if name not in registry:
         close = difflib.get_close_matches(str(name), registry)
         hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise ValueError(f'unknown {what} {name!r}: {hint}choose one of {", ".join(registry)}')
+        raise UserError(f'unknown {what} {name!r}: {hint}choose one of {", ".join(registry)}')
     return registry[name]
 
 
@@ -53,7 +54,7 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)
     except (URLError, OSError) as error:
-        raise ConnectionError(
+        raise Unreachable(
             f'cannot download the pretrained weights of {architecture} ({error}): '
             'give --pretrained=False, or run once where there is a network'
         ) from error
@@ -70,7 +71,7 @@ def _pretrained_weights(architecture, use_bn):
     if architecture.startswith(timm_backbone.PREFIX):
         return True
     if architecture == 'vgg_tiny':
-        raise ValueError('vgg_tiny has no pretrained weights: give --pretrained=False')
+        raise UserError('vgg_tiny has no pretrained weights: give --pretrained=False')
     name = 'vgg16_bn' if architecture == 'vgg16' and use_bn else architecture
     return models.get_model_weights(name).IMAGENET1K_V1
 
@@ -115,5 +116,5 @@ def load_weights(model, state_dict, drop_conv_last=False):
             for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
             if keys
         ]
-        raise ValueError(f'weights are of another architecture or class count: {"; ".join(parts)}')
+        raise UserError(f'weights are of another architecture or class count: {"; ".join(parts)}')
     model.load_state_dict(state_dict, strict=True)

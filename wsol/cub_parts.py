@@ -11,6 +11,8 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
+from .errors import MissingFile, UserError
+
 PART_WORDS = {
     1: ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'),
     2: ('back',),
@@ -38,7 +40,7 @@ Pair.__doc__ = 'Two classes a < b (from 0), the set of part ids and the names of
 def _lines(folder, *path):
     path = os.path.join(folder, *path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
+        raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
     with open(path) as file:
         return file.read().splitlines()
 
@@ -49,7 +51,7 @@ def read_class_attributes(folder):
     rows = _lines(folder, 'attributes', 'class_attribute_labels_continuous.txt')
     table = np.array([[float(value) for value in row.split()] for row in rows]) >= PRESENT
     if table.shape[1] != len(names):
-        raise ValueError(f'{folder}/attributes: {table.shape[1]} values a class for {len(names)} attributes')
+        raise UserError(f'{folder}/attributes: {table.shape[1]} values a class for {len(names)} attributes')
     return names, table
 
 
@@ -118,7 +120,7 @@ def segmentation(folder, image_id, size):
         with Image.open(path) as mask:
             return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
     except OSError as error:
-        raise ValueError(f'segmentation {path} is missing or unreadable ({error})') from None
+        raise UserError(f'segmentation {path} is missing or unreadable ({error})') from None
 
 
 def part_map(folder, image_id, locations, image_size, size):
@@ -147,4 +149,4 @@ def exact_part_map(folder, image_id, size):
         with Image.open(path) as mask:
             return np.array(mask.resize((size, size), Image.NEAREST))
     except OSError as error:
-        raise ValueError(f'part mask {path} is missing or unreadable ({error})') from None
+        raise UserError(f'part mask {path} is missing or unreadable ({error})') from None

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from . import metrics
+from .errors import UserError
 
 MAX_BOX_ACC_IOU = 50  # percent
 
@@ -145,7 +146,7 @@ def read_mask(path, size):
     """A mask file as bool [size, size]: grey, OpenCV's nearest pixel, > .5. A missing or damaged file is a ValueError."""
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE) if os.path.isfile(path) else None
     if grey is None:
-        raise ValueError(f'mask {path} is {"unreadable" if os.path.isfile(path) else "missing"}: restore the file')
+        raise UserError(f'mask {path} is {"unreadable" if os.path.isfile(path) else "missing"}: restore the file')
     return cv2.resize(grey.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST) > 0.5
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import torch
 
+from .errors import UserError
+
 ERASE_K = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -23,7 +25,7 @@ def smooth(maps, ksize):
     if ksize == 1:
         return maps
     if ksize % 2 == 0:
-        raise ValueError(f'--smoothing_ksize {ksize} is even: give an odd number of pixels')
+        raise UserError(f'--smoothing_ksize {ksize} is even: give an odd number of pixels')
     return np.stack([cv2.GaussianBlur(one, (ksize, ksize), 0, borderType=cv2.BORDER_REFLECT_101) for one in maps])
 
 
@@ -39,7 +41,7 @@ def normalize(maps, norm_type):
             flat = flat - low[:, None]
             flat = flat / flat.max(axis=1, keepdims=True)
         elif norm_type != 'clipping':
-            raise ValueError(f'unknown norm type {norm_type!r}: choose one of max, minmax, clipping')
+            raise UserError(f'unknown norm type {norm_type!r}: choose one of max, minmax, clipping')
         flat = np.clip(flat, 0, 1)
     return np.where(bad[:, None], np.zeros_like(flat), flat).reshape(maps.shape)
 
@@ -52,7 +54,7 @@ def thresholds(threshold_type, interval):
         return np.array(
             [10**-t for t in np.arange(0, 7, interval * 7)[::-1]]
         )  # scalar powers: the array's round otherwise
-    raise ValueError(f'unknown threshold type {threshold_type!r}: choose one of even, log')
+    raise UserError(f'unknown threshold type {threshold_type!r}: choose one of even, log')
 
 
 def histogram_edges(taus):

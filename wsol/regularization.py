@@ -13,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attribution.gradient import GuidedReLUs
+from .errors import UserError
 
 
 def _unit(gradients):
@@ -54,7 +55,7 @@ def gradient_regularization(model, images, labels, error='cosine'):
     An unknown error is a ValueError.
     """
     if error not in ERRORS:
-        raise ValueError(f'unknown gradient error {error!r}: choose one of {", ".join(ERRORS)}')
+        raise UserError(f'unknown gradient error {error!r}: choose one of {", ".join(ERRORS)}')
     x = images.detach().requires_grad_()
     with GuidedReLUs(guided=False) as relus, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         output = model(x.clone())  # a model may work in place on what it is given

@@ -15,6 +15,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from .errors import UserError
+
 PREFIX = 'timm/'
 SMALL_LR_PATTERNS = ('trunk.',)
 BACKBONE_PATTERNS = ('trunk.',)
@@ -55,13 +57,13 @@ class Trunk(nn.Module):
         elif torch.is_tensor(F) and F.ndim == 4 and F.shape[2] > 1:
             self.to_map = from_channels_last if getattr(net, 'output_fmt', 'NCHW') == 'NHWC' else as_it_is
         else:
-            raise ValueError('its features are no map [B, L, H, W]')
+            raise UserError('its features are no map [B, L, H, W]')
         self.channels = self.to_map(F, torch.zeros(1, 3, PROBE, PROBE)).shape[1]
         self.train()
 
     def forward(self, images):
         if any(side % step for side, step in zip(images.shape[2:], self.patch)):
-            raise ValueError(
+            raise UserError(
                 f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of {self.patch[0]}x{self.patch[1]}: '
                 f'give a --crop_size that is a multiple of {self.patch[0]}'
             )
@@ -72,7 +74,7 @@ def _library():
     try:
         import timm
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f'architectures timm/... need the package timm ({error}): pip install -r requirements-timm.txt'
         ) from None
     return timm
@@ -83,16 +85,16 @@ def _check(timm, name, pretrained):
     base = name.split('.')[0]
     if not timm.is_model(base):
         close = ', '.join(PREFIX + one for one in difflib.get_close_matches(base, timm.list_models(), n=5))
-        raise ValueError(
+        raise UserError(
             f'unknown architecture {PREFIX + name!r}: {f"close: {close}; " if close else ""}timm.list_models() has them all'
         )
     published = timm.list_models(f'{base}.*', pretrained=True)
     if '.' in name and name not in published:
-        raise ValueError(
+        raise UserError(
             f'unknown weights {PREFIX + name!r}: choose one of {", ".join(PREFIX + one for one in [base, *published])}'
         )
     if pretrained and not published:
-        raise ValueError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
+        raise UserError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
 
 
 def _create(timm, name, large_feature_map, pretrained):
@@ -109,11 +111,11 @@ def _create(timm, name, large_feature_map, pretrained):
                 raise
             continue
         if net.pretrained_cfg.get('fixed_input_size') and not options:
-            raise ValueError(
+            raise UserError(
                 f'{PREFIX}{name} takes images of one size only: choose a convolutional network or a plain ViT'
             )
         return net
-    raise ValueError(
+    raise UserError(
         f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False (a ViT of smaller patches has a '
         'finer map)'
     )
@@ -134,7 +136,7 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
         net.reset_classifier(0, '')  # from now on unpooled features come out
         trunk = Trunk(net)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f'{architecture} cannot be a backbone here: {error}') from None
+        raise UserError(f'{architecture} cannot be a backbone here: {error}') from None
     return nn.Sequential(OrderedDict(trunk=trunk)), trunk.channels, []
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from ..errors import UserError
 from . import cam_family, gradient, perturbation
 from .classifier import Classifier, logits_of
 from .common import Options, chosen, explainer, scores_of
@@ -24,12 +25,35 @@ def _readout(process):
         with torch.no_grad():
             output = model(images)
             if not hasattr(output, 'f'):
-                raise ValueError(f"{process} reads this project's networks; a plain classifier needs a post-hoc method")
+                raise UserError(f"{process} reads this project's networks; a plain classifier needs a post-hoc method")
             target = chosen(output.log_score, target)[1]
             return class_maps(process, output.f, output.h, target[:, None], options.superclass).squeeze(1)  # [B, H, W]
 
     return read
 
+
+__all__ = [
+    'METHODS',
+    'NORMALIZATIONS',
+    'PROCESSES',
+    'READOUTS',
+    'SUPERCLASS_READOUTS',
+    'Classifier',
+    'Options',
+    'chosen',
+    'class_maps',
+    'explain',
+    'explainer',
+    'fuse',
+    'guided_gradients',
+    'integrated_gradients_by_channel',
+    'integrated_gradients_with_gap',
+    'logits_of',
+    'lookup',
+    'normalize',
+    'scores_of',
+    'upsample',
+]
 
 METHODS = {process: _readout(process) for process in (*READOUTS, *SUPERCLASS_READOUTS)}
 METHODS.update(
@@ -60,7 +84,7 @@ def lookup(process):
     if process not in METHODS:
         close = difflib.get_close_matches(str(process), METHODS)
         hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise ValueError(f'unknown attribution map {process!r}: {hint}valid: {", ".join(METHODS)}')
+        raise UserError(f'unknown attribution map {process!r}: {hint}valid: {", ".join(METHODS)}')
     return METHODS[process]
 
 

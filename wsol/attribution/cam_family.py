@@ -9,7 +9,7 @@ Errors: those of common.explainer, common.chosen and layers.find_layers.
 
 import torch
 
-from .common import Options, chosen, explainer, noise_streams, scores_of, standard_normal
+from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients
 from .maps import fuse
 

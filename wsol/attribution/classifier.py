@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from ..errors import UserError
 from .layers import find_layers, hooks
 
 
@@ -20,7 +21,7 @@ def logits_of(output):
         return logits_of(output[0])
     logits = getattr(output, 'logits', output)
     if not torch.is_tensor(logits):
-        raise ValueError(
+        raise UserError(
             f'the model returns {type(output).__name__}: give Classifier a function `logits` from that to logits [B, C]'
         )
     return logits
@@ -53,13 +54,13 @@ class Classifier(nn.Module):
         if output.ndim == 4:
             return self.maps(output.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [B, H, W, L]
         if output.ndim != 3:
-            raise ValueError(
+            raise UserError(
                 f'layer {type(module).__name__} gives {list(output.shape)}: tokens [B, N, L] or [B, H, W, L] are needed'
             )
         side = math.isqrt(output.shape[1])
         h, w = self.grid or (side, side)
         first = output.shape[1] - h * w
         if first < 0:
-            raise ValueError(f'{output.shape[1]} tokens do not make a grid of {h} x {w}')
+            raise UserError(f'{output.shape[1]} tokens do not make a grid of {h} x {w}')
         A = output[:, first:].transpose(1, 2).unflatten(2, (h, w))  # [B, L, H, W]
         return torch.cat([output[:, :first], self.maps(A).flatten(2).transpose(1, 2)], dim=1)  # [B, N, L]

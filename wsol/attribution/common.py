@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from tqdm import tqdm
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,11 +45,11 @@ class Options:
         for name in ('batch_size', 'smooth_grad_nr_iter', 'integrated_grad_nr_iter', 'num_samples'):
             value = getattr(self, name)
             if value is not None and (int(value) != value or value < 1):
-                raise ValueError(f'{name} is {value}: give a whole number of at least 1')
+                raise UserError(f'{name} is {value}: give a whole number of at least 1')
         for name in ('smooth_grad_sigma', 'std'):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise ValueError(f'{name} is {value}: give a number of at least 0')
+                raise UserError(f'{name} is {value}: give a number of at least 0')
 
 
 def scores_of(model, images):
@@ -59,7 +61,7 @@ def scores_of(model, images):
     scores = output if torch.is_tensor(output) else getattr(output, 'log_score', None)
     if scores is None or scores.ndim != 2:
         what = f'a tensor of shape {tuple(output.shape)}' if torch.is_tensor(output) else type(output).__name__
-        raise ValueError(f'the model returns {what}: a tensor of logits [B, C] or an object with log_score is needed')
+        raise UserError(f'the model returns {what}: a tensor of logits [B, C] or an object with log_score is needed')
     return scores
 
 
@@ -71,7 +73,7 @@ def chosen(scores, target):
     if target is None:
         target = scores.detach().argmax(dim=1)
     if len(target) and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
-        raise ValueError(f'target {target.tolist()} holds a class outside 0..{scores.shape[1] - 1}')
+        raise UserError(f'target {target.tolist()} holds a class outside 0..{scores.shape[1] - 1}')
     return scores.gather(1, target[:, None]).squeeze(1), target
 
 
@@ -81,11 +83,11 @@ def as_target(target, size):
         return None
     classes = torch.as_tensor(target)
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise ValueError(f'target is of type {classes.dtype}: give whole class numbers')
+        raise UserError(f'target is of type {classes.dtype}: give whole class numbers')
     if classes.ndim == 0:
         return torch.full((size,), operator.index(classes.item()))
     if classes.shape != (size,):
-        raise ValueError(
+        raise UserError(
             f'target of shape {tuple(classes.shape)} for {size} images: give one class, one per image, or None'
         )
     return classes.long()
@@ -120,7 +122,7 @@ def explainer(method):
     @functools.wraps(method)
     def on_any_batch(model, images, target=None, options=Options()):
         if images.ndim != 4 or not len(images):
-            raise ValueError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+            raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
         target = as_target(target, len(images))
         size, parts = options.batch_size, []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
@@ -150,7 +152,7 @@ def baseline_of(images, options):
     try:
         return start.detach().expand_as(images)
     except RuntimeError as error:
-        raise ValueError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
+        raise UserError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
 
 
 def noise_streams(images, generator):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..errors import UserError
 from ..network import Network
 from .common import chosen, scores_of
 
@@ -35,22 +36,22 @@ def find_layers(model, target_layer, images):
         return [last_feature_layer(model, images)]
     wanted = list(target_layer) if isinstance(target_layer, (list, tuple)) else [target_layer]
     if not wanted:
-        raise ValueError('target_layer is an empty list: name at least one layer')
+        raise UserError('target_layer is an empty list: name at least one layer')
     return [_find_layer(dict(model.named_modules()), layer) for layer in wanted]
 
 
 def _find_layer(named, layer):
     if isinstance(layer, nn.Module):
         if not any(layer is module for module in named.values()):
-            raise ValueError(f'target_layer {type(layer).__name__} is no module of this model')
+            raise UserError(f'target_layer {type(layer).__name__} is no module of this model')
         return layer
     if not isinstance(layer, str):
-        raise ValueError(f'target_layer holds {type(layer).__name__}: give modules, dotted names, or a list of those')
+        raise UserError(f'target_layer holds {type(layer).__name__}: give modules, dotted names, or a list of those')
     if not layer or layer not in named:
         names = [name for name in named if name]
         close = difflib.get_close_matches(layer, names, n=5)
         hint = f'close: {", ".join(close)}; ' if close else ''
-        raise ValueError(f'unknown target_layer {layer!r}: {hint}valid: {", ".join(names)}')
+        raise UserError(f'unknown target_layer {layer!r}: {hint}valid: {", ".join(names)}')
     return named[layer]
 
 
@@ -70,7 +71,7 @@ def last_feature_layer(model, images):
     with hooks([m for m in model.modules() if m is not model], note), torch.no_grad():
         model(images[:1].clone())
     if not seen:
-        raise ValueError('no layer of this model gives [B, L, H, W] with several locations: name one as target_layer')
+        raise UserError('no layer of this model gives [B, L, H, W] with several locations: name one as target_layer')
     return seen[-1]
 
 
@@ -84,7 +85,7 @@ def capture(model, images, layers, graph=False):
 
     def keep(module, inputs, output):
         if not torch.is_tensor(output) or output.ndim != 4:
-            raise ValueError(f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W]')
+            raise UserError(f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W]')
         torch.set_grad_enabled(graph)
         if not graph:
             output = output.detach()
@@ -97,7 +98,7 @@ def capture(model, images, layers, graph=False):
         scores = scores_of(model, images.clone())
     missing = [type(layer).__name__ for layer in layers if layer not in kept]
     if missing:
-        raise ValueError(f'target_layer {", ".join(missing)} does not run in the forward pass')
+        raise UserError(f'target_layer {", ".join(missing)} does not run in the forward pass')
     return [kept[layer] for layer in layers], scores
 
 
@@ -113,7 +114,7 @@ def layer_gradients(model, images, layers, target, create_graph=False):
     except RuntimeError as error:
         if 'not have been used in the graph' not in str(error) and 'does not require grad' not in str(error):
             raise
-        raise ValueError('the score does not depend on target_layer') from error
+        raise UserError('the score does not depend on target_layer') from error
     return activations, list(gradients)
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from ..errors import UserError
 from .readouts import min_max
 
 
@@ -25,7 +26,7 @@ def normalize(maps, kind):
     every case clipped to [0, 1] afterwards. A map with NaN or with min = max becomes zero. Another kind is a ValueError.
     """
     if kind not in NORMALIZATIONS:
-        raise ValueError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
+        raise UserError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     usable = high > low  # False for NaN too, which amin and amax hand on
     return torch.where(usable, NORMALIZATIONS[kind](maps), torch.zeros_like(maps)).clamp(0, 1)

@@ -7,6 +7,7 @@ all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Sy
 import torch
 
 from .. import calm
+from ..errors import UserError
 
 
 def vanilla(f, h):
@@ -69,7 +70,7 @@ def class_maps(process, f, h, classes, superclass=None):
         return maps.expand_as(f).gather(1, index)
     readout, scale, mean = SUPERCLASS_READOUTS[process]
     if superclass is None:
-        raise ValueError(f'{process} needs a superclass table')
+        raise UserError(f'{process} needs a superclass table')
     maps = min_max(readout(f, h)) if scale else readout(f, h)
     rows = [torch.stack([_set_map(maps[b], superclass[int(y)], mean) for y in row]) for b, row in enumerate(classes)]
     return torch.stack(rows)  # [B, K, H, W]
