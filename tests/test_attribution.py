@@ -641,7 +641,7 @@ def test_wrong_requests():
     net, x = network(), photos()
     cases = {
         'did you mean.*grad_cam': dict(name='grad-cam'),
-        'valid: vanilla, .*ablation_cam': dict(name='zzz'),
+        'choose one of vanilla, .*ablation_cam': dict(name='zzz'),
         'close: conv2.*valid: conv1, ': dict(target_layer='conv3'),
         'valid: ': dict(target_layer=''),
         'no module of this model': dict(target_layer=nn.ReLU()),

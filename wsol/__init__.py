@@ -15,17 +15,10 @@ from .registry import lookup
 
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(HEADS)
-CHOICES = {
-    'architecture': ARCHITECTURES,
-    'attribution_method': ATTRIBUTION_METHODS,
-    'score_map_process': tuple(attribution.MAPS),
-}
-
 __all__ = [
     'ARCHITECTURES',
     'ATTRIBUTION_METHODS',
     'BACKBONES',
-    'CHOICES',
     'attribution',
     'build_model',
     'load_weights',

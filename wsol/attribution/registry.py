@@ -1,11 +1,11 @@
 """MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here."""
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
+from .. import registry
 from ..errors import UserError
 from ..network import HEADS
 from . import cam_family, gradient, perturbation, readouts
@@ -83,11 +83,7 @@ SUPERCLASS_READOUTS = {name: row.readout for name, row in MAPS.items() if row.re
 
 def lookup(name):
     """MAPS[name]; an unknown name is a UserError that lists close and valid ones."""
-    if name not in MAPS:
-        close = difflib.get_close_matches(str(name), MAPS)
-        hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise UserError(f'unknown attribution map {name!r}: {hint}valid: {", ".join(MAPS)}')
-    return MAPS[name]
+    return registry.lookup(MAPS, name, 'attribution map')
 
 
 def unit_of(name, head_name):
