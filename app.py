@@ -130,7 +130,7 @@ def page(gradio, checkpoints):
             return None, None, f'<p role="alert">{html.escape(str(error).replace(file, os.path.basename(file)))}</p>'
         return None, photo, show(photo, checkpoint, methods, classes)
 
-    processes = [name for name in attribution.METHODS if name not in attribution.SUPERCLASS_READOUTS]
+    processes = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     with gradio.Blocks(title='CALM: why A and not B', analytics_enabled=False, delete_cache=(60, 60)) as blocks:
         gradio.Markdown(
             '# Why A and not B?\nThe maps of class A and of class B over a photograph, and their difference.'

@@ -98,11 +98,11 @@ def choose(text, valid, default, every, what):
 
 def choose_methods(args):
     """The names of the maps that --methods means."""
-    every = [name for name in attribution.PROCESSES if args.superclass or name not in attribution.SUPERCLASS_READOUTS]
+    every = [name for name in attribution.MAPS if args.superclass or name not in attribution.SUPERCLASS_READOUTS]
     unsuited = UNSUITED.get(args.attribution_method, ())
     return choose(
         args.methods,
-        attribution.PROCESSES,
+        attribution.MAPS,
         [name for name in every if not name.startswith(unsuited)],
         every,
         '--methods',

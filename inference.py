@@ -148,7 +148,11 @@ class MapMaker:
                 output = output or self.model(images)
                 return [
                     attribution.class_maps(
-                        self.process, output.f[b : b + 1], output.h[b : b + 1], y[None], self.options.superclass
+                        attribution.MAPS[self.process].readout,
+                        output.f[b : b + 1],
+                        output.h[b : b + 1],
+                        y[None],
+                        self.options.superclass,
                     )[0]
                     for b, y in enumerate(classes)
                 ]

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsol import attribution, calm
-from wsol.attribution import METHODS, Options, cam_family, common, explain, gradient, layers, perturbation
+from wsol.attribution import MAPS, Options, cam_family, common, explain, gradient, layers, perturbation
 from wsol.network import Network
 
-READOUTS = [name for name in METHODS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
-POST_HOC = [name for name in METHODS if name not in READOUTS]
+READOUTS = [name for name in MAPS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
+POST_HOC = [name for name in MAPS if name not in READOUTS]
 AT_THE_INPUT = [
     'input_grad',
     'smooth_grad',
@@ -515,7 +515,7 @@ def test_log_p_y_given_x():
 # ---- manners
 
 
-@pytest.mark.parametrize('name', list(METHODS))
+@pytest.mark.parametrize('name', list(MAPS))
 def test_target_and_batch_conventions(name):
     net, x = network('CALM-EM'), photos(4)
     ask = lambda images, y, **more: explain(
@@ -607,7 +607,7 @@ def test_nothing_is_left_behind(monkeypatch, name):
         assert_same_state(before, state(net))
 
 
-@pytest.mark.parametrize('name', list(METHODS))
+@pytest.mark.parametrize('name', list(MAPS))
 def test_no_pass_is_larger_than_batch_size(name):
     net, seen = network('CALM-EM'), []
     handle = net.conv_last.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
@@ -640,20 +640,20 @@ def test_cost_in_operations():
 def test_wrong_requests():
     net, x = network(), photos()
     cases = {
-        'did you mean.*grad_cam': dict(process='grad-cam'),
-        'valid: vanilla, .*ablation_cam': dict(process='zzz'),
+        'did you mean.*grad_cam': dict(name='grad-cam'),
+        'valid: vanilla, .*ablation_cam': dict(name='zzz'),
         'close: conv2.*valid: conv1, ': dict(target_layer='conv3'),
         'valid: ': dict(target_layer=''),
         'no module of this model': dict(target_layer=nn.ReLU()),
         'empty list': dict(target_layer=[]),
         'holds int': dict(target_layer=[3]),
-        'baseline of shape': dict(process='integrated_gradients', baseline=torch.zeros(7)),
+        'baseline of shape': dict(name='integrated_gradients', baseline=torch.zeros(7)),
         'batch_size is 0': dict(batch_size=0),
         'smooth_grad_sigma is -1': dict(smooth_grad_sigma=-1),
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):
-            explain(**{'process': 'grad_cam', 'model': net, 'images': x, **wrong})
+            explain(**{'name': 'grad_cam', 'model': net, 'images': x, **wrong})
     with pytest.raises(ValueError, match='shape'):
         explain('grad_cam', net, x[0])
     with pytest.raises(ValueError, match='does not depend'):

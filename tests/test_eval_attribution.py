@@ -259,7 +259,7 @@ def arguments(*argv):
 
 def test_methods_that_suit_the_model_are_the_default():
     chosen = lambda *argv: eval_attribution.choose_methods(arguments(*argv))
-    plain = [name for name in attribution.PROCESSES if name not in attribution.SUPERCLASS_READOUTS]
+    plain = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     assert chosen('--attribution_method=CALM-EM') == chosen('--attribution_method=CAM', '--methods=all') == plain
     assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency'}
     assert 'vanilla-superclass' in chosen('--attribution_method=CAM', '--superclass=x.json')
@@ -305,7 +305,7 @@ def test_maps_depend_on_the_image_and_its_number_alone(toy):
     images, labels = torch.randn(2, 3, 32, 32), torch.tensor([1, 4])
     with torch.no_grad():
         outputs = [model(images), model(images[1:])]
-    for process in attribution.PROCESSES:
+    for process in attribution.MAPS:
         if process in attribution.SUPERCLASS_READOUTS:
             continue
         maker = inference.MapMaker(model, Munch(args, score_map_process=process))

@@ -274,7 +274,7 @@ def test_explains_in_bf16_and_float32(name):
 
 def test_every_readout_and_method_knows_it():
     net, x = network(), photos(2)
-    names = [name for name in attribution.METHODS if name not in attribution.SUPERCLASS_READOUTS]
+    names = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     for name in names:
         maps = explain(name, net, x, smooth_grad_nr_iter=2, integrated_grad_nr_iter=2, num_samples=1)
         assert maps.shape[0] == 2 and torch.isfinite(maps).all(), name

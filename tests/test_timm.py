@@ -130,7 +130,7 @@ def test_the_backbone_learns_at_the_small_rate(whole):
 def test_every_attribution_method_explains_it(architecture):
     model = build(architecture).eval()
     options = dict(superclass={0: [0, 1]}, smooth_grad_nr_iter=2, integrated_grad_nr_iter=2, num_samples=2)
-    for process in attribution.PROCESSES:
+    for process in attribution.MAPS:
         maps = attribution.explain(process, model, IMAGES, 0, **options)
         assert maps.shape == (2, *((64, 96) if process in AT_INPUT else (4, 6))), process
         assert torch.isfinite(maps).all() and (maps.flatten(1).amax(dim=1) > maps.flatten(1).amin(dim=1)).any(), process

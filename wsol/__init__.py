@@ -11,15 +11,15 @@ from torchvision import models
 
 from . import attribution, inception, regularization, resnet, timm_backbone, vgg, vgg_tiny
 from .errors import Unreachable, UserError
-from .network import METHODS, Network, initialize_weights
+from .network import HEADS, Network, initialize_weights
 
 BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
 ARCHITECTURES = tuple(BACKBONES)
-ATTRIBUTION_METHODS = tuple(METHODS)
+ATTRIBUTION_METHODS = tuple(HEADS)
 CHOICES = {
     'architecture': ARCHITECTURES,
     'attribution_method': ATTRIBUTION_METHODS,
-    'score_map_process': attribution.PROCESSES,
+    'score_map_process': tuple(attribution.MAPS),
 }
 
 
@@ -49,7 +49,7 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
     ConnectionError. Unknown names are a ValueError. Released layout: see each backbone's file.
     """
     module = backbone_module(architecture)
-    lookup(METHODS, attribution_method, 'attribution method')
+    lookup(HEADS, attribution_method, 'attribution method')
     weights = _pretrained_weights(architecture, use_bn) if pretrained else None
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)

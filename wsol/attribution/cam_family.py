@@ -90,7 +90,7 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     n, std = options.num_samples or SMOOTH_SAMPLES, SMOOTH_STD if options.std is None else options.std
     activations, scores = capture(model, images, layers)
     target = chosen(scores, target)[1]
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     powers = [[0, 0, 0] for _ in layers]
     for _ in range(n):
         noisy = images + std * standard_normal(images.shape[1:], streams, images)

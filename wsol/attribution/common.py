@@ -9,6 +9,7 @@ import operator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -22,7 +23,8 @@ class Options:
     target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
     superclass: {class: [classes]} (superclass readouts).
     batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
-    generator: torch.Generator of the noise; None is torch's own. progress: show a bar.
+    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them); None:
+    seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
     smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided by
     this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a number or
     a tensor that broadcasts to the images; None is 0.
@@ -32,6 +34,7 @@ class Options:
     target_layer: object = None
     superclass: dict = None
     batch_size: int = 32
+    noise_seeds: list = None
     generator: torch.Generator = None
     progress: bool = False
     smooth_grad_nr_iter: int = 50
@@ -123,6 +126,8 @@ def explainer(method):
     def on_any_batch(model, images, target=None, options=Options()):
         if images.ndim != 4 or not len(images):
             raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+        if options.noise_seeds is not None and len(options.noise_seeds) != len(images):
+            raise UserError(f'{len(options.noise_seeds)} noise_seeds for {len(images)} images: give one an image')
         target = as_target(target, len(images))
         size, parts = options.batch_size, []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
@@ -132,13 +137,11 @@ def explainer(method):
             start = baseline_of(images, options)
             for i in range(0, len(images), size):
                 rows = slice(i, i + size)
-                part = method(
-                    model,
-                    images[rows],
-                    None if target is None else target[rows],
-                    replace(options, baseline=start[rows]),
+                part = replace(
+                    options, baseline=start[rows], noise_seeds=options.noise_seeds and options.noise_seeds[rows]
                 )
-                parts.append(part.detach())
+                maps = method(model, images[rows], None if target is None else target[rows], part)
+                parts.append(maps.detach())
         return torch.cat(parts)
 
     return on_any_batch
@@ -155,10 +158,20 @@ def baseline_of(images, options):
         raise UserError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
 
 
-def noise_streams(images, generator):
-    """One torch.Generator an image, seeded from `generator`: an image's noise does not depend on how a batch is cut."""
-    device = images.device if generator is None else generator.device
-    seeds = [int(torch.randint(2**62, (1,), generator=generator, device=device)) for _ in images]
+def noise_seed(seed, number):
+    """The seed of image `number`'s noise under the run's seed: it depends on nothing else, not on a batch or a process."""
+    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(words[0]) >> 1)
+    return int(torch.randint(2**62, (1,), generator=generator))
+
+
+def noise_streams(images, options):
+    """One torch.Generator an image, from options.noise_seeds or else `generator`, however a batch is cut."""
+    seeds = options.noise_seeds
+    if seeds is None:
+        generator = options.generator
+        device = images.device if generator is None else generator.device
+        seeds = [int(torch.randint(2**62, (1,), generator=generator, device=device)) for _ in images]
     return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
 
 

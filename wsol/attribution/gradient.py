@@ -49,7 +49,7 @@ def _noisy_strengths(model, images, target, options):
     pixels = images.flatten(1)
     span = (pixels.amax(dim=1) - pixels.amin(dim=1)).view(b, 1, 1, 1)
     sigma = span / options.smooth_grad_sigma if options.smooth_grad_sigma else torch.zeros_like(span)
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     for rows in chunks(n, max(1, options.batch_size // b), options, 'noisy images'):
         m = rows.stop - rows.start
         noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]

@@ -55,7 +55,7 @@ def ss_cam(model, images, target=None, options=Options()):
     """
     n, std = options.num_samples or SS_SAMPLES, SS_STD if options.std is None else options.std
     layers = find_layers(model, options.target_layer, images)
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     with torch.no_grad():
         activations, scores = capture(model, images, layers)
         target, maps = chosen(scores, target)[1], []
@@ -86,11 +86,11 @@ def ablated_scores(model, images, layer, A, target, options):
 def ablated_head_scores(model, A, target, options):
     """`ablated_scores` at F for this project's networks but the gated ones, without running a convolution again.
 
-    f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. CAM's logit is
-    linear as well and needs no loop: S_y - W_yk mean_z F_k.
+    f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. A score that is
+    linear as well, CAM's logit, needs no loop: S_y - W_yk mean_z F_k.
     """
     weight = model.conv_last.weight.flatten(1)  # [C, L]
-    if model.attribution_method == 'CAM':
+    if model.head.linear:
         score = chosen(model.forward_head(A).log_score, target)[0]
         return score[:, None] - weight[target] * A.mean(dim=(2, 3))  # [B, L]
     conv, relu = model.attention
@@ -100,7 +100,7 @@ def ablated_head_scores(model, A, target, options):
         F_k = A[image, channel][:, None]  # [n, 1, H, W]
         f_rest = f[image] - weight[:, channel].t()[:, :, None, None] * F_k  # [n, C, H, W]
         h_rest = relu(a[image] - cue_weight[channel][:, None, None, None] * F_k)  # [n, 1, H, W]
-        scores.append(chosen(Output(f_rest, h_rest, model.method).log_score, target[image])[0])
+        scores.append(chosen(Output(f_rest, h_rest, model.head).log_score, target[image])[0])
     return torch.cat(scores).view(A.shape[:2])
 
 
@@ -121,7 +121,7 @@ def ablation_cam(model, images, target=None, options=Options()):
         activations, scores = capture(model, images, layers)
         score, target = chosen(scores, target)
         for layer, A in zip(layers, activations):
-            if isinstance(model, Network) and not model.method.gated and layer is last_feature_layer(model, images):
+            if isinstance(model, Network) and not model.head.gated and layer is last_feature_layer(model, images):
                 ablated = ablated_head_scores(model, A, target, options)
             else:
                 ablated = ablated_scores(model, images, layer, A, target, options)
