@@ -38,7 +38,7 @@ MISTAKES = (ValueError, OSError, RuntimeError, TypeError, KeyError)  # torch and
 
 def defaults():
     """The arguments that a command without flags has."""
-    return get_configs('', {**wsol.CHOICES, 'dataset': tuple(DATASETS)}, [])
+    return get_configs('', [])
 
 
 def load_run(name, folder, arguments, data_root=None, metadata_root=None):

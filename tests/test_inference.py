@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import MINICUB
 from PIL import Image
+from report import photographs
 from test_commands import read, run
 
 import inference
-import photographs
 import wsol
 from data_loaders import make_transform
 from wsol import attribution

@@ -57,7 +57,6 @@ def make_run(root, name, method, classes=3, **changes):
     """An experiment folder with a log of two epochs and a checkpoint of random weights."""
     args = get_configs(
         '',
-        {**wsol.CHOICES, 'dataset': tuple(DATASETS)},
         [
             '--dataset=ToyBirds',
             f'--data_root={root}/dataset',

@@ -215,10 +215,9 @@ def test_without_timm_the_message_names_its_requirements(monkeypatch):
 
 
 def test_the_flag_takes_timm_names_and_lists_close_ones_of_its_own(capsys):
-    choices = {**wsol.CHOICES, 'dataset': ('CUB',)}
-    assert config.get_configs('', choices, [f'--architecture={VIT}']).architecture == VIT
+    assert config.get_configs('', [f'--architecture={VIT}']).architecture == VIT
     with pytest.raises(SystemExit) as stop:
-        config.get_configs('', choices, ['--architecture=resnet51'])
+        config.get_configs('', ['--architecture=resnet51'])
     assert stop.value.code == 2 and 'did you mean resnet50' in capsys.readouterr().err
 
 

@@ -297,11 +297,10 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(golden_maps, tmp_pat
 def test_a_list_of_iou_thresholds_in_yaml(tmp_path):
     from config import get_configs
 
-    choices = {**wsol.CHOICES, 'dataset': ('CUB',)}
     (tmp_path / 'run.yaml').write_text('iou_thresholds: [40, 60]\nsplit: val\n')
-    args = get_configs('', choices, [f'--config={tmp_path}/run.yaml'])
+    args = get_configs('', [f'--config={tmp_path}/run.yaml'])
     assert (args.iou_thresholds, args.split) == ([40, 60], 'val')
-    args = get_configs('', choices, [f'--config={tmp_path}/run.yaml', '--iou_thresholds', '55', '--split=test'])
+    args = get_configs('', [f'--config={tmp_path}/run.yaml', '--iou_thresholds', '55', '--split=test'])
     assert (args.iou_thresholds, args.split) == ([55], 'test')
     (tmp_path / 'one.yaml').write_text('iou_thresholds: 30\nlr: 0.5\n')
-    assert get_configs('', choices, [f'--config={tmp_path}/one.yaml']).iou_thresholds == [30]
+    assert get_configs('', [f'--config={tmp_path}/one.yaml']).iou_thresholds == [30]

@@ -10,7 +10,8 @@ from . import calm, cam, lfi_cam
 
 
 class Head(NamedTuple):
-    """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H, W]."""
+    """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H,
+    W]."""
 
     p_y_given_x: Callable  # (f, h) -> p(y|x) [B, C], the prediction
     loss: Callable  # (f, h, y) -> training loss of each image [B] for labels y [B]
@@ -81,7 +82,8 @@ class Output:
 
 
 class Network(nn.Module):
-    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance` too.
+    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance`
+    too.
 
     backbone: nn.Sequential of named modules, images [B, 3, h, w] -> F [B, channels, H, W].
     Called on images it returns an `Output`.
@@ -107,7 +109,8 @@ class Network(nn.Module):
         return x
 
     def forward_head(self, F, images=None):
-        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head reads."""
+        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head
+        reads."""
         if not self.head.gated:
             return Output(self.conv_last(F), self.attention(F), self.head)
         assert images is not None, "LFI-CAM's head reads the images"
@@ -120,7 +123,8 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def initialize_weights(modules, mode):
-    """Convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to one and zero (as the released code)."""
+    """Convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to one and zero (as the released
+    code)."""
     for module in modules:
         if isinstance(module, nn.Conv2d):
             if mode == 'he':

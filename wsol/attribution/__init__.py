@@ -55,8 +55,8 @@ def explain(
 
     name: of MAPS. model: a `wsol.network.Network`, or for the post-hoc maps any classifier that returns logits [B, C].
     images [B, 3, H, W]. target: the explained class, an int, a list or LongTensor [B], or None for the prediction.
-    changes: fields of `Options`, such as target_layer='layer4', which is where each is described; they win over `options`.
-    The model, its gradients, hooks and modes are afterwards as before.
+    changes: fields of `Options`, such as target_layer='layer4', which is where each is described; they win over
+    `options`. The model, its gradients, hooks and modes are afterwards as before.
     Unknown names, wrong lengths and classes outside the model's are a UserError.
 
     >>> import torch

@@ -7,7 +7,7 @@ B images of c channels and h x w pixels; C classes. A method is a function (mode
 import functools
 import operator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,18 +16,23 @@ from tqdm import tqdm
 from ..errors import UserError
 
 
+def flag(default, low, help):
+    """An option that is a flag of the commands too (config.py): its default, its lowest value, its line of help."""
+    return field(default=default, metadata={'low': low, 'help': help})
+
+
 @dataclass(frozen=True)
 class Options:
-    """How a method runs; each one reads what concerns it.
+    """How a map is made; each one reads what concerns it.
 
     target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
     superclass: {class: [classes]} (superclass readouts).
     batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
-    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them); None:
-    seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
-    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided by
-    this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a number or
-    a tensor that broadcasts to the images; None is 0.
+    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
+    None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
+    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
+    by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
+    number or a tensor that broadcasts to the images; None is 0.
     num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3) and ss_cam (None: 35 and 2).
     """
 
@@ -37,9 +42,9 @@ class Options:
     noise_seeds: list = None
     generator: torch.Generator = None
     progress: bool = False
-    smooth_grad_nr_iter: int = 50
-    smooth_grad_sigma: float = 4.0
-    integrated_grad_nr_iter: int = 50
+    smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
+    smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
+    integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
     baseline: object = None
     num_samples: int = None
     std: float = None
@@ -58,7 +63,7 @@ class Options:
 def scores_of(model, images):
     """The explained scalar of every class [B, C]: CAM's logit, CALM's log p(y|x), a plain classifier's output.
 
-    A model that returns neither a tensor [B, C] nor an object with `log_score` is a ValueError.
+    A model that returns neither a tensor [B, C] nor an object with `log_score` is a UserError.
     """
     output = model(images)
     scores = output if torch.is_tensor(output) else getattr(output, 'log_score', None)
@@ -71,7 +76,7 @@ def scores_of(model, images):
 def chosen(scores, target):
     """(score of the target [B], target [B]) from scores [B, C]; a target of None is the prediction.
 
-    A class outside 0..C-1 is a ValueError.
+    A class outside 0..C-1 is a UserError.
     """
     if target is None:
         target = scores.detach().argmax(dim=1)
@@ -81,7 +86,8 @@ def chosen(scores, target):
 
 
 def as_target(target, size):
-    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a ValueError."""
+    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a
+    UserError."""
     if target is None:
         return None
     classes = torch.as_tensor(target)
@@ -117,9 +123,9 @@ def _device_of(model, images):
 def explainer(method):
     """method(model, images, target, options) on at most batch_size images, made a function of any batch.
 
-    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever the
-    caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model is
-    afterwards as before, also after an exception.
+    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever
+    the caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model
+    is afterwards as before, also after an exception.
     """
 
     @functools.wraps(method)
@@ -129,7 +135,8 @@ def explainer(method):
         if options.noise_seeds is not None and len(options.noise_seeds) != len(images):
             raise UserError(f'{len(options.noise_seeds)} noise_seeds for {len(images)} images: give one an image')
         target = as_target(target, len(images))
-        size, parts = options.batch_size, []
+        size = options.batch_size
+        parts = []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             images = images.detach().to(_device_of(model, images))
             images = images.clone() if images.is_inference() else images  # autograd refuses inference tensors
@@ -148,7 +155,7 @@ def explainer(method):
 
 
 def baseline_of(images, options):
-    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a ValueError."""
+    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a UserError."""
     start = torch.as_tensor(
         0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device
     )
@@ -159,7 +166,8 @@ def baseline_of(images, options):
 
 
 def noise_seed(seed, number):
-    """The seed of image `number`'s noise under the run's seed: it depends on nothing else, not on a batch or a process."""
+    """The seed of image `number`'s noise under the run's seed: it depends on nothing else, not on a batch or a
+    process."""
     words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(words[0]) >> 1)
     return int(torch.randint(2**62, (1,), generator=generator))

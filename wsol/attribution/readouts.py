@@ -57,8 +57,8 @@ class Readout(NamedTuple):
 def class_maps(readout, f, h, classes, superclass=None):
     """Maps [B, K, H, W] of K classes per image from one forward pass.
 
-    readout: a `Readout`; classes: LongTensor [B, K]; superclass: {class: [classes]}, needed by readouts of sets (UserError
-    without it).
+    readout: a `Readout`; classes: LongTensor [B, K]; superclass: {class: [classes]}, needed by readouts of sets
+    (UserError without it).
     """
     maps = readout.read(f, h)  # [B, C or 1, H, W]
     if not readout.sets:

@@ -25,7 +25,8 @@ class Map(NamedTuple):
 
 
 def readout_row(read, unit, **how):
-    """The row of a readout: the `readouts.Readout` of the function `read`, as a map of the target class like every other."""
+    """The row of a readout: the `readouts.Readout` of the function `read`, as a map of the target class like every
+    other."""
     readout = readouts.Readout(read, **how)
 
     @explainer

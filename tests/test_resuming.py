@@ -15,10 +15,9 @@ import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
 
-import cluster
-import training
 import util
 import wsol
+from engine import processes, resuming, training
 
 DATA = [
     '--dataset=CUB',
@@ -120,7 +119,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
         process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
         code, _, err = finish(process)
         assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
-        assert (folder / cluster.MARKER).exists() == (name in ('USR1', 'TERM'))
+        assert (folder / resuming.MARKER).exists() == (name in ('USR1', 'TERM'))
     run('main.py', *arguments)
     whole, cut = weights(trained / 'whole'), weights(folder)
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())
@@ -231,7 +230,7 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
     assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
-    assert (trained / 'stopped' / cluster.MARKER).exists() and finished(shards)
+    assert (trained / 'stopped' / resuming.MARKER).exists() and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
 
 
@@ -268,7 +267,7 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
         )
     )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
-    assert not (trained / 'broken' / cluster.MARKER).exists()
+    assert not (trained / 'broken' / resuming.MARKER).exists()
 
 
 def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
@@ -311,23 +310,22 @@ def test_what_cannot_go_together_is_refused():
 
 
 def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path, monkeypatch):
-    for processes in (1, 3):
+    for count in (1, 3):
         seen = []
-        for number in range(processes):
-            monkeypatch.setattr(cluster, 'rank', lambda: number)
-            monkeypatch.setattr(cluster, 'world', lambda: processes)
-            monkeypatch.setattr(cluster, 'wait', lambda: None)
-            monkeypatch.setattr(cluster, 'agreed', lambda value: value)
-            args = Munch(
-                log_folder=str(tmp_path / f'{processes}'), batch_size=7, resume=number > 0, override_cache=False, seed=1
-            )
-            shards = cluster.Shards(args, 'x', 100)
+        for number in range(count):
+            monkeypatch.setattr(processes, 'rank', lambda: number)
+            monkeypatch.setattr(processes, 'world', lambda: count)
+            monkeypatch.setattr(processes, 'wait', lambda: None)
+            monkeypatch.setattr(processes, 'agreed', lambda value: value)
+            run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
+            shards = resuming.Shards(run, 'x', 100, batch_size=7)
             shards.run(
-                shards.batches(), lambda first, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': first}
+                shards.batches(),
+                lambda numbers, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
             )
             seen += [i for batch in shards.batches() for i in batch]
-        monkeypatch.setattr(cluster, 'rank', lambda: 0)
-        monkeypatch.setattr(cluster, 'world', lambda: 1)
+        monkeypatch.setattr(processes, 'rank', lambda: 0)
+        monkeypatch.setattr(processes, 'world', lambda: 1)
         total = shards.total()
         assert (
             sorted(seen) == list(range(100))
