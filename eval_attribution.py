@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from report.plots import plot_scores
 from report.tables import score_text, scores_csv, scores_markdown
-from wsol.scoring import add_up, boxes, erasing, maps, pixels, regions, scores
 
 import util
 from config import get_configs, in_range, pick
@@ -27,6 +26,7 @@ from engine import evaluation
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
+from wsol.scoring import add_up, boxes, erasing, maps, pixels, regions, scores
 
 NAME = 'attribution_scores'
 FILES = [f'{NAME}.{ending}' for ending in ('csv', 'md', 'png')]  # beside NAME.json

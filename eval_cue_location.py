@@ -10,8 +10,6 @@ import os
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from wsol.scoring import cues, pixels
-from wsol.scoring.maps import resize
 
 import util
 from config import get_configs
@@ -19,6 +17,8 @@ from data_loaders import DATASETS, dataset_info, make_transform, read_image
 from engine import evaluation
 from wsol import cub_parts
 from wsol.errors import UserError
+from wsol.scoring import cues, pixels
+from wsol.scoring.maps import resize
 
 
 class CueDataset(Dataset):

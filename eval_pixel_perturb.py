@@ -8,12 +8,12 @@ import os
 
 import torch
 from report.plots import plot_erasing
-from wsol.scoring import erasing
 
 import util
 from config import get_configs
 from data_loaders import make_loader
 from engine import evaluation
+from wsol.scoring import erasing
 
 
 def count_batch(model, maker, images, labels, numbers, seed, repeats):

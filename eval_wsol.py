@@ -12,13 +12,13 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-from wsol.scoring import add_up, boxes, pixels
 
 import util
 from config import get_configs
 from data_loaders import checked_boxes, checked_masks, dataset_info, make_loader, read_image_ids
 from engine import evaluation
 from wsol.errors import MissingFile, UserError
+from wsol.scoring import add_up, boxes, pixels
 
 
 class Job(NamedTuple):

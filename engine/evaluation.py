@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from wsol.scoring import maps as scoring_maps
 
 import util
 from config import map_options, pick
@@ -17,6 +16,7 @@ from data_loaders import Split, load_split
 from engine import models, processes, resuming
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
+from wsol.scoring import maps as scoring_maps
 
 
 class MapMaker:

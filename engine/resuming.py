@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from wsol.scoring import add_up
 
 import util
 from engine import processes
 from wsol.errors import AlreadyThere, UserError
+from wsol.scoring import add_up
 
 MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation

@@ -19,9 +19,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import inference
 import panels
 import util
-import wsol
 from config import get_configs
-from data_loaders import DATASETS, load_split, make_transform, read_image
+from data_loaders import load_split, make_transform, read_image
 from wsol.errors import MissingFile, UserError
 
 SMALL = 64

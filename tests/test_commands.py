@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import GOLDEN, MINICUB, ROOT
 from weights import fill
-from wsol.scoring import maps as maps_of
-from wsol.scoring import pixels
 
 import wsol
 from wsol import cub_parts
+from wsol.scoring import maps as maps_of
+from wsol.scoring import pixels
 
 DATA = [
     '--dataset=CUB',

@@ -11,9 +11,7 @@ import torch
 from conftest import MINICUB
 from munch import Munch
 from test_commands import load_test_images, read, refuse, run
-from test_wsol import slow_best_ious
-from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
-from wsol.scoring import boxes as boxes_of
+from test_scoring_boxes import slow_best_ious
 
 import eval_attribution
 import wsol
@@ -21,6 +19,8 @@ from config import get_configs, map_options
 from data_loaders import make_transform, read_boxes, read_image, read_masks, read_sizes
 from engine.evaluation import MapMaker
 from wsol import attribution
+from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
+from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
 SMALL = [

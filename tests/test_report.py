@@ -21,7 +21,7 @@ from PIL import Image
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, make_transform, read_image
+from data_loaders import make_transform, read_image
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 import report

@@ -10,9 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-import wsol
 from config import get_configs
-from data_loaders import DATASETS
 
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', '*.yaml')))
 SCRIPTS = ('cue_localization', 'remove_and_classify', 'classification', 'wsol')

@@ -158,8 +158,8 @@ def test_two_processes_train_as_one(tmp_path, method):
         f'--attribution_method={method}',
         '--batch_size=23',
     ]  # the last batch: one image
-    for name, processes in (('one', 0), ('two', 2)):
-        run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=processes)
+    for name, count in (('one', 0), ('two', 2)):
+        run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=count)
     one, two = epochs(tmp_path / 'one'), epochs(tmp_path / 'two')
     assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
     assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]

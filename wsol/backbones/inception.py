@@ -1,4 +1,4 @@
-"""Inception-v3 backbone up to Mixed_6e with a finer map, then two 3x3 convolutions to 1024 channels (released layout)."""
+"""Inception-v3 backbone up to Mixed_6e with a finer map, two 3x3 convolutions to 1024 channels (released layout)."""
 
 from collections import OrderedDict
 
@@ -19,7 +19,8 @@ class InceptionBStride1(InceptionB):
     def __init__(self, in_channels):
         super().__init__(in_channels)
         for unit in (self.branch3x3, self.branch3x3dbl_3):
-            unit.conv.stride, unit.conv.padding = (1, 1), (1, 1)
+            unit.conv.stride = (1, 1)
+            unit.conv.padding = (1, 1)
 
     def _forward(self, x):
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))

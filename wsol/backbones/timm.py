@@ -1,10 +1,10 @@
-"""Backbones from timm, `timm/<name>`: ConvNeXt and other convolutional networks, ViTs with their patch tokens as locations.
+"""Backbones from timm, `timm/<name>`: convolutional networks such as ConvNeXt, and ViTs, a patch token a location.
 
-timm is optional (requirements-timm.txt) and imported when such a backbone is built. The network is timm's own without pooling and
-classifier; a norm that timm has between the two is applied to every location instead. Convolutional networks get an output stride
-of 16, or 8 with large_feature_map: 14x14 or 28x28 locations for 224 px. A ViT has one location a patch, its class and register
-tokens take part in the attention and are then dropped. Images are normalised with the ImageNet mean and deviation, as for every
-backbone here, whatever the pretrained weights were made with.
+timm is optional (requirements-timm.txt) and imported when such a backbone is built. The network is timm's own without
+pooling and classifier; a norm that timm has between the two is applied to every location instead. Convolutional
+networks get an output stride of 16, or 8 with large_feature_map: 14x14 or 28x28 locations for 224 px. A ViT has one
+location a patch, its class and register tokens take part in the attention and are then dropped. Images are normalised
+with the ImageNet mean and deviation, as for every backbone here, whatever the pretrained weights were made with.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .errors import UserError
+from ..errors import UserError
 
 PREFIX = 'timm/'
 SMALL_LR_PATTERNS = ('trunk.',)
@@ -26,8 +26,9 @@ PROBE = 224  # side of the image that shows at once what a network gives out
 
 def from_tokens(tokens, images, patch, prefix):
     """[B, prefix + H W, L] of images [B, 3, h, w] -> [B, L, H, W]; the first `prefix` tokens belong to no patch."""
-    H, W = images.shape[2] // patch[0], images.shape[3] // patch[1]
-    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (H, W))  # [B, L, H, W]
+    rows = images.shape[2] // patch[0]
+    columns = images.shape[3] // patch[1]
+    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, L, H, W]
 
 
 def from_channels_last(F, images):
@@ -43,12 +44,13 @@ def as_it_is(F, images):
 class Trunk(nn.Module):
     """A timm network without pooling and classifier: images [B, 3, h, w] -> F [B, L, H, W].
 
-    Images that do not split into whole patches are a ValueError; so is, when it is made, a network that gives no map.
+    Images that do not split into whole patches are a UserError; so is, when it is made, a network that gives no map.
     """
 
     def __init__(self, net):
         super().__init__()
-        self.net, self.patch = net, (1, 1)
+        self.net = net
+        self.patch = (1, 1)
         with torch.no_grad():
             F = net.eval()(torch.zeros(1, 3, PROBE, PROBE))
         if torch.is_tensor(F) and F.ndim == 3 and hasattr(net, 'num_prefix_tokens'):
@@ -64,8 +66,8 @@ class Trunk(nn.Module):
     def forward(self, images):
         if any(side % step for side, step in zip(images.shape[2:], self.patch)):
             raise UserError(
-                f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of {self.patch[0]}x{self.patch[1]}: '
-                f'give a --crop_size that is a multiple of {self.patch[0]}'
+                f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of '
+                f'{self.patch[0]}x{self.patch[1]}: give a --crop_size that is a multiple of {self.patch[0]}'
             )
         return self.to_map(self.net(images), images)  # [B, L, H, W]
 
@@ -81,13 +83,12 @@ def _library():
 
 
 def _check(timm, name, pretrained):
-    """A ValueError for an unknown name (close ones are listed), an unknown tag behind its dot, or weights that do not exist."""
+    """A UserError for an unknown name (close ones are listed) or tag behind its dot, or weights that do not exist."""
     base = name.split('.')[0]
     if not timm.is_model(base):
         close = ', '.join(PREFIX + one for one in difflib.get_close_matches(base, timm.list_models(), n=5))
-        raise UserError(
-            f'unknown architecture {PREFIX + name!r}: {f"close: {close}; " if close else ""}timm.list_models() has them all'
-        )
+        hint = f'close: {close}; ' if close else ''
+        raise UserError(f'unknown architecture {PREFIX + name!r}: {hint}timm.list_models() has them all')
     published = timm.list_models(f'{base}.*', pretrained=True)
     if '.' in name and name not in published:
         raise UserError(
@@ -100,7 +101,8 @@ def _check(timm, name, pretrained):
 def _create(timm, name, large_feature_map, pretrained):
     """timm's network with the first of these options that it has: an output stride, images of any size, none.
 
-    With large_feature_map it must have the first. One without any that is made for images of one size is refused too: a ValueError.
+    With large_feature_map it must have the first. One without any that is made for images of one size is refused too:
+    a UserError.
     """
     finer = [{'output_stride': 8 if large_feature_map else 16}]
     for options in finer if large_feature_map else [*finer, {'dynamic_img_size': True}, {}]:
@@ -116,18 +118,20 @@ def _create(timm, name, large_feature_map, pretrained):
             )
         return net
     raise UserError(
-        f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False (a ViT of smaller patches has a '
-        'finer map)'
+        f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False '
+        '(a ViT of smaller patches has a finer map)'
     )
 
 
 def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
-    """(nn.Sequential, channels, modules that have no pretrained weights). `weights`: anything true loads timm's pretrained ones.
+    """(nn.Sequential, channels, modules that have no pretrained weights).
 
-    `use_bn` changes nothing. Errors: a ValueError without timm, for an unknown name, and for a network without a map, of one
-    image size, or without a choice of stride where large_feature_map asks for one; an OSError where weights cannot be had.
+    `weights`: anything true loads timm's pretrained ones. `use_bn` changes nothing. Errors: a UserError without timm,
+    for an unknown name, and for a network without a map, of one image size, or without a choice of stride where
+    large_feature_map asks for one; an OSError where weights cannot be had.
     """
-    timm, name = _library(), architecture.removeprefix(PREFIX)
+    timm = _library()
+    name = architecture.removeprefix(PREFIX)
     _check(timm, name, weights)
     net = _create(timm, name, large_feature_map, bool(weights))
     if weights:
@@ -141,9 +145,11 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
 
 
 def _tell_normalisation(timm, architecture, config):
-    own, here = (config['mean'], config['std']), (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
+    own = (config['mean'], config['std'])
+    here = (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
     if own != here:
         warnings.warn(
             f'the weights of {architecture} were trained on images of mean {own[0]} and deviation {own[1]}; '
-            f'images have {here[0]} and {here[1]} here'
+            f'images have {here[0]} and {here[1]} here',
+            stacklevel=2,
         )
