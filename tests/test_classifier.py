@@ -1,4 +1,4 @@
-"""Classifiers that are not this project's: torchvision's, tokens, other outputs, and README's example."""
+"""Classifiers that are not this project's: torchvision's, tokens, other outputs, and the documentation's example."""
 
 import os
 import re
@@ -114,10 +114,10 @@ def test_logits_are_found_in_what_models_return(pack):
         attribution.logits_of({'scores': 1})
 
 
-def test_the_example_of_the_readme_runs():
-    with open(os.path.join(ROOT, 'README.md')) as file:
+def test_the_example_of_the_documentation_runs():
+    with open(os.path.join(ROOT, 'docs', 'library.md')) as file:
         found = re.search(r'<!-- tested: any classifier -->\s*```python\n(.*?)```', file.read(), re.S)
-    assert found, 'README.md has lost the example behind <!-- tested: any classifier -->'
+    assert found, 'docs/library.md has lost the example behind <!-- tested: any classifier -->'
     names = {}
-    exec(compile(found.group(1), 'README.md', 'exec'), names)
+    exec(compile(found.group(1), 'docs/library.md', 'exec'), names)
     assert names['maps'].shape == (2, 224, 224) and 0 <= names['maps'].min() < names['maps'].max() <= 1
