@@ -1,9 +1,11 @@
-"""Ratios, each taken in one run on this machine: what training and the evaluators cost over the passes they cannot do without.
+"""Ratios, each taken in one run on this machine: training and the evaluators over the passes they cannot do without.
 
     python scripts/benchmark.py [--architecture resnet50] [--size 224] [--batch 16] [--images 32] [--only loss,step]
 
-loss    CALM's losses, forward and backward, over the direct form, which writes them as the paper states them, over all classes
-step    a CALM-EM training step over a plain one: the same torchvision backbone and maps, mean over them, cross entropy, SGD
+loss    CALM's losses, forward and backward, over the direct form, which writes them as the paper states them, over all
+        classes
+step    a CALM-EM training step over a plain one: the same torchvision backbone and maps, mean over them, cross entropy,
+        SGD
 erase   remove-and-classify of a map at hand over its 11 forward passes
 cue     cue localization over one forward pass of its images (of ToyBirds, which scripts/make_toybirds.py draws)
 load    images per second of the training loader over those of a training step, `--workers` processes
@@ -11,24 +13,43 @@ load    images per second of the training loader over those of a training step, 
 
 import argparse
 import os
-import sys
 import time
 
+import checkout  # noqa: F401
 import numpy as np
 import torch
+import training
 from munch import Munch
 from torch import nn
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import eval_cue_location as cue_location  # noqa: E402  (a script finds the project's modules beside its folder)
-import eval_pixel_perturb as pixel_perturb  # noqa: E402
-import inference  # noqa: E402
-import training  # noqa: E402
-import wsol  # noqa: E402
-from data_loaders import load_split, make_loader  # noqa: E402
-from wsol import calm, cub_parts, metrics  # noqa: E402
+import eval_cue_location as cue_location
+import eval_pixel_perturb as pixel_perturb
+import inference
+import wsol
+from data_loaders import load_split, make_loader
+from wsol import calm, cub_parts, metrics
 
 CLASSES = 200
+TRAINING = {  # what a trainer asks for beside the architecture
+    'attribution_method': 'CALM-EM',
+    'lr': 1e-4,
+    'lr_classifier_ratio': 10,
+    'momentum': 0.9,
+    'weight_decay': 1e-4,
+    'is_different_checkpoint': False,
+    'amp': 'off',
+    'gradient_reg': 0,
+    'gradient_reg_error': 'cosine',
+    'sync_bn': False,
+    'compile': False,
+    'channels_last': False,
+    'freeze_bn': False,
+}
+
+
+def build(architecture, num_classes, device):
+    """The network that all ratios are of."""
+    return wsol.build_model(architecture, 'CALM-EM', num_classes, large_feature_map=True).to(device)
 
 
 def direct_em_loss(f, h, y):
@@ -106,35 +127,20 @@ def loss_ratios(args, device):
         low, high = (peak_bytes(action, device) for action in actions)
         fast, slow = seconds(actions, device, args.repeats)
         print(
-            f'loss, {name}: time {fast / slow:.2f}, peak memory {low / high:.2f}, kept beside the scores 1/{many / few:.0f} of direct'
+            f'loss, {name}: time {fast / slow:.2f}, peak memory {low / high:.2f}, '
+            f'kept beside the scores 1/{many / few:.0f} of direct'
         )
 
 
 def step_ratio(args, device):
-    """(time of a training step over a plain one, images per second of the first)."""
-    model, plain = (
-        wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).train()
-        for _ in range(2)
-    )
-    flags = Munch(
-        architecture=args.architecture,
-        attribution_method='CALM-EM',
-        lr=1e-4,
-        lr_classifier_ratio=10,
-        momentum=0.9,
-        weight_decay=1e-4,
-        is_different_checkpoint=False,
-        amp='off',
-        gradient_reg=0,
-        gradient_reg_error='cosine',
-        sync_bn=False,
-        compile=False,
-        channels_last=False,
-        freeze_bn=False,
-    )
+    """Prints the time of a training step over a plain one; returns images per second of the first."""
+    model = build(args.architecture, CLASSES, device).train()
+    plain = build(args.architecture, CLASSES, device).train()
+    flags = Munch(TRAINING, architecture=args.architecture)
     trainer = training.Trainer(flags, model, device)
     optimizer = training.make_optimizer(flags, plain, device)
-    images, labels = torch.randn(args.batch, 3, args.size, args.size), torch.randint(CLASSES, (args.batch,))
+    images = torch.randn(args.batch, 3, args.size, args.size)
+    labels = torch.randint(CLASSES, (args.batch,))
 
     def plain_step():
         scores = plain.conv_last(plain.forward_features(images.to(device)))
@@ -165,21 +171,20 @@ class Ready:
 
 def erase_ratio(args, device):
     """Time of remove-and-classify over its 11 forward passes."""
-    model = wsol.build_model(args.architecture, 'CALM-EM', CLASSES, large_feature_map=True).to(device).eval()
-    images, labels = (
-        torch.randn(args.batch, 3, args.size, args.size, device=device),
-        torch.zeros(args.batch, dtype=torch.long, device=device),
-    )
+    model = build(args.architecture, CLASSES, device).eval()
+    images = torch.randn(args.batch, 3, args.size, args.size, device=device)
+    labels = torch.zeros(args.batch, dtype=torch.long, device=device)
     ready = Ready(torch.rand(args.batch, 28, 28, device=device))
 
     @torch.no_grad()
     def passes():
         for _ in range(1 + 2 * len(metrics.ERASE_K)):
-            model(images).probs
+            _ = model(images).probs
 
-    ours, other = seconds(
-        [lambda: pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1), passes], device, args.repeats
-    )
+    def erase():
+        pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1)
+
+    ours, other = seconds([erase, passes], device, args.repeats)
     print(f'erase, over 11 forward passes: {ours / other:.2f}')
 
 
@@ -193,7 +198,7 @@ def cue_ratio(args, device):
     dataset = cue_location.CueDataset(split, chosen, folder, args.size)
     dataset.exact = None  # as on CUB: no true pixels of the parts
     batches = list(torch.utils.data.DataLoader(dataset, batch_size=args.batch))
-    model = wsol.build_model(args.architecture, 'CALM-EM', split.num_classes, large_feature_map=True).to(device).eval()
+    model = build(args.architecture, split.num_classes, device).eval()
     maker = inference.MapMaker(
         model,
         Munch(
@@ -217,12 +222,13 @@ def cue_ratio(args, device):
     @torch.no_grad()
     def forward():
         for batch in batches:
-            model(batch[0].to(device)).probs
+            _ = model(batch[0].to(device)).probs
 
     ours, other = seconds([evaluate, forward], device, args.repeats)
     each = np.mean([len(table[split.labels[i]][0]) for i in chosen])
     print(
-        f'cue, over one forward pass of {len(chosen)} images: {ours / other:.2f} ({each:.1f} pairs an image; CUB has 4.3)'
+        f'cue, over one forward pass of {len(chosen)} images: {ours / other:.2f} '
+        f'({each:.1f} pairs an image; CUB has 4.3)'
     )
 
 
@@ -238,21 +244,22 @@ def load_ratio(args, speed):
     print(f'load, over the training step: {rate / speed:.1f} ({rate:.0f} images/s, {args.workers} processes)')
 
 
-def main():
+def parse():
+    """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--architecture', default='resnet50', choices=wsol.ARCHITECTURES)
-    for name, default in (
-        ('size', 224),
-        ('batch', 16),
-        ('images', 32),
-        ('repeats', 5),
-        ('workers', os.cpu_count() or 1),
-    ):
+    numbers = {'size': 224, 'batch': 16, 'images': 32, 'repeats': 5, 'workers': os.cpu_count() or 1}
+    for name, default in numbers.items():
         parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
     parser.add_argument('--data_root', default='dataset/')
     parser.add_argument('--metadata_root', default='metadata/')
     parser.add_argument('--only', default='loss,step,erase,cue,load', help='comma-separated; default %(default)s')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    """Prints the ratios that --only names."""
+    args = parse()
     torch.manual_seed(0)
     device = inference.pick_device()
     name = torch.cuda.get_device_name(device) if device.type != 'cpu' else f'CPU, {torch.get_num_threads()} threads'

@@ -2,22 +2,33 @@
 
     python scripts/benchmark_attribution.py --images=4 --size=224 --repeats=5
 
-One ResNet-50 with random weights, one batch, one process, CPU. Every figure is the median over the repeats, in which all
-entries take turns, divided by its yardstick: a forward pass; n forward and backward passes without weight gradients; or
-the masked forward passes of Score-CAM. captum, torchcam and grad-cam are left out where they are not installed.
+One ResNet-50 with random weights, one batch, one process, CPU. Every figure is the median over the repeats, in which
+all entries take turns, divided by its yardstick: a forward pass; n forward and backward passes without weight
+gradients; or the masked forward passes of Score-CAM. captum, torchcam and grad-cam are left out where they are not
+installed.
 """
 
 import argparse
-import os
 import statistics
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
+import checkout  # noqa: F401
 import torch
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from wsol import attribution, build_model
 
-from wsol import attribution, build_model  # noqa: E402  (a script finds the package beside its folder)
+FORWARD = ('grad_cam', 'grad_cam_pp', 'layer_cam', 'eigen_cam', 'ablation_cam')  # their yardstick: a forward pass
+REPEATED = ('smooth_grad', 'var_grad', 'integrated_gradients')  # n forward and backward passes
+
+
+class Entry(NamedTuple):
+    """A map to be timed."""
+
+    yardstick: str  # the name of what its time is divided by
+    run: Callable
 
 
 class Scores(torch.nn.Module):
@@ -32,6 +43,7 @@ class Scores(torch.nn.Module):
 
 
 def forward(net, x):
+    """A forward pass without gradients."""
     with torch.no_grad():
         return net(x).log_score
 
@@ -52,73 +64,86 @@ def masked_forwards(net, x, channels, size):
 
 
 def our_entries(net, x, y, n):
-    """{name: (yardstick, function)} of this project."""
-    explain = lambda name, **more: lambda: attribution.explain(name, net, x, y, **more)
-    few = dict(smooth_grad_nr_iter=n, batch_size=len(x))
-    entries = {
-        name: ('forward', explain(name))
-        for name in ('grad_cam', 'grad_cam_pp', 'layer_cam', 'eigen_cam', 'ablation_cam')
-    }
-    entries['input_grad'] = ('1 forward-backward', explain('input_grad'))
-    entries.update({name: (f'{n} forward-backward', explain(name, **few)) for name in ('smooth_grad', 'var_grad')})
-    entries['integrated_gradients'] = (
-        f'{n} forward-backward',
-        explain('integrated_gradients', integrated_grad_nr_iter=n, batch_size=len(x)),
-    )
+    """{name: Entry} of this project."""
+
+    def entry(yardstick, name, **options):
+        return Entry(yardstick, partial(attribution.explain, name, net, x, y, **options))
+
+    few = {'smooth_grad_nr_iter': n, 'integrated_grad_nr_iter': n, 'batch_size': len(x)}
+    entries = {name: entry('forward', name) for name in FORWARD}
+    entries['input_grad'] = entry('1 forward-backward', 'input_grad')
+    entries.update({name: entry(f'{n} forward-backward', name, **few) for name in REPEATED})
     return entries
 
 
+def captum_entries(model, layer, x, y, n):
+    """{name: Entry} of captum."""
+    from captum import attr
+
+    def grad_cam():
+        attr.LayerGradCam(model, layer).attribute(x, target=y)
+
+    def integrated():
+        attr.IntegratedGradients(model).attribute(x, target=y, n_steps=n, internal_batch_size=len(x))
+
+    def smooth():
+        tunnel = attr.NoiseTunnel(attr.Saliency(model))
+        tunnel.attribute(x, target=y, nt_samples=n, nt_samples_batch_size=1)
+
+    return {
+        'captum LayerGradCam': Entry('forward', grad_cam),
+        'captum IntegratedGradients': Entry(f'{n} forward-backward', integrated),
+        'captum NoiseTunnel(Saliency)': Entry(f'{n} forward-backward', smooth),
+    }
+
+
+def torchcam_entries(model, layer, x, y, n):
+    """{name: Entry} of torchcam."""
+    from torchcam import methods
+
+    names = ('GradCAM', 'GradCAMpp', 'LayerCAM')
+    return {
+        f'torchcam {name}': Entry('forward', partial(torchcam_map, getattr(methods, name), model, layer, x, y))
+        for name in names
+    }
+
+
+def grad_cam_entries(model, layer, x, y, n):
+    """{name: Entry} of grad-cam."""
+    import pytorch_grad_cam as library
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    targets = [ClassifierOutputTarget(y)] * len(x)
+    names = ('GradCAM', 'GradCAMPlusPlus', 'LayerCAM')
+    return {
+        f'grad-cam {name}': Entry('forward', partial(grad_cam_map, getattr(library, name), model, layer, x, targets))
+        for name in names
+    }
+
+
+LIBRARIES = {'captum': captum_entries, 'torchcam': torchcam_entries, 'grad-cam': grad_cam_entries}
+
+
 def library_entries(net, x, y, n):
-    """{name: (yardstick, function)} of the libraries that are installed."""
-    model, entries = Scores(net), {}
-    try:
-        from captum import attr
-
-        ours = f'{n} forward-backward'
-        entries['captum LayerGradCam'] = 'forward', lambda: attr.LayerGradCam(model, net.layer4).attribute(x, target=y)
-        entries['captum IntegratedGradients'] = (
-            ours,
-            lambda: attr.IntegratedGradients(model).attribute(x, target=y, n_steps=n, internal_batch_size=len(x)),
-        )
-        entries['captum NoiseTunnel(Saliency)'] = (
-            ours,
-            lambda: attr.NoiseTunnel(attr.Saliency(model)).attribute(
-                x, target=y, nt_samples=n, nt_samples_batch_size=1
-            ),
-        )
-    except ImportError:
-        print('captum is not installed')
-    try:
-        from torchcam import methods
-
-        for name in ('GradCAM', 'GradCAMpp', 'LayerCAM'):
-            entries[f'torchcam {name}'] = (
-                'forward',
-                lambda name=name: torchcam_map(getattr(methods, name), model, net.layer4, x, y),
-            )
-    except ImportError:
-        print('torchcam is not installed')
-    try:
-        import pytorch_grad_cam as library
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        targets = [ClassifierOutputTarget(y)] * len(x)
-        for name in ('GradCAM', 'GradCAMPlusPlus', 'LayerCAM'):
-            entries[f'grad-cam {name}'] = (
-                'forward',
-                lambda name=name: grad_cam_map(getattr(library, name), model, net.layer4, x, targets),
-            )
-    except ImportError:
-        print('grad-cam is not installed')
+    """{name: Entry} of the libraries that are installed."""
+    model = Scores(net)
+    entries = {}
+    for library, entries_of in LIBRARIES.items():
+        try:
+            entries.update(entries_of(model, net.layer4, x, y, n))
+        except ImportError:
+            print(f'{library} is not installed')
     return entries
 
 
 def torchcam_map(method, model, layer, x, y):
+    """A map by one of torchcam's classes."""
     with method(model, layer) as extractor:
         extractor(y, model(x))
 
 
 def grad_cam_map(method, model, layer, x, targets):
+    """A map by one of grad-cam's classes."""
     with method(model=model, target_layers=[layer]) as cam:
         cam(x, targets)
     model.zero_grad()
@@ -136,28 +161,36 @@ def medians(entries, repeats):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main():
+def parse():
+    """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {'images': 4, 'size': 224, 'repeats': 5, 'samples': 5, 'threads': 1}.items():
         parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--score_cam', action='store_true', help='Score-CAM too: 2048 masked forward passes an image')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    """Times everything and prints each map over its yardstick."""
+    args = parse()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    net, x, y = build_model('resnet50', 'CAM', 200).eval(), torch.randn(args.images, 3, args.size, args.size), 7
-    yard = {
-        'forward': lambda: forward(net, x),
-        '1 forward-backward': lambda: forward_backward(net, x, y, 1),
-        f'{args.samples} forward-backward': lambda: forward_backward(net, x, y, args.samples),
+    net = build_model('resnet50', 'CAM', 200).eval()
+    x = torch.randn(args.images, 3, args.size, args.size)
+    y = 7  # any class
+    yardsticks = {
+        'forward': partial(forward, net, x),
+        '1 forward-backward': partial(forward_backward, net, x, y, 1),
+        f'{args.samples} forward-backward': partial(forward_backward, net, x, y, args.samples),
     }
     entries = {**our_entries(net, x, y, args.samples), **library_entries(net, x, y, args.samples)}
     if args.score_cam:
-        yard['masked forwards'] = lambda: masked_forwards(net, x, 2048, 32)
-        entries['score_cam'] = 'masked forwards', lambda: attribution.explain('score_cam', net, x, y)
-    seconds = medians({**yard, **{name: run for name, (_, run) in entries.items()}}, args.repeats)
+        yardsticks['masked forwards'] = partial(masked_forwards, net, x, 2048, 32)
+        entries['score_cam'] = Entry('masked forwards', partial(attribution.explain, 'score_cam', net, x, y))
+    seconds = medians({**yardsticks, **{name: entry.run for name, entry in entries.items()}}, args.repeats)
     print(f'{args.images} images of {args.size} px, {args.threads} threads, forward {seconds["forward"]:.3f} s')
-    for name, (base, _) in entries.items():
-        print(f'{name:32} {seconds[name] / seconds[base]:6.2f} x {base}')
+    for name, entry in entries.items():
+        print(f'{name:32} {seconds[name] / seconds[entry.yardstick]:6.2f} x {entry.yardstick}')
 
 
 if __name__ == '__main__':

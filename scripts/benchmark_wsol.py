@@ -7,27 +7,26 @@ largest contour and all contours, take turns, and must agree. The time is the me
 """
 
 import argparse
-import os
 import statistics
-import sys
 import time
 
+import checkout  # noqa: F401
 import cv2
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from wsol import localization, metrics  # noqa: E402  (a script finds the package beside its folder)
+from wsol import localization, metrics
 
 
 def every_threshold(score_map, boxes, taus):
     """The protocol's loop: highest IoU at each threshold of the largest contour and of all contours [2, T]."""
-    image, last = (score_map * 255).astype(np.uint8), len(score_map) - 1
+    image = (score_map * 255).astype(np.uint8)
+    last = len(score_map) - 1
     found = []
     for tau in taus:
         _, binary = cv2.threshold(image, int(tau * image.max()), 255, cv2.THRESH_BINARY)
         contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-        proposals, largest = [(0, 0, 0, 0)], 0
+        proposals = [(0, 0, 0, 0)]
+        largest = 0
         if contours:
             largest = max(range(len(contours)), key=lambda index: cv2.contourArea(contours[index]))
             rectangles = [cv2.boundingRect(contour) for contour in contours]
@@ -37,18 +36,25 @@ def every_threshold(score_map, boxes, taus):
     return np.array(found).T
 
 
-def main():
+def parse():
+    """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {'images': 4, 'size': 224, 'repeats': 3, 'smooth': 0}.items():
         parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--interval', type=float, default=0.001)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    """Times both ways, which must agree, and prints the ratio."""
+    args = parse()
     cv2.setNumThreads(0)
     rng = np.random.default_rng(0)
     maps = rng.random((args.images, args.size, args.size), np.float32)
     if args.smooth:
         maps = np.stack([cv2.GaussianBlur(one, (0, 0), args.smooth) for one in maps])
-    maps, taus = metrics.normalize(maps, 'minmax'), metrics.thresholds('even', args.interval)
+    maps = metrics.normalize(maps, 'minmax')
+    taus = metrics.thresholds('even', args.interval)
     boxes = np.array([[0.2, 0.1, 0.7, 0.6], [0.5, 0.5, 0.9, 0.8]]) * args.size // 1
     times = {every_threshold: [], localization.best_ious: []}
     for _ in range(args.repeats):

@@ -1,26 +1,25 @@
 #!/usr/bin/env python3
 """Checks the images and split files of a data set: what is missing, unreadable or contradictory.
 
-    python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset] [--workers=4]
+    python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset]
 
-Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with image_sizes.txt;
-boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue localization. Exit code 0: all
-right; 1: something is wrong, the summary says what; 2: the command itself.
+Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with
+image_sizes.txt; boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue
+localization. Exit code 0: all right; 1: something is wrong, the summary says what; 2: the command itself.
 """
 
 import argparse
 import os
 import sys
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+from checkout import ROOT
 from PIL import Image
 from tqdm import tqdm
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)  # the table and the parsers have one home, data_loaders.py
-
-from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes  # noqa: E402
+from config import Parser
+from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
 
 PART_TABLES = (
     'images.txt',
@@ -29,8 +28,29 @@ PART_TABLES = (
     'attributes/class_attribute_labels_continuous.txt',
 )
 
-Fault = namedtuple('Fault', 'kind what')
-Split = namedtuple('Split', 'name folder root image_ids')
+
+class Fault(NamedTuple):
+    """Something that is wrong."""
+
+    kind: str  # the summary counts these
+    what: str  # the file, and what about it
+
+
+class Split(NamedTuple):
+    """What is checked at a time."""
+
+    name: str  # train, val or test
+    folder: str  # of its metadata
+    root: str  # of its images
+    image_ids: list
+
+
+class Job(NamedTuple):
+    """A picture to check."""
+
+    path: str
+    what: str  # image, mask or segmentation
+    size: tuple | None = None  # (width, height) that it must have
 
 
 def parsed(parser, folder, faults):
@@ -50,15 +70,15 @@ def choose_root(args, split, image_ids):
 
 def check_count(split, info):
     """The number of images against the published one, and names that occur twice."""
-    published, found = info.counts.get(split.name), len(split.image_ids)
+    published = info.counts.get(split.name)
+    found = len(split.image_ids)
     if published not in (None, found):
         yield Fault(
             'wrong count', f'{split.folder}/image_ids.txt lists {found} images instead of the published {published}'
         )
-    if len(set(split.image_ids)) != found:
-        yield Fault(
-            'wrong count', f'{split.folder}/image_ids.txt lists {found - len(set(split.image_ids))} images twice'
-        )
+    twice = found - len(set(split.image_ids))
+    if twice:
+        yield Fault('wrong count', f'{split.folder}/image_ids.txt lists {twice} images twice')
 
 
 def check_labels(split, labels, num_classes):
@@ -74,8 +94,9 @@ def check_labels(split, labels, num_classes):
             )
 
 
-def check_picture(path, what, fast, size=None):
-    """Faults of one image or mask: missing, unreadable, or of another size than (width, height)."""
+def check_picture(job, fast):
+    """Faults of one image or mask: missing, unreadable, or of another size than wanted."""
+    path, what, size = job
     if not os.path.isfile(path):
         return [Fault(f'missing {what}', path)]
     try:
@@ -91,15 +112,15 @@ def check_picture(path, what, fast, size=None):
 
 
 def check_pictures(jobs, label, args):
-    """Faults of many pictures, read by --workers threads. jobs: [(path, what, size or None), ...]."""
+    """Faults of many pictures, read by --workers threads."""
     with ThreadPoolExecutor(args.workers) as pool:
-        results = pool.map(lambda job: check_picture(job[0], job[1], args.fast, job[2]), jobs)
+        results = pool.map(lambda job: check_picture(job, args.fast), jobs)
         return [fault for faults in tqdm(results, label, len(jobs), leave=False, disable=None) for fault in faults]
 
 
 def image_jobs(split, sizes):
-    """Pictures to check and faults: every image, its size where image_sizes.txt is not empty (the protocol leaves some empty)."""
-    jobs = [(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
+    """Jobs and faults: every image, its size where image_sizes.txt is not empty (the protocol leaves some empty)."""
+    jobs = [Job(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
     faults = [
         Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}')
         for image_id in split.image_ids
@@ -120,25 +141,22 @@ def check_boxes(split, boxes, sizes):
 
 
 def mask_jobs(split, masks, mask_root):
-    """Pictures to check and faults: instance masks and ignore masks."""
+    """Jobs and faults: instance masks and ignore masks."""
     jobs = [
-        (os.path.join(mask_root, path), 'mask', None)
+        Job(os.path.join(mask_root, path), 'mask')
         for image_id in split.image_ids
         if image_id in masks
         for path in (*masks[image_id][0], masks[image_id][1])
         if path
     ]
-    return jobs, [
-        Fault('no mask', f'{split.folder}/localization.txt: {image_id}')
-        for image_id in split.image_ids
-        if image_id not in masks
-    ]
+    without = [image_id for image_id in split.image_ids if image_id not in masks]
+    return jobs, [Fault('no mask', f'{split.folder}/localization.txt: {image_id}') for image_id in without]
 
 
 def segmentation_jobs(split, parts_root):
-    """Pictures to check and faults: the segmentations of the split and the part tables of the cue localization."""
+    """Jobs and faults: the segmentations of the split and the part tables of the cue localization."""
     jobs = [
-        (os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation', None)
+        Job(os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation')
         for image_id in split.image_ids
     ]
     tables = (os.path.join(parts_root, name) for name in PART_TABLES)
@@ -147,7 +165,8 @@ def segmentation_jobs(split, parts_root):
 
 def check_split(name, num_classes, args):
     """All faults of one split."""
-    info, faults = DATASETS[args.dataset], []
+    info = DATASETS[args.dataset]
+    faults = []
     folder = os.path.join(args.metadata_root, args.dataset, name)
     image_ids = parsed(read_image_ids, folder, faults)
     if not image_ids:
@@ -158,22 +177,22 @@ def check_split(name, num_classes, args):
     faults += check_labels(split, parsed(read_labels, folder, faults), num_classes)
     jobs, found = image_jobs(split, sizes)
     faults += found
-    if name != 'train':
-        if info.localization == 'box':
-            faults += check_boxes(split, parsed(read_boxes, folder, faults), sizes)
-        else:
-            more, found = mask_jobs(
-                split, parsed(read_masks, folder, faults), os.path.join(args.mask_root, args.dataset)
-            )
-            jobs, faults = jobs + more, faults + found
+    if name != 'train' and info.localization == 'box':
+        faults += check_boxes(split, parsed(read_boxes, folder, faults), sizes)
+    elif name != 'train':
+        masks = parsed(read_masks, folder, faults)
+        more, found = mask_jobs(split, masks, os.path.join(args.mask_root, args.dataset))
+        jobs += more
+        faults += found
     if name == 'test' and info.parts:
         more, found = segmentation_jobs(split, os.path.join(args.data_root, info.parts))
-        jobs, faults = jobs + more, faults + found
+        jobs += more
+        faults += found
     return faults + check_pictures(jobs, f'{args.dataset} {name}', args)
 
 
 def class_count(args):
-    """The data set's class count; where the table has none, one more than the largest training label; None if that is unknown."""
+    """The data set's class count; where the table has none, one more than the largest training label, or None."""
     labels = parsed(read_labels, os.path.join(args.metadata_root, args.dataset, 'train'), [])
     return DATASETS[args.dataset].num_classes or (1 + max(labels.values()) if labels else None)
 
@@ -194,8 +213,7 @@ def summary(results, args):
 
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
     parser.add_argument(
@@ -211,10 +229,10 @@ def parse(argv):
     if args.workers < 1 or args.show < 0:
         parser.error(f'--workers is {args.workers} and --show {args.show}: allowed are at least 1 and at least 0')
     for flag in ('data_root', 'metadata_root', 'mask_root'):
-        if not os.path.isdir(getattr(args, flag)):
-            parser.error(
-                f'--{flag} {getattr(args, flag)} is not a folder: give the right one, or prepare the data (scripts/prepare_*.sh)'
-            )
+        folder = getattr(args, flag)
+        if not os.path.isdir(folder):
+            advice = 'give the right one, or prepare the data (scripts/prepare_*.sh)'
+            parser.error(f'--{flag} {folder} is not a folder: {advice}')
     return args
 
 

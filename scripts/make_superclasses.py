@@ -4,15 +4,18 @@
     python scripts/make_superclasses.py --dataset=CUB --output=birds.json
     python scripts/make_superclasses.py --dataset=ILSVRC --depth=9 --output=depth9.json [--helper_dir=DIR]
 
-CUB, ToyBirds: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet ancestor at --depth.
+CUB, ToyBirds: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet ancestor at
+--depth.
 
-The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (in WordNet's nouns only
-`entity`, depth 0; `physical entity` is at 1, `mammal` at 9, `dog` at 13). A class belongs to each entry of that depth that is the class
-itself or one of its ancestors, over all its parents, and its set is the union of the classes of those entries. A class shallower than
---depth has no such entry: its set is itself alone. So every set holds its own class, and B is in the set of A where A is in that of B.
+The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (in WordNet's
+nouns only `entity`, depth 0; `physical entity` is at 1, `mammal` at 9, `dog` at 13). A class belongs to each entry of
+that depth that is the class itself or one of its ancestors, over all its parents, and its set is the union of the
+classes of those entries. A class shallower than --depth has no such entry: its set is itself alone. So every set holds
+its own class, and B is in the set of A where A is in that of B.
 
-The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt are those of the released CALM repository, checked by their
-git blob ids; what is not in --helper_dir is fetched into it (CALM_MIRROR=<address> names a copy, with the paths metadata/...).
+The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt are those of the released CALM repository,
+checked by their git blob ids; what is not in --helper_dir is fetched into it (CALM_MIRROR=<address> names a copy, with
+the paths metadata/...).
 """
 
 import argparse
@@ -23,15 +26,18 @@ import subprocess
 import sys
 from collections import defaultdict
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)  # class counts have one home, data_loaders.py
+from checkout import ROOT
 
-import util  # noqa: E402
-from data_loaders import class_count  # noqa: E402
+import util
+from config import Parser
+from data_loaders import class_count
 from wsol.errors import AlreadyThere, UserError
 
-SOURCE, FOLDER = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD', 'metadata/ILSVRC/helper'
-INDEX, IS_A, WORDS = 'imagenet_class_index.json', 'wordnet.is_a.txt', 'words.txt'
+SOURCE = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD'
+FOLDER = 'metadata/ILSVRC/helper'  # of the source
+INDEX = 'imagenet_class_index.json'
+IS_A = 'wordnet.is_a.txt'
+WORDS = 'words.txt'
 BLOBS = {
     INDEX: '5fe0dfefcd3dca3b1d169c7ab51b93de327e07e2',
     IS_A: '82ceff950c7144985e9e03f5f3e95b27ad7cbf2b',
@@ -41,24 +47,30 @@ FETCH = 'source "$1" && download "$2" "$3" "$4"'  # of lib.sh: resumes, honours 
 SHOWN = 20  # sets named in the summary
 
 
+def fetch(name, path):
+    """Download a helper file to `path`."""
+    command = ['bash', '-c', FETCH, os.path.basename(__file__), os.path.join(ROOT, 'scripts', 'lib.sh')]
+    if subprocess.run([*command, f'{SOURCE}/{FOLDER}/{name}', path, f'{FOLDER}/{name}']).returncode:
+        sys.exit(2)  # download has said why, in one line
+
+
 def read_helper(folder, name, checksum):
-    """The text of a helper file; without it in `folder` it is fetched into it. Another content is a ValueError."""
+    """The text of a helper file; without it in `folder` it is fetched into it. Another content is a UserError."""
     path = os.path.join(folder, name)
     fetched = not os.path.exists(path)
     source = path + '.new' if fetched else path
     if fetched:
-        command = ['bash', '-c', FETCH, os.path.basename(__file__), os.path.join(ROOT, 'scripts', 'lib.sh')]
-        if subprocess.run([*command, f'{SOURCE}/{FOLDER}/{name}', source, f'{FOLDER}/{name}']).returncode:
-            sys.exit(2)  # download has said why, in one line
+        fetch(name, source)
     with open(source, 'rb') as file:
         data = file.read()
     blob = hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
     if checksum and blob != BLOBS[name]:
         if fetched:
             os.remove(source)
+        verb = 'came with' if fetched else 'has'
         raise UserError(
-            f'{path} {"came with" if fetched else "has"} the git blob id {blob} instead of {BLOBS[name]}: get the right '
-            'file, or give --no_checksum if it is another one on purpose'
+            f'{path} {verb} the git blob id {blob} instead of {BLOBS[name]}: get the right file, or give '
+            '--no_checksum if it is another one on purpose'
         )
     if fetched:
         os.replace(source, path)
@@ -87,20 +99,22 @@ def read_parents(text):
 
 def ancestors(entry, parents):
     """The entry and everything above it."""
-    found, open_ = {entry}, [entry]
-    while open_:
-        new = set(parents.get(open_.pop(), ())) - found
+    found = {entry}
+    waiting = [entry]
+    while waiting:
+        new = set(parents.get(waiting.pop(), ())) - found
         found |= new
-        open_ += new
+        waiting += new
     return found
 
 
 def depths(entries, parents):
     """{entry: length of the longest path from an entry without parents}, of the entries and all above them.
 
-    An entry above itself has no depth: a ValueError.
+    An entry above itself has no depth: a UserError.
     """
-    depth, above = {}, {}
+    depth = {}
+    above = {}
     for entry in entries:
         for one in sorted(ancestors(entry, parents)):
             above.setdefault(one, set(parents.get(one, ())))
@@ -118,12 +132,16 @@ def depths(entries, parents):
 
 
 def groups_at(classes, parents, depth):
-    """{entry at that depth: [numbers of the classes below or at it]}; a class the is-a file does not name is a ValueError."""
+    """{entry at that depth: [numbers of the classes below or at it]}.
+
+    A class that the is-a file does not name is a UserError, and so is a depth below every class.
+    """
     named = parents.keys() | {parent for row in parents.values() for parent in row}
     for synset in classes:
         if synset not in named:
             raise UserError(f'{IS_A} does not name the class {synset}: the helper files do not fit each other')
-    level, groups = depths(classes, parents), defaultdict(list)
+    level = depths(classes, parents)
+    groups = defaultdict(list)
     for number, synset in enumerate(classes):
         for entry in ancestors(synset, parents):
             if level[entry] == depth:
@@ -166,17 +184,17 @@ def build(args):
         count = class_count(args.dataset, args.metadata_root)
         return sets_of(count, {'birds': range(count)}), [f'{count} classes, 1 set: every class is a bird']
     folder = args.helper_dir or os.path.join(args.metadata_root, 'ILSVRC', 'helper')
-    index, is_a, words = (read_helper(folder, name, args.checksum) for name in (INDEX, IS_A, WORDS))
-    classes = read_classes(index)
-    groups = groups_at(classes, read_parents(is_a), args.depth)
+    classes = read_classes(read_helper(folder, INDEX, args.checksum))
+    parents = read_parents(read_helper(folder, IS_A, args.checksum))
+    words = read_helper(folder, WORDS, args.checksum)
+    groups = groups_at(classes, parents, args.depth)
     names = dict(line.split('\t', 1) for line in words.splitlines() if '\t' in line)
     return sets_of(len(classes), groups), summary(len(classes), groups, names)
 
 
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ILSVRC'))
     parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
     parser.add_argument('--depth', type=int, help='ILSVRC: depth of the shared ancestor, 0 is the root')

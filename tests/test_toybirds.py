@@ -77,12 +77,11 @@ def toy(tmp_path_factory):
 
 @pytest.fixture
 def modules(monkeypatch):
-    """The two script modules, imported."""
+    """The modules of the classes and of the drawing, imported."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import make_toybirds
-    import toybirds_render
+    from toybirds import classes, render
 
-    return make_toybirds, toybirds_render
+    return classes, render
 
 
 def parts_named(attribute):
@@ -115,7 +114,7 @@ def test_attributes_give_many_pairs_of_each_difference_count(toy, modules):
 
 
 def test_each_attribute_names_the_group_of_its_part_alone(modules):
-    for part, (attribute, looks) in modules[1].PART_LOOKS.items():
+    for part, (attribute, looks) in modules[0].PART_LOOKS.items():
         for look in looks:
             assert parts_named(f'{attribute}::{look}') == {'head' if part in ('bill', 'crown') else part}
 
@@ -216,14 +215,14 @@ def test_part_points_lie_in_their_masks(toy):
 
 def test_a_changed_look_changes_its_part_alone(modules):
     """Equal generators: two looks of a part give the same picture outside that part; so nothing else tells the classes apart."""
-    render = modules[1]
-    first = {part: looks[0] for part, (_, looks) in render.PART_LOOKS.items()}
-    for part, (_, looks) in render.PART_LOOKS.items():
+    classes, render = modules
+    first = {part: looks[0] for part, (_, looks) in classes.PART_LOOKS.items()}
+    for part, (_, looks) in classes.PART_LOOKS.items():
         for seed in (0, 1):
             one = render.render_bird(first, np.random.default_rng(seed), 224)
             other = render.render_bird({**first, part: looks[1]}, np.random.default_rng(seed), 224)
             changed = np.any(one.image != other.image, axis=-1)
-            label = render.LABELS[part]
+            label = classes.LABELS[part]
             around = np.pad((one.labels == label) | (other.labels == label), 2)
             height, width = changed.shape  # a part's soft edge reaches a pixel or two beyond its label
             around = np.any([around[dy : dy + height, dx : dx + width] for dy in range(5) for dx in range(5)], axis=0)

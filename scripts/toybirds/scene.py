@@ -1,7 +1,8 @@
-"""Draws the scene behind a ToyBird: a texture, twigs and leaves, and distractors with the colours, shapes and patterns of the bird's parts.
+"""Draws the scene behind a ToyBird: a texture, twigs and leaves, and distractors that look like the bird's parts.
 
-Nothing here knows the class: the scene is a pure function of the generator and of tables that are the same for every bird.
-Letters: H, W picture height and width in pixels; n points of an outline. Colours are RGB floats in [0, 255].
+The distractors have colours, shapes and patterns of the parts. Nothing here knows the class: the scene is a pure
+function of the generator and of tables that are the same for every bird. Letters: H, W picture height and width in
+pixels; n points of an outline. Colours are RGB floats in [0, 255].
 """
 
 import colorsys
@@ -29,11 +30,13 @@ def blend(weight, first, second):
 def ramp(rng, height, width):
     """A linear ramp in a random direction, about [-1, 1]; [H, W]."""
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
     return (x * np.cos(angle) + y * np.sin(angle)) / np.float32(1.2)
 
 
 def gradient(rng, height, width, hue):
+    """One colour running into another."""
     return blend((ramp(rng, height, width) / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
@@ -47,11 +50,13 @@ def noise(rng, height, width, hue):
 
 
 def stripes(rng, height, width, hue):
+    """Waves of two colours, a little brighter towards one side."""
     waves = np.sin(ramp(rng, height, width) * rng.uniform(8, 50) + rng.uniform(0, 6)) + 0.3 * ramp(rng, height, width)
     return blend((waves / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def foliage(rng, height, width, hue):
+    """Leaves all over."""
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(60, 140))):
         draw_leaf(rng, picture, scene_colour(rng, hue, 30), rng.uniform(0.02, 0.09))
@@ -63,9 +68,8 @@ def blobs(rng, height, width, hue):
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(12, 40))):
         centre = (rng.random(2) * (width, height)).astype(int).tolist()
-        cv2.circle(
-            picture, centre, int(height * rng.uniform(0.02, 0.14)), scene_colour(rng, hue).tolist(), -1, cv2.LINE_AA
-        )
+        radius = int(height * rng.uniform(0.02, 0.14))
+        cv2.circle(picture, centre, radius, scene_colour(rng, hue).tolist(), -1, cv2.LINE_AA)
     return cv2.blur(picture, (5, 5))
 
 
@@ -76,14 +80,16 @@ def draw_leaf(rng, picture, colour, size):
     """A slim ellipse, its half length `size` of the picture's height; drawn in place."""
     height, width = picture.shape[:2]
     centre = (rng.random(2) * (width, height)).astype(int).tolist()
-    axes = max(int(size * height), 2), max(int(size * height * rng.uniform(0.2, 0.5)), 1)
-    cv2.ellipse(picture, centre, axes, rng.uniform(0, 360), 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+    long = max(int(size * height), 2)
+    short = max(int(size * height * rng.uniform(0.2, 0.5)), 1)
+    cv2.ellipse(picture, centre, (long, short), rng.uniform(0, 360), 0, 360, colour.tolist(), -1, cv2.LINE_AA)
 
 
 def draw_twig(rng, picture, colour):
     """A bent line across a part of the picture; drawn in place."""
     height, width = picture.shape[:2]
-    start, step = rng.random(2) * (width, height), rng.normal(size=2) * 0.22 * height
+    start = rng.random(2) * (width, height)
+    step = rng.normal(size=2) * 0.22 * height
     path = start + np.arange(4)[:, None] * step + rng.normal(size=(4, 2)) * 0.04 * height
     cv2.polylines(picture, [path.astype(np.int32)], False, colour.tolist(), int(rng.integers(2, 7)), cv2.LINE_AA)
 
@@ -94,30 +100,34 @@ def draw_patch(rng, picture, outline, colour, marks):
     marks: 0 none, 1 pale bars on a dark ground, 2 dark spots on a pale ground.
     """
     height, width = picture.shape[:2]
-    angle, scale = rng.uniform(0, 2 * np.pi), height * rng.uniform(0.20, 0.36)
+    angle = rng.uniform(0, 2 * np.pi)
+    scale = height * rng.uniform(0.20, 0.36)
     turn = scale * np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     shift = rng.random(2) * (width, height)
-    place = lambda points: np.round(((points - outline.mean(0)) @ turn.T + shift)).astype(np.int32)
+
+    def place(points):
+        return np.round(((points - outline.mean(0)) @ turn.T + shift)).astype(np.int32)
+
     ground = (colour, colour * 0.4, colour * 0.3 + 170)[marks]
     cv2.fillPoly(picture, [place(outline)], ground.tolist(), cv2.LINE_AA)
-    if marks:
-        low, high = outline.min(0), outline.max(0)
-        for share in np.arange(0.2, 0.9, 0.22):
-            x, y = low + (high - low) * share, low + (high - low) * (share, 0.5)
-            if marks == 1:
-                ends = np.array([(x[0], (low * 0.7 + high * 0.3)[1]), (x[0], (low * 0.3 + high * 0.7)[1])])
-                cv2.line(picture, *place(ends).tolist(), (240, 240, 240), max(int(0.1 * scale), 2), cv2.LINE_AA)
-            else:
-                cv2.circle(
-                    picture, place(y[None])[0].tolist(), max(int(0.055 * scale), 2), (28, 28, 28), -1, cv2.LINE_AA
-                )
+    low = outline.min(0)
+    high = outline.max(0)
+    for share in np.arange(0.2, 0.9, 0.22) if marks else ():
+        if marks == 1:
+            x = (low + (high - low) * share)[0]
+            ends = np.array([(x, (low * 0.7 + high * 0.3)[1]), (x, (low * 0.3 + high * 0.7)[1])])
+            cv2.line(picture, *place(ends).tolist(), (240, 240, 240), max(int(0.1 * scale), 2), cv2.LINE_AA)
+        else:
+            centre = low + (high - low) * (share, 0.5)
+            radius = max(int(0.055 * scale), 2)
+            cv2.circle(picture, place(centre[None])[0].tolist(), radius, (28, 28, 28), -1, cv2.LINE_AA)
     cv2.polylines(picture, [place(outline)], True, (ground * 0.5).tolist(), 1, cv2.LINE_AA)
 
 
 def draw_scene(rng, height, width, outlines, colours):
     """The picture before the bird is painted, [H, W, 3] float32 in [0, 255].
 
-    outlines: list of [n, 2] arrays, the shapes of bird parts at the bird's scale; colours: list of RGB, the colours of their looks.
+    outlines: list of [n, 2] arrays, the shapes of bird parts at the bird's scale; colours: list of RGB, of their looks.
     """
     hue = rng.uniform(0, 360)
     picture = np.ascontiguousarray(TEXTURES[rng.integers(len(TEXTURES))](rng, height, width, hue))
@@ -126,7 +136,8 @@ def draw_scene(rng, height, width, outlines, colours):
     for _ in range(int(rng.integers(3, 12))):
         draw_leaf(rng, picture, scene_colour(rng, 100, 50), rng.uniform(0.03, 0.10))
     for _ in range(int(rng.integers(4, 10))):
-        outline, colour = outlines[rng.integers(len(outlines))], colours[rng.integers(len(colours))]
+        outline = outlines[rng.integers(len(outlines))]
+        colour = colours[rng.integers(len(colours))]
         draw_patch(rng, picture, outline, colour, int(rng.integers(3)))
     blur = rng.uniform(0, 1.6)
     return cv2.GaussianBlur(picture, (5, 5), blur) if blur > 0.3 else picture

@@ -1,0 +1,90 @@
+"""What the classes of ToyBirds are: a class is a code of eight bits, one of two looks for each of eight parts."""
+
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+
+# part -> (name of the CUB attribute, its two values: the two looks); in the order of the labels in the masks
+PART_LOOKS = {
+    'bill': ('has_bill_shape', ('cone', 'dagger')),
+    'crown': ('has_crown_color', ('red', 'yellow')),
+    'wing': ('has_wing_pattern', ('solid', 'striped')),
+    'back': ('has_back_color', ('green', 'purple')),
+    'breast': ('has_breast_pattern', ('solid', 'spotted')),
+    'belly': ('has_belly_color', ('orange', 'white')),
+    'tail': ('has_tail_shape', ('forked_tail', 'fan-shaped_tail')),
+    'leg': ('has_leg_color', ('red', 'blue')),
+}
+PARTS = tuple(PART_LOOKS)
+LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
+SQUARES = (
+    (3, 6),
+    (0, 7),
+    (1, 2),
+    (4, 5),
+    (1, 5),
+    (2, 3),
+    (0, 4),
+    (6, 7),
+)  # the two PARTS that a square of classes varies
+GROUP_OF = (0, 0, 1, 2, 3, 4, 5, 6)  # bill and crown are both 'head' for cue localization: one difference
+
+
+def count_differences(codes):
+    """Pairs of codes (tuples of eight bits) by the number of part groups that differ; {number: pairs}."""
+    found = {}
+    for one, other in combinations(codes, 2):
+        number = len({GROUP_OF[i] for i in range(len(PARTS)) if one[i] != other[i]})
+        found[number] = found.get(number, 0) + 1
+    return found
+
+
+def square_of(base, first, second):
+    """Four codes: `base` with all combinations of the looks of two parts, opposite corners side by side."""
+    codes = []
+    for flip_first, flip_second in ((0, 0), (1, 1), (0, 1), (1, 0)):
+        code = list(base)
+        code[first] ^= flip_first
+        code[second] ^= flip_second
+        codes.append(tuple(code))
+    return codes
+
+
+def unevenness(codes):
+    """A key, small where the looks of all parts are balanced and, next, pairs with 1, 2 and 3 differences are many."""
+    pairs = count_differences(codes)
+    imbalance = ((np.sum(codes, axis=0) * 2 - len(codes)) ** 2).sum()
+    return imbalance, -min(pairs.get(number, 0) for number in (1, 2, 3)), -pairs.get(1, 0)
+
+
+@cache
+def design_classes(count):
+    """The codes of `count` classes: a tuple of tuples of eight bits (0 the first look of a part, 1 the second).
+
+    Squares of four classes that share six looks and have all four combinations of two others: each square holds four
+    pairs that differ in one part. The shared looks of a square are those that keep the looks of all parts balanced and,
+    among these, give the most even numbers of pairs with 1, 2 and 3 differing part groups.
+    """
+    codes = []
+    while len(codes) < count:
+        first, second = SQUARES[len(codes) // 4 % len(SQUARES)]
+        candidates = []
+        for number in range(2 ** len(PARTS)):
+            base = [number >> i & 1 for i in range(len(PARTS))]
+            square = square_of(base, first, second)[: count - len(codes)]
+            if not set(square) & set(codes):
+                candidates.append((unevenness(codes + square), number, square))
+        _, _, best = min(candidates)
+        codes += best
+    return tuple(codes)
+
+
+def class_name(number, code):
+    """Folder name of class `number` (from 1), as CUB writes it."""
+    return f'{number:03d}.Toybird_' + ''.join(map(str, code))
+
+
+def looks_of(code):
+    """{part: look} of a code."""
+    return {part: PART_LOOKS[part][1][bit] for part, bit in zip(PARTS, code)}

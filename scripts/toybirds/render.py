@@ -1,0 +1,111 @@
+"""Draws one ToyBird: a side-view bird whose eight parts each show one of two looks, in front of a random scene.
+
+`render_bird` is a pure function of (looks, generator, size). It takes the same random numbers whatever the looks are,
+so two calls with equal generators and one look changed give two pictures that differ in that part alone.
+
+Letters: H, W picture height and width in pixels; S the supersampling factor of the canvas that the bird is painted on.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .classes import LABELS
+from .painting import FAR_LEG, LOOK_HSV, Painter, draw_colours, paint_bird
+from .scene import colour_of, draw_scene
+from .shapes import BILLS, TAILS, S, draw_pose, draw_shapes
+
+# fmt: off
+CUB_PARTS = (
+    'back', 'beak', 'belly', 'breast', 'crown', 'forehead', 'left eye', 'left leg', 'left wing', 'nape',
+    'right eye', 'right leg', 'right wing', 'tail', 'throat',
+)
+# fmt: on
+DISTRACTOR_HSV = (*LOOK_HSV.values(), (185, 0.60, 0.58), (31, 0.72, 0.85))  # the looks', the tail's and the bill's
+
+
+class Bird(NamedTuple):
+    """A picture and its ground truth."""
+
+    image: np.ndarray  # [H, W, 3] uint8 RGB
+    labels: np.ndarray  # [H, W] uint8, the part visible at a pixel (0 none)
+    segmentation: np.ndarray  # [H, W] uint8, 255 bird
+    part_locs: np.ndarray  # [15, 3] float: x, y in pixels and visibility (0 or 1) in the order of CUB_PARTS
+
+
+def light_field(rng, torso, height, width):
+    """Brightness factor [H, W, 1] float32: a directed gradient and a soft round body. torso: bool canvas."""
+    angle = rng.uniform(0, 2 * np.pi)
+    strength = rng.uniform(0.05, 0.18)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    small = cv2.resize(torso.astype(np.float32), (width // 8, height // 8), interpolation=cv2.INTER_AREA)
+    around = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.6), (width, height), interpolation=cv2.INTER_LINEAR)
+    away = np.float32([(1, 0, 6 * np.cos(angle)), (0, 1, 6 * np.sin(angle))])
+    round_body = cv2.warpAffine(around, away, (width, height))
+    directed = 1 + strength * (x * np.cos(angle) + y * np.sin(angle))
+    return (directed * (0.80 + 0.22 * (1 - around + round_body).clip(0.4, 1.15)))[..., None].astype(np.float32)
+
+
+def point_inside(area):
+    """A point (x, y) well inside an area [H, W] uint8, near its middle; a forked tail's middle itself lies outside."""
+    left, top, wide, high = cv2.boundingRect(area)
+    depth = cv2.distanceTransform(np.pad(area[top : top + high, left : left + wide], 1), cv2.DIST_L2, 3)
+    y, x = np.nonzero(depth)
+    best = np.argmax(depth[y, x] - 0.25 * np.hypot(x - x.mean(), y - y.mean()))
+    return x[best] + left - 1, y[best] + top - 1
+
+
+def locate_parts(pose, head_points, labels):
+    """CUB's fifteen part points [15, 3]: painted parts by their visible pixels, head points by geometry.
+
+    labels: [H, W], as painted, with FAR_LEG.
+    """
+    side, other = ('left', 'right') if pose.flipped else ('right', 'left')  # the side that is seen
+    eye, forehead, nape, throat = pose.to_canvas(head_points) / S
+    points = {f'{side} eye': eye, 'forehead': forehead, 'nape': nape, 'throat': throat}
+    label_of = {name: LABELS[name] for name in ('back', 'belly', 'breast', 'crown', 'tail')}
+    label_of |= {'beak': LABELS['bill'], f'{side} wing': LABELS['wing'], f'{side} leg': LABELS['leg']}
+    label_of[f'{other} leg'] = FAR_LEG
+    for name, label in label_of.items():
+        area = (labels == label).astype(np.uint8)
+        if area.any():
+            points[name] = point_inside(area)
+    return np.array([(*points[name], 1.0) if name in points else (0.0, 0.0, 0.0) for name in CUB_PARTS])
+
+
+def develop(rng, scene, bird, share):
+    """The scene [H, W, 3] with the bird [H, W, 3] over its share [H, W] of each pixel, as a camera takes it; uint8."""
+    gain = np.float32(rng.uniform(0.85, 1.12))
+    offset = np.float32(rng.uniform(-12, 12))
+    grain = np.float32(rng.uniform(0, 5))
+    picture = (scene * (1 - share[..., None]) + bird - 128) * gain + (128 + offset)
+    picture += rng.integers(-1, 2, picture.shape, dtype=np.int8) * grain
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def render_bird(looks, rng, size):
+    """Draw one bird.
+
+    looks: {part: look} for all of PARTS, values from PART_LOOKS; rng: numpy Generator; size: the picture's shorter side
+    in pixels (the other is up to an eighth longer). Returns a Bird. Raises KeyError for an unknown look.
+    """
+    sides = (size, size + int(rng.integers(size // 8 + 1)))
+    height, width = sides if rng.integers(2) else sides[::-1]
+    shapes = draw_shapes(rng)
+    outlines = [shapes[name] for name in ('crown', 'wing', 'breast', 'back', *BILLS, *TAILS)]
+    scene = draw_scene(rng, height, width, outlines, [colour_of(*hsv) for hsv in DISTRACTOR_HSV])
+    pose = draw_pose(rng, shapes, height, width)
+    painter = Painter(height, width)
+    torso = paint_bird(painter, pose, shapes, looks, draw_colours(rng, looks))
+    layer = cv2.merge(
+        [painter.look_up(channel) for channel in np.array(painter.colours).T]
+    )  # [S H, S W, 3], 0 off the bird
+    share = cv2.resize((painter.index > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)  # [H, W]
+    bird = cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA) * light_field(rng, torso, height, width)
+    image = develop(rng, scene, bird, share)
+    labels = np.ascontiguousarray(painter.look_up(painter.labels)[::S, ::S])  # [H, W]
+    part_locs = locate_parts(pose, shapes['head points'], labels)
+    shown = np.array([*range(FAR_LEG), LABELS['leg'], 0], np.uint8)  # label while painting -> label in the file
+    return Bird(image, shown[labels], np.ceil(255 * share).astype(np.uint8), part_locs)
