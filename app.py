@@ -64,7 +64,8 @@ def find_checkpoints(given, save_root):
     ]
     if not files:
         raise UserError(
-            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one (scripts/quickstart.sh)'
+            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one '
+            '(scripts/quickstart.sh)'
         )
     return {os.path.dirname(path): path for path in files}
 
@@ -111,7 +112,8 @@ def page(gradio, checkpoints):
             return f'<p role="alert">{html.escape(str(error))}</p>'
         words = f'Maps of {photo[1]} by {checkpoint}'
         return (
-            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" style="width:100%;min-width:640px" '
+            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" '
+            'style="width:100%;min-width:640px" '
             f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>'
         )
 

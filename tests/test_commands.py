@@ -156,14 +156,16 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
     folder = os.path.join(MINICUB, 'dataset', 'CUB')
     images, labels = load_test_images(32)
     edges = np.append([10**-t for t in np.arange(0, 7, 0.07)[::-1]], [1, 2, 3])
-    running, locations = np.zeros((2, len(edges) - 1)), cub_parts.read_part_locations(folder)
+    running = np.zeros((2, len(edges) - 1))
+    locations = cub_parts.read_part_locations(folder)
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder))
     assert len(result['pairs']) == len(pairs) == 19
     with torch.no_grad():
         output = model.eval()(torch.stack([tensor for _, tensor, _ in images]))
         maps = (output.f.softmax(1) * output.h / output.h.sum(dim=(2, 3), keepdim=True)).numpy()
     for pair, row in zip(pairs, result['pairs']):
-        alone, count = np.zeros_like(running), 0
+        alone = np.zeros_like(running)
+        count = 0
         for number, (image_id, _, size) in enumerate(images):
             points, ids = cub_parts.part_points(locations[image_id], size, 32)
             if labels[number] not in (pair.a, pair.b) or not pair.parts & set(ids):
@@ -424,44 +426,44 @@ def test_released_flags_keep_their_names_and_defaults():
     from config import get_configs
 
     args = get_configs('', [])
-    released = dict(
-        seed=None,
-        experiment_name='result',
-        override_cache=False,
-        workers=4,
-        use_load_checkpoint=False,
-        load_checkpoint=None,
-        is_different_checkpoint=False,
-        save_root='save',
-        dataset='CUB',
-        data_root='dataset/',
-        metadata_root='metadata/',
-        proxy_training_set=False,
-        architecture='resnet18',
-        attribution_method='CAM',
-        is_train=True,
-        epochs=40,
-        pretrained=True,
-        cam_curve_interval=0.001,
-        resize_size=256,
-        crop_size=224,
-        batch_size=64,
-        lr=0.01,
-        lr_decay_frequency=30,
-        lr_classifier_ratio=10,
-        momentum=0.9,
-        weight_decay=1e-4,
-        use_bn=False,
-        large_feature_map=False,
-        smoothing_ksize=1,
-        score_map_method='activation_map',
-        score_map_process='vanilla',
-        norm_type='minmax',
-        threshold_type='even',
-        smooth_grad_nr_iter=50,
-        smooth_grad_sigma=4.0,
-        integrated_grad_nr_iter=50,
-    )
+    released = {
+        'seed': None,
+        'experiment_name': 'result',
+        'override_cache': False,
+        'workers': 4,
+        'use_load_checkpoint': False,
+        'load_checkpoint': None,
+        'is_different_checkpoint': False,
+        'save_root': 'save',
+        'dataset': 'CUB',
+        'data_root': 'dataset/',
+        'metadata_root': 'metadata/',
+        'proxy_training_set': False,
+        'architecture': 'resnet18',
+        'attribution_method': 'CAM',
+        'is_train': True,
+        'epochs': 40,
+        'pretrained': True,
+        'cam_curve_interval': 0.001,
+        'resize_size': 256,
+        'crop_size': 224,
+        'batch_size': 64,
+        'lr': 0.01,
+        'lr_decay_frequency': 30,
+        'lr_classifier_ratio': 10,
+        'momentum': 0.9,
+        'weight_decay': 1e-4,
+        'use_bn': False,
+        'large_feature_map': False,
+        'smoothing_ksize': 1,
+        'score_map_method': 'activation_map',
+        'score_map_process': 'vanilla',
+        'norm_type': 'minmax',
+        'threshold_type': 'even',
+        'smooth_grad_nr_iter': 50,
+        'smooth_grad_sigma': 4.0,
+        'integrated_grad_nr_iter': 50,
+    }
     assert {key: args[key] for key in released} == released
     backprop = get_configs('', ['--score_map_method=backprop', '--dataset_name=CUB'])
     assert backprop.score_map_process == 'input_grad' and backprop.dataset == 'CUB'

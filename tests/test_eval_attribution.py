@@ -105,7 +105,9 @@ def replaced(start, end, pixels):
 def slow_figures(model, root):
     """{metric: figure} of jointll, image by image, and the drops [N]."""
     folder = os.path.join(root, 'metadata/CUB/test')
-    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, 0.05)
+    boxes = read_boxes(folder)
+    sizes = read_sizes(folder)
+    taus = np.arange(0, 1, 0.05)
     columns = {
         name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')
     }
@@ -131,7 +133,10 @@ def slow_figures(model, root):
             columns[name].append(sum((a + b) / 2 for a, b in zip(values, values[1:])) / 3)
         ranks = erasing.random_ranks(1, number, 10, 1024, 'cpu').numpy().reshape(5, 2, 1024)
         columns['top'].append([p_of(replaced(image, black, order[: int(k * 1024)]))[0] == y for k in erasing.ERASE_K])
-        right = lambda rank, k: p_of(replaced(image, black, np.flatnonzero(rank < int(k * 1024))))[0] == y
+
+        def right(rank, k):
+            return p_of(replaced(image, black, np.flatnonzero(rank < int(k * 1024))))[0] == y
+
         columns['random'].append(
             [np.mean([right(rank, k) for rank in pair]) for k, pair in zip(erasing.ERASE_K, ranks)]
         )
@@ -150,7 +155,10 @@ def slow_figures(model, root):
         )
     mean = {name: np.mean(values, axis=0) for name, values in columns.items()}
     ious = np.array(columns['ious'])
-    rate = lambda many, iou: (ious[:, many] >= iou).mean(axis=0).max()
+
+    def rate(many, iou):
+        return (ious[:, many] >= iou).mean(axis=0).max()
+
     ratio = [a / b for a, b in zip(mean['top'], mean['random']) if b]
     return {
         'average_drop': 100 * mean['drop'],
@@ -233,9 +241,12 @@ def test_mask_data_sets_are_scored_against_masks(scored):
         ),
     )
     assert code == 0, err
-    folder, taus = os.path.join(META, 'OpenImages/test'), pixels.thresholds('even', 0.05)
+    folder = os.path.join(META, 'OpenImages/test')
+    taus = pixels.thresholds('even', 0.05)
     labels = dict(line.split(',') for line in open(os.path.join(folder, 'class_labels.txt')).read().split())
-    counts, energy, masks = {}, [], list(read_masks(folder).items())
+    counts = {}
+    energy = []
+    masks = list(read_masks(folder).items())
     for image_id, paths in (masks[n] for n in np.linspace(0, len(masks) - 1, 5).round().astype(int)):
         image = make_transform(False, crop_size=32)(read_image(os.path.join(MINICUB, 'dataset/OpenImages', image_id)))
         with torch.no_grad():
@@ -258,7 +269,9 @@ def arguments(*argv):
 
 
 def test_methods_that_suit_the_model_are_the_default():
-    chosen = lambda *argv: eval_attribution.choose_maps(arguments(*argv))
+    def chosen(*argv):
+        return eval_attribution.choose_maps(arguments(*argv))
+
     plain = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     assert chosen('--attribution_method=CALM-EM') == chosen('--attribution_method=CAM', '--methods=all') == plain
     assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency'}
@@ -300,9 +313,11 @@ def toy(monkeypatch):
 
 
 def test_maps_depend_on_the_image_and_its_number_alone(toy):
-    """For every method: a batch's maps are those of its images one by one, so that no map that draws noise is left out of the registry."""
+    """For every method: a batch's maps are those of its images one by one, so that no map that draws noise is left out
+    of the registry."""
     model, args = toy
-    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([1, 4])
+    images = torch.randn(2, 3, 32, 32)
+    labels = torch.tensor([1, 4])
     with torch.no_grad():
         outputs = [model(images), model(images[1:])]
     for process in attribution.MAPS:
@@ -316,17 +331,17 @@ def test_maps_depend_on_the_image_and_its_number_alone(toy):
 
 
 def settings_of(**changes):
-    given = dict(
-        metrics=[name for name in scores.METRICS if name != 'pxap'],
-        curve_steps=2,
-        box_threshold=0.2,
-        box_iou=50,
-        pointing_tolerance=0,
-        random_repeats=1,
-        iou_thresholds=[50],
-        cam_curve_interval=0.1,
-        batch_size=4,
-    )
+    given = {
+        'metrics': [name for name in scores.METRICS if name != 'pxap'],
+        'curve_steps': 2,
+        'box_threshold': 0.2,
+        'box_iou': 50,
+        'pointing_tolerance': 0,
+        'random_repeats': 1,
+        'iou_thresholds': [50],
+        'cam_curve_interval': 0.1,
+        'batch_size': 4,
+    }
     return scores.Settings(**{**given, **changes})
 
 
@@ -334,8 +349,10 @@ def totals_of(model, args, methods, batches):
     """The summed contributions of three images, dealt to batches of these rows."""
     makers = {method: MapMaker(model, method, map_options(args), args.seed) for method in methods}
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    labels, box = torch.tensor([0, 1, 2]), np.array([[0, 0, 7, 7]])
-    truth, total = regions.Truth(box, regions.box_region(box, 32), None), {}
+    labels = torch.tensor([0, 1, 2])
+    box = np.array([[0, 0, 7, 7]])
+    truth = regions.Truth(box, regions.box_region(box, 32), None)
+    total = {}
     for rows in batches:
         add_up(
             total,

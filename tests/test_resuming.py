@@ -99,14 +99,14 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
-    draw, folder = random.Random(0), trained / 'cut'
-    state, arguments = (
-        folder / training.STATE,
-        [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True'],
-    )
+    draw = random.Random(0)
+    folder = trained / 'cut'
+    state = folder / training.STATE
+    arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True']
     partial = folder / f'{training.STATE}.partial'
     for number, name in ((1, 'KILL'), (5, 'USR1'), (2, 'in a write'), (6, 'TERM'), (3, 'KILL')):
-        process, saved = start('main.py', *arguments), []
+        process = start('main.py', *arguments)
+        saved = []
 
         def happened():
             stamp = state.stat().st_mtime_ns if state.exists() else None
@@ -121,7 +121,8 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
         assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
         assert (folder / resuming.MARKER).exists() == (name in ('USR1', 'TERM'))
     run('main.py', *arguments)
-    whole, cut = weights(trained / 'whole'), weights(folder)
+    whole = weights(trained / 'whole')
+    cut = weights(folder)
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())
     assert epochs(folder) == epochs(trained / 'whole')
     assert read(folder, 'accuracy.json')['test_accuracy'] == read(trained, 'whole', 'accuracy.json')['test_accuracy']
@@ -160,7 +161,8 @@ def test_two_processes_train_as_one(tmp_path, method):
     ]  # the last batch: one image
     for name, count in (('one', 0), ('two', 2)):
         run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=count)
-    one, two = epochs(tmp_path / 'one'), epochs(tmp_path / 'two')
+    one = epochs(tmp_path / 'one')
+    two = epochs(tmp_path / 'two')
     assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
     assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]
     for (key, a), b in zip(weights(tmp_path / 'one').items(), weights(tmp_path / 'two').values()):
@@ -195,7 +197,8 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     flags = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole']
     run(command, *flags, '--experiment_name=one')
     run(command, *flags, '--experiment_name=two', processes=2)
-    one, shards = result(trained / 'one', name), trained / 'cut_off' / f'shards_{name}'
+    one = result(trained / 'one', name)
+    shards = trained / 'cut_off' / f'shards_{name}'
     assert result(trained / 'two', name) == one
     if 'smooth_grad' not in name:
         flags.remove('--seed=1')  # a drawn seed is taken over
@@ -225,7 +228,8 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
         '--workers=1',
         '--experiment_name=stopped',
     ]
-    process, shards = start(command, *arguments, processes=2), trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
+    process = start(command, *arguments, processes=2)
+    shards = trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
@@ -288,7 +292,8 @@ def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
 
 
 def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
-    """The flags of speed change rounding, not the course; what TensorBoard is given is the log's, and a picture of each map."""
+    """The flags of speed change rounding, not the course; what TensorBoard is given is the log's, and a picture of each
+    map."""
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     flags = [*DATA, '--epochs=2', '--lr=.0001', f'--save_root={tmp_path}']
     run('main.py', *flags, '--experiment_name=plain')
@@ -338,7 +343,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     resource = pytest.importorskip('resource')
     model = wsol.build_model('vgg_tiny', 'CAM', 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    path, args = str(tmp_path / 'last_checkpoint.pth.tar'), Munch(architecture='vgg_tiny')
+    path = str(tmp_path / 'last_checkpoint.pth.tar')
+    args = Munch(architecture='vgg_tiny')
     util.save_checkpoint(path, model, optimizer, 1, args)
     before = open(path, 'rb').read()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
