@@ -3,10 +3,11 @@
 import glob
 import os
 import warnings
-from collections import namedtuple
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,7 +23,7 @@ def read_photograph(source):
     """A Pillow image in RGB as a person sees it; source is a path or an open binary file.
 
     EXIF rotation is applied, a colour profile is followed, what is transparent is white, 16 bits become 8. A missing,
-    damaged, foreign or animated file is a ValueError of one line; camera files with a second picture give the first.
+    damaged, foreign or animated file is a UserError of one line; camera files with a second picture give the first.
     """
     name = source if isinstance(source, str) else getattr(source, 'name', 'file')
     try:
@@ -79,16 +80,24 @@ def _in_srgb(image, profile):
 
 
 def _eight_bits(values):
-    """A grey image of 8 bits: 16-bit integers by their full scale, floats in [0, 1] by theirs, other numbers by their own range."""
-    whole, values = values.dtype.kind in 'iu', np.nan_to_num(values.astype(np.float64))
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= (65535 if whole else 1):
-        low, high = 0, 65535 if whole else 1
+    """A grey image of 8 bits: 16-bit integers and floats in [0, 1] by their full scale, others by their own range."""
+    full = 65535 if values.dtype.kind in 'iu' else 1
+    values = np.nan_to_num(values.astype(np.float64))
+    low = values.min()
+    high = values.max()
+    if low >= 0 and high <= full:
+        low = 0
+        high = full
     return Image.fromarray(np.round((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8))
 
 
-def find(patterns):
-    """Absolute paths, each once, in order: files, folders (the images in them) and patterns such as 'photos/**/*.jpg'."""
+def _matching_files(pattern):
+    """The files that a pattern finds, sorted."""
+    return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+
+
+def find_photographs(patterns):
+    """Absolute paths, each once, in order. A pattern is a file, a folder (its images), or such as 'photos/**/*.jpg'."""
     found = []
     for pattern in patterns:
         if os.path.isdir(pattern):
@@ -96,49 +105,51 @@ def find(patterns):
                 os.path.join(pattern, name) for name in os.listdir(pattern) if name.lower().endswith(SUFFIXES)
             )
         else:
-            paths = (
-                [pattern]
-                if os.path.isfile(pattern)
-                else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-            )
+            paths = [pattern] if os.path.isfile(pattern) else _matching_files(pattern)
         if not paths:
             raise UserError(f'no image matches --images {pattern}: give files, folders, or a pattern in quotes')
         found += paths
     return list(dict.fromkeys(map(os.path.abspath, found)))
 
 
-def names_of(files):
-    """A name for each file, unique: its path below the deepest folder that holds them all, extension included."""
+def unique_names(files):
+    """A name for each file: its path below the deepest folder that holds them all, extension included."""
     common = os.path.commonpath([os.path.dirname(path) for path in files])
     return [os.path.relpath(path, common) for path in files]
 
 
-Item = namedtuple('Item', 'index tensor picture wrong')
-Item.__doc__ = """A photograph: its number, tensor [3, S, S], picture uint8 [y, x, 3]; `wrong` is None, or what is wrong with the file."""
+class Photograph(NamedTuple):
+    """What is known of a file: its picture, or why there is none."""
+
+    number: int  # among the files
+    tensor: torch.Tensor | None  # as the network takes it, [3, S, S]
+    picture: np.ndarray | None  # as a panel shows it, uint8 [y, x, 3]
+    wrong: str | None  # what is wrong with the file
 
 
 class Photographs(Dataset):
-    """An `Item` of each image file; one that cannot be read is an item too, so that the others go on."""
+    """A `Photograph` of each image file; one that cannot be read is one too, so that the others go on."""
 
     def __init__(self, files, size):
-        self.files, self.transform = files, make_transform(False, crop_size=size)
+        self.files = files
+        self.transform = make_transform(False, crop_size=size)
 
     def __len__(self):
         return len(self.files)
 
-    def __getitem__(self, index):
+    def __getitem__(self, number):
         try:
-            image = read_photograph(self.files[index])
+            image = read_photograph(self.files[number])
         except UserError as error:
-            return Item(index, None, None, str(error))
-        return Item(index, self.transform(image), shown(image), None)
+            return Photograph(number, None, None, str(error))
+        return Photograph(number, self.transform(image), panel_picture(image), None)
 
 
-def shown(image):
-    """The picture of a panel, uint8 [y, x, 3], no side over SIDE pixels."""
+def panel_picture(image):
+    """A Pillow image as a panel shows it, uint8 [y, x, 3], no side over SIDE pixels."""
     return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
 
 
-def make_loader(files, size, batch_size, workers):
-    """A DataLoader of lists of `Item`, in the order of the files."""
+def photograph_loader(files, size, batch_size, workers):
+    """A DataLoader of lists of `Photograph`, in the order of the files."""
     return DataLoader(Photographs(files, size), batch_size=batch_size, num_workers=workers, collate_fn=list)
