@@ -8,7 +8,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from typing import NamedTuple
 
@@ -287,19 +286,22 @@ def test_the_readme_is_short_and_leads_to_every_page():
             assert wide == [], page
 
 
+def text_files():
+    """The paths of all code and configuration of this checkout, this file excepted."""
+    endings = ('.py', '.sh', '.sbatch', '.yaml', '.yml', '.toml', '.txt', '.html', '.cff')
+    for folder, inside, names in os.walk(ROOT):
+        inside[:] = [
+            name for name in inside if name not in ('.venv', '.git', 'dataset', 'metadata', 'save', 'checkpoints')
+        ]
+        paths = (os.path.join(folder, name) for name in names if name.endswith(endings))
+        yield from (path for path in paths if path != os.path.abspath(__file__))
+
+
 def test_what_the_code_says_of_the_documentation_is_there():
     """Messages, comments and other files name pages and sections: 'docs/data.md', 'README, Data'."""
-    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     readme = read('README.md')
     titles = {*re.findall(r'^#+ (.*)$', readme, re.M), *re.findall(r'\[([^\]]+)\]\(', readme)}
-    for path in listed.split('\0'):
-        if (
-            not path.endswith(('.py', '.sh', '.sbatch', '.yaml', '.toml', '.txt', '.html', '.yml'))
-            or path == 'tests/test_docs.py'
-        ):
-            continue
-        if not os.path.exists(os.path.join(ROOT, path)):
-            continue
+    for path in text_files():
         text = read(path)
         for page, fragment in re.findall(r'(docs/\w+\.md)(?:#([\w-]+))?', text):
             assert page in PAGES and (not fragment or fragment in anchors(read(page))), (path, page, fragment)
