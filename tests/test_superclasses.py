@@ -1,4 +1,5 @@
-"""scripts/make_superclasses.py: sets of a small is-a graph against sets written out by hand, refusals, and what the readouts make of them."""
+"""scripts/make_superclasses.py: sets of a small is-a graph against sets written out by hand, refusals, and what the
+readouts make of them."""
 
 import hashlib
 import json
@@ -95,7 +96,8 @@ def helper(tmp_path):
 
 @pytest.fixture
 def refused(capfd, monkeypatch):
-    """A check that the script with these flags ends with exit code 2 and one line on standard error that holds all words."""
+    """A check that the script with these flags ends with exit code 2 and one line on standard error that holds all
+    words."""
     monkeypatch.setenv('CALM_MIRROR', OFFLINE)
 
     def check(flags, *words):
