@@ -23,14 +23,14 @@ from .classes import class_names
 
 # The flags that describe a network and its data.
 DESCRIBING = (
-    'architecture',
-    'attribution_method',
-    'large_feature_map',
-    'use_bn',
-    'crop_size',
     'dataset',
     'data_root',
     'metadata_root',
+    'crop_size',
+    'architecture',
+    'attribution_method',
+    'use_bn',
+    'large_feature_map',
 )
 
 
