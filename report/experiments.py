@@ -67,7 +67,7 @@ def trained_arguments(path):
         num_classes = len(weights[0])
         trained = record.get('args', {})
         return {key: trained[key] for key in DESCRIBING if key in trained}, num_classes
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, UnicodeDecodeError):
         return {}, None
 
 
