@@ -4,8 +4,8 @@
     python app.py                                            # every checkpoint below save/ and checkpoints/
     python app.py --checkpoints quickstart/CALM-EM --port 7861
 
-Open the address it prints. Only this machine reaches it unless --host says otherwise. A photograph is deleted from disk as
-soon as it is read and kept in memory for ten minutes; the page asks no other host for anything.
+Open the address it prints. Only this machine reaches it unless --host says otherwise. A photograph is deleted from disk
+as soon as it is read and kept in memory for ten minutes; the page asks no other host for anything.
 """
 
 import base64
@@ -19,11 +19,10 @@ import threading
 from functools import lru_cache
 
 from PIL import Image
+from report import experiments, panels, photographs
+from report.classes import parse_classes
 
 import config
-import inference
-import panels
-import photographs
 import util
 from data_loaders import make_transform
 from wsol import attribution
@@ -53,7 +52,8 @@ class Policy:
 
 
 def find_checkpoints(given, save_root):
-    """{name: checkpoint file}: those given, or all below save_root and the folder of downloaded ones. None is a ValueError."""
+    """{name: checkpoint file}: those given, or all below save_root and the folder of downloaded ones. None is a
+    UserError."""
     if given:
         return {name: util.find_checkpoint(name, save_root) for name in given}
     name = util.CHECKPOINT.format('last')
@@ -64,17 +64,16 @@ def find_checkpoints(given, save_root):
     ]
     if not files:
         raise UserError(
-            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one (scripts/quickstart.sh)'
+            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one '
+            '(scripts/quickstart.sh)'
         )
     return {os.path.dirname(path): path for path in files}
 
 
 @lru_cache(maxsize=2)
 def load(path):
-    """(arguments, model, class names or None) of a checkpoint; the last two are kept."""
-    args = inference.arguments('', argv=[f'--load_checkpoint={path}', '--batch_size=8', '--seed=0'])
-    model = inference.load_model(args, args.num_classes, inference.pick_device()).eval()
-    return args, model, panels.class_names(args.dataset, args.num_classes, (args.data_root, args.metadata_root))
+    """The `Experiment` of a checkpoint; the last two are kept."""
+    return experiments.load_experiment(path, {'batch_size': 8, 'seed': 0})
 
 
 def receive(path):
@@ -85,24 +84,18 @@ def receive(path):
         os.unlink(path)
 
 
-def explain(path, photograph, name, methods, classes):
+def explain(path, photograph, name, map_names, classes):
     """The PNG of the panel of a photograph, as inference.py draws it."""
-    args, model, names = load(path)
-    chosen = panels.parse_classes(classes or '@1', args.num_classes, names)
-    makers = inference.map_makers(model, args, ','.join(methods) if methods else None)
-    images = make_transform(False, crop_size=args.crop_size)(photograph)[None].to(next(model.parameters()).device)
-    probs, ys, maps = inference.explain_batch(model, makers, images, chosen)
-    return panels.png(
-        panels.make(
-            name,
-            photographs.shown(photograph),
-            names,
-            probs[0].tolist(),
-            ys[0].tolist(),
-            {method: rows[0] for method, rows in maps.items()},
-            args.attribution_method,
-        )
-    )
+    experiment = load(path)
+    arguments = experiment.arguments
+    chosen = parse_classes(classes or '@1', experiment.model.num_classes, experiment.class_names)
+    makers = experiments.map_makers(experiment, map_names)
+    images = make_transform(False, crop_size=arguments.crop_size)(photograph)[None]
+    device = next(experiment.model.parameters()).device
+    [explanation] = experiments.explain_batch(experiment.model, makers, images.to(device), chosen, [0])
+    picture = photographs.panel_picture(photograph)
+    panel = panels.make_panel(name, picture, experiment.class_names, *explanation, arguments.attribution_method)
+    return panels.panel_png(panel)
 
 
 def page(gradio, checkpoints):
@@ -115,22 +108,23 @@ def page(gradio, checkpoints):
         try:
             with lock:
                 picture = explain(checkpoints[checkpoint], *photo, methods, classes)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             return f'<p role="alert">{html.escape(str(error))}</p>'
         words = f'Maps of {photo[1]} by {checkpoint}'
         return (
-            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" style="width:100%;min-width:640px" '
+            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" '
+            'style="width:100%;min-width:640px" '
             f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>'
         )
 
     def upload(file, checkpoint, methods, classes):
         try:
             photo = receive(file)
-        except ValueError as error:
+        except UserError as error:
             return None, None, f'<p role="alert">{html.escape(str(error).replace(file, os.path.basename(file)))}</p>'
         return None, photo, show(photo, checkpoint, methods, classes)
 
-    processes = [name for name in attribution.METHODS if name not in attribution.SUPERCLASS_READOUTS]
+    offered = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     with gradio.Blocks(title='CALM: why A and not B', analytics_enabled=False, delete_cache=(60, 60)) as blocks:
         gradio.Markdown(
             '# Why A and not B?\nThe maps of class A and of class B over a photograph, and their difference.'
@@ -144,7 +138,7 @@ def page(gradio, checkpoints):
                 min_width=280,
             )
             methods = gradio.Dropdown(
-                processes,
+                offered,
                 multiselect=True,
                 label="Methods (none: the network's own map)",
                 elem_id='methods',
@@ -160,7 +154,8 @@ def page(gradio, checkpoints):
             label='Photograph', file_types=list(photographs.SUFFIXES), type='filepath', elem_id='photograph', height=140
         )
         button = gradio.Button('Explain', variant='primary', elem_id='explain')
-        photo, output = gradio.State(None, time_to_live=KEPT), gradio.HTML(elem_id='output')
+        photo = gradio.State(None, time_to_live=KEPT)
+        output = gradio.HTML(elem_id='output')
         settings = [checkpoint, methods, classes]
         file.upload(upload, [file, *settings], [file, photo, output], api_visibility='private')
         for event in (button.click, classes.submit, checkpoint.input):
@@ -208,8 +203,8 @@ def main():
     )
     parser.add_argument('--save_root', default='save', help='folder of all runs')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets the network in')
-    parser.add_argument('--port', type=config.number(int, 1, 65535), default=7860, help='port to listen on')
-    parser.add_argument('--max_upload_mb', type=config.number(int, 1), default=20, help='larger files are refused')
+    parser.add_argument('--port', type=config.in_range(int, 1, 65535), default=7860, help='port to listen on')
+    parser.add_argument('--max_upload_mb', type=config.in_range(int, 1), default=20, help='larger files are refused')
     serve(parser.parse_args())
 
 

@@ -4,16 +4,20 @@ import argparse
 import difflib
 import os
 import sys
+from dataclasses import fields
 
 import yaml
 from munch import Munch
 
-NORM_TYPES = ('max', 'minmax', 'clipping')
+import wsol
+from data_loaders import DATASETS, read_superclasses
+from wsol import attribution, regularization
+from wsol.network import HEADS
+
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
 WSOL_SPLITS = ('val', 'test')
 PRECISIONS = ('off', 'bf16', 'fp16')
-GRADIENT_ERRORS = ('cosine', 'l1', 'l2')
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -39,7 +43,7 @@ def str2bool(value):
     raise argparse.ArgumentTypeError(f'{value!r} is not a boolean: give True or False')
 
 
-def number(kind, low, high=None, open_low=False):
+def in_range(kind, low, high=None, open_low=False):
     """An argparse type: a number of `kind` with low <= value <= high (low < value with `open_low`)."""
 
     def parse(text):
@@ -81,9 +85,9 @@ def _add_run(group):
     group.add_argument('--experiment_name', default='result', help='folder of this run below --save_root')
     group.add_argument('--save_root', default='save', help='folder of all runs')
     group.add_argument(
-        '--seed', type=number(int, 0), default=None, help='random seed; without it one is drawn and logged'
+        '--seed', type=in_range(int, 0), default=None, help='random seed; without it one is drawn and logged'
     )
-    group.add_argument('--workers', type=number(int, 0), default=4, help='data loading processes')
+    group.add_argument('--workers', type=in_range(int, 0), default=4, help='data loading processes')
     _flag(
         group,
         '--resume',
@@ -98,26 +102,26 @@ def _add_run(group):
     )
 
 
-def _add_data(group, choices):
+def _add_data(group):
     group.add_argument(
-        '--dataset', '--dataset_name', dest='dataset', default='CUB', choices=choices['dataset'], help='data set'
+        '--dataset', '--dataset_name', dest='dataset', default='CUB', choices=tuple(DATASETS), help='data set'
     )
     group.add_argument('--data_root', default='dataset/', metavar='DIR', help='folder of the data sets')
     group.add_argument('--metadata_root', default='metadata/', metavar='DIR', help='folder of the split files')
     _flag(group, '--proxy_training_set', False, 'train on image_ids_proxy.txt (ILSVRC: a tenth of the images)')
     group.add_argument(
-        '--resize_size', type=number(int, 1), default=256, help='training images are resized to this square'
+        '--resize_size', type=in_range(int, 1), default=256, help='training images are resized to this square'
     )
     group.add_argument(
         '--crop_size',
-        type=number(int, 1),
+        type=in_range(int, 1),
         default=224,
         help='random crop of training images, square size of test images',
     )
 
 
-def _add_model(group, choices):
-    names = choices['architecture']
+def _add_model(group):
+    names = wsol.ARCHITECTURES
     group.add_argument(
         '--architecture',
         default='resnet18',
@@ -125,9 +129,7 @@ def _add_model(group, choices):
         metavar='NAME',
         help=f'backbone: {", ".join(names)}, or timm/<name> of a timm model (requirements-timm.txt)',
     )
-    group.add_argument(
-        '--attribution_method', default='CAM', choices=choices['attribution_method'], help='head and training loss'
-    )
+    group.add_argument('--attribution_method', default='CAM', choices=tuple(HEADS), help='head and training loss')
     _flag(group, '--use_bn', False, 'batch norm in VGG and in the tail of Inception')
     _flag(group, '--large_feature_map', False, 'maps of 28x28 instead of 14x14 locations at 224 px')
     _flag(group, '--pretrained', True, 'start from ImageNet weights (torchvision, downloaded once)')
@@ -155,32 +157,36 @@ def _add_model(group, choices):
 
 def _add_training(group):
     _flag(group, '--is_train', True, 'False: only evaluate on the test split')
-    group.add_argument('--epochs', type=number(int, 1), default=40, help='training epochs')
-    group.add_argument('--batch_size', type=number(int, 1), default=64, help='images per step')
-    group.add_argument('--lr', type=number(float, 0, open_low=True), default=0.01, help='learning rate of the backbone')
+    group.add_argument('--epochs', type=in_range(int, 1), default=40, help='training epochs')
+    group.add_argument('--batch_size', type=in_range(int, 1), default=64, help='images per step')
+    group.add_argument(
+        '--lr', type=in_range(float, 0, open_low=True), default=0.01, help='learning rate of the backbone'
+    )
     group.add_argument(
         '--lr_decay_frequency',
-        type=number(int, 1),
+        type=in_range(int, 1),
         default=30,
         help='the rates fall to a tenth before every such epoch',
     )
     group.add_argument(
-        '--lr_classifier_ratio', type=number(float, 0), default=10, help='rate of all other parameters, over --lr'
+        '--lr_classifier_ratio', type=in_range(float, 0), default=10, help='rate of all other parameters, over --lr'
     )
-    group.add_argument('--momentum', type=number(float, 0, 1), default=0.9, help='Nesterov momentum')
-    group.add_argument('--weight_decay', type=number(float, 0), default=1e-4, help='L2 penalty')
+    group.add_argument('--momentum', type=in_range(float, 0, 1), default=0.9, help='Nesterov momentum')
+    group.add_argument('--weight_decay', type=in_range(float, 0), default=1e-4, help='L2 penalty')
     group.add_argument(
         '--gradient_reg',
-        type=number(float, 0),
+        type=in_range(float, 0),
         default=0,
         metavar='LAMBDA',
         help='weight of the interpretable-gradient loss: error between the input gradient and its guided version',
     )
-    group.add_argument('--gradient_reg_error', default='cosine', choices=GRADIENT_ERRORS, help="that loss's error")
+    group.add_argument(
+        '--gradient_reg_error', default='cosine', choices=tuple(regularization.ERRORS), help="that loss's error"
+    )
     _flag(group, '--freeze_bn', False, 'batch norm keeps its statistics in training; its weights learn')
     group.add_argument(
         '--save_minutes',
-        type=number(float, 0, open_low=True),
+        type=in_range(float, 0, open_low=True),
         default=30,
         help='a state to --resume from is saved at each epoch, and within one after so many minutes',
     )
@@ -201,9 +207,9 @@ def _add_speed(group):
     _flag(group, '--sync_bn', False, 'batch norm over the images of all processes (accelerators only)')
 
 
-def _add_maps(group, choices):
+def _add_maps(group):
     group.add_argument(
-        '--score_map_process', default='vanilla', choices=choices['score_map_process'], help='the attribution map'
+        '--score_map_process', default='vanilla', choices=tuple(attribution.MAPS), help='the attribution map'
     )
     group.add_argument(
         '--target_layer',
@@ -220,34 +226,31 @@ def _add_maps(group, choices):
     )
     group.add_argument(
         '--smoothing_ksize',
-        type=number(int, 1),
+        type=in_range(int, 1),
         default=1,
         help='Gaussian smoothing of gradient maps, in pixels; 1: none',
     )
-    group.add_argument('--norm_type', default='minmax', choices=NORM_TYPES, help='how a map is brought to [0, 1]')
+    group.add_argument(
+        '--norm_type',
+        default='minmax',
+        choices=tuple(attribution.NORMALIZATIONS),
+        help='how a map is brought to [0, 1]',
+    )
     group.add_argument(
         '--threshold_type', default='even', choices=THRESHOLD_TYPES, help='spacing of the score thresholds'
     )
     group.add_argument(
         '--cam_curve_interval',
-        type=number(float, 0, 1, open_low=True),
+        type=in_range(float, 0, 1, open_low=True),
         default=0.001,
         help='distance of the thresholds',
     )
+    for option in fields(attribution.Options):
+        if 'help' in option.metadata:
+            allowed = in_range(option.type, option.metadata['low'], open_low=option.type is float)
+            group.add_argument(f'--{option.name}', type=allowed, default=option.default, help=option.metadata['help'])
     group.add_argument(
-        '--smooth_grad_nr_iter', type=number(int, 1), default=50, help='noisy inputs of SmoothGrad and VarGrad'
-    )
-    group.add_argument(
-        '--smooth_grad_sigma',
-        type=number(float, 0, open_low=True),
-        default=4.0,
-        help="the noise's deviation is the image's range over this",
-    )
-    group.add_argument(
-        '--integrated_grad_nr_iter', type=number(int, 1), default=50, help='steps of integrated gradients'
-    )
-    group.add_argument(
-        '--random_repeats', type=number(int, 1), default=1, help='random masks per image and k in remove-and-classify'
+        '--random_repeats', type=in_range(int, 1), default=1, help='random masks per image and k in remove-and-classify'
     )
 
 
@@ -263,7 +266,7 @@ def _add_wsol(group):
     )
     group.add_argument(
         '--iou_thresholds',
-        type=number(int, 1, 100),
+        type=in_range(int, 1, 100),
         nargs='+',
         default=[30, 50, 70],
         metavar='PERCENT',
@@ -272,18 +275,15 @@ def _add_wsol(group):
     group.add_argument('--split', default='test', choices=WSOL_SPLITS, help='split that is scored')
 
 
-def make_parser(description, choices, add=None):
-    """The parser. choices: {'dataset', 'architecture', 'attribution_method', 'score_map_process'} -> allowed names.
-
-    add(parser) adds the flags that one command alone has.
-    """
+def make_parser(description, add=None):
+    """The parser; add(parser) adds the flags that one command alone has."""
     parser = Parser(description=description, formatter_class=Formatter)
     _add_run(parser.add_argument_group('run'))
-    _add_data(parser.add_argument_group('data'), choices)
-    _add_model(parser.add_argument_group('model'), choices)
+    _add_data(parser.add_argument_group('data'))
+    _add_model(parser.add_argument_group('model'))
     _add_training(parser.add_argument_group('training'))
     _add_speed(parser.add_argument_group('speed'))
-    _add_maps(parser.add_argument_group('maps and scores'), choices)
+    _add_maps(parser.add_argument_group('maps and scores'))
     _add_wsol(parser.add_argument_group('weakly supervised localization (eval_wsol.py)'))
     if add:
         add(parser)
@@ -314,9 +314,10 @@ def _yaml_arguments(parser, path):
     ]
 
 
-def get_configs(description, choices, argv=None, add=None):
-    """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit code 2."""
-    parser = make_parser(description, choices, add)
+def get_configs(description, argv=None, add=None):
+    """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit
+    code 2."""
+    parser = make_parser(description, add)
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     if args.config:
@@ -325,9 +326,30 @@ def get_configs(description, choices, argv=None, add=None):
         parser.error('--resume goes on with an earlier call, --override_cache begins anew: give one of them')
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
-    if args.score_map_method == 'backprop' and '_grad' not in args.score_map_process:
-        args.score_map_process = 'input_grad'  # the released backprop readout, whatever process is named beside it
+    if args.score_map_method == 'backprop' and args.score_map_process in (
+        '',
+        *attribution.READOUTS,
+        *attribution.SUPERCLASS_READOUTS,
+    ):
+        args.score_map_process = 'input_grad'  # the released backprop map, whatever readout is named beside it
     args.data_root = args.data_root.strip('"')
     args.mask_root = args.mask_root.strip('"')
     args.log_folder = os.path.join(args.save_root, args.experiment_name)
     return Munch(vars(args))
+
+
+def pick(record, args):
+    """The NamedTuple `record` made of the arguments that have its fields' names."""
+    return record(**{name: args[name] for name in record._fields})
+
+
+def map_options(args, progress=False):
+    """`attribution.Options` as the flags say; progress: show a bar where a map takes long."""
+    named = {option.name: args[option.name] for option in fields(attribution.Options) if 'help' in option.metadata}
+    return attribution.Options(
+        superclass=args.superclass and read_superclasses(args.superclass),
+        batch_size=args.batch_size,
+        progress=progress,
+        target_layer=args.target_layer and args.target_layer.split(','),
+        **named,
+    )

@@ -1,12 +1,13 @@
 """Data sets: the table, the metadata parsers, the transforms and the loaders.
 
 A split is described by metadata/<set>/<split>/ (image_ids, class_labels, image_sizes, localization .txt) and its images
-lie under the split's root. Mistakes in the data are a ValueError or OSError of one line.
+lie under the split's root. Mistakes in the data are a UserError or OSError of one line.
 """
 
+import json
 import os
-from collections import namedtuple
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +15,23 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision import transforms
 
+import util
 from wsol.errors import MissingFile, UserError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for inputs in [0, 1]
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for inputs in [0, 1]
+STD = (0.229, 0.224, 0.225)
 SPLITS = ('train', 'val', 'test')
 
-DatasetInfo = namedtuple('DatasetInfo', 'num_classes roots localization parts counts')
-DatasetInfo.__doc__ = """A row of the table: class count (None: as many as the training labels name), candidate image roots
-of each split below the data root, 'box' or 'mask' ground truth, the folder in CUB layout or None, published image counts."""
+
+class DatasetInfo(NamedTuple):
+    """A row of the table."""
+
+    num_classes: int | None  # None: as many as the training labels name
+    roots: dict  # {split: candidate image roots below the data root}
+    localization: str  # 'box' or 'mask' ground truth
+    parts: str | None  # the folder in CUB's layout, with part annotations
+    counts: dict  # {split: published image count}
+
 
 DATASETS = {
     'CUB': DatasetInfo(
@@ -39,7 +49,7 @@ DATASETS = {
         {'train': 1281167, 'val': 10000, 'test': 50000},
     ),
     'OpenImages': DatasetInfo(
-        100, {split: ('OpenImages',) for split in SPLITS}, 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}
+        100, dict.fromkeys(SPLITS, ('OpenImages',)), 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}
     ),
     'ToyBirds': DatasetInfo(
         None,
@@ -50,10 +60,16 @@ DATASETS = {
     ),
 }
 
-Split = namedtuple('Split', 'name root folder image_ids labels num_classes')
-Split.__doc__ = (
-    """One split: its image root, its metadata folder, image ids, labels (ints, aligned with the ids), class count."""
-)
+
+class Split(NamedTuple):
+    """One split of a data set."""
+
+    name: str
+    root: str  # folder of its images
+    folder: str  # of its metadata files
+    image_ids: list  # paths below root
+    labels: list  # ints, aligned with the ids
+    num_classes: int
 
 
 def _lines(path):
@@ -68,7 +84,7 @@ def _lines(path):
 
 
 def _rows(path, columns):
-    """The comma-separated rows of a metadata file; a row of another width is a ValueError that names file and line."""
+    """The comma-separated rows of a metadata file; a row of another width is a UserError that names file and line."""
     rows = [line.split(',') for line in _lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != columns:
@@ -102,14 +118,27 @@ def read_sizes(folder):
     return {key: rows[0] for key, rows in _integers(os.path.join(folder, 'image_sizes.txt'), 3).items()}
 
 
+def read_superclasses(path):
+    """{class: [classes]} from a JSON file of class numbers (keys as text, as JSON has them)."""
+    try:
+        with open(path) as file:
+            return {int(key): [int(member) for member in members] for key, members in json.load(file).items()}
+    except FileNotFoundError:
+        raise MissingFile(f'no --superclass file {path}: scripts/make_superclasses.py makes one') from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f'--superclass {path} is not a JSON object {{"class": [classes]}}: {error}') from None
+
+
 def read_boxes(folder):
     """{image id: [(x0, y0, x1, y1), ...]} in pixels of the original image."""
     return _integers(os.path.join(folder, 'localization.txt'), 5)
 
 
 def read_masks(folder):
-    """{image id: ([mask path, ...], ignore path)}; paths are relative to the mask root. The ignore mask is on the first row."""
-    path, table = os.path.join(folder, 'localization.txt'), {}
+    """{image id: ([mask path, ...], ignore path)}; paths are relative to the mask root. The ignore mask is on the first
+    row."""
+    path = os.path.join(folder, 'localization.txt')
+    table = {}
     for number, (image_id, mask, ignore) in enumerate(_rows(path, 3), 1):
         if image_id in table and ignore:
             raise UserError(f'{path}, line {number}: a second ignore mask for {image_id}')
@@ -118,8 +147,10 @@ def read_masks(folder):
 
 
 def checked_boxes(folder, image_ids):
-    """{image id: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; one without them or an impossible one is a ValueError."""
-    boxes, sizes = read_boxes(folder), read_sizes(folder)
+    """{image id: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; one without them or an impossible one is a
+    UserError."""
+    boxes = read_boxes(folder)
+    sizes = read_sizes(folder)
     for image_id in image_ids:
         if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
             name = 'image_sizes' if image_id in boxes else 'localization'
@@ -132,7 +163,7 @@ def checked_boxes(folder, image_ids):
 
 
 def checked_masks(folder, image_ids, root):
-    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a ValueError."""
+    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a UserError."""
     masks = read_masks(folder)
     for image_id in image_ids:
         if image_id not in masks:
@@ -146,14 +177,15 @@ def checked_masks(folder, image_ids, root):
 
 
 def dataset_info(name):
-    """The table's row; an unknown name is a ValueError that lists the valid ones."""
+    """The table's row; an unknown name is a UserError that lists the valid ones."""
     if name not in DATASETS:
         raise UserError(f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}')
     return DATASETS[name]
 
 
 def image_root(data_root, dataset, split, first_image):
-    """The first candidate root that holds the split's first image; none is a FileNotFoundError that names what was tried."""
+    """The first candidate root that holds the split's first image; none is a MissingFile that names what was
+    tried."""
     candidates = [os.path.join(data_root, root) for root in dataset_info(dataset).roots[split]]
     for root in candidates:
         if os.path.isfile(os.path.join(root, first_image)):
@@ -174,7 +206,8 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present."""
     dataset_info(dataset)
     folder = os.path.join(metadata_root, dataset, split)
-    image_ids, labels = read_image_ids(folder, proxy), read_labels(folder)
+    image_ids = read_image_ids(folder, proxy)
+    labels = read_labels(folder)
     if not image_ids:
         raise UserError(f'{folder}/image_ids.txt lists no image')
     num_classes = class_count(dataset, metadata_root)
@@ -197,7 +230,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
 
 
 def read_image(path):
-    """A Pillow image in RGB; a missing, truncated or foreign file is a ValueError that names it."""
+    """A Pillow image in RGB; a missing, truncated or foreign file is a UserError that names it."""
     try:
         with Image.open(path) as image:
             return image.convert('RGB')
@@ -207,7 +240,8 @@ def read_image(path):
 
 
 def make_transform(training, resize_size=256, crop_size=224):
-    """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and flip)."""
+    """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and
+    flip)."""
     if crop_size > resize_size and training:
         raise UserError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
     first = (
@@ -230,7 +264,9 @@ class ImageLabelDataset(Dataset):
     """
 
     def __init__(self, split, transform, seed=0):
-        self.split, self.transform, self.seed = split, transform, seed
+        self.split = split
+        self.transform = transform
+        self.seed = seed
 
     def __len__(self):
         return len(self.split.image_ids)
@@ -247,12 +283,17 @@ class ImageLabelDataset(Dataset):
 class EpochBatches(Sampler):
     """Batches of keys of one epoch: a permutation drawn from (seed, epoch), cut into batches of batch_size.
 
-    Of each batch the process `rank` of `world` takes every world-th key, so that each image is used once, by one process;
-    the last batch may leave a process an empty list. Set `epoch`, and `start`, the batches to leave out, before iterating.
+    Of each batch the process `rank` of `world` takes every world-th key, so that each image is used once, by one
+    process; the last batch may leave a process an empty list. Set `epoch`, and `start`, the batches to leave out,
+    before iterating.
     """
 
     def __init__(self, length, batch_size, seed, rank=0, world=1):
-        self.length, self.batch_size, self.seed, self.rank, self.world = length, batch_size, seed, rank, world
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         self.epoch = self.start = 0
 
     def __len__(self):
@@ -263,11 +304,6 @@ class EpochBatches(Sampler):
         keys = (order + self.epoch * self.length).tolist()
         for first in range(self.start * self.batch_size, self.length, self.batch_size):
             yield keys[first : first + self.batch_size][self.rank :: self.world]
-
-
-def leave_group(number):
-    """A loader's process leaves its parent's process group: torchrun sends a stop to the whole group, and it would end at once."""
-    os.setpgrp()
 
 
 def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None):
@@ -290,7 +326,7 @@ def make_loader(split, training, batch_size, workers, resize_size=256, crop_size
         pin_memory=torch.cuda.is_available(),
         collate_fn=partial(collate, crop_size),
         persistent_workers=workers > 0,
-        worker_init_fn=leave_group,
+        worker_init_fn=util.leave_group,
         generator=torch.Generator(),
     )  # its own: a loader draws no number of the run's
 

@@ -7,96 +7,78 @@
 import os
 
 import torch
-from matplotlib.figure import Figure
+from report.plots import plot_erasing
 
-import cluster
-import inference
 import util
-import wsol
 from config import get_configs
-from data_loaders import DATASETS, make_loader
-from wsol import metrics, scores
+from data_loaders import make_loader
+from engine import evaluation
+from wsol.scoring import erasing
 
 
-def perturb_batch(model, maker, images, labels, first, seed, repeats):
-    """{name: count} on the device, of a batch whose first image has the number `first`: right as they are, with the highest pixels erased [K],
-    and with random ones [K], the sum over the repeats."""
+def count_batch(model, maker, images, labels, numbers, seed, repeats):
+    """{name: count} on the device of images [B, 3, S, S] with their numbers in the split: right as they are
+    (`correct`), with the highest pixels erased (`topk` [K]), and with random ones (`random` [K], the sum over the
+    repeats)."""
     with torch.no_grad():
         output = model(images)
-    count, ks = len(images), len(metrics.ERASE_K)
-    maps = inference.target_maps(maker, images, output, labels, images.shape[-1], first)  # [B, H, W]
-    top = metrics.descending_rank(maps.flatten(1))  # [B, HW], one sort for all k
-    correct_topk = scores.count_erased(model, images, labels, top.expand(ks, -1, -1))
-    ranks = torch.stack(
-        [metrics.random_ranks(seed, first + b, ks * repeats, top.shape[1], images.device) for b in range(count)], dim=1
-    )
+    maps = evaluation.target_maps(maker, images, output, labels, images.shape[-1], numbers)  # [B, S, S]
     correct = (output.probs.argmax(dim=1) == labels).sum()
-    return {'correct': correct, 'topk': correct_topk, 'random': scores.correct_random(model, images, labels, ranks)}
+    return {'correct': correct, **erasing.erased_counts(model, images, labels, maps, numbers, seed, repeats)}
 
 
-def draw_curve(path, ratios, title):
-    """R_k over k as a PNG file."""
-    figure = Figure(figsize=(4.5, 3.2), layout='constrained')
-    axes = figure.add_subplot(xlabel='erased pixels k (%)', ylabel='$R_k$ (lower is better)', title=title)
-    points = [(100 * k, ratio) for k, ratio in zip(metrics.ERASE_K, ratios) if ratio is not None]
-    axes.plot(*zip(*points) if points else ([], []), 'o-')
-    axes.axhline(1, color='grey', linewidth=0.8, linestyle=':')
-    axes.set_ylim(bottom=0)
-    util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=150))
-
-
-def report(args, total, images, log, name):
+def report(run, name, totals, images, log):
     """Write, draw and print the result."""
-    topk, random = total['topk'].tolist(), (total['random'] / args.random_repeats).tolist()
-    ratio = metrics.erasing_ratios(topk, random)
-    util.write_json(
-        os.path.join(args.log_folder, f'{name}.json'),
-        {
-            'k': metrics.ERASE_K,
-            'images': images,
-            'correct': int(total['correct']),
-            'correct_topk': topk,
-            'correct_random': random,
-            'ratio': ratio,
-            'seed': args.seed,
-            'arguments': dict(args),
-        },
-    )
-    draw_curve(
-        os.path.join(args.log_folder, f'{name}.png'), ratio, f'{args.attribution_method}, {args.score_map_process}'
-    )
+    flags = run.arguments
+    topk = totals['topk'].tolist()
+    random = (totals['random'] / flags['random_repeats']).tolist()
+    ratio = erasing.erasing_ratios(topk, random)
+    result = {
+        'k': erasing.ERASE_K,
+        'images': images,
+        'correct': int(totals['correct']),
+        'correct_topk': topk,
+        'correct_random': random,
+        'ratio': ratio,
+        'seed': flags['seed'],
+        'arguments': flags,
+    }
+    util.write_json(os.path.join(run.folder, f'{name}.json'), result)
+    title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'
+    plot_erasing(os.path.join(run.folder, f'{name}.png'), erasing.ERASE_K, ratio, title)
     log.report(
-        f'{total["correct"]} of {images} images are classified right', images=images, correct=int(total['correct'])
+        f'{totals["correct"]} of {images} images are classified right', images=images, correct=int(totals['correct'])
     )
-    for k, top, chance, value in zip(metrics.ERASE_K, topk, random, ratio):
+    for k, top, chance, value in zip(erasing.ERASE_K, topk, random, ratio):
         text = 'undefined (none right with random pixels erased)' if value is None else f'{value:.4f}'
         log.report(f'k {k:.0%}: right {top} (highest erased), {chance:g} (random erased), R_k {text}', k=k, ratio=value)
 
 
 def main():
-    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
+    args = get_configs(__doc__)
     name = f'pixel_perturb_{args.score_map_process}'
-    device = cluster.start()
-    if not inference.claim_evaluation(args, name, [f'{name}.png']):
-        return
-    model, split = inference.model_and_split(args, 'test', device)
-    shards = cluster.Shards(args, name, len(split.image_ids))
-    loader = make_loader(
-        split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=shards.batches()
-    )
-    maker = inference.MapMaker(model, args)
 
-    def work(first, batch):
-        images, labels = batch[0].to(device), batch[1].to(device)
-        return perturb_batch(model, maker, images, labels, first, args.seed, args.random_repeats)
+    def prepare(setting):
+        split = setting.split
+        device = setting.device
+        maker = setting.makers[args.score_map_process]
 
-    shards.run(inference.progress(args, loader, 'remove-and-classify'), work)
-    total = shards.total()
-    if total is not None:
-        log = util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args)
-        report(args, total, len(split.image_ids), log, name)
-        shards.remove()
-    cluster.finish()
+        def batches(numbers):
+            return make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=numbers)
+
+        def count(numbers, batch):
+            images, labels, _ = batch
+            repeats = args.random_repeats
+            return count_batch(
+                setting.model, maker, images.to(device), labels.to(device), numbers, setting.seed, repeats
+            )
+
+        def finish(totals, log):
+            report(setting.run, name, totals, len(split.image_ids), log)
+
+        return evaluation.Evaluation(len(split.image_ids), batches, count, finish, 'remove-and-classify')
+
+    evaluation.evaluate(evaluation.request(args), name, prepare, [f'{name}.png'])
 
 
 if __name__ == '__main__':

@@ -9,56 +9,53 @@ Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1
 """
 
 import os
-from collections import namedtuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 
-import cluster
-import inference
 import util
-import wsol
 from config import get_configs
-from data_loaders import DATASETS, checked_boxes, checked_masks, dataset_info, read_image_ids
-from wsol import localization, metrics
+from data_loaders import checked_boxes, checked_masks, dataset_info, make_loader, read_image_ids
+from engine import evaluation
 from wsol.errors import MissingFile, UserError
+from wsol.scoring import add_up, boxes, pixels
 
-Job = namedtuple('Job', 'score_map boxes masks mask_root size interval')
-Job.__doc__ = """One image's work: its score map [S, S] or the file of it; its true boxes on the map [G, 4] or None;
-([mask path, ...], ignore path) below mask_root or None; the map's side S; the distance of the thresholds."""
+
+class Job(NamedTuple):
+    """One image's work."""
+
+    score_map: np.ndarray | str  # [S, S] in [0, 1], or the file of it
+    truth: tuple  # (boxes, image size), or ([mask path, ...], ignore path)
+    mask_root: str | None  # the folder of the masks; None: the truth is boxes
+    size: int  # S, the map's side
+    interval: float  # distance of the thresholds
+    iou_thresholds: list  # of MaxBoxAccV2, in percent
 
 
 def read_score_map(path, size):
-    """A saved score map: floats in [0, 1], [size, size]. Anything else is a ValueError that names the file."""
+    """A saved score map: floats in [0, 1], [size, size]. Anything else is a UserError that names the file."""
     try:
         score_map = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UserError(f'score map {path} is no .npy array of numbers: {error}') from None
     if getattr(score_map, 'shape', None) != (size, size) or score_map.dtype.kind != 'f':
-        found = (
-            f'{score_map.dtype} {list(score_map.shape)}' if isinstance(score_map, np.ndarray) else 'a folder of arrays'
-        )
+        array = isinstance(score_map, np.ndarray)
+        found = f'{score_map.dtype} {list(score_map.shape)}' if array else 'a folder of arrays'
         raise UserError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
     if not (score_map.min() >= 0 and score_map.max() <= 1):  # NaN fails both
         raise UserError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
     return score_map
 
 
-def score_image(job):
-    """What the image adds to the scores: IoUs [2, T] against boxes, or a histogram [2, bins] against masks."""
+def count_image(job):
+    """What the image adds to the totals: `boxes.box_counts` or `pixels.mask_counts`."""
     score_map = read_score_map(job.score_map, job.size) if isinstance(job.score_map, str) else job.score_map
-    taus = metrics.thresholds('even', job.interval)
-    if job.boxes is not None:
-        return localization.best_ious(score_map, job.boxes, taus)
-    truth = localization.read_ground_truth(job.mask_root, *job.masks, job.size)
-    return localization.mask_histogram(score_map, *truth, taus)
-
-
-def start_worker():
-    """One thread a process: the images are spread over the processes."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+    taus = pixels.thresholds('even', job.interval)
+    if job.mask_root is None:
+        true_boxes = boxes.scale_boxes(*job.truth, job.size)
+        return boxes.box_counts(boxes.best_ious(score_map, true_boxes, taus), job.iou_thresholds)
+    foreground, ignore = pixels.read_ground_truth(job.mask_root, *job.truth, job.size)
+    return pixels.mask_counts(pixels.mask_histogram(score_map, foreground, ignore, taus))
 
 
 def find_score_maps(root, image_ids):
@@ -79,12 +76,19 @@ def saved_maps(found, batches):
     return (files[number] for numbers in batches for number in numbers)
 
 
-def report(args, scores, log, name):
+def made_maps(args, setting, batches):
+    """Stream of (image id, score map [S, S]) of the images of `batches`, made by the checkpoint."""
+    loader = make_loader(setting.split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
+    maker = setting.makers[args.score_map_process]
+    return evaluation.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
+
+
+def report(run, name, result, images, log):
     """Write and print the result."""
-    result = scores.compute()
+    flags = run.arguments
     util.write_json(
-        os.path.join(args.log_folder, f'{name}.json'),
-        {**result, 'split': args.split, 'images': int(scores.images), 'arguments': dict(args)},
+        os.path.join(run.folder, f'{name}.json'),
+        {**result, 'split': flags['split'], 'images': images, 'arguments': flags},
     )
     for key, value in result.items():
         if isinstance(value, dict):
@@ -94,71 +98,52 @@ def report(args, scores, log, name):
         else:
             text = '-' if value is None else f'{value:.2f}'
         log.report(f'{key.replace("_", " ")}: {text}', **{key: value})
-    log.report(f'{scores.images} images of {args.dataset} {args.split}', images=int(scores.images))
+    log.report(f'{images} images of {flags["dataset"]} {flags["split"]}', images=images)
 
 
-def evaluate(args, shards, truth, found, device, new_scores):
-    """Score this process's images; the maps are made or read here, and scored by --workers processes."""
-    boxes, mask_root = dataset_info(args.dataset).localization == 'box', os.path.join(args.mask_root, args.dataset)
-    batches = shards.batches()
-    with util.in_processes(args.workers, start_worker) as run:
-        maps = saved_maps(found, batches) if found else inference.split_score_maps(args, batches, device)
-        results = run(
-            score_image,
-            (
-                Job(
-                    one,
-                    localization.scale_boxes(*truth[image_id], args.crop_size) if boxes else None,
-                    None if boxes else truth[image_id],
-                    mask_root,
-                    args.crop_size,
-                    args.cam_curve_interval,
-                )
-                for image_id, one in maps
-            ),
-        )
-
-        def work(first, results):
-            scores = new_scores()
-            for result in results:
-                scores.accumulate(result)
-            return scores.counts()
-
-        items = ([next(results) for _ in numbers] for numbers in batches)
-        shards.run(
-            util.progress(items, len(batches), 'localization', args.batch_size * cluster.world(), cluster.rank() == 0),
-            work,
-        )
+def total(numbers, parts):
+    """The sum of the counts of a batch's images."""
+    sums = {}
+    for part in parts:
+        add_up(sums, part)
+    return sums
 
 
 def main():
-    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
+    args = get_configs(__doc__)
     name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
-    device = cluster.start()
-    if not inference.claim_evaluation(args, name, maps=args.scoremap_root):
-        return
-    folder, mask_root = (
-        os.path.join(args.metadata_root, args.dataset, args.split),
-        os.path.join(args.mask_root, args.dataset),
-    )
-    image_ids, taus = read_image_ids(folder), metrics.thresholds('even', args.cam_curve_interval)
-    boxes = dataset_info(args.dataset).localization == 'box'
-    truth = checked_boxes(folder, image_ids) if boxes else checked_masks(folder, image_ids, mask_root)
-    new_scores = (
-        (lambda: localization.BoxScores(taus, args.iou_thresholds))
-        if boxes
-        else (lambda: localization.MaskScores(taus))
-    )
-    found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
-    shards = cluster.Shards(args, name, len(image_ids))
-    evaluate(args, shards, truth, found, device, new_scores)
-    total = shards.total()
-    if total is not None:
-        scores = new_scores()
-        vars(scores).update(total)
-        report(args, scores, util.Log(os.path.join(args.log_folder, f'log_{name}.jsonl'), args), name)
-        shards.remove()
-    cluster.finish()
+
+    def prepare(setting):
+        folder = os.path.join(args.metadata_root, args.dataset, args.split)
+        image_ids = read_image_ids(folder)
+        mask_root = None
+        if dataset_info(args.dataset).localization == 'mask':
+            mask_root = os.path.join(args.mask_root, args.dataset)
+        truth = checked_masks(folder, image_ids, mask_root) if mask_root else checked_boxes(folder, image_ids)
+        found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
+        how = (mask_root, args.crop_size, args.cam_curve_interval, args.iou_thresholds)
+
+        def counts(batches):
+            """The counts of each batch's images, a list; they are made by --workers processes."""
+            with util.in_processes(args.workers, evaluation.one_thread) as run_in_order:
+                maps = saved_maps(found, batches) if found else made_maps(args, setting, batches)
+                jobs = (Job(score_map, truth[image_id], *how) for image_id, score_map in maps)
+                results = iter(run_in_order(count_image, jobs))
+                for numbers in batches:
+                    yield [next(results) for _ in numbers]
+
+        def finish(totals, log):
+            if mask_root:
+                result = pixels.mask_figures(totals)
+            else:
+                taus = pixels.thresholds('even', args.cam_curve_interval)
+                result = boxes.box_figures(totals, taus, args.iou_thresholds)
+            report(setting.run, name, result, int(totals['images']), log)
+
+        return evaluation.Evaluation(len(image_ids), counts, total, finish, 'localization')
+
+    asked = evaluation.request(args, split=args.split, saved_maps=bool(args.scoremap_root))
+    evaluation.evaluate(asked, name, prepare)
 
 
 if __name__ == '__main__':

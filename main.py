@@ -7,182 +7,174 @@
 
 import os
 import time
+from typing import NamedTuple
 
-import numpy as np
-import torch
-from munch import Munch
+import torch.utils.data
 
-import cluster
-import inference
-import panels
-import training
 import util
-import wsol
-from config import get_configs
-from data_loaders import DATASETS, SPLITS, EpochBatches, denormalize, load_split, make_loader
+from config import get_configs, pick
+from data_loaders import SPLITS, EpochBatches, load_split, make_loader
+from engine import models, processes, resuming, training
 from wsol.errors import UserError
 
-LOG, RESULT = 'log.jsonl', 'accuracy.json'
+LOG = 'log.jsonl'
+RESULT = 'accuracy.json'
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 
 
-class Board:
-    """TensorBoard's view of a training, in the folder tensorboard of the experiment; does nothing without --tensorboard."""
+class Loaders(NamedTuple):
+    """What a run reads: the loader of each split, and how many classes they have."""
 
-    IMAGES = 4
+    train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
+    val: torch.utils.data.DataLoader | None
+    test: torch.utils.data.DataLoader
+    num_classes: int
 
-    def __init__(self, args, trainer, dataset):
-        self.writer = None
-        if not args.tensorboard or cluster.rank():
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
-        self.writer = SummaryWriter(os.path.join(args.log_folder, 'tensorboard'), purge_step=trainer.epoch)
-        items = [
-            dataset[i] for i in np.linspace(0, len(dataset) - 1, min(self.IMAGES, len(dataset))).astype(int).tolist()
-        ]
-        self.images, self.labels, self.names = (
-            torch.stack([item[0] for item in items]),
-            [item[1] for item in items],
-            [item[2] for item in items],
+
+def make_loaders(args, seed):
+    """The `Loaders`; a process gets its share of every batch."""
+    share = slice(processes.rank(), None, processes.world())
+    size = args.batch_size
+    loaders = {'train': None, 'val': None}
+    for name in SPLITS if args.is_train else ('test',):
+        proxy = args.proxy_training_set and name == 'train'
+        split = load_split(args.dataset, name, args.data_root, args.metadata_root, proxy)
+        keys = range(len(split.image_ids))
+        if name == 'train':
+            batches = EpochBatches(len(keys), size, seed, processes.rank(), processes.world())
+        else:
+            batches = [list(keys[first : first + size][share]) for first in range(0, len(keys), size)]
+        loaders[name] = make_loader(
+            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, seed, batches
         )
-        self.args, self.makers = args, inference.map_makers(trainer.model, Munch(args, score_map_process=None))
-
-    def write(self, model, epoch, scalars):
-        """Add the scalars of an epoch, and its maps of the same validation images every time."""
-        if not self.writer:
-            return
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, epoch)
-        images, pictures = (
-            self.images.to(next(model.parameters()).device),
-            denormalize(self.images).permute(0, 2, 3, 1).numpy(),
-        )
-        for number, y in enumerate(self.labels):
-            probs, _, maps = inference.explain_batch(model, self.makers, images[number : number + 1], [y])
-            panel = panels.make(
-                self.names[number],
-                pictures[number],
-                None,
-                probs[0].tolist(),
-                [y],
-                {name: one[0] for name, one in maps.items()},
-                self.args.attribution_method,
-            )
-            self.writer.add_figure(f'maps/{number}', panels.draw(panel), epoch)
-        self.writer.flush()
+    return Loaders(**loaders, num_classes=split.num_classes)
 
 
-def train(args, trainer, loaders, log):
+def train(trainer, loaders, log, board):
     """The epochs that are left; writes the last and the best checkpoint. Returns the best validation accuracy."""
-    save, board = lambda: trainer.save(log), Board(args, trainer, loaders.val.dataset)
-    while trainer.epoch <= args.epochs:
-        epoch, start, done = trainer.epoch, time.monotonic(), trainer.step * args.batch_size
+    run = trainer.run
+    recipe = trainer.recipe
+
+    def save():
+        trainer.save(log)
+
+    while trainer.epoch <= recipe.epochs:
+        epoch = trainer.epoch
+        start = time.monotonic()
+        images = len(loaders.train.dataset) - trainer.step * recipe.batch_size  # that are left of this epoch
         if trainer.step == 0:
-            training.adjust_learning_rate(trainer.optimizer, epoch, args.lr_decay_frequency)
-        text = f'epoch {epoch}/{args.epochs}'
-        loss, train_accuracy = trainer.train_epoch(loaders.train, text, save)
+            training.adjust_learning_rate(trainer.optimizer, epoch, recipe.lr_decay_frequency)
+        title = f'epoch {epoch}/{recipe.epochs}'
+        loss, train_accuracy = trainer.train_epoch(loaders.train, title, save)
         seconds = time.monotonic() - start
         trainer.share_buffers()
-        val_accuracy = training.accuracy(trainer.model, loaders.val, args, trainer.device, 'validation', stop=save)
+        val_accuracy = training.accuracy(
+            trainer.model, loaders.val, recipe, trainer.device, 'validation', run.folder, save
+        )
+        rates = [group['lr'] for group in trainer.optimizer.param_groups]
         log.report(
-            f'{text}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
+            f'{title}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
             epoch=epoch,
             loss=loss,
             train_accuracy=train_accuracy,
             val_accuracy=val_accuracy,
-            lr=[group['lr'] for group in trainer.optimizer.param_groups],
+            lr=rates,
             seconds=seconds,
-            images_per_second=max(0, len(loaders.train.dataset) - done) / seconds,
+            images_per_second=max(0, images) / seconds,
         )
-        board.write(
-            trainer.model,
-            epoch,
-            {
-                'loss': loss,
-                'accuracy/train': train_accuracy,
-                'accuracy/val': val_accuracy,
-                **{
-                    f'rate/{name}': group['lr']
-                    for name, group in zip(('backbone', 'rest'), trainer.optimizer.param_groups)
+        if board:
+            board.write(
+                trainer.model,
+                epoch,
+                {
+                    'loss': loss,
+                    'accuracy/train': train_accuracy,
+                    'accuracy/val': val_accuracy,
+                    'rate/backbone': rates[0],
+                    'rate/rest': rates[1],
                 },
-            },
-        )
-        names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
-        trainer.best = max(trainer.best, val_accuracy)
-        if cluster.rank() == 0:
-            for name in names:
-                util.save_checkpoint(os.path.join(args.log_folder, name), trainer.model, trainer.optimizer, epoch, args)
+            )
+        save_checkpoints(trainer, val_accuracy)
         trainer.next_epoch()
         save()
     return trainer.best
 
 
-def make_loaders(args):
-    """({split: loader} of what the run needs, class count). A process gets its share of every batch."""
-    loaders, share = Munch(), slice(cluster.rank(), None, cluster.world())
-    for name in SPLITS if args.is_train else ('test',):
-        split = load_split(
-            args.dataset, name, args.data_root, args.metadata_root, args.proxy_training_set and name == 'train'
-        )
-        keys, size = range(len(split.image_ids)), args.batch_size
-        batches = [list(keys[first : first + size][share]) for first in range(0, len(keys), size)]
-        if name == 'train':
-            batches = EpochBatches(len(keys), size, args.seed, cluster.rank(), cluster.world())
-        loaders[name] = make_loader(
-            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, args.seed, batches
-        )
-    return loaders, split.num_classes
+def save_checkpoints(trainer, val_accuracy):
+    """Write the last checkpoint of an epoch, and the best one where the accuracy is higher than ever before."""
+    names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
+    trainer.best = max(trainer.best, val_accuracy)
+    if processes.rank() == 0:
+        for name in names:
+            path = os.path.join(trainer.run.folder, name)
+            util.save_checkpoint(path, trainer.model, trainer.optimizer, trainer.epoch, trainer.run.arguments)
 
 
-def saved_state(args):
+def saved_state(run, args):
     """The state of an earlier call to go on from, or None; its seed is taken over."""
-    path = os.path.join(args.log_folder, training.STATE)
-    if not cluster.agreed(args.is_train and args.resume and os.path.isfile(path)):
+    path = os.path.join(run.folder, training.STATE)
+    if not processes.agreed(args.is_train and run.resume and os.path.isfile(path)):
         return None
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
-    cluster.same_command(args, record['args'], path, training.MAY_DIFFER)
+    resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
     if record['epoch'] + (record['progress']['step'] > 0) > args.epochs + 1:
         raise UserError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
-    args.seed = record['args']['seed']
+    run.arguments['seed'] = record['args']['seed']
     return record
 
 
+def make_board(args, trainer, dataset):
+    """TensorBoard's view of the training, or None."""
+    if not args.tensorboard or processes.rank():
+        return None
+    from report.board import Board  # matplotlib: a training without --tensorboard needs none
+
+    folder = os.path.join(args.log_folder, 'tensorboard')
+    return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
+
+
 def main():
-    args = get_configs(__doc__, {**wsol.CHOICES, 'dataset': tuple(DATASETS)})
-    device = cluster.start()
+    args = get_configs(__doc__)
+    device = processes.start()
+    run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
     files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG])] if args.is_train else []
-    if not cluster.claim(args, RESULT, files, training.STATE if args.is_train else None):
+    if not resuming.claim(run, RESULT, files, training.STATE if args.is_train else None):
         return
-    state = saved_state(args)
-    args.seed = util.set_seed(cluster.agreed(util.draw_seed() if args.seed is None else args.seed))
-    loaders, num_classes = make_loaders(args)
-    model = inference.load_model(args, num_classes, device, weights=not state)
-    trainer = training.Trainer(args, model, device) if args.is_train else None
+    state = saved_state(run, args)
+    seed = run.arguments['seed']
+    seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
+    run.arguments['seed'] = seed
+    loaders = make_loaders(args, seed)
+    checkpoint = None if state else pick(models.Source, args).path()
+    model = models.load_model(
+        pick(models.Spec, args), loaders.num_classes, device, checkpoint, args.is_different_checkpoint, not state
+    )
+    recipe = pick(training.Recipe, args)
+    trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
     if state:
         trainer.load(state)
-    path = os.path.join(args.log_folder, LOG if args.is_train else 'log_test.jsonl') if cluster.rank() == 0 else None
-    log = util.Log(path, args, state['progress']['log_size'] if state else 0)
-    if trainer and not state:
-        trainer.save(log)  # a full disk or a locked folder shows now, and --resume knows whose folder this is
-    best = train(args, trainer, loaders, log) if args.is_train else None
-    test = training.accuracy(model, loaders.test, args, device, 'test')
+    path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
+    log = util.Log(path, run.arguments, state['progress']['log_size'] if state else 0)
+    best = None
+    if trainer:
+        if not state:
+            trainer.save(log)  # a full disk or a locked folder shows now, and --resume knows whose folder this is
+        best = train(trainer, loaders, log, make_board(args, trainer, loaders.val.dataset))
+    test = training.accuracy(model, loaders.test, recipe, device, 'test', run.folder)
     log.report(f'test accuracy {test:.2f} %', test_accuracy=test)
-    if cluster.rank() == 0:
+    if processes.rank() == 0:
         util.write_json(
-            os.path.join(args.log_folder, RESULT),
+            os.path.join(run.folder, RESULT),
             {
                 'test_accuracy': test,
                 'best_val_accuracy': best,
                 'images': len(loaders.test.dataset),
-                'arguments': dict(args),
+                'arguments': run.arguments,
             },
         )
         if args.is_train:
-            os.unlink(os.path.join(args.log_folder, training.STATE))
-    cluster.finish()
+            os.unlink(os.path.join(run.folder, training.STATE))
+    processes.finish()
 
 
 if __name__ == '__main__':

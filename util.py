@@ -43,22 +43,23 @@ class Stopped(Exception):
 def command(main):
     """Run an entry script's main(); what the user can mend ends in one line on standard error, exit code 2.
 
-    Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code 1.
+    Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code
+    1.
     """
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(130)
     except Stopped as error:
-        _end(str(error), STOPPED)
+        _end_with(str(error), STOPPED)
     except (UserError, OSError) as error:
         if not isinstance(error, UserError) and error.errno not in MACHINE:
             raise
-        _end(f'error: {_one_line(error)}', 2)
+        _end_with(f'error: {_one_line(error)}', 2)
     except RuntimeError as error:
-        if not (line := _broken(error)):
+        if not (line := _broken_from_outside(error)):
             raise
-        _end(f'error: {line}', 2)
+        _end_with(f'error: {line}', 2)
 
 
 def _one_line(error):
@@ -69,7 +70,7 @@ def _one_line(error):
     return ' '.join(lines)
 
 
-def _end(line, code):
+def _end_with(line, code):
     """One line on standard error, then exit."""
     if os.environ.get('CALM_TRACEBACK'):
         traceback.print_exc()
@@ -77,13 +78,16 @@ def _end(line, code):
     sys.exit(code)
 
 
-def _broken(error):
+def _broken_from_outside(error):
     """A line on what broke from outside, by PyTorch's RuntimeError, or None."""
     first = str(error).split('\n')[0]
     if isinstance(error, torch.OutOfMemoryError):
         return 'out of memory on the accelerator: give a smaller --batch_size'
     if 'DataLoader worker' in first:
-        return f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, and --resume to go on'
+        return (
+            f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, '
+            'and --resume to go on'
+        )
     if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
         return f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to go on'
     return None
@@ -118,26 +122,35 @@ def progress(iterable, total, text, size=1, shown=True):
                 bar.update(size)
         return
     start = last = time.monotonic()
-    told, by_time = 0, 'SLURM_JOB_ID' in os.environ
+    shown_tenths = 0
+    by_time = 'SLURM_JOB_ID' in os.environ
     for count, item in enumerate(iterable, 1):
         yield item
         now = time.monotonic()
-        if count == total or (now - last >= 60 if by_time else count * 10 // total > told):
-            told, last = count * 10 // total, now
+        if count == total or (now - last >= 60 if by_time else count * 10 // total > shown_tenths):
+            shown_tenths = count * 10 // total
+            last = now
             rate = count / max(now - start, 1e-9)
             print(
-                f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, {(total - count) / rate:.0f} s left',
+                f'{text}: {count}/{total}, {now - start:.0f} s, {rate * size:.3g} images/s, '
+                f'{(total - count) / rate:.0f} s left',
                 file=sys.stderr,
                 flush=True,
             )
 
 
-def _begin(start):
-    """What a process of a pool does first: it leaves the group that torchrun stops, and ends when it is told to, as its parent
-    may not (the parent's handlers came along)."""
+def leave_group(worker=None):
+    """A helping process leaves its parent's process group: torchrun sends a stop to the whole group, and it would end
+    at once."""
     os.setpgrp()
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
+
+
+def _start_pool_process(start):
+    """What a process of a pool does first: it leaves the group that torchrun stops, and ends when it is asked to, as
+    its parent may not (the parent's handlers came along)."""
+    leave_group()
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_DFL)
     if start:
         start()
 
@@ -161,7 +174,7 @@ def in_processes(workers, start=None):
         while waiting:
             yield waiting.popleft().result()
 
-    with ProcessPoolExecutor(workers, initializer=_begin, initargs=(start,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_pool_process, initargs=(start,)) as pool:
         pool.submit(int).result()  # the processes start here, before an accelerator is in use
         try:
             yield ordered
@@ -222,7 +235,7 @@ class Log:
 
 
 def check_claim(folder, files, override):
-    """A file of `files` already in the experiment folder is a FileExistsError unless `override`."""
+    """A file of `files` already in the experiment folder is a AlreadyThere unless `override`."""
     existing = [name for name in files if os.path.exists(os.path.join(folder, name))]
     if existing and not override:
         raise AlreadyThere(
@@ -251,20 +264,25 @@ def atomically(path, write):
         raise
 
 
+def write_text(path, text):
+    """Write a text file in UTF-8."""
+    data = text.encode()
+    atomically(path, lambda file: file.write(data))
+
+
 def write_json(path, value):
     """Write `value` as indented JSON; NaN is refused."""
-    text = json.dumps(value, indent=1, allow_nan=False) + '\n'
-    atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
 
 
-def save_checkpoint(path, model, optimizer, epoch, args, progress=None):
+def save_checkpoint(path, model, optimizer, epoch, arguments, progress=None):
     """Write {architecture, epoch, state_dict, optimizer, args} and, for a state to go on from, {progress}."""
     record = {
-        'architecture': args.architecture,
+        'architecture': arguments['architecture'],
         'epoch': epoch,
         'state_dict': model.state_dict(),
         'optimizer': optimizer.state_dict(),
-        'args': dict(args),
+        'args': dict(arguments),
         **({'progress': progress} if progress else {}),
     }
 
@@ -295,7 +313,7 @@ def find_checkpoint(path, save_root):
 def read_checkpoint(path, architecture, attribution_method, large_feature_map, other_method=False):
     """The record of a checkpoint file, on the CPU, tensors and plain values only.
 
-    ValueError when the file is damaged, carries other objects, or is of another architecture, map size or (unless
+    UserError when the file is damaged, carries other objects, or is of another architecture, map size or (unless
     `other_method`) method. Released files carry neither map size nor method: ResNet's weights fit both sizes.
     """
     try:

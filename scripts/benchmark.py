@@ -18,13 +18,13 @@ import time
 import checkout  # noqa: F401
 import numpy as np
 import torch
+import training
 from munch import Munch
 from torch import nn
 
 import eval_cue_location as cue_location
 import eval_pixel_perturb as pixel_perturb
 import inference
-import training
 import wsol
 from data_loaders import load_split, make_loader
 from wsol import calm, cub_parts, metrics

@@ -1,8 +1,10 @@
 """Shared by all tests: the checkout on the path, where reference data lies, the seed."""
 
+import json
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +38,24 @@ def real_cub(tmp_path):
     name = 'class_attribute_labels_continuous.txt'
     os.symlink(os.path.join(source, 'attributes', name), folder / 'attributes' / name)
     return str(folder)
+
+
+@pytest.fixture(scope='session')
+def golden_maps():
+    """{'CUB' or 'OpenImages': {image id: map in [0, 1] [224, 224]}}."""
+    with np.load(os.path.join(GOLDEN, 'wsol_maps.npz')) as stored:
+        maps = {key: stored[key] / 255 for key in stored.files}
+    return {
+        name: {key[len(name) + 1 :]: one for key, one in maps.items() if key.startswith(name)}
+        for name in ('CUB', 'OpenImages')
+    }
+
+
+@pytest.fixture(scope='session')
+def golden():
+    """The localization figures of those maps: {data set, choices: percent}."""
+    with open(os.path.join(GOLDEN, 'wsol.json')) as file:
+        return json.load(file)
 
 
 @pytest.fixture(autouse=True)

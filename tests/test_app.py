@@ -1,4 +1,5 @@
-"""app.py in headless Chromium: a photograph goes in, a panel comes out, nothing stays behind and no other host is asked.
+"""app.py in headless Chromium: a photograph goes in, a panel comes out, nothing stays behind and no other host is
+asked.
 
 Skipped with its reason without gradio, selenium or Chromium.
 """
@@ -125,12 +126,20 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
     (tmp_path / 'broken.jpg').write_text('no picture')
     (tmp_path / 'notes.txt').write_text('words')
     with chromium() as page:
-        until = lambda test: WebDriverWait(page, 60, ignored_exceptions=()).until(lambda page: test())
-        find = lambda css: page.find_elements(By.CSS_SELECTOR, css)
-        source = lambda: next(
-            iter(page.execute_script("return [...document.querySelectorAll('#panel')].map(one => one.src)")), ''
-        )
-        text = lambda: page.execute_script('return document.body.innerText')
+
+        def until(test):
+            return WebDriverWait(page, 60, ignored_exceptions=()).until(lambda page: test())
+
+        def find(css):
+            return page.find_elements(By.CSS_SELECTOR, css)
+
+        def source():
+            return next(
+                iter(page.execute_script("return [...document.querySelectorAll('#panel')].map(one => one.src)")), ''
+            )
+
+        def text():
+            return page.execute_script('return document.body.innerText')
 
         def upload(name):
             until(lambda: find('#photograph input[type=file]'))

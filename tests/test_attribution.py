@@ -1,4 +1,5 @@
-"""Attribution methods against captum, torchcam and pytorch-grad-cam, by hand on small cases, and the manners they share."""
+"""Attribution methods against captum, torchcam and pytorch-grad-cam, by hand on small cases, and the manners they
+share."""
 
 from collections import OrderedDict
 
@@ -9,11 +10,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsol import attribution, calm
-from wsol.attribution import METHODS, Options, cam_family, common, explain, gradient, layers, perturbation
+from wsol.attribution import MAPS, Options, cam_family, common, explain, gradient, layers, perturbation
 from wsol.network import Network
 
-READOUTS = [name for name in METHODS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
-POST_HOC = [name for name in METHODS if name not in READOUTS]
+READOUTS = [name for name in MAPS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
+POST_HOC = [name for name in MAPS if name not in READOUTS]
 AT_THE_INPUT = [
     'input_grad',
     'smooth_grad',
@@ -26,7 +27,7 @@ AT_THE_INPUT = [
 NOISY = ['smooth_grad', 'smooth_grad_square', 'var_grad', 'smooth_grad_cam_pp', 'ss_cam']
 SEVERAL_PASSES = NOISY + ['integrated_grad', 'integrated_gradients', 'score_cam']
 SUPERCLASS = {y: [y, (y + 1) % 5] for y in range(5)}
-FEW = dict(smooth_grad_nr_iter=3, integrated_grad_nr_iter=3, num_samples=2, superclass=SUPERCLASS)
+FEW = {'smooth_grad_nr_iter': 3, 'integrated_grad_nr_iter': 3, 'num_samples': 2, 'superclass': SUPERCLASS}
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -55,7 +56,8 @@ def backbone(channels=8):
 
 
 def network(method='CAM', classes=5):
-    """A small network of this project, 8 x 8 locations for 16 px; its attention is alive and its batch norm has seen data."""
+    """A small network of this project, 8 x 8 locations for 16 px; its attention is alive and its batch norm has seen
+    data."""
     net = Network(nn.Sequential(backbone()), 8, classes, method)
     nn.init.constant_(net.attention[0].bias, 0.1)
     net.conv_last.weight.data *= 5
@@ -87,7 +89,8 @@ def photos(n=3, size=16):
 
 def close(ours, theirs, tolerance=1e-4):
     """Relative to the largest value of the reference, which must not be all zero."""
-    ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
+    ours = torch.as_tensor(ours).double()
+    theirs = torch.as_tensor(theirs).double()
     assert ours.shape == theirs.shape and theirs.abs().max() > 0
     assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
@@ -135,7 +138,8 @@ def pair(request):
 def test_captum_gradients(pair):
     attr = pytest.importorskip('captum.attr', reason='captum is not installed (requirements-test.txt)')
     net, theirs = pair
-    x, y = photos(), torch.tensor([0, 2, 4])
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     close(explain('input_grad', net, x, y), attr.Saliency(theirs).attribute(x, target=y).amax(1))
     start = 0.3 * photos()
     expected = attr.IntegratedGradients(theirs).attribute(x, start, target=y, n_steps=20)
@@ -151,7 +155,8 @@ def test_captum_guided_backprop(pair):
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False  # captum's hooks do not survive it
-    x, y = photos(), torch.tensor([0, 2, 4])
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     expected = attr.GuidedBackprop(theirs).attribute(x, target=y).detach()
     close(attribution.guided_gradients(net, x, y), expected)
     close(explain('guided_backprop', net, x, y), expected.abs().amax(1))
@@ -161,7 +166,8 @@ def test_guided_backprop_of_functional_and_in_place_relus():
     class Functional(nn.Module):
         def __init__(self):
             super().__init__()
-            self.one, self.two = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3)
+            self.one = nn.Conv2d(3, 6, 3)
+            self.two = nn.Conv2d(6, 5, 3)
 
         def forward(self, x):
             return self.two(relu(self.one(x))).mean(dim=(2, 3))
@@ -179,8 +185,10 @@ def test_guided_backprop_of_functional_and_in_place_relus():
         lambda t: functional(input=t, inplace=True),
         lambda t: (t.relu_(), t)[1],
     ]
-    net, x, maps = Functional(), photos(), []
-    for relu in forms:
+    net = Functional()
+    x = photos()
+    maps = []
+    for relu in forms:  # noqa: B007 (the network below reads it)
         maps.append(attribution.guided_gradients(net, x, 1))
     plain = gradient.image_gradients(net, x, torch.ones(3).long())[0]
     assert not torch.allclose(maps[0], plain, atol=0.01 * plain.abs().max())
@@ -197,8 +205,11 @@ def test_captum_noise_tunnel(monkeypatch, name, kind):
     net = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    x, drawn, normal = torch.rand(2, 1, 8, 8), [], torch.normal
-    x[:, 0, 0, 0], x[:, 0, 0, 1] = 0, 1  # the range is 1, so the deviation is 1 / smooth_grad_sigma
+    x = torch.rand(2, 1, 8, 8)
+    drawn = []
+    normal = torch.normal
+    x[:, 0, 0, 0] = 0  # the range is 1, so the deviation is 1 / smooth_grad_sigma
+    x[:, 0, 0, 1] = 1
     monkeypatch.setattr(torch, 'normal', lambda mean, std: drawn.append(normal(mean, std)) or drawn[-1])
     expected = attr.NoiseTunnel(attr.Saliency(net)).attribute(x, nt_type=kind, nt_samples=7, stdevs=0.25, target=2)
     replay(monkeypatch, gradient, (drawn[0].view(2, 7, 1, 8, 8) / 0.25).unbind(1))
@@ -207,7 +218,9 @@ def test_captum_noise_tunnel(monkeypatch, name, kind):
 
 def test_captum_layer_grad_cam(pair):
     attr = pytest.importorskip('captum.attr', reason='captum is not installed (requirements-test.txt)')
-    (net, theirs), x, y = pair, photos(), torch.tensor([0, 2, 4])
+    (net, theirs) = pair
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     for layer in ('last', 'conv2', 'pool'):
         module = net.get_submodule(layer)
         expected = attr.LayerGradCam(theirs, module).attribute(x, target=y, relu_attributions=True)
@@ -225,20 +238,26 @@ def test_torchcam_smooth_grad_cam_pp(monkeypatch, head, samples):
     Its sum over locations spans G^3 too: the same where a pooled head makes G constant over the locations.
     """
     methods = pytest.importorskip('torchcam.methods', reason='torchcam is not installed (requirements-test.txt)')
-    net, x, noise = classifier(head and head(), scale=100), photos(), torch.randn(samples, 3, 3, 16, 16)
+    net = classifier(head and head(), scale=100)
+    x = photos()
+    noise = torch.randn(samples, 3, 3, 16, 16)
     with methods.SmoothGradCAMpp(net, 'last', num_samples=samples, std=0.3) as extractor:
         net(x)
         extractor._distrib = Fixed(0.3 * noise)
-        weights, activation = extractor._get_weights([0, 2, 4])[0], net[:6](x)
+        weights = extractor._get_weights([0, 2, 4])[0]
+        activation = net[:6](x)
     expected = (weights[:, :, None, None] * activation).sum(1).relu().detach()
     replay(monkeypatch, cam_family, noise)
     close(explain('smooth_grad_cam_pp', net, x, [0, 2, 4], num_samples=samples), expected)
 
 
 def test_torchcam_ss_cam(monkeypatch):
-    """At a layer of the image's size: elsewhere torchcam scales the mask before it resizes it, ours after, as the paper."""
+    """At a layer of the image's size: elsewhere torchcam scales the mask before it resizes it, ours after, as the
+    paper."""
     methods = pytest.importorskip('torchcam.methods', reason='torchcam is not installed (requirements-test.txt)')
-    net, x, noise = classifier(), photos(2, 8), torch.randn(3, 2, 6, 8, 8)
+    net = classifier()
+    x = photos(2, 8)
+    noise = torch.randn(3, 2, 6, 8, 8)
     with methods.SSCAM(net, 'relu', num_samples=3, std=2.0) as extractor:
         net(x)
         extractor._distrib = Fixed(2 * noise)
@@ -247,7 +266,8 @@ def test_torchcam_ss_cam(monkeypatch):
     close(explain('ss_cam', net, x, [1, 3], target_layer='relu', num_samples=3), expected)
 
 
-# ---- pytorch-grad-cam: its maps are cut at 0, min-max scaled and resized; ours go through the same before they are compared
+# ---- pytorch-grad-cam: its maps are cut at 0, min-max scaled and resized; ours go through the same before they are
+# compared
 
 
 def grad_cam_library(name, net, x, y, layer, prepare=lambda cam: None):
@@ -275,7 +295,9 @@ def grad_cam_library(name, net, x, y, layer, prepare=lambda cam: None):
 )
 @pytest.mark.parametrize('layer', ['last', 'relu'])
 def test_grad_cam_library(name, theirs, layer):
-    net, x, y = classifier(curved(), scale=1e6).double(), photos().double(), torch.tensor([0, 2, 4])
+    net = classifier(curved(), scale=1e6).double()
+    x = photos().double()
+    y = torch.tensor([0, 2, 4])
     net.relu.inplace = False  # the library's hooks do not survive it
     assert net(x).min() > 0  # the library's Ablation-CAM divides by the signed score
     expected, treat = grad_cam_library(theirs, net, x, y, net.get_submodule(layer))
@@ -288,7 +310,9 @@ def test_grad_cam_library(name, theirs, layer):
 def test_grad_cam_library_on_a_resnet(name, theirs):
     from torchvision.models import resnet18
 
-    net, x, y = resnet18().eval(), photos(2, 64), torch.tensor([3, 700])
+    net = resnet18().eval()
+    x = photos(2, 64)
+    y = torch.tensor([3, 700])
     net.fc.weight.data *= 1e4  # see classifier()
     expected, treat = grad_cam_library(theirs, net, x, y, net.layer4)
     close(treat(explain(name, net, x, y)), expected)
@@ -296,8 +320,10 @@ def test_grad_cam_library_on_a_resnet(name, theirs):
 
 
 def test_grad_cam_library_eigen_cam():
-    """The library leaves the sign of the axis to the decomposition, then cuts at 0: one of the two signs must be its."""
-    net, x = classifier(), photos()
+    """The library leaves the sign of the axis to the decomposition, then cuts at 0: one of the two signs must be
+    its."""
+    net = classifier()
+    x = photos()
     expected, treat = grad_cam_library('EigenCAM', net, x, [0, 0, 0], net.last)
     activation = layers.capture(net, x, [net.last])[0][0].detach()
     signed = cam_family.principal_map(activation)
@@ -312,7 +338,9 @@ def test_grad_cam_library_eigen_cam():
 def test_grad_cam_library_score_cam(monkeypatch, layer):
     """The library resizes masks with aligned corners, ours with pixel centres: the same at the image's size, elsewhere
     ours is given the library's resizing."""
-    net, x, y = classifier(), photos(), torch.tensor([0, 2, 4])
+    net = classifier()
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     net.relu.inplace = False
     aligned = nn.UpsamplingBilinear2d(size=x.shape[2:])
     expected, treat = grad_cam_library('ScoreCAM', net, x, y, net.get_submodule(layer))
@@ -325,7 +353,8 @@ def test_grad_cam_library_score_cam(monkeypatch, layer):
 
 
 def test_linear_model():
-    weight, x = torch.randn(5, 3, 4, 4), photos(2, 4)
+    weight = torch.randn(5, 3, 4, 4)
+    x = photos(2, 4)
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
     net[1].weight.data = weight.flatten(1)
     w = weight[[1, 3]]
@@ -339,7 +368,9 @@ def test_linear_model():
 
 
 def test_released_gradient_rows_in_a_plain_loop():
-    net, x, y = network('CALM-EM'), photos(2), torch.tensor([1, 4])
+    net = network('CALM-EM')
+    x = photos(2)
+    y = torch.tensor([1, 4])
 
     def saliency(image, label):
         image = image.clone().requires_grad_()
@@ -366,7 +397,8 @@ def test_released_gradient_rows_in_a_plain_loop():
 
 
 def test_no_noise_is_the_plain_gradient():
-    net, x = network('CALM-ML'), photos()
+    net = network('CALM-ML')
+    x = photos()
     plain = explain('input_grad', net, x)
     close(explain('smooth_grad', net, x, smooth_grad_nr_iter=1, smooth_grad_sigma=0), plain, 1e-6)
     assert not torch.allclose(explain('smooth_grad', net, x, smooth_grad_nr_iter=1), plain, rtol=0.01)
@@ -375,7 +407,9 @@ def test_no_noise_is_the_plain_gradient():
 
 
 def test_grad_cam_is_cam_up_to_its_constant():
-    net, x, y = network('CAM'), photos(), torch.tensor([0, 2, 4])
+    net = network('CAM')
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     f_y = explain('vanilla', net, x, y) - net.conv_last.bias.detach()[y, None, None]
     A, G = layers.layer_gradients(net, x, [net.last], y)
     assert A[0].is_leaf  # no graph below the layer
@@ -389,7 +423,8 @@ def test_grad_cam_is_cam_up_to_its_constant():
 
 @pytest.mark.parametrize('method', ['CAM', 'CALM-EM'])
 def test_completeness_of_integrated_gradients(method):
-    net, x = network(method), photos(2)
+    net = network(method)
+    x = photos(2)
     maps, gap = attribution.integrated_gradients_with_gap(
         net, x, None, Options(integrated_grad_nr_iter=100, baseline=0.5)
     )
@@ -402,7 +437,8 @@ def test_completeness_of_integrated_gradients(method):
 
 
 def test_readouts():
-    net, x = network('CALM-EM'), photos()
+    net = network('CALM-EM')
+    x = photos()
     joint = sum(explain('jointll', net, x, y) for y in range(5))
     close(joint, explain('saliency', net, x), 1e-6)
     close(
@@ -419,9 +455,13 @@ def test_readouts():
 
 
 def test_taylor_cam_by_its_whole_hessian():
-    net, x = network('CALM-ML').double(), photos(1, 4).double()
+    net = network('CALM-ML').double()
+    x = photos(1, 4).double()
     A = net.forward_features(x).detach()
-    score = lambda a: net.forward_head(a.view_as(A)).log_score[0, 2]
+
+    def score(a):
+        return net.forward_head(a.view_as(A)).log_score[0, 2]
+
     H = torch.autograd.functional.hessian(score, A.flatten())
     G = torch.autograd.functional.jacobian(score, A.flatten())
     w = (G - H @ A.flatten() / 2).view_as(A).mean(dim=(2, 3))
@@ -430,7 +470,8 @@ def test_taylor_cam_by_its_whole_hessian():
 
 
 def test_grad_cam_pp_and_its_smooth_form_by_loops():
-    A, G = torch.rand(2, 3, 4, 4), torch.randn(2, 2, 3, 4, 4)  # G: two noisy copies
+    A = torch.rand(2, 3, 4, 4)  # G: two noisy copies
+    G = torch.randn(2, 2, 3, 4, 4)
 
     def weights(g1, g2, g3):
         w = torch.zeros(2, 3)
@@ -451,7 +492,9 @@ def test_grad_cam_pp_and_its_smooth_form_by_loops():
 
 @pytest.mark.parametrize('method', ['CAM', 'CALM-EM', 'CALM-ML'])
 def test_ablation_of_the_head_is_the_whole_rerun(method):
-    net, x, y = network(method), photos(), torch.tensor([0, 2, 4])
+    net = network(method)
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     with torch.no_grad():
         A, scores = layers.capture(net, x, [net.last])
         fast = perturbation.ablated_head_scores(net, A[0], y, Options(batch_size=7))
@@ -468,7 +511,8 @@ def test_ablation_of_the_head_is_the_whole_rerun(method):
 
 
 def test_several_layers_are_scaled_resized_and_their_maximum_taken():
-    net, x = classifier(), photos()
+    net = classifier()
+    x = photos()
     names = ['relu', 'last']
     one = [explain('layer_cam', net, x, 1, target_layer=name) for name in names]
     one = [attribution.upsample(attribution.normalize(maps, 'minmax'), 16) for maps in one]
@@ -499,7 +543,8 @@ def test_normalize_and_upsample():
 def test_log_p_y_given_x():
     f = (3 * torch.randn(4, 5, 3, 3)).double().requires_grad_()
     h = torch.rand(4, 1, 3, 3).double()
-    h[0, 0, 0], h[1] = 0, 0  # some locations dead; all of them
+    h[0, 0, 0] = 0  # some locations dead; all of them
+    h[1] = 0
     close(calm.log_p_y_given_x(f, h).detach(), calm.p_y_given_x(f, h).log().detach(), 1e-12)
     h.requires_grad_()
     calm.log_p_y_given_x(f, h).sum().backward()
@@ -515,16 +560,18 @@ def test_log_p_y_given_x():
 # ---- manners
 
 
-@pytest.mark.parametrize('name', list(METHODS))
+@pytest.mark.parametrize('name', list(MAPS))
 def test_target_and_batch_conventions(name):
-    net, x = network('CALM-EM'), photos(4)
-    ask = lambda images, y, **more: explain(
-        name, net, images, y, generator=torch.Generator().manual_seed(1), **{**FEW, **more}
-    )
+    net = network('CALM-EM')
+    x = photos(4)
+
+    def ask(images, y, **more):
+        return explain(name, net, images, y, generator=torch.Generator().manual_seed(1), **{**FEW, **more})
+
     maps = ask(x, [1, 3, 0, 2])
     assert maps.shape == ((4, 16, 16) if name in AT_THE_INPUT else (4, 8, 8))
     assert maps.isfinite().all() and maps.abs().max() > 0 and not maps.requires_grad
-    same = dict(rtol=1e-3, atol=1e-4 * maps.abs().max().item())
+    same = {'rtol': 1e-3, 'atol': 1e-4 * maps.abs().max().item()}
     assert torch.allclose(ask(x, torch.tensor([1, 3, 0, 2])), maps, **same)
     assert torch.allclose(ask(x, [1, 3, 0, 2], batch_size=3), maps, **same)
     assert torch.allclose(ask(x[:1], 1), maps[:1], **same)
@@ -543,7 +590,8 @@ def test_target_and_batch_conventions(name):
 @pytest.mark.parametrize('name', POST_HOC)
 def test_bf16_and_float64(name):
     for dtype in (torch.bfloat16, torch.float64):
-        net, x = network('CALM-EM').to(dtype), photos(2).to(dtype)
+        net = network('CALM-EM').to(dtype)
+        x = photos(2).to(dtype)
         maps = explain(name, net, x, [0, 3], **FEW)
         assert maps.dtype == dtype and maps.isfinite().all() and maps.abs().max() > 0
 
@@ -578,7 +626,8 @@ def assert_same_state(before, after):
 class Breaks(nn.Module):
     """Hands its input on `limit` times, then raises."""
 
-    limit, calls = None, 0
+    limit = None
+    calls = 0
 
     def forward(self, x):
         type(self).calls += 1
@@ -589,13 +638,15 @@ class Breaks(nn.Module):
 
 @pytest.mark.parametrize('name', POST_HOC)
 def test_nothing_is_left_behind(monkeypatch, name):
-    net, x = classifier(), photos()
+    net = classifier()
+    x = photos()
     net.add_module('breaks', Breaks())
     net.train()
     net.pool.eval()  # the batch norm stays in train mode: it must not learn from explaining
     list(net.parameters())[0].grad = torch.ones(6, 3, 3, 3)
     list(net.parameters())[1].requires_grad = False
-    before, pixels = state(net), x.clone()
+    before = state(net)
+    pixels = x.clone()
     explain(name, net, x, [0, 1, 2], target_layer='last', batch_size=3, **FEW)
     assert_same_state(before, state(net))
     assert torch.equal(x, pixels) and not x.requires_grad and x.grad is None
@@ -607,9 +658,10 @@ def test_nothing_is_left_behind(monkeypatch, name):
         assert_same_state(before, state(net))
 
 
-@pytest.mark.parametrize('name', list(METHODS))
+@pytest.mark.parametrize('name', list(MAPS))
 def test_no_pass_is_larger_than_batch_size(name):
-    net, seen = network('CALM-EM'), []
+    net = network('CALM-EM')
+    seen = []
     handle = net.conv_last.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     explain(name, net, photos(5), 1, batch_size=2, **FEW)
     handle.remove()
@@ -618,7 +670,8 @@ def test_no_pass_is_larger_than_batch_size(name):
 
 def test_cost_in_operations():
     """No weight gradients, nothing below the target layer: counted, not timed."""
-    net, x = network('CAM'), photos()
+    net = network('CAM')
+    x = photos()
 
     def operations(run):
         with FlopCounterMode(display=False) as counter:
@@ -638,22 +691,23 @@ def test_cost_in_operations():
 
 
 def test_wrong_requests():
-    net, x = network(), photos()
+    net = network()
+    x = photos()
     cases = {
-        'did you mean.*grad_cam': dict(process='grad-cam'),
-        'valid: vanilla, .*ablation_cam': dict(process='zzz'),
-        'close: conv2.*valid: conv1, ': dict(target_layer='conv3'),
-        'valid: ': dict(target_layer=''),
-        'no module of this model': dict(target_layer=nn.ReLU()),
-        'empty list': dict(target_layer=[]),
-        'holds int': dict(target_layer=[3]),
-        'baseline of shape': dict(process='integrated_gradients', baseline=torch.zeros(7)),
-        'batch_size is 0': dict(batch_size=0),
-        'smooth_grad_sigma is -1': dict(smooth_grad_sigma=-1),
+        'did you mean.*grad_cam': {'name': 'grad-cam'},
+        'choose one of vanilla, .*ablation_cam': {'name': 'zzz'},
+        'close: conv2.*valid: conv1, ': {'target_layer': 'conv3'},
+        'valid: ': {'target_layer': ''},
+        'no module of this model': {'target_layer': nn.ReLU()},
+        'empty list': {'target_layer': []},
+        'holds int': {'target_layer': [3]},
+        'baseline of shape': {'name': 'integrated_gradients', 'baseline': torch.zeros(7)},
+        'batch_size is 0': {'batch_size': 0},
+        'smooth_grad_sigma is -1': {'smooth_grad_sigma': -1},
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):
-            explain(**{'process': 'grad_cam', 'model': net, 'images': x, **wrong})
+            explain(**{'name': 'grad_cam', 'model': net, 'images': x, **wrong})
     with pytest.raises(ValueError, match='shape'):
         explain('grad_cam', net, x[0])
     with pytest.raises(ValueError, match='does not depend'):
@@ -670,7 +724,8 @@ def test_wrong_requests():
 
 
 def test_a_module_that_runs_twice_counts_with_its_last_call():
-    net, x = classifier(), photos()
+    net = classifier()
+    x = photos()
     net.last = net.relu  # one in-place ReLU in both places
     A = net.conv2(net.pool(net.bn1(net.conv1(x)).relu())).relu().detach().requires_grad_()
     (G,) = torch.autograd.grad(net.head(A.mean(dim=(2, 3)))[[0, 1, 2], [0, 2, 4]].sum(), A)
@@ -679,7 +734,8 @@ def test_a_module_that_runs_twice_counts_with_its_last_call():
 
 
 def test_explained_scalar():
-    net, x = network('CALM-EM'), photos()
+    net = network('CALM-EM')
+    x = photos()
     close(common.scores_of(net, x).detach(), net(x).probs.log().detach(), 1e-5)
     plain = classifier()
     close(common.scores_of(plain, x).detach(), plain(x).detach(), 1e-6)

@@ -31,9 +31,11 @@ def slow(f, h):
 
 
 def slow_loss(f, h, y, kind):
-    table, losses = slow(f, h), []
+    table = slow(f, h)
+    losses = []
     for b, label in enumerate(y.tolist()):
-        joint, whole = table[b][label], sum(table[b][label])
+        joint = table[b][label]
+        whole = sum(table[b][label])
         if kind == 'ML':
             losses.append(-math.log(whole))
             continue
@@ -110,7 +112,9 @@ def test_dead_attention_is_uniform_with_finite_losses_and_gradients():
 
 
 def test_one_location_and_one_class_by_hand():
-    f, h, y = torch.tensor([[[[0.0]], [[math.log(3)]]]]), torch.tensor([[[[7.0]]]]), torch.tensor([1])
+    f = torch.tensor([[[[0.0]], [[math.log(3)]]]])
+    h = torch.tensor([[[[7.0]]]])
+    y = torch.tensor([1])
     torch.testing.assert_close(calm.p_y_given_x(f, h), torch.tensor([[0.25, 0.75]]))
     torch.testing.assert_close(calm.ml_loss(f, h, y), torch.tensor([-math.log(0.75)]))
     one = torch.randn(1, 1, 2, 2)
@@ -144,11 +148,9 @@ def kept_bytes(loss, f, h, y, of_scores_size_only=False):
 
 @pytest.mark.parametrize('kind, loss', [('ML', calm.ml_loss), ('EM', calm.em_loss), ('CAM', cam.loss)])
 def test_losses_keep_no_second_tensor_of_the_size_of_the_scores(kind, loss):
-    f, h, y = (
-        torch.randn(2, 100, 14, 14, requires_grad=True),
-        torch.rand(2, 1, 14, 14, requires_grad=True),
-        torch.tensor([3, 9]),
-    )
+    f = torch.randn(2, 100, 14, 14, requires_grad=True)
+    h = torch.rand(2, 1, 14, 14, requires_grad=True)
+    y = torch.tensor([3, 9])
     assert kept_bytes(loss, f, h, y, of_scores_size_only=True) == 0
     if kind != 'CAM':
         direct = kept_bytes(lambda *a: direct_loss(*a, kind), f, h, y)

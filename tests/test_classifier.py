@@ -1,4 +1,4 @@
-"""Classifiers that are not this project's: torchvision's, tokens, other outputs, and README's example."""
+"""Classifiers that are not this project's: torchvision's, tokens, other outputs, and the documentation's example."""
 
 import os
 import re
@@ -31,7 +31,8 @@ LAYER = 'encoder.layers.encoder_layer_2.ln_1'
 )
 def test_torchvision_classifiers_need_no_wrapper(name, size):
     more = {'init_weights': False} if name == 'inception_v3' else {}
-    model, images = models.get_model(name, weights=None, num_classes=7, **more), torch.randn(2, 3, size, size)
+    model = models.get_model(name, weights=None, num_classes=7, **more)
+    images = torch.randn(2, 3, size, size)
     assert model.training  # inception returns a tuple in this mode
     for process in ('grad_cam', 'layer_cam', 'input_grad'):
         maps = attribution.explain(process, model, images, target=[3, 6])
@@ -42,16 +43,21 @@ def test_torchvision_classifiers_need_no_wrapper(name, size):
 
 def test_tokens_are_explained_as_pytorch_grad_cam_does(vit):
     grad_cam = pytest.importorskip('pytorch_grad_cam', reason='grad-cam is not installed')
-    images, classes = torch.randn(3, 3, 32, 32), [4, 0, 2]
+    images = torch.randn(3, 3, 32, 32)
+    classes = [4, 0, 2]
     layer = vit.get_submodule(LAYER)
-    reshape = lambda tokens: tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
+
+    def reshape(tokens):
+        return tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
+
     ours = attribution.explain(
         'grad_cam', attribution.Classifier(vit, tokens=LAYER), images, classes, target_layer='maps'
     )
     targets = [grad_cam.utils.model_targets.ClassifierOutputTarget(y) for y in classes]
     with grad_cam.GradCAM(vit, [layer], reshape_transform=reshape) as theirs:
         theirs(images, targets)
-        A, G = theirs.activations_and_grads.activations[0], theirs.activations_and_grads.gradients[0]
+        A = theirs.activations_and_grads.activations[0]
+        G = theirs.activations_and_grads.gradients[0]
         want = theirs.get_cam_image(images, layer, targets, A.detach().numpy(), G.detach().numpy(), False).clip(min=0)
     assert ours.shape == (3, 4, 4) and ours.max() > 0
     torch.testing.assert_close(ours, torch.as_tensor(want), rtol=1e-4, atol=1e-7)
@@ -74,7 +80,10 @@ def test_channels_last_and_long_grids():
     class Rows(nn.Module):  # [B, H, W, L], as Swin's blocks
         def __init__(self, flat):
             super().__init__()
-            self.conv, self.block, self.head, self.flat = nn.Conv2d(3, 4, 3), nn.Identity(), nn.Linear(4, 5), flat
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.block = nn.Identity()
+            self.head = nn.Linear(4, 5)
+            self.flat = flat
 
         def forward(self, x):
             rows = self.conv(x).permute(0, 2, 3, 1)
@@ -114,10 +123,10 @@ def test_logits_are_found_in_what_models_return(pack):
         attribution.logits_of({'scores': 1})
 
 
-def test_the_example_of_the_readme_runs():
-    with open(os.path.join(ROOT, 'README.md')) as file:
+def test_the_example_of_the_documentation_runs():
+    with open(os.path.join(ROOT, 'docs', 'library.md')) as file:
         found = re.search(r'<!-- tested: any classifier -->\s*```python\n(.*?)```', file.read(), re.S)
-    assert found, 'README.md has lost the example behind <!-- tested: any classifier -->'
+    assert found, 'docs/library.md has lost the example behind <!-- tested: any classifier -->'
     names = {}
-    exec(compile(found.group(1), 'README.md', 'exec'), names)
+    exec(compile(found.group(1), 'docs/library.md', 'exec'), names)
     assert names['maps'].shape == (2, 224, 224) and 0 <= names['maps'].min() < names['maps'].max() <= 1

@@ -13,7 +13,9 @@ from conftest import GOLDEN, MINICUB, ROOT
 from weights import fill
 
 import wsol
-from wsol import cub_parts, metrics
+from wsol import cub_parts
+from wsol.scoring import maps as maps_of
+from wsol.scoring import pixels
 
 DATA = [
     '--dataset=CUB',
@@ -154,14 +156,16 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
     folder = os.path.join(MINICUB, 'dataset', 'CUB')
     images, labels = load_test_images(32)
     edges = np.append([10**-t for t in np.arange(0, 7, 0.07)[::-1]], [1, 2, 3])
-    running, locations = np.zeros((2, len(edges) - 1)), cub_parts.read_part_locations(folder)
+    running = np.zeros((2, len(edges) - 1))
+    locations = cub_parts.read_part_locations(folder)
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder))
     assert len(result['pairs']) == len(pairs) == 19
     with torch.no_grad():
         output = model.eval()(torch.stack([tensor for _, tensor, _ in images]))
         maps = (output.f.softmax(1) * output.h / output.h.sum(dim=(2, 3), keepdim=True)).numpy()
     for pair, row in zip(pairs, result['pairs']):
-        alone, count = np.zeros_like(running), 0
+        alone = np.zeros_like(running)
+        count = 0
         for number, (image_id, _, size) in enumerate(images):
             points, ids = cub_parts.part_points(locations[image_id], size, 32)
             if labels[number] not in (pair.a, pair.b) or not pair.parts & set(ids):
@@ -169,13 +173,13 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
             mask = np.isin(cub_parts.nearest_part(points, ids, 32), list(pair.parts)) & cub_parts.segmentation(
                 folder, image_id, 32
             )
-            difference = metrics.resize((maps[number, pair.a] - maps[number, pair.b])[None], 32)[0]
+            difference = maps_of.resize((maps[number, pair.a] - maps[number, pair.b])[None], 32)[0]
             scores = np.clip(np.abs(difference), 0, 1).astype(np.float64)
             alone += [np.histogram(scores[~mask], edges)[0], np.histogram(scores[mask], edges)[0]]
             count += 1
         running += alone
         assert row['classes'] == [pair.a, pair.b] and row['images'] == count
-        assert row['pxap']['released'] == pytest.approx(metrics.pixel_average_precision(running), abs=1e-6)
+        assert row['pxap']['released'] == pytest.approx(pixels.pixel_average_precision(running), abs=1e-6)
     assert result['released']['cue_1'] == pytest.approx(
         np.mean([row['pxap']['released'] for row in result['pairs'][:6]])
     )
@@ -409,9 +413,8 @@ def test_a_data_set_without_parts_has_no_cue_localization():
 def test_yaml_is_overlaid_by_the_command_line(tmp_path):
     from config import get_configs
 
-    choices = {**wsol.CHOICES, 'dataset': ('CUB', 'ToyBirds')}
     (tmp_path / 'run.yaml').write_text('dataset_name: ToyBirds\nlr: 0.5\nuse_bn: true\nepochs: 3\n')
-    args = get_configs('', choices, [f'--config={tmp_path}/run.yaml', '--epochs=7'])
+    args = get_configs('', [f'--config={tmp_path}/run.yaml', '--epochs=7'])
     assert (args.dataset, args.lr, args.use_bn, args.epochs, args.batch_size) == ('ToyBirds', 0.5, True, 7, 64)
     (tmp_path / 'bad.yaml').write_text('learning_rate: 1\n')
     assert 'unknown flags learning_rate' in refuse('main.py', f'--config={tmp_path}/bad.yaml')
@@ -422,49 +425,47 @@ def test_yaml_is_overlaid_by_the_command_line(tmp_path):
 def test_released_flags_keep_their_names_and_defaults():
     from config import get_configs
 
-    args = get_configs('', {**wsol.CHOICES, 'dataset': ('CUB',)}, [])
-    released = dict(
-        seed=None,
-        experiment_name='result',
-        override_cache=False,
-        workers=4,
-        use_load_checkpoint=False,
-        load_checkpoint=None,
-        is_different_checkpoint=False,
-        save_root='save',
-        dataset='CUB',
-        data_root='dataset/',
-        metadata_root='metadata/',
-        proxy_training_set=False,
-        architecture='resnet18',
-        attribution_method='CAM',
-        is_train=True,
-        epochs=40,
-        pretrained=True,
-        cam_curve_interval=0.001,
-        resize_size=256,
-        crop_size=224,
-        batch_size=64,
-        lr=0.01,
-        lr_decay_frequency=30,
-        lr_classifier_ratio=10,
-        momentum=0.9,
-        weight_decay=1e-4,
-        use_bn=False,
-        large_feature_map=False,
-        smoothing_ksize=1,
-        score_map_method='activation_map',
-        score_map_process='vanilla',
-        norm_type='minmax',
-        threshold_type='even',
-        smooth_grad_nr_iter=50,
-        smooth_grad_sigma=4.0,
-        integrated_grad_nr_iter=50,
-    )
+    args = get_configs('', [])
+    released = {
+        'seed': None,
+        'experiment_name': 'result',
+        'override_cache': False,
+        'workers': 4,
+        'use_load_checkpoint': False,
+        'load_checkpoint': None,
+        'is_different_checkpoint': False,
+        'save_root': 'save',
+        'dataset': 'CUB',
+        'data_root': 'dataset/',
+        'metadata_root': 'metadata/',
+        'proxy_training_set': False,
+        'architecture': 'resnet18',
+        'attribution_method': 'CAM',
+        'is_train': True,
+        'epochs': 40,
+        'pretrained': True,
+        'cam_curve_interval': 0.001,
+        'resize_size': 256,
+        'crop_size': 224,
+        'batch_size': 64,
+        'lr': 0.01,
+        'lr_decay_frequency': 30,
+        'lr_classifier_ratio': 10,
+        'momentum': 0.9,
+        'weight_decay': 1e-4,
+        'use_bn': False,
+        'large_feature_map': False,
+        'smoothing_ksize': 1,
+        'score_map_method': 'activation_map',
+        'score_map_process': 'vanilla',
+        'norm_type': 'minmax',
+        'threshold_type': 'even',
+        'smooth_grad_nr_iter': 50,
+        'smooth_grad_sigma': 4.0,
+        'integrated_grad_nr_iter': 50,
+    }
     assert {key: args[key] for key in released} == released
-    backprop = get_configs(
-        '', {**wsol.CHOICES, 'dataset': ('CUB',)}, ['--score_map_method=backprop', '--dataset_name=CUB']
-    )
+    backprop = get_configs('', ['--score_map_method=backprop', '--dataset_name=CUB'])
     assert backprop.score_map_process == 'input_grad' and backprop.dataset == 'CUB'
 
 
@@ -517,11 +518,11 @@ def test_cue_localization_on_toybirds_scores_the_true_part_pixels(tmp_path):
         counts = np.zeros((2, len(edges)))
         for label in row['classes']:
             difference = maps[label, row['classes'][0]] - maps[label, row['classes'][1]]
-            score = np.clip(np.abs(metrics.resize(difference[None], 48)[0]), 0, 1)
+            score = np.clip(np.abs(maps_of.resize(difference[None], 48)[0]), 0, 1)
             mask = Image.open(folder / 'part_masks' / f'{image_ids[label][:-4]}.png').resize((48, 48), Image.NEAREST)
             truth = np.isin(np.asarray(mask), labels)
-            for side, pixels in enumerate((score[~truth], score[truth])):
-                counts[side, 0] += (pixels < edges[0]).sum()
-                counts[side, 1:] += np.histogram(pixels.astype(np.float64), edges)[0]
-        assert labels and row['pxap']['exact'] == pytest.approx(metrics.pixel_average_precision(counts), abs=1e-6)
+            for side, values in enumerate((score[~truth], score[truth])):
+                counts[side, 0] += (values < edges[0]).sum()
+                counts[side, 1:] += np.histogram(values.astype(np.float64), edges)[0]
+        assert labels and row['pxap']['exact'] == pytest.approx(pixels.pixel_average_precision(counts), abs=1e-6)
     assert set(result) >= {'released', 'per_pair', 'exact', 'pairs', 'dropped_pixels', 'evaluations'}

@@ -24,12 +24,19 @@ def test_true_cub_has_the_papers_pairs(real_cub):
 def test_true_cub_has_the_papers_images(real_cub):
     """2,579 distinct test images, 11,039 image x pair evaluations; 20 of them see no differing part and are skipped."""
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(real_cub))
-    read = lambda name: dict(line.split() for line in open(os.path.join(real_cub, name)))
-    images, labels, training = read('images.txt'), read('image_class_labels.txt'), read('train_test_split.txt')
+
+    def read(name):
+        with open(os.path.join(real_cub, name)) as file:
+            return dict(line.split() for line in file)
+
+    images = read('images.txt')
+    labels = read('image_class_labels.txt')
+    training = read('train_test_split.txt')
     test = [(images[key], int(labels[key]) - 1) for key in images if training[key] == '0']
     classes = {pair.a for pair in pairs} | {pair.b for pair in pairs}
     assert sum(label in classes for _, label in test) == 2579
-    locations, evaluations = cub_parts.read_part_locations(real_cub), Counter()
+    locations = cub_parts.read_part_locations(real_cub)
+    evaluations = Counter()
     for path, label in test:
         _, ids = cub_parts.part_points(locations[path], (500, 500), 224)
         evaluations.update(bool(pair.parts & set(ids)) for pair in pairs if label in (pair.a, pair.b))
@@ -57,7 +64,8 @@ def test_points_are_united_scaled_and_truncated():
 
 
 def test_nearest_part_equals_a_loop_with_ties_to_the_first():
-    points, ids = np.array([[1, 1], [5, 1], [3, 6]]), [4, 2, 7]
+    points = np.array([[1, 1], [5, 1], [3, 6]])
+    ids = [4, 2, 7]
     got = cub_parts.nearest_part(points, ids, 8)
     for y in range(8):
         for x in range(8):
@@ -68,7 +76,8 @@ def test_nearest_part_equals_a_loop_with_ties_to_the_first():
 
 
 def test_segmentation_is_pillows_bicubic_filter_cut_at_zero():
-    image_id = open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')).readline().strip()
+    with open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')) as file:
+        image_id = file.readline().strip()
     mask = Image.open(os.path.join(FOLDER, 'segmentations', image_id[:-4] + '.png')).convert('L')
     np.testing.assert_array_equal(cub_parts.segmentation(FOLDER, image_id, 224), np.array(mask.resize((224, 224))) > 0)
     with pytest.raises(ValueError, match='no_such'):

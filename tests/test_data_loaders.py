@@ -11,7 +11,8 @@ from torchvision import transforms
 
 import data_loaders as data
 
-DATA, META = os.path.join(MINICUB, 'dataset'), os.path.join(MINICUB, 'metadata')
+DATA = os.path.join(MINICUB, 'dataset')
+META = os.path.join(MINICUB, 'metadata')
 
 
 def write(folder, **files):
@@ -106,7 +107,10 @@ def test_the_proxy_list_replaces_the_training_list(tmp_path):
 def test_labels_and_images_are_checked_before_work_starts(tmp_path):
     (tmp_path / 'OpenImages').mkdir()
     Image.new('RGB', (9, 9)).save(tmp_path / 'OpenImages' / 'a.jpg')
-    load = lambda: data.load_split('OpenImages', 'test', str(tmp_path), str(tmp_path / 'm'))
+
+    def load():
+        return data.load_split('OpenImages', 'test', str(tmp_path), str(tmp_path / 'm'))
+
     meta = tmp_path / 'm' / 'OpenImages' / 'test'
     write(meta, image_ids='a.jpg', class_labels='a.jpg,100')
     with pytest.raises(ValueError, match='label 100 of a.jpg is not in 0..99'):

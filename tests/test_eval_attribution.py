@@ -11,15 +11,16 @@ import torch
 from conftest import MINICUB
 from munch import Munch
 from test_commands import load_test_images, read, refuse, run
-from test_wsol import slow_best_ious
+from test_scoring_boxes import slow_best_ious
 
-import cluster
 import eval_attribution
-import inference
 import wsol
-from config import get_configs
+from config import get_configs, map_options
 from data_loaders import make_transform, read_boxes, read_image, read_masks, read_sizes
-from wsol import attribution, localization, metrics, scores
+from engine.evaluation import MapMaker
+from wsol import attribution
+from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
+from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
 SMALL = [
@@ -104,7 +105,9 @@ def replaced(start, end, pixels):
 def slow_figures(model, root):
     """{metric: figure} of jointll, image by image, and the drops [N]."""
     folder = os.path.join(root, 'metadata/CUB/test')
-    boxes, sizes, taus = read_boxes(folder), read_sizes(folder), np.arange(0, 1, 0.05)
+    boxes = read_boxes(folder)
+    sizes = read_sizes(folder)
+    taus = np.arange(0, 1, 0.05)
     columns = {
         name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')
     }
@@ -128,15 +131,18 @@ def slow_figures(model, root):
         for name, start, end in (('deletion', image, black), ('insertion', slow_blur(image), image)):
             values = [p_of(replaced(start, end, order[: 1024 * step // 3]), y) for step in range(4)]
             columns[name].append(sum((a + b) / 2 for a, b in zip(values, values[1:])) / 3)
-        ranks = metrics.random_ranks(1, number, 10, 1024, 'cpu').numpy().reshape(5, 2, 1024)
-        columns['top'].append([p_of(replaced(image, black, order[: int(k * 1024)]))[0] == y for k in metrics.ERASE_K])
-        right = lambda rank, k: p_of(replaced(image, black, np.flatnonzero(rank < int(k * 1024))))[0] == y
+        ranks = erasing.random_ranks(1, number, 10, 1024, 'cpu').numpy().reshape(5, 2, 1024)
+        columns['top'].append([p_of(replaced(image, black, order[: int(k * 1024)]))[0] == y for k in erasing.ERASE_K])
+
+        def right(rank, k):
+            return p_of(replaced(image, black, np.flatnonzero(rank < int(k * 1024))))[0] == y
+
         columns['random'].append(
-            [np.mean([right(rank, k) for rank in pair]) for k, pair in zip(metrics.ERASE_K, ranks)]
+            [np.mean([right(rank, k) for rank in pair]) for k, pair in zip(erasing.ERASE_K, ranks)]
         )
         cubic = cv2.resize(native, (32, 32), interpolation=cv2.INTER_CUBIC)
         score_map = (cubic - cubic.min()) / (cubic.max() - cubic.min())
-        true = localization.scale_boxes(boxes[image_id], sizes[image_id], 32)
+        true = boxes_of.scale_boxes(boxes[image_id], sizes[image_id], 32)
         columns['at'].append(slow_best_ious(score_map, true, [0.4])[0, 0] >= 0.4)
         columns['ious'].append(slow_best_ious(score_map, true, taus))
         inside = np.array(
@@ -149,7 +155,10 @@ def slow_figures(model, root):
         )
     mean = {name: np.mean(values, axis=0) for name, values in columns.items()}
     ious = np.array(columns['ious'])
-    rate = lambda many, iou: (ious[:, many] >= iou).mean(axis=0).max()
+
+    def rate(many, iou):
+        return (ious[:, many] >= iou).mean(axis=0).max()
+
     ratio = [a / b for a, b in zip(mean['top'], mean['random']) if b]
     return {
         'average_drop': 100 * mean['drop'],
@@ -232,34 +241,38 @@ def test_mask_data_sets_are_scored_against_masks(scored):
         ),
     )
     assert code == 0, err
-    folder, taus = os.path.join(META, 'OpenImages/test'), metrics.thresholds('even', 0.05)
+    folder = os.path.join(META, 'OpenImages/test')
+    taus = pixels.thresholds('even', 0.05)
     labels = dict(line.split(',') for line in open(os.path.join(folder, 'class_labels.txt')).read().split())
-    table, energy, masks = localization.MaskScores(taus), [], list(read_masks(folder).items())
+    counts = {}
+    energy = []
+    masks = list(read_masks(folder).items())
     for image_id, paths in (masks[n] for n in np.linspace(0, len(masks) - 1, 5).round().astype(int)):
         image = make_transform(False, crop_size=32)(read_image(os.path.join(MINICUB, 'dataset/OpenImages', image_id)))
         with torch.no_grad():
             native = model(image[None]).f[0, int(labels[image_id])].numpy()
-        truth, ignore = localization.read_ground_truth(os.path.join(MINICUB, 'dataset/OpenImages'), *paths, 32)
-        table.accumulate(localization.mask_histogram(localization.score_maps(native[None], 32)[0], truth, ignore, taus))
+        truth, ignore = pixels.read_ground_truth(os.path.join(MINICUB, 'dataset/OpenImages'), *paths, 32)
+        histogram = pixels.mask_histogram(maps.score_maps(native[None], 32)[0], truth, ignore, taus)
+        add_up(counts, pixels.mask_counts(histogram))
         one = cv2.resize(native, (32, 32))
         one = (one - one.min()) / (one.max() - one.min())
         energy.append(one[truth].sum() / one[truth | ~ignore].sum())
     result = read(root, 'masks', 'attribution_scores.json')
     assert result['images'] == 5 and result['wins'] is None
     row = result['methods']['vanilla']
-    assert row['pxap'] == pytest.approx(table.compute()['PxAP'], abs=0.01)
+    assert row['pxap'] == pytest.approx(pixels.mask_figures(counts)['PxAP'], abs=0.01)
     assert row['proportion'] == pytest.approx(100 * np.mean(energy), rel=1e-4) and 0 <= row['pointing_game'] <= 100
 
 
 def arguments(*argv):
-    return get_configs(
-        '', {**wsol.CHOICES, 'dataset': ('CUB', 'OpenImages')}, list(argv), add=eval_attribution.add_flags
-    )
+    return get_configs('', list(argv), add=eval_attribution.add_flags)
 
 
 def test_methods_that_suit_the_model_are_the_default():
-    chosen = lambda *argv: eval_attribution.choose_methods(arguments(*argv))
-    plain = [name for name in attribution.PROCESSES if name not in attribution.SUPERCLASS_READOUTS]
+    def chosen(*argv):
+        return eval_attribution.choose_maps(arguments(*argv))
+
+    plain = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     assert chosen('--attribution_method=CALM-EM') == chosen('--attribution_method=CAM', '--methods=all') == plain
     assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency'}
     assert 'vanilla-superclass' in chosen('--attribution_method=CAM', '--superclass=x.json')
@@ -283,10 +296,10 @@ def test_mistakes_are_refused_in_one_line(scored):
     ):
         args = arguments('--dataset=OpenImages', wrong)
         with pytest.raises(ValueError, match=text) as error:
-            eval_attribution.choose_methods(args), eval_attribution.choose_metrics(args)
+            eval_attribution.choose_maps(args), eval_attribution.choose_metrics(args)
         assert '\n' not in str(error.value)
     with pytest.raises(ValueError, match='--superclass=FILE.json'):
-        inference.MapMaker(None, Munch(arguments('--seed=1'), score_map_process='vanilla-superclass'))
+        MapMaker(None, 'vanilla-superclass', map_options(arguments('--seed=1')))
 
 
 @pytest.fixture
@@ -300,44 +313,48 @@ def toy(monkeypatch):
 
 
 def test_maps_depend_on_the_image_and_its_number_alone(toy):
-    """For every method: a batch's maps are those of its images one by one, so that no noisy method is left out of NOISY."""
+    """For every method: a batch's maps are those of its images one by one, so that no map that draws noise is left out
+    of the registry."""
     model, args = toy
-    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([1, 4])
+    images = torch.randn(2, 3, 32, 32)
+    labels = torch.tensor([1, 4])
     with torch.no_grad():
         outputs = [model(images), model(images[1:])]
-    for process in attribution.PROCESSES:
+    for process in attribution.MAPS:
         if process in attribution.SUPERCLASS_READOUTS:
             continue
-        maker = inference.MapMaker(model, Munch(args, score_map_process=process))
-        both = eval_attribution.method_maps(maker, images, outputs[0], labels, [3, 9])
-        alone = eval_attribution.method_maps(maker, images[1:], outputs[1], labels[1:], [9])
+        maker = MapMaker(model, process, map_options(args), args.seed)
+        both = np.concatenate(maker(images, outputs[0], list(labels.view(-1, 1)), [3, 9]))
+        alone = np.concatenate(maker(images[1:], outputs[1], list(labels[1:].view(-1, 1)), [9]))
         assert both.shape == (2, *alone.shape[1:])
         np.testing.assert_allclose(both[1:], alone, rtol=1e-3, atol=1e-4 * np.abs(alone).max(), err_msg=process)
 
 
 def settings_of(**changes):
-    given = dict(
-        metrics=[name for name in scores.METRICS if name != 'pxap'],
-        curve_steps=2,
-        box_threshold=0.2,
-        box_iou=50,
-        pointing_tolerance=0,
-        random_repeats=1,
-        iou_thresholds=[50],
-        cam_curve_interval=0.1,
-        batch_size=4,
-    )
+    given = {
+        'metrics': [name for name in scores.METRICS if name != 'pxap'],
+        'curve_steps': 2,
+        'box_threshold': 0.2,
+        'box_iou': 50,
+        'pointing_tolerance': 0,
+        'random_repeats': 1,
+        'iou_thresholds': [50],
+        'cam_curve_interval': 0.1,
+        'batch_size': 4,
+    }
     return scores.Settings(**{**given, **changes})
 
 
 def totals_of(model, args, methods, batches):
     """The summed contributions of three images, dealt to batches of these rows."""
-    makers = {method: inference.MapMaker(model, Munch(args, score_map_process=method)) for method in methods}
+    makers = {method: MapMaker(model, method, map_options(args), args.seed) for method in methods}
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    labels, box = torch.tensor([0, 1, 2]), np.array([[0, 0, 7, 7]])
-    truth, total = scores.Truth(box, scores.box_region(box, 32), None), {}
+    labels = torch.tensor([0, 1, 2])
+    box = np.array([[0, 0, 7, 7]])
+    truth = regions.Truth(box, regions.box_region(box, 32), None)
+    total = {}
     for rows in batches:
-        cluster.add(
+        add_up(
             total,
             eval_attribution.score_batch(
                 model,
@@ -378,7 +395,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
     torch.nn.init.constant_(model.attention[0].weight, 0)
     torch.nn.init.constant_(model.attention[0].bias, -1)
     total, images, labels = totals_of(model, args, ['saliency', 'vanilla'], [[0, 1], [2]])
-    rows = eval_attribution.method_figures(total, ['saliency', 'vanilla'], settings_of())
+    rows = eval_attribution.map_figures(total, ['saliency', 'vanilla'], settings_of())
     assert rows['saliency']['constant_maps'] == 3 and rows['vanilla']['constant_maps'] == 0
     assert rows['saliency']['proportion'] == rows['saliency']['pointing_game'] == rows['saliency']['max_box_acc'] == 0
     with torch.no_grad():

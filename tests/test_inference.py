@@ -1,4 +1,5 @@
-"""inference.py as a command: panels of photographs, saved maps, score maps that eval_wsol.py scores as it scores a checkpoint."""
+"""inference.py as a command: panels of photographs, saved maps, score maps that eval_wsol.py scores as it scores a
+checkpoint."""
 
 import os
 import sys
@@ -8,10 +9,10 @@ import pytest
 import torch
 from conftest import MINICUB
 from PIL import Image
+from report import photographs
 from test_commands import read, run
 
 import inference
-import photographs
 import wsol
 from data_loaders import make_transform
 from wsol import attribution
@@ -171,7 +172,8 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
     ):
         monkeypatch.setattr(sys, 'argv', ['eval_wsol.py', *common, f'--experiment_name={name}', *more])
         eval_wsol.main()
-    direct, saved = read(tmp_path, 'a', f'wsol_{process}.json'), read(tmp_path, 'b', 'wsol_scoremaps.json')
+    direct = read(tmp_path, 'a', f'wsol_{process}.json')
+    saved = read(tmp_path, 'b', 'wsol_scoremaps.json')
     for key in ('MaxBoxAcc', 'MaxBoxAccV2', 'largest_contour', 'all_contours', 'images'):
         assert direct[key] == saved[key]
     assert direct['images'] == 24 and direct['MaxBoxAccV2'] > 0

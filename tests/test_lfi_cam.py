@@ -1,4 +1,5 @@
-"""LFI-CAM: the equations in NumPy, limit cases by hand, every backbone's shapes and rates, checkpoints, and its explanations."""
+"""LFI-CAM: the equations in NumPy, limit cases by hand, every backbone's shapes and rates, checkpoints, and its
+explanations."""
 
 from collections import OrderedDict
 
@@ -38,9 +39,12 @@ def shrunk(grey, size):
         y, x = (
             min(max((k + 0.5) * full / small - 0.5, 0), full - 1) for k, full, small in zip((i, j), grey.shape, size)
         )
-        top, left = int(y), int(x)
-        low, right = min(top + 1, grey.shape[0] - 1), min(left + 1, grey.shape[1] - 1)
-        a, b = y - top, x - left
+        top = int(y)
+        left = int(x)
+        low = min(top + 1, grey.shape[0] - 1)
+        right = min(left + 1, grey.shape[1] - 1)
+        a = y - top
+        b = x - left
         result[i, j] = (1 - a) * ((1 - b) * grey[top, left] + b * grey[top, right]) + a * (
             (1 - b) * grey[low, left] + b * grey[low, right]
         )
@@ -56,7 +60,8 @@ def slow_scaled(maps):
 
 
 def slow_head(model, F, images):
-    """(f, M) of the gated head in NumPy and eval mode, from F [B, L, H, W] and images [B, 3, h, w], by the definitions."""
+    """(f, M) of the gated head in NumPy and eval mode, from F [B, L, H, W] and images [B, 3, h, w], by the
+    definitions."""
     state = {key: value.double().numpy() for key, value in model.state_dict().items()}
     image = np.stack([shrunk(one.mean(axis=0), F.shape[2:]) for one in images])
     x = slow_scaled(F) * image[:, None]
@@ -94,12 +99,16 @@ def photos(n=3):
 
 
 def test_equals_the_equations_in_numpy():
-    net, x, y = network(), photos(), torch.tensor([0, 2, 4])
+    net = network()
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     with torch.no_grad():
-        output, F = net(x), net.forward_features(x)
-        F[0, 3], F[1, 2] = 0, -0.5  # channels without contrast: a mask of zeros, a mask of ones
-        for F, output in ((net.forward_features(x), output), (F, net.forward_head(F, x))):
-            f, M = slow_head(net, F.numpy(), x.numpy())
+        output = net(x)
+        F = net.forward_features(x)
+        F[0, 3] = 0  # channels without contrast: a mask of zeros, a mask of ones
+        F[1, 2] = -0.5
+        for features, output in ((net.forward_features(x), output), (F, net.forward_head(F, x))):  # noqa: B020
+            f, M = slow_head(net, features.numpy(), x.numpy())
             assert (M > 0).any(axis=(1, 2, 3)).all()
             np.testing.assert_allclose(output.f.numpy(), f, rtol=1e-9)
             np.testing.assert_allclose(output.h.numpy(), M, rtol=1e-9, atol=1e-12)
@@ -134,8 +143,10 @@ def test_limit_cases():
 
 def test_training_reaches_the_importance_network():
     net = network().float().train()
-    x, y = torch.randn(6, 3, 16, 16), torch.arange(6) % 5
-    optimizer, losses = torch.optim.SGD(wsol.parameter_groups(net, 'vgg_tiny', 0.005, 3), momentum=0.9), []
+    x = torch.randn(6, 3, 16, 16)
+    y = torch.arange(6) % 5
+    optimizer = torch.optim.SGD(wsol.parameter_groups(net, 'vgg_tiny', 0.005, 3), momentum=0.9)
+    losses = []
     start = net.importance[0].weight.detach().clone()
     for _ in range(25):
         loss = net(x).loss(y).mean()
@@ -208,7 +219,8 @@ def test_pretrained_networks_initialize_it_as_the_other_heads(monkeypatch):
 
 def test_from_a_cam_checkpoint_and_back():
     cam, lfi = (wsol.build_model('vgg_tiny', method, 3) for method in ('CAM', 'LFI-CAM'))
-    own, scores = lfi.importance[0].weight.clone(), lfi.conv_last.weight.clone()
+    own = lfi.importance[0].weight.clone()
+    scores = lfi.conv_last.weight.clone()
     with pytest.raises(ValueError, match='missing 24 .importance'):
         wsol.load_weights(lfi, cam.state_dict())
     wsol.load_weights(lfi, cam.state_dict(), drop_conv_last=True)
@@ -221,9 +233,12 @@ def test_from_a_cam_checkpoint_and_back():
 
 def test_ablation_reruns_the_head():
     """The closed form of a linear head does not hold here."""
-    net, x, y = network(), photos(), torch.tensor([0, 2, 4])
+    net = network()
+    x = photos()
+    y = torch.tensor([0, 2, 4])
     with torch.no_grad():
-        A, whole = net.forward_features(x), torch.zeros(3, 8).double()
+        A = net.forward_features(x)
+        whole = torch.zeros(3, 8).double()
         for k in range(8):
             F = A.clone()
             F[:, k] = 0
@@ -238,15 +253,21 @@ def test_ablation_reruns_the_head():
 
 
 def test_gradients_are_those_of_the_whole_head():
-    """By finite differences of the NumPy head: at the features (Grad-CAM) and, through the grey image too, at the pixels."""
-    net, x = network(), photos(1)
+    """By finite differences of the NumPy head: at the features (Grad-CAM) and, through the grey image too, at the
+    pixels."""
+    net = network()
+    x = photos(1)
     F = net.forward_features(x).detach()
-    score = lambda F, x: slow_head(net, F.numpy(), x.numpy())[0].mean(axis=(2, 3))[0, 1]
+
+    def score(F, x):
+        return slow_head(net, F.numpy(), x.numpy())[0].mean(axis=(2, 3))[0, 1]
+
     A, G = layers.layer_gradients(net, x, [net.conv2], torch.tensor([1]))
     assert torch.equal(A[0], F)
 
     def slope(what, index, step):
-        up, down = what.clone(), what.clone()
+        up = what.clone()
+        down = what.clone()
         up[index] += 1e-5
         down[index] -= 1e-5
         return (step(up) - step(down)) / 2e-5
@@ -255,7 +276,10 @@ def test_gradients_are_those_of_the_whole_head():
         assert float(G[0][index]) == pytest.approx(slope(F, index, lambda moved: score(moved, x)), rel=1e-4, abs=1e-9)
     expected = (G[0].mean(dim=(2, 3), keepdim=True) * F).sum(1).relu().detach()
     torch.testing.assert_close(explain('grad_cam', net, x, 1), expected)
-    at = lambda moved: score(net.forward_features(moved).detach(), moved)
+
+    def at(moved):
+        return score(net.forward_features(moved).detach(), moved)
+
     pixel = explain('input_grad', net, x, 1)
     for i, j in ((0, 0), (7, 9)):
         strength = max(abs(slope(x, (0, c, i, j), at)) for c in range(3))
@@ -264,7 +288,8 @@ def test_gradients_are_those_of_the_whole_head():
 
 @pytest.mark.parametrize('name', ['vanilla', 'saliency', 'input_grad', 'grad_cam', 'ablation_cam', 'score_cam'])
 def test_explains_in_bf16_and_float32(name):
-    net, x = network(), photos()
+    net = network()
+    x = photos()
     maps = explain(name, net, x, 1)
     assert maps.dtype == torch.float64 and maps.abs().max() > 0
     for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.25)):  # one after the other: the weights are cut
@@ -273,8 +298,9 @@ def test_explains_in_bf16_and_float32(name):
 
 
 def test_every_readout_and_method_knows_it():
-    net, x = network(), photos(2)
-    names = [name for name in attribution.METHODS if name not in attribution.SUPERCLASS_READOUTS]
+    net = network()
+    x = photos(2)
+    names = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     for name in names:
         maps = explain(name, net, x, smooth_grad_nr_iter=2, integrated_grad_nr_iter=2, num_samples=1)
         assert maps.shape[0] == 2 and torch.isfinite(maps).all(), name

@@ -1,5 +1,6 @@
-"""The networks: released figures, frozen keys and map sizes, independent float64 forward, training groups, pretrained weights."""
+"""The networks: released figures, frozen keys and map sizes, float64 forward, training groups, pretrained weights."""
 
+import doctest
 import os
 from urllib.error import URLError
 
@@ -13,7 +14,7 @@ from test_lfi_cam import slow_head
 from weights import fill
 
 import wsol
-from wsol import attribution
+from wsol import attribution, backbones
 
 HEADS = ['attention.0.bias', 'attention.0.weight', 'conv_last.bias', 'conv_last.weight']
 SUPERCLASS = {3: [3, 4, 5], 0: [0, 1], 7: [7, 8, 9, 2]}
@@ -27,7 +28,8 @@ def relative(got, want):
 @pytest.mark.parametrize('method', ['CAM', 'CALM-EM', 'CALM-ML'])
 def test_resnet50_equals_the_released_code(method, large):
     """forward.npz: probabilities, losses of every class, all maps, train loss and gradient norms."""
-    golden, prefix = np.load(os.path.join(GOLDEN, 'forward.npz')), f'resnet50/large={large}/{method}/'
+    golden = np.load(os.path.join(GOLDEN, 'forward.npz'))
+    prefix = f'resnet50/large={large}/{method}/'
     model = wsol.build_model('resnet50', method, 10, large_feature_map=bool(large))
     wsol.load_weights(model, fill(model.state_dict(), seed=1))
     x = torch.from_numpy(np.random.default_rng(5).normal(0, 1, (3, 3, 224, 224)).astype(np.float32))
@@ -43,15 +45,15 @@ def test_resnet50_equals_the_released_code(method, large):
             maps = attribution.class_maps(name, output.f, output.h, y[:, None], SUPERCLASS)[:, 0]
             assert relative(maps.numpy(), golden[f'{prefix}map/{name}']) < 2e-5, name
     loss = model.double().train()(x.double()).loss(y).mean()
-    loss.backward()  # in float64: float32 sums over a network's depth depend on the machine's threads by as much as 6e-4
+    # in float64: float32 sums over a network's depth depend on the machine's threads by as much as 6e-4
+    loss.backward()
     assert loss.item() == pytest.approx(float(golden[prefix + 'train_loss']), rel=1e-5)
     parameters = dict(model.named_parameters())
     norms = [key for key in golden.files if key.startswith(prefix + 'grad_norm/')]
     assert len(norms) >= 7
     for key in norms:
-        assert parameters[key.rsplit('/', 1)[1]].grad.norm().item() == pytest.approx(float(golden[key]), rel=5e-4), (
-            key
-        )  # 4e-4: the stored norms' own rounding
+        norm = parameters[key.rsplit('/', 1)[1]].grad.norm().item()
+        assert norm == pytest.approx(float(golden[key]), rel=5e-4), key  # 4e-4: the stored norms' own rounding
 
 
 def torchvision_keys(name, drop):
@@ -104,7 +106,10 @@ def independent_probs(model, x):
     state = {key: value.numpy() for key, value in model.state_dict().items() if key in HEADS}
     f = np.einsum('blhw,cl->bchw', F, state['conv_last.weight'][:, :, 0, 0]) + state['conv_last.bias'][:, None, None]
     h = np.maximum(np.einsum('blhw,l->bhw', F, state['attention.0.weight'][0, :, 0, 0]) + state['attention.0.bias'], 0)
-    softmax = lambda values: np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+
+    def softmax(values):
+        return np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+
     if model.attribution_method == 'LFI-CAM':
         f, _ = slow_head(model, F, x.numpy())
     if model.attribution_method in ('CAM', 'LFI-CAM'):
@@ -117,7 +122,8 @@ def independent_probs(model, x):
 @pytest.mark.parametrize('method', wsol.ATTRIBUTION_METHODS)
 def test_every_architecture_and_method_predicts_trains_and_reloads(architecture, method):
     model = wsol.build_model(architecture, method, 5, large_feature_map=True, use_bn=True)
-    x, y = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
+    x = torch.randn(4, 3, 64, 64)
+    y = torch.tensor([0, 1, 2, 3])
     double = wsol.build_model(architecture, method, 5, large_feature_map=True, use_bn=True).double().eval()
     wsol.load_weights(double, model.state_dict())
     with torch.no_grad():
@@ -170,16 +176,43 @@ def test_every_architecture_and_method_predicts_trains_and_reloads(architecture,
     ],
 )
 def test_parameter_groups_are_the_released_ones(architecture, whole, fast):
-    """The x10 group, by name with running numbers as N. ResNet: conv1 also matches inside layer4, so its conv1 stays slow."""
+    """The x10 group by name, running numbers as N. ResNet: conv1 also matches inside layer4: it stays slow there."""
     model = wsol.build_model(architecture, 'CALM-EM', 3, use_bn=True)
     slow_group, fast_group = wsol.parameter_groups(model, architecture, 0.01, 10, whole)
     names = {id(p): name for name, p in model.named_parameters()}
-    generic = lambda name: '.'.join(
-        'N' if part.isdigit() and not name.startswith('attention') else part for part in name.split('.')
-    )
+
+    def generic(name):
+        parts = name.split('.')
+        return '.'.join('N' if part.isdigit() and not name.startswith('attention') else part for part in parts)
+
     assert {generic(names[id(p)]) for p in fast_group['params']} == fast
     assert len(slow_group['params']) + len(fast_group['params']) == len(names)
     assert (slow_group['lr'], fast_group['lr']) == (0.01, 0.1)
+
+
+def test_the_example_of_build_model_runs_as_printed():
+    (example,) = doctest.DocTestFinder(recurse=False).find(wsol.build_model, globs={})
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted == 5 and not result.failed
+
+
+def test_every_backbone_defines_the_four_names():
+    for module in (*backbones.BACKBONES.values(), backbones.timm):
+        assert callable(module.backbone) and module.INIT in ('xavier', 'he')
+        for patterns in (module.SMALL_LR_PATTERNS, module.BACKBONE_PATTERNS):
+            assert isinstance(patterns, tuple) and all(isinstance(pattern, str) for pattern in patterns)
+
+
+def test_pretrained_weights_are_torchvisions_first_and_refused_where_there_are_none():
+    published = torchvision.models
+    assert backbones.pretrained_weights('resnet50') is published.ResNet50_Weights.IMAGENET1K_V1
+    assert backbones.pretrained_weights('resnet18', True) is published.ResNet18_Weights.IMAGENET1K_V1
+    assert backbones.pretrained_weights('inception_v3', True) is published.Inception_V3_Weights.IMAGENET1K_V1
+    assert backbones.pretrained_weights('vgg16') is published.VGG16_Weights.IMAGENET1K_V1
+    assert backbones.pretrained_weights('vgg16', True) is published.VGG16_BN_Weights.IMAGENET1K_V1
+    assert backbones.pretrained_weights('timm/test_vit') is True
+    with pytest.raises(ValueError, match='vgg_tiny has no pretrained weights: give --pretrained=False'):
+        wsol.build_model('vgg_tiny', 'CAM', 3, pretrained=True)
 
 
 def test_unknown_names_list_the_valid_ones():
@@ -260,10 +293,12 @@ def test_one_optimizer_step_equals_the_recipe_written_out(architecture, differen
         is_different_checkpoint=different,
     )
     model = wsol.build_model(architecture, 'CALM-ML', 3, use_bn=True)
-    before, gradients = {}, {}
+    before = {}
+    gradients = {}
     for name, parameter in model.named_parameters():
         parameter.grad = torch.randn_like(parameter)
-        before[name], gradients[name] = parameter.detach().clone(), parameter.grad.clone()
+        before[name] = parameter.detach().clone()
+        gradients[name] = parameter.grad.clone()
     make_optimizer(args, model, torch.device('cpu')).step()
     for name, parameter in model.named_parameters():
         head = name.startswith(('conv_last', 'attention'))

@@ -8,20 +8,18 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageCms
 
-import panels
-import photographs
+from report import panels, photographs
+from report.classes import class_names, parse_classes
 
 
 @pytest.fixture
 def picture():
     """A photograph of plain colours whose corners differ: uint8 [24, 32, 3]."""
     pixels = np.zeros((24, 32, 3), np.uint8)
-    pixels[:12, :16], pixels[:12, 16:], pixels[12:, :16], pixels[12:, 16:] = (
-        (230, 20, 30),
-        (20, 200, 40),
-        (30, 40, 220),
-        (240, 240, 240),
-    )
+    pixels[:12, :16] = (230, 20, 30)
+    pixels[:12, 16:] = (20, 200, 40)
+    pixels[12:, :16] = (30, 40, 220)
+    pixels[12:, 16:] = (240, 240, 240)
     return pixels
 
 
@@ -51,7 +49,8 @@ def test_grey_palette_and_two_colours(tmp_path, picture):
 
 def test_what_is_transparent_is_white(tmp_path, picture):
     alpha = np.full((24, 32), 255, np.uint8)
-    alpha[:, :8], alpha[:, 8:16] = 0, 51
+    alpha[:, :8] = 0
+    alpha[:, 8:16] = 51
     image = Image.fromarray(np.dstack([picture, alpha]))
     image.save(tmp_path / 'rgba.png')
     share = alpha[:, :, None] / 255
@@ -117,19 +116,23 @@ def test_images_are_found_once_and_named_apart(tmp_path, picture):
     for name in ('a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png', 'b/notes.txt'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / name) if 'notes' not in name else (tmp_path / name).touch()
-    files = photographs.find([f'{tmp_path}/a', f'{tmp_path}/*/x.jpg', f'{tmp_path}/b/y[1].png'])
-    assert photographs.names_of(files) == ['a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png']
-    assert photographs.names_of(files[:1]) == ['x.jpg']
-    assert photographs.find([f'{tmp_path}/b']) == [str(tmp_path / 'b' / name) for name in ('x.jpg', 'y[1].png')]
+    files = photographs.find_photographs([f'{tmp_path}/a', f'{tmp_path}/*/x.jpg', f'{tmp_path}/b/y[1].png'])
+    assert photographs.unique_names(files) == ['a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png']
+    assert photographs.unique_names(files[:1]) == ['x.jpg']
+    assert photographs.find_photographs([f'{tmp_path}/b']) == [
+        str(tmp_path / 'b' / name) for name in ('x.jpg', 'y[1].png')
+    ]
     with pytest.raises(ValueError, match=r'no image matches --images .*\*\.webp'):
-        photographs.find([f'{tmp_path}/*.webp'])
+        photographs.find_photographs([f'{tmp_path}/*.webp'])
 
 
 NAMES = ['001.Black_footed_Albatross', '002.Laysan_Albatross', '003.Indigo_Bunting', '004.Crane', '005.crane']
 
 
 def test_classes_by_number_name_or_rank():
-    parse = lambda text: panels.parse_classes(text, 5, NAMES)
+    def parse(text):
+        return parse_classes(text, 5, NAMES)
+
     assert parse('2') == [2] and parse('0, 4') == [0, 4] and parse('@1,@5') == [-1, -5]
     assert parse('Indigo Bunting,001.Black_footed_Albatross') == [2, 0] and parse('laysan_albatross,3') == [1, 3]
     assert parse('004.Crane') == [3]
@@ -149,29 +152,27 @@ def test_classes_by_number_name_or_rank():
         with pytest.raises(ValueError, match=what):
             parse(text)
     with pytest.raises(ValueError, match='give a number'):
-        panels.parse_classes('Crane', 5)
+        parse_classes('Crane', 5)
 
 
 def test_class_names_come_from_the_data_set(tmp_path):
     (tmp_path / 'CUB').mkdir()
     (tmp_path / 'CUB' / 'classes.txt').write_text('1 001.Red bird\n2 002.Blue\n')
-    assert panels.class_names('CUB', 2, ('nowhere', str(tmp_path))) == ['001.Red bird', '002.Blue']
-    assert (
-        panels.class_names('CUB', 3, (str(tmp_path),)) is None
-        and panels.class_names('OpenImages', 100, ('nowhere',)) is None
-    )
-    assert panels.class_names('ILSVRC', 1000, ('nowhere',))[:2] == ['tench', 'goldfish']
+    assert class_names('CUB', 2, ('nowhere', str(tmp_path))) == ['001.Red bird', '002.Blue']
+    assert class_names('CUB', 3, (str(tmp_path),)) is None and class_names('OpenImages', 100, ('nowhere',)) is None
+    assert class_names('ILSVRC', 1000, ('nowhere',))[:2] == ['tench', 'goldfish']
 
 
 def corners():
     """Maps of A, high at the left, and B, high at the lower right: [2, 4, 4]."""
     maps = np.zeros((2, 4, 4), np.float32)
-    maps[0, :, :2], maps[1, 2:, 2:] = 0.04, 0.02
+    maps[0, :, :2] = 0.04
+    maps[1, 2:, 2:] = 0.02
     return maps
 
 
 def test_a_panel_s_scales_and_words(picture):
-    panel = panels.make(
+    panel = panels.make_panel(
         'cost_$5_$6.jpg',
         picture,
         NAMES,
@@ -183,19 +184,21 @@ def test_a_panel_s_scales_and_words(picture):
     assert panel.names == ['003.Indigo_Bunting (2)\np = 0.600', '002.Laysan_Albatross (1)\np = 0.200']
     assert panel.title == 'cost_$5_$6.jpg\npredicted: 003.Indigo_Bunting (2), p = 0.600'
     assert [row.label for row in panel.rows] == ['jointll', 'grad_cam of log p(y | x)']
-    figure = panels.draw(panel)
+    figure = panels.draw_panel(panel)
     words = ' '.join(text.get_text() for text in figure.texts) + ' '.join(axes.get_ylabel() for axes in figure.axes)
     assert (
-        'p(y, z | x), each of 4 × 4 cells' in words and 'A − B: map value' in words and 'A: 003.Indigo_Bunting' in words
+        'p(y, z | x), each of 4 × 4 cells' in words
+        and 'A − B: relevance to log p(y | x)' in words
+        and 'A: 003.Indigo_Bunting' in words
     )
     overlays = [axes.images[1].get_clim() for axes in figure.axes if len(axes.images) == 2]
     assert np.allclose(overlays[:4], [(0, 0.04), (0, 0.04), (-0.04, 0.04), (-0.04, 0)])
-    assert Image.open(io.BytesIO(panels.png(panel))).size[0] > 1000
+    assert Image.open(io.BytesIO(panels.panel_png(panel))).size[0] > 1000
 
 
 def test_the_difference_is_red_for_a_blue_for_b_and_clear_at_zero():
     grey = np.full((40, 40, 3), 128, np.uint8)
-    figure = panels.draw(panels.make('x', grey, None, [0.5, 0.5], [0, 1], {'vanilla': corners()}, 'CAM'))
+    figure = panels.draw_panel(panels.make_panel('x', grey, None, [0.5, 0.5], [0, 1], {'vanilla': corners()}, 'CAM'))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
@@ -209,7 +212,7 @@ def test_the_difference_is_red_for_a_blue_for_b_and_clear_at_zero():
 def test_one_class_flat_maps_and_odd_shapes(tmp_path):
     for shape in ((10, 60, 3), (60, 10, 3)):
         flat = {'saliency': np.zeros((1, 3, 3), np.float32), 'vanilla': np.full((1, 3, 3), -2, np.float32)}
-        panel = panels.make('ü 鳥.png' * 12, np.zeros(shape, np.uint8), None, [0.3, 0.7], [1], flat, 'CAM')
+        panel = panels.make_panel('ü 鳥.png' * 12, np.zeros(shape, np.uint8), None, [0.3, 0.7], [1], flat, 'CAM')
         path = str(tmp_path / 'new' / f'{shape[0]}.png')
-        assert panels.write((path, panel)) == path and Image.open(path).size[0] > 300
+        assert panels.write_panel((path, panel)) == path and Image.open(path).size[0] > 300
     assert sorted(os.listdir(tmp_path / 'new')) == ['10.png', '60.png']

@@ -50,10 +50,8 @@ def test_names_are_those_of_the_command_line():
 
 
 def test_errors_by_hand():
-    a, b = (
-        torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [2.0, 2.0]]),
-        torch.tensor([[4.0, 3.0], [-2.0, 0.0], [1.0, 2.0], [1.0, 1.0]]),
-    )
+    a = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [2.0, 2.0]])
+    b = torch.tensor([[4.0, 3.0], [-2.0, 0.0], [1.0, 2.0], [1.0, 1.0]])
     torch.testing.assert_close(cosine(a, b), torch.tensor([1 - 24 / 25, 2, 1, 0]))
     torch.testing.assert_close(l1(a, b), torch.tensor([1, 1.5, 1.5, 1]))
     torch.testing.assert_close(l2(a, b), torch.tensor([1, 4.5, 2.5, 1]))
@@ -64,12 +62,15 @@ def test_errors_by_hand():
 
 @pytest.mark.parametrize('error', ERRORS)
 def test_two_layers_written_out(error):
-    """CAM on relu(conv(x)): both gradients by the chain rule, L_R's gradient in the weights with the guided one as a constant."""
+    """CAM on relu(conv(x)): both gradients by the chain rule, L_R's gradient in the weights with the guided one as a
+    constant."""
     torch.manual_seed(0)
     net = Network(nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 6, 3), relu=nn.ReLU(inplace=True))), 6, 4, 'CAM').double()
     x = photos(size=5)
     losses, errors, probs = gradient_regularization(net, x, Y, error)
-    W, bias, V = net.conv.weight, net.conv.bias, net.conv_last.weight[:, :, 0, 0]
+    W = net.conv.weight
+    bias = net.conv.bias
+    V = net.conv_last.weight[:, :, 0, 0]
     a = functional.conv2d(x, W, bias)  # [B, 6, 3, 3]
     p = torch.einsum('blhw,cl->bc', a.clamp(min=0), V) / 9 + net.conv_last.bias
     p = p.exp() / p.exp().sum(dim=1, keepdim=True)
@@ -87,7 +88,8 @@ def test_two_layers_written_out(error):
 
 
 def frozen_loss(method, net, x):
-    """The class loss as a function of the output, with the constants it has by definition taken from the weights of now."""
+    """The class loss as a function of the output, with the constants it has by definition taken from the weights of
+    now."""
     if method in ('CAM', 'LFI-CAM'):
         return lambda output: functional.cross_entropy(output.f.mean(dim=(2, 3)), Y, reduction='none')
     rows = torch.arange(len(Y))
@@ -98,7 +100,8 @@ def frozen_loss(method, net, x):
         posterior = joint / (joint.sum(dim=(1, 2), keepdim=True) + 1e-10)
 
     def loss(output):
-        p_y, p_z = output.f.softmax(dim=1)[rows, Y], output.h[:, 0] / total
+        p_y = output.f.softmax(dim=1)[rows, Y]
+        p_z = output.h[:, 0] / total
         if method == 'CALM-ML':
             return -(p_y * p_z).sum(dim=(1, 2)).log()
         return -(posterior * (p_y.log() + torch.where(p_z < 1e-8, p_z + 1e-8, p_z).log())).sum(dim=(1, 2))
@@ -110,7 +113,8 @@ def frozen_loss(method, net, x):
 @pytest.mark.parametrize('error', ERRORS)
 def test_gradient_in_the_weights_by_finite_differences(method, error):
     """Along random directions: L_R of the plain input gradients, the guided ones and the losses' own constants held."""
-    net, x = network(method), photos()
+    net = network(method)
+    x = photos()
     state = {key: value.clone() for key, value in net.state_dict().items()}
     loss = frozen_loss(method, net, x)
     net.load_state_dict(state)
@@ -150,14 +154,16 @@ def test_without_relus_there_is_nothing_to_guide(error, tolerance):
 
 @pytest.mark.parametrize('architecture', ['resnet18', 'inception_v3', 'vgg_tiny'])
 def test_one_plain_pass_of_the_whole_network(architecture):
-    """Loss, probabilities, batch-norm statistics and weight gradients equal those of plain PyTorch; nothing is left behind."""
+    """Loss, probabilities, batch-norm statistics and weight gradients equal those of plain PyTorch; nothing is left
+    behind."""
     nets = []
     for _ in range(2):
         torch.manual_seed(0)
         nets.append(wsol.build_model(architecture, 'CALM-EM', 4, use_bn=True).train())
         next(m for m in nets[-1].modules() if isinstance(m, nn.BatchNorm2d)).eval()
     net, plain = nets
-    modes, x = [m.training for m in net.modules()], torch.randn(4, 3, 64, 64)
+    modes = [m.training for m in net.modules()]
+    x = torch.randn(4, 3, 64, 64)
     before = x.clone()
     losses, errors, probs = gradient_regularization(net, x, Y)
     assert [m.training for m in net.modules()] == modes and all(p.grad is None for p in net.parameters())
@@ -180,8 +186,10 @@ def test_lambda_trains_the_gradient():
     """Thirty steps on one batch: the class loss falls either way, the error only with lambda."""
     last = {}
     for weight in (0, 10):
-        net, x = network('CAM'), photos()
-        optimizer, history = torch.optim.SGD(net.parameters(), lr=0.01), []
+        net = network('CAM')
+        x = photos()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+        history = []
         for _ in range(30):
             losses, errors, _ = gradient_regularization(net, x, Y)
             optimizer.zero_grad()
@@ -195,7 +203,8 @@ def test_lambda_trains_the_gradient():
 
 def test_mixed_precision_and_the_empty_share_of_a_batch():
     """Autocast around the network, its output in float32, as training does; a process may be left without images."""
-    net, x = network('CALM-ML').float(), photos().float()
+    net = network('CALM-ML').float()
+    x = photos().float()
 
     def low(images):
         with torch.autocast('cpu', torch.bfloat16):

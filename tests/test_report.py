@@ -8,6 +8,7 @@ import html.parser
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -21,14 +22,8 @@ from PIL import Image
 import util
 import wsol
 from config import get_configs
-from data_loaders import DATASETS, make_transform, read_image
-
-sys.path.insert(0, os.path.join(ROOT, 'scripts'))
-import report
-import report_charts
-import report_gallery
-import report_html
-import report_results
+from data_loaders import make_transform, read_image
+from report import charts, gallery, results, score_sections
 
 EVIL = '<script>alert(1)<'
 
@@ -57,7 +52,6 @@ def make_run(root, name, method, classes=3, **changes):
     """An experiment folder with a log of two epochs and a checkpoint of random weights."""
     args = get_configs(
         '',
-        {**wsol.CHOICES, 'dataset': tuple(DATASETS)},
         [
             '--dataset=ToyBirds',
             f'--data_root={root}/dataset',
@@ -139,8 +133,10 @@ def read_page(path):
 
 def run_here(monkeypatch, *words):
     """report.py's command in this process: PyTorch is loaded once."""
+    scripts = os.path.join(ROOT, 'scripts')
     monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, words)])
-    report.main()
+    monkeypatch.setattr(sys, 'path', [*sys.path, scripts])
+    runpy.run_path(os.path.join(scripts, 'report.py'), run_name='__main__')
 
 
 @pytest.fixture(scope='module')
@@ -239,14 +235,12 @@ def test_the_maps_are_the_models_to_the_stated_precision(runs, made):
 
 def test_large_maps_have_eight_bits_and_their_precision():
     maps = np.random.default_rng(1).normal(size=(2, 70, 70)).astype(np.float32) * np.float32([[[1]], [[1e-6]]])
-    record = report_gallery.encode(maps)
+    record = gallery.encode(maps)
     method = {'maps': [record], 'bits': 8, 'height': 70, 'width': 70}
     assert (np.abs(decode(method, 0) - maps).max(axis=(1, 2)) <= np.abs(maps).max(axis=(1, 2)) / 254 * 1.001).all()
-    assert not decode(
-        {'maps': [report_gallery.encode(np.zeros((1, 4, 4)))], 'bits': 16, 'height': 4, 'width': 4}, 0
-    ).any()
+    assert not decode({'maps': [gallery.encode(np.zeros((1, 4, 4)))], 'bits': 16, 'height': 4, 'width': 4}, 0).any()
     with pytest.raises(ValueError, match='not finite'):
-        report_gallery.encode(np.array([[[np.nan]]]))
+        gallery.encode(np.array([[[np.nan]]]))
 
 
 def test_every_section_holds_its_numbers_and_the_papers(made):
@@ -268,11 +262,11 @@ def test_every_section_holds_its_numbers_and_the_papers(made):
 def test_numbers_on_the_runs_own_data_are_in_the_same_table(tmp_path):
     folder, *_ = make_run(tmp_path, 'run', 'CALM-EM', dataset='CUB')
     write_results(folder)
-    run, _ = report_results.load([str(folder)])
-    page = report_html.cue(run)
+    run, _ = results.read_runs([str(folder)])
+    page = score_sections.cue_section(run)
     assert 'other data sets' not in page and page.count('class="published"') == 1
     assert (
-        report_html.erasing(run).count('<tr>') == 3 + 5 + 7 + 0
+        score_sections.erasing_section(run).count('<tr>') == 3 + 5 + 7 + 0
     )  # heads, numbers of the chart and our row, and CUB's rows
 
 
@@ -359,27 +353,25 @@ def test_mistakes_are_one_line_and_no_file(tmp_path, flags, said, monkeypatch, c
 
 def test_charts_leave_out_what_is_no_number_and_draw_the_rest_in_place():
     nan = float('nan')
-    chart = report_charts.line_chart(
-        't', 'x', 'y', [report_charts.Series('a', [(1, 0.0), (2, nan), (3, None), (4, 10.0)], 0)], bottom=0
+    chart = charts.line_chart(
+        't', 'x', 'y', [charts.Series('a', [(1, 0.0), (2, nan), (3, None), (4, 10.0)], 0)], bottom=0
     )
     points = [tuple(map(float, point.split(','))) for point in re.search('points="(.*?)"', chart)[1].split()]
     assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] > points[1][1]  # up is more
-    assert points[0][1] == pytest.approx(report_charts.HEIGHT - report_charts.BOTTOM)  # zero lies on the axis
-    assert '<p class="missing">' in report_charts.line_chart(
-        't', 'x', 'y', [report_charts.Series('a', [(1, 0.0)], 0)], log=True
-    )
-    bars = report_charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10.0, None], 0), ('b', [5.0, 2.5], 1)])
+    assert points[0][1] == pytest.approx(charts.HEIGHT - charts.BOTTOM)  # zero lies on the axis
+    assert '<p class="missing">' in charts.line_chart('t', 'x', 'y', [charts.Series('a', [(1, 0.0)], 0)], log=True)
+    bars = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10.0, None], 0), ('b', [5.0, 2.5], 1)])
     heights = [
         float(value)
         for value in re.findall('<rect class="bar c[01]" x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)"/>', bars)
     ]
     assert heights == pytest.approx([heights[0], heights[0] / 2, heights[0] / 4], abs=0.2) and heights[0] > 100
-    assert report_charts.ticks(0, 41) == [0, 10, 20, 30, 40] and report_charts.ticks(0.9, 1.1) == pytest.approx(
+    assert charts.ticks(0, 41) == [0, 10, 20, 30, 40] and charts.ticks(0.9, 1.1) == pytest.approx(
         [0.9, 0.95, 1, 1.05, 1.1]
     )
 
 
 def test_the_published_rows_are_those_of_the_file():
     source = yaml.safe_load(open(os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')))['remove_and_classify']['rows']
-    page = report_html.erasing([])
+    page = score_sections.erasing_section([])
     assert page.count('<th scope="row">paper: ') == sum(len(row['paper']) for row in source) == 21

@@ -10,9 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-import wsol
 from config import get_configs
-from data_loaders import DATASETS
 
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', '*.yaml')))
 SCRIPTS = ('cue_localization', 'remove_and_classify', 'classification', 'wsol')
@@ -64,7 +62,7 @@ def test_there_is_a_file_for_every_run():
 @pytest.mark.parametrize('path', CONFIGS, ids=os.path.basename)
 def test_a_run_file_says_what_its_name_says(path):
     name = os.path.basename(path)[:-5]
-    args = get_configs('', {**wsol.CHOICES, 'dataset': tuple(DATASETS)}, [f'--config={path}'])
+    args = get_configs('', [f'--config={path}'])
     method, dataset, *backbone = name.split('_', 2)
     toy = dataset == 'ToyBirds'
     assert (args.experiment_name, args.attribution_method, args.dataset) == (name, method, dataset)

@@ -1,4 +1,4 @@
-"""Backbones from timm: maps against timm's own features, training, every attribution method, pretrained weights, refusals."""
+"""Backbones from timm: maps against timm's own features, training, every map, pretrained weights, refusals."""
 
 import json
 import sys
@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 from conftest import MINICUB
-from munch import Munch
 
 import config
 import main
 import wsol
-from wsol import attribution, timm_backbone
+from wsol import attribution
+from wsol.backbones import timm as timm_backbone
 
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
 
@@ -54,7 +54,8 @@ def test_patch_tokens_are_laid_out_as_timm_lays_them_out():
 
 
 def test_class_and_register_tokens_are_dropped():
-    tokens, images = torch.randn(2, 5 + 6, 7), torch.zeros(2, 3, 28, 42)
+    tokens = torch.randn(2, 5 + 6, 7)
+    images = torch.zeros(2, 3, 28, 42)
     F = timm_backbone.from_tokens(tokens, images, (14, 14), 5)
     for i in range(2):
         for j in range(3):
@@ -88,7 +89,7 @@ def test_convnext_norms_each_location_as_its_head_norms_the_mean():
     ],
 )
 def test_map_sizes(architecture, large, shape):
-    """An output stride of 16 or 8, a location a patch, or the network's own stride; test_mambaout keeps its channels last."""
+    """An output stride of 16 or 8, a location a patch, or the network's own stride; test_mambaout has channels last."""
     with torch.no_grad():
         output = build(architecture, large=large).eval()(IMAGES)
     assert output.f.shape == (2, 3, *shape[1:]) and build(architecture, large=large).conv_last.in_channels == shape[0]
@@ -97,7 +98,9 @@ def test_map_sizes(architecture, large, shape):
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
 @pytest.mark.parametrize('method', wsol.ATTRIBUTION_METHODS)
 def test_every_method_trains_and_reloads(architecture, method):
-    model, x, y = build(architecture, method), torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+    model = build(architecture, method)
+    x = torch.randn(4, 3, 64, 64)
+    y = torch.tensor([0, 1, 2, 0])
     optimizer = torch.optim.SGD(wsol.parameter_groups(model, architecture, 1e-4, 2))
     losses = []
     for _ in range(4):
@@ -129,8 +132,8 @@ def test_the_backbone_learns_at_the_small_rate(whole):
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
 def test_every_attribution_method_explains_it(architecture):
     model = build(architecture).eval()
-    options = dict(superclass={0: [0, 1]}, smooth_grad_nr_iter=2, integrated_grad_nr_iter=2, num_samples=2)
-    for process in attribution.PROCESSES:
+    options = {'superclass': {0: [0, 1]}, 'smooth_grad_nr_iter': 2, 'integrated_grad_nr_iter': 2, 'num_samples': 2}
+    for process in attribution.MAPS:
         maps = attribution.explain(process, model, IMAGES, 0, **options)
         assert maps.shape == (2, *((64, 96) if process in AT_INPUT else (4, 6))), process
         assert torch.isfinite(maps).all() and (maps.flatten(1).amax(dim=1) > maps.flatten(1).amin(dim=1)).any(), process
@@ -215,10 +218,9 @@ def test_without_timm_the_message_names_its_requirements(monkeypatch):
 
 
 def test_the_flag_takes_timm_names_and_lists_close_ones_of_its_own(capsys):
-    choices = {**wsol.CHOICES, 'dataset': ('CUB',)}
-    assert config.get_configs('', choices, [f'--architecture={VIT}']).architecture == VIT
+    assert config.get_configs('', [f'--architecture={VIT}']).architecture == VIT
     with pytest.raises(SystemExit) as stop:
-        config.get_configs('', choices, ['--architecture=resnet51'])
+        config.get_configs('', ['--architecture=resnet51'])
     assert stop.value.code == 2 and 'did you mean resnet50' in capsys.readouterr().err
 
 

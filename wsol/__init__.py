@@ -3,54 +3,58 @@
 Importing does nothing but define names; devices are the caller's choice.
 """
 
-import difflib
 from urllib.error import URLError
 
 import torch
-from torchvision import models
 
-from . import attribution, inception, regularization, resnet, timm_backbone, vgg, vgg_tiny
+from . import attribution, regularization
+from .backbones import BACKBONES, backbone_module, pretrained_weights, timm
 from .errors import Unreachable, UserError
-from .network import METHODS, Network, initialize_weights
+from .network import HEADS, Network, initialize_weights
+from .registry import lookup
 
-BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
 ARCHITECTURES = tuple(BACKBONES)
-ATTRIBUTION_METHODS = tuple(METHODS)
-CHOICES = {
-    'architecture': ARCHITECTURES,
-    'attribution_method': ATTRIBUTION_METHODS,
-    'score_map_process': attribution.PROCESSES,
-}
+ATTRIBUTION_METHODS = tuple(HEADS)
+__all__ = [
+    'ARCHITECTURES',
+    'ATTRIBUTION_METHODS',
+    'BACKBONES',
+    'attribution',
+    'build_model',
+    'load_weights',
+    'lookup',
+    'parameter_groups',
+    'regularization',
+]
 
 
-def lookup(registry, name, what):
-    """registry[name]; an unknown name is a ValueError that lists close and valid ones. `what` names the kind of thing."""
-    if name not in registry:
-        close = difflib.get_close_matches(str(name), registry)
-        hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise UserError(f'unknown {what} {name!r}: {hint}choose one of {", ".join(registry)}')
-    return registry[name]
+def build_model(
+    architecture: str,
+    attribution_method: str,
+    num_classes: int,
+    large_feature_map: bool = False,
+    use_bn: bool = False,
+    pretrained: bool = False,
+) -> Network:
+    """The network of `architecture` for `attribution_method`: images [B, 3, h, w] -> an object with `probs` [B, C].
 
+    architecture: a name of ARCHITECTURES, or timm/<name> (backbones/timm.py). large_feature_map: 28x28 locations for
+    224 px instead of 14x14. use_bn: batch norm where the architecture leaves the choice (backbones/). `pretrained`
+    loads torchvision's ImageNet weights (IMAGENET1K_V1, cached, checked by hash), or timm's, into the backbone;
+    without network and cache that is an Unreachable, a ConnectionError. Unknown names are a UserError. Released
+    layout: see each backbone.
 
-def backbone_module(architecture):
-    """The module that makes the backbone: a row of BACKBONES, or timm_backbone for timm/<name>; else a ValueError."""
-    return (
-        timm_backbone
-        if architecture.startswith(timm_backbone.PREFIX)
-        else lookup(BACKBONES, architecture, 'architecture')
-    )
-
-
-def build_model(architecture, attribution_method, num_classes, large_feature_map=False, use_bn=False, pretrained=False):
-    """The network of `architecture` for `attribution_method`; on images [B, 3, h, w] it returns an object with `probs` [B, C].
-
-    architecture: a name of ARCHITECTURES, or timm/<name> (timm_backbone.py). `pretrained` loads torchvision's ImageNet weights
-    (IMAGENET1K_V1, cached, checked by hash), or timm's, into the backbone; without network and cache that is a
-    ConnectionError. Unknown names are a ValueError. Released layout: see each backbone's file.
+    >>> import torch
+    >>> import wsol
+    >>> model = wsol.build_model('resnet18', 'CALM-EM', num_classes=5).eval()
+    >>> with torch.no_grad():
+    ...     output = model(torch.zeros(2, 3, 224, 224))
+    >>> output.probs.shape
+    torch.Size([2, 5])
     """
     module = backbone_module(architecture)
-    lookup(METHODS, attribution_method, 'attribution method')
-    weights = _pretrained_weights(architecture, use_bn) if pretrained else None
+    lookup(HEADS, attribution_method, 'attribution method')
+    weights = pretrained_weights(architecture, use_bn) if pretrained else None
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)
     except (URLError, OSError) as error:
@@ -60,27 +64,17 @@ def build_model(architecture, attribution_method, num_classes, large_feature_map
         ) from error
     model = Network(backbone, channels, num_classes, attribution_method)
     heads = [child for name, child in model.named_children() if name not in model.feature_names]
-    initialised = pretrained or module is timm_backbone  # timm's networks come with their own initial weights
-    initialize_weights(
-        [m for root in ([*heads, *fresh] if initialised else [model]) for m in root.modules()], module.INIT
-    )
+    initialised = pretrained or module is timm  # timm's networks come with their own initial weights
+    roots = [*heads, *fresh] if initialised else [model]
+    initialize_weights([m for root in roots for m in root.modules()], module.INIT)
     return model
-
-
-def _pretrained_weights(architecture, use_bn):
-    if architecture.startswith(timm_backbone.PREFIX):
-        return True
-    if architecture == 'vgg_tiny':
-        raise UserError('vgg_tiny has no pretrained weights: give --pretrained=False')
-    name = 'vgg16_bn' if architecture == 'vgg16' and use_bn else architecture
-    return models.get_model_weights(name).IMAGENET1K_V1
 
 
 def parameter_groups(model, architecture, lr, lr_classifier_ratio, whole_backbone=False):
     """SGD groups as the released recipe makes them: backbone parameters at lr, all others at lr * lr_classifier_ratio.
 
-    The backbone group holds every parameter whose name contains one of the architecture's patterns: the recipe's few, or
-    with `whole_backbone` (CALM from a CAM checkpoint) those of the whole backbone.
+    The backbone group holds every parameter whose name contains one of the architecture's patterns: the recipe's few,
+    or with `whole_backbone` (CALM from a CAM checkpoint) those of the whole backbone.
     """
     module = backbone_module(architecture)
     patterns = module.BACKBONE_PATTERNS if whole_backbone else module.SMALL_LR_PATTERNS
@@ -93,8 +87,8 @@ def parameter_groups(model, architecture, lr, lr_classifier_ratio, whole_backbon
 def load_weights(model, state_dict, drop_conv_last=False):
     """Load a state dict strictly, with or without the `module.` prefix of a data-parallel run.
 
-    `drop_conv_last` leaves the class scores as they are, and LFI-CAM's importance network, which no other method has (CALM
-    from a CAM checkpoint). A dict of another network is a ValueError that names what differs.
+    `drop_conv_last` leaves the class scores as they are, and LFI-CAM's importance network, which no other method has
+    (CALM from a CAM checkpoint). A dict of another network is a UserError that names what differs.
     """
     state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
     own = model.state_dict()
@@ -102,13 +96,12 @@ def load_weights(model, state_dict, drop_conv_last=False):
         heads = ('conv_last.', 'importance.')
         state_dict = {key: value for key, value in state_dict.items() if not key.startswith(heads)}
         state_dict.update({key: value for key, value in own.items() if key.startswith(heads)})
-    shape = lambda value: tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
     missing = sorted(own.keys() - state_dict.keys())
     extra = sorted(state_dict.keys() - own.keys())
     wrong = [
-        f'{key} {shape(state_dict[key])} instead of {shape(value)}'
+        f'{key} {_shape(state_dict[key])} instead of {_shape(value)}'
         for key, value in own.items()
-        if key in state_dict and shape(state_dict[key]) != shape(value)
+        if key in state_dict and _shape(state_dict[key]) != _shape(value)
     ]
     if missing or extra or wrong:
         parts = [
@@ -118,3 +111,8 @@ def load_weights(model, state_dict, drop_conv_last=False):
         ]
         raise UserError(f'weights are of another architecture or class count: {"; ".join(parts)}')
     model.load_state_dict(state_dict, strict=True)
+
+
+def _shape(value):
+    """A tensor's shape, or the name of the type of what should have been one."""
+    return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__

@@ -21,7 +21,8 @@ CHUNK = 2**20  # scores in one log-sum-exp: its temporaries stay in a processor'
 
 
 def p_z_given_x(h):
-    """p(z|x) [B, 1, H, W] from h >= 0 [B, 1, H, W]; sums to 1 over z. Uniform where the ReLU is dead (h = 0 everywhere)."""
+    """p(z|x) [B, 1, H, W] from h >= 0 [B, 1, H, W]; sums to 1 over z. Uniform where the ReLU is dead (h = 0
+    everywhere)."""
     total = h.sum(dim=(2, 3), keepdim=True).detach()  # [B, 1, 1, 1] detached: released behaviour, it shapes training
     dead = (total == 0).to(h.dtype)
     return h / (total + dead) + dead / (h.shape[2] * h.shape[3])
@@ -67,7 +68,8 @@ def p_z_given_xy(f, h):
 
 
 class _LogPLabelGivenXZ(torch.autograd.Function):
-    """f_y - log sum_y' exp f_y' at each location, with p(y|x,z) made in the backward pass: one buffer of the size of f."""
+    """f_y - log sum_y' exp f_y' at each location, with p(y|x,z) made in the backward pass: one buffer of the size of
+    f."""
 
     @staticmethod
     def forward(ctx, f, y):

@@ -15,6 +15,11 @@ def p_y_given_x(f, h=None):
     return logits(f).softmax(dim=1)
 
 
+def log_score(f, h=None):
+    """The scalar of every class that gradient and perturbation maps explain [B, C]: the logit."""
+    return logits(f)
+
+
 def loss(f, h, y):
     """-log p(y|x) of each image [B]; y is a LongTensor [B]."""
     log_p = logits(f).log_softmax(dim=1)

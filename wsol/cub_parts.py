@@ -5,8 +5,8 @@ protocol's: 1 head, 2 back, 3 belly, 4 breast, 5 tail, 6 leg, 7 wing.
 """
 
 import os
-from collections import namedtuple
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,22 +22,39 @@ PART_WORDS = {
     6: ('leg',),
     7: ('wing',),
 }  # a word anywhere in an attribute's name
-UNIONS = (
-    (1, (2, 5, 6, 7, 10, 11, 15), True),
-    (2, (1,), False),
-    (3, (3,), False),
-    (4, (4,), False),
-    (5, (14,), False),
-    (6, (8, 12), False),
-    (7, (9, 13), False),
-)  # (part, CUB parts, mean of them or each)
 PRESENT = 50  # a class has an attribute from this percentage on
 
-Pair = namedtuple('Pair', 'a b parts attributes')
-Pair.__doc__ = 'Two classes a < b (from 0), the set of part ids and the names of the attributes in which they differ.'
+
+class Union(NamedTuple):
+    """What becomes of CUB's 15 parts: one of the protocol's seven."""
+
+    part: int  # the protocol's id
+    members: tuple  # CUB's ids
+    mean: bool  # one point, the mean of the visible members; else a point each
+
+
+UNIONS = (
+    Union(1, (2, 5, 6, 7, 10, 11, 15), mean=True),
+    Union(2, (1,), mean=False),
+    Union(3, (3,), mean=False),
+    Union(4, (4,), mean=False),
+    Union(5, (14,), mean=False),
+    Union(6, (8, 12), mean=False),
+    Union(7, (9, 13), mean=False),
+)
+
+
+class Pair(NamedTuple):
+    """Two classes."""
+
+    a: int  # a < b, from 0
+    b: int
+    parts: set  # ids of the parts in which they differ
+    attributes: list  # names of the attributes in which they differ
 
 
 def _lines(folder, *path):
+    """The lines of a file below `folder`; without the file a MissingFile."""
     path = os.path.join(folder, *path)
     if not os.path.isfile(path):
         raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
@@ -93,12 +110,14 @@ def part_points(locations, image_size, size):
     locations: {CUB part id: (x, y)} in the original image of image_size (width, height).
     """
     scaled = {part: np.array(point) / np.array(image_size) * size for part, point in locations.items()}
-    points, ids = [], []
-    for part, members, mean in UNIONS:
-        visible = [scaled[member] for member in scaled if member in members]
-        visible = [np.mean(visible, axis=0)] if visible and mean else visible
+    points = []
+    ids = []
+    for union in UNIONS:
+        visible = [scaled[member] for member in scaled if member in union.members]
+        if visible and union.mean:
+            visible = [np.mean(visible, axis=0)]
         points += visible
-        ids += [part] * len(visible)
+        ids += [union.part] * len(visible)
     return np.array(points).reshape(-1, 2).astype(int), ids
 
 

@@ -9,10 +9,11 @@
     f       conv_last(F (1 + s(M)))              [B, C, H, W]  class scores of the gated features
     p(y|x)  softmax_y mean_z f, and its loss: as CAM's (cam.py)
 
-Source: the paper, section 3 (arXiv 2105.00937), and what it leaves open from its authors' code (TrustworthyAI-kr/LFI-CAM,
-resnet_lfiv2.py): the FIN's four 3x3 convolutions with batch norm and two ReLUs, the softmax, bilinear resizing, and gradients
-through M into the FIN. The authors' convolutions are L, L/2, L, L wide; here min(L, 256) stands for the inner L, because on
-ResNet-50's 2048 channels and 28 x 28 maps theirs would cost over four times what the backbone does.
+Source: the paper, section 3 (arXiv 2105.00937), and what it leaves open from its authors' code
+(TrustworthyAI-kr/LFI-CAM,
+resnet_lfiv2.py): the FIN's four 3x3 convolutions with batch norm and two ReLUs, the softmax, bilinear resizing, and
+gradients through M into the FIN. The authors' convolutions are L, L/2, L, L wide; here min(L, 256) stands for the inner
+L, because on ResNet-50's 2048 channels and 28 x 28 maps theirs would cost over four times what the backbone does.
 """
 
 import torch
@@ -25,7 +26,8 @@ WIDTH = 256  # of the importance network, where the features have more channels
 def importance_network(channels):
     """The FIN: [B, channels, H, W] -> [B, channels, H, W], its values at least 0."""
     width = min(channels, WIDTH)
-    sizes, layers = (channels, width, width // 2, width, channels), []
+    sizes = (channels, width, width // 2, width, channels)
+    layers = []
     for i in range(4):
         layers += [
             nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=3, padding=1, bias=False),
@@ -36,7 +38,8 @@ def importance_network(channels):
 
 
 def scaled(maps):
-    """s: each map [..., H, W] minus its minimum, over its range; a constant map is 1 where it is not 0, as the authors have it."""
+    """s: each map [..., H, W] minus its minimum, over its range; a constant map is 1 where it is not 0, as the authors
+    have it."""
     low = maps.amin(dim=(-2, -1), keepdim=True)
     span = maps.amax(dim=(-2, -1), keepdim=True) - low
     flat = span == 0

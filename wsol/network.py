@@ -1,55 +1,89 @@
-"""The network every architecture and method shares: backbone features F, class scores f, cue location h."""
+"""The network every architecture and head shares: backbone features F, class scores f, cue location h; the heads."""
 
-from collections import namedtuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from . import calm, cam, lfi_cam
 
-Method = namedtuple('Method', 'p_y_given_x loss log_score gated', defaults=(False,))
-Method.__doc__ = """What tells the methods apart, each a function of (f, h[, y]).
 
-p_y_given_x(f, h) [B, C]; loss(f, h, y) [B]; log_score(f, h) [B, C] is the scalar that gradient methods explain:
-the logit of CAM and LFI-CAM, log p(y|x) of CALM. gated: f is that of the gated features and h the attention map (lfi_cam.py),
-so the head reads the image as well and is not linear in F.
-"""
+class Head(NamedTuple):
+    """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H,
+    W]."""
 
-METHODS = {
-    'CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f)),
-    'CALM-EM': Method(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x),
-    'CALM-ML': Method(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x),
-    'LFI-CAM': Method(cam.p_y_given_x, cam.loss, lambda f, h: cam.logits(f), gated=True),
+    p_y_given_x: Callable  # (f, h) -> p(y|x) [B, C], the prediction
+    loss: Callable  # (f, h, y) -> training loss of each image [B] for labels y [B]
+    log_score: Callable  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
+    scalar: str  # the name of that scalar
+    own_map: str  # the map that the head is made for: a name of attribution.MAPS
+    attends: bool = True  # does the attention take part in the prediction and the loss?
+    unsuited: tuple = ()  # readouts (attribution.READOUTS) that read a p(z|x) which this head does not train
+    units: dict = {}  # units of its maps where they are not those of attribution.MAPS
+    gated: bool = (
+        False  # f is that of the gated features and h the attention map (lfi_cam.py): the head reads the image
+    )
+    linear: bool = False  # log_score is linear in the features F
+
+
+HEADS = {
+    'CAM': Head(
+        cam.p_y_given_x,
+        cam.loss,
+        cam.log_score,
+        scalar='the logit',
+        own_map='vanilla',
+        attends=False,
+        unsuited=('jointll', 'gtcond', 'saliency'),
+        linear=True,
+    ),
+    'CALM-EM': Head(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll'),
+    'CALM-ML': Head(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll'),
+    'LFI-CAM': Head(
+        cam.p_y_given_x,
+        cam.loss,
+        cam.log_score,
+        scalar='the logit',
+        own_map='vanilla',
+        attends=False,
+        unsuited=('jointll', 'gtcond'),
+        units={'saliency': 'attention M'},
+        gated=True,
+    ),
 }
 
 
 class Output:
     """What the network says of a batch: f [B, C, H, W], h [B, 1, H, W], and, computed when asked for, `probs`."""
 
-    def __init__(self, f, h, method):
-        self.f, self.h, self.method = f, h, method
+    def __init__(self, f, h, head):
+        self.f = f
+        self.h = h
+        self.head = head
 
     @property
     def probs(self):
         """p(y|x) [B, C]."""
-        return self.method.p_y_given_x(self.f, self.h)
+        return self.head.p_y_given_x(self.f, self.h)
 
     @property
     def log_score(self):
         """The explained scalar of every class [B, C]: CAM's and LFI-CAM's logit, CALM's log p(y|x)."""
-        return self.method.log_score(self.f, self.h)
+        return self.head.log_score(self.f, self.h)
 
     def float(self):
         """The same in float32, where a loss is safe after a network in mixed precision."""
-        return Output(self.f.float(), self.h.float(), self.method)
+        return Output(self.f.float(), self.h.float(), self.head)
 
     def loss(self, y):
         """The training loss of each image [B] for labels y, a LongTensor [B]."""
-        return self.method.loss(self.f, self.h, y)
+        return self.head.loss(self.f, self.h, y)
 
 
 class Network(nn.Module):
-    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance` too.
+    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance`
+    too.
 
     backbone: nn.Sequential of named modules, images [B, 3, h, w] -> F [B, channels, H, W].
     Called on images it returns an `Output`.
@@ -64,8 +98,8 @@ class Network(nn.Module):
         self.attention = nn.Sequential(nn.Conv2d(channels, 1, kernel_size=1), nn.ReLU())
         self.num_classes = num_classes
         self.attribution_method = attribution_method
-        self.method = METHODS[attribution_method]
-        if self.method.gated:
+        self.head = HEADS[attribution_method]
+        if self.head.gated:
             self.importance = lfi_cam.importance_network(channels)
 
     def forward_features(self, x):
@@ -75,12 +109,13 @@ class Network(nn.Module):
         return x
 
     def forward_head(self, F, images=None):
-        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head reads."""
-        if not self.method.gated:
-            return Output(self.conv_last(F), self.attention(F), self.method)
+        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head
+        reads."""
+        if not self.head.gated:
+            return Output(self.conv_last(F), self.attention(F), self.head)
         assert images is not None, "LFI-CAM's head reads the images"
         M = lfi_cam.attention_map(F, lfi_cam.importance(self.importance(lfi_cam.masked_images(F, images))))
-        return Output(self.conv_last(lfi_cam.gated(F, M)), M, self.method)
+        return Output(self.conv_last(lfi_cam.gated(F, M)), M, self.head)
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x), x)
@@ -88,7 +123,8 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def initialize_weights(modules, mode):
-    """Convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to one and zero (as the released code)."""
+    """Convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to one and zero (as the released
+    code)."""
     for module in modules:
         if isinstance(module, nn.Conv2d):
             if mode == 'he':

@@ -1,4 +1,5 @@
-"""Interpretable gradients: training that draws the input gradient to its guided version (Figueroa et al., 2024, arXiv 2404.15024).
+"""Interpretable gradients: training that draws the input gradient to its guided version (Figueroa et al., 2024, arXiv
+2404.15024).
 
     L      = L_C + lambda mean_i E(d_i, g_i)
     L_C      the mean of the class losses of the images x_i
@@ -19,7 +20,8 @@ from .errors import UserError
 def _unit(gradients):
     """Rows [B, n] of length 1, or 0 where a row is 0.
 
-    The division by the largest entry, a constant that a direction does not depend on, keeps squares of tiny gradients above 0.
+    The division by the largest entry, a constant that a direction does not depend on, keeps squares of tiny gradients
+    above 0.
     """
     top = gradients.detach().abs().amax(dim=1, keepdim=True)
     rows = gradients / (top + (top == 0).to(top.dtype))
@@ -48,18 +50,19 @@ ERRORS = {'cosine': cosine, 'l1': l1, 'l2': l2}
 def gradient_regularization(model, images, labels, error='cosine'):
     """(class losses [B], errors of the input gradients [B], p(y|x) [B, C]) from one forward and two backward passes.
 
-    model: images [B, 3, h, w] -> `Output`, a Network or a function around one, not compiled (torch.compile and synchronised
-    batch norm cannot be differentiated twice). labels: LongTensor [B]. Train the weights by the backward pass of
-    losses.mean() + lambda * errors.mean(). Batch norm sees the images once, no `.grad` is touched and the mode stays.
-    The constants of the losses (the E step's p' and the normaliser of p(z|x)) are constants of the errors too.
-    An unknown error is a ValueError.
+    model: images [B, 3, h, w] -> `Output`, a Network or a function around one, not compiled (torch.compile and
+    synchronised batch norm cannot be differentiated twice). labels: LongTensor [B]. Train the weights by the backward
+    pass of losses.mean() + lambda * errors.mean(). Batch norm sees the images once, no `.grad` is touched and the mode
+    stays. The constants of the losses (the E step's p' and the normaliser of p(z|x)) are constants of the errors too.
+    An unknown error is a UserError.
     """
     if error not in ERRORS:
         raise UserError(f'unknown gradient error {error!r}: choose one of {", ".join(ERRORS)}')
     x = images.detach().requires_grad_()
     with GuidedReLUs(guided=False) as relus, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         output = model(x.clone())  # a model may work in place on what it is given
-        losses, probs = output.loss(labels), output.probs
+        losses = output.loss(labels)
+        probs = output.probs
     (gradients,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
     relus.guided = True
     (guided,) = torch.autograd.grad(losses.sum(), x, retain_graph=True)

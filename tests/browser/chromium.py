@@ -21,7 +21,7 @@ FLAGS = (
 
 @contextmanager
 def chromium(width=1200, height=900, dark=False):
-    """A browser with a page of width x height CSS pixels and a new profile; a skip with its reason where there is none."""
+    """A browser with a page of width x height CSS pixels and a new profile; a skip with the reason where none is."""
     webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed: pip install selenium')
     browser, driver = shutil.which('chromium'), shutil.which('chromedriver')
     if not (browser and driver):

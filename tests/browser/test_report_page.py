@@ -1,4 +1,4 @@
-"""A report in headless Chromium, opened from disk: picks in the gallery and the pixels that follow, the keyboard, a phone's width."""
+"""A report in headless Chromium, opened from disk: picks in the gallery, the pixels that follow, keys, a phone."""
 
 import base64
 import io
@@ -8,14 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 
-sys.path[:0] = [os.path.join(ROOT, 'scripts'), os.path.dirname(os.path.abspath(__file__))]
-import report_gallery
-import report_html
-import report_results
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chromium import chromium
+
+from report.gallery import data_uri, encode
+from report.page import fill_template
+from report.results import read_runs
 
 SIDE, CELLS = 288, 4  # pixels of a canvas' side, cells of the drawn maps
 NAMES = {'0': 'finch', '1': '<img src=x onerror=alert(1)>', '2': 'wren'}
@@ -23,7 +23,7 @@ NAMES = {'0': 'finch', '1': '<img src=x onerror=alert(1)>', '2': 'wren'}
 
 def method(name, maps, signed):
     """A record of the page for maps [images, K, h, w]."""
-    top = report_gallery.encode(maps[0])
+    top = encode(maps[0])
     bits = 8 * len(base64.b64decode(top['data'])) // maps[0].size
     return {
         'name': name,
@@ -32,13 +32,35 @@ def method(name, maps, signed):
         'width': maps.shape[3],
         'bits': bits,
         'signed': signed,
-        'maps': [report_gallery.encode(one) for one in maps],
+        'maps': [encode(one) for one in maps],
     }
 
 
 def picture(grey):
     """A flat picture as a data address."""
-    return report_gallery.data_uri(Image.new('RGB', (8, 8), (grey, grey, grey)), 8)
+    return data_uri(Image.new('RGB', (8, 8), (grey, grey, grey)), 8)
+
+
+def image_record(n):
+    """A record of the page for an image of class n."""
+    return {
+        'id': f'c/i{n}.png',
+        'label': n,
+        'classes': [n, *(y for y in range(3) if y != n)],
+        'picture': picture(60 + 100 * n),
+    }
+
+
+def run_record(name, maps, names):
+    """A record of the page for a run with these of the maps {name: [images, K, h, w]}."""
+    return {
+        'name': name,
+        'method': 'CAM',
+        'set': 0,
+        'predicted': [0, 2],
+        'probs': [[0.5, 0.25, 0.125]] * 2,
+        'maps': [method(one, maps[one], one != 'jointll') for one in names],
+    }
 
 
 @pytest.fixture(scope='module')
@@ -47,23 +69,9 @@ def page_file(tmp_path_factory):
     rng = np.random.default_rng(0)
     small = rng.uniform(0, 0.1, (2, 3, CELLS, CELLS)) * np.array([1, 0.6, 0.8])[:, None, None]
     maps = {'jointll': small, 'large': rng.normal(size=(2, 3, 72, 72)), 'vanilla': 100 * (small - 0.05)}
-    image = lambda n: {
-        'id': f'c/i{n}.png',
-        'label': n,
-        'classes': [n, *(y for y in range(3) if y != n)],
-        'picture': picture(60 + 100 * n),
-    }
-    run = lambda name, *methods: {
-        'name': name,
-        'method': 'CAM',
-        'set': 0,
-        'predicted': [0, 2],
-        'probs': [[0.5, 0.25, 0.125]] * 2,
-        'maps': [method(one, maps[one], one != 'jointll') for one in methods],
-    }
     gallery = {
-        'sets': [{'images': [image(0), image(1)], 'names': NAMES}],
-        'runs': [run('first', 'jointll', 'large'), run('<b>second', 'vanilla')],
+        'sets': [{'images': [image_record(0), image_record(1)], 'names': NAMES}],
+        'runs': [run_record('first', maps, ['jointll', 'large']), run_record('<b>second', maps, ['vanilla'])],
     }
     folder = tmp_path_factory.mktemp('report') / 'a run'
     folder.mkdir()
@@ -74,9 +82,9 @@ def page_file(tmp_path_factory):
     (folder / 'log.jsonl').write_text(
         '\n'.join(map(json.dumps, [{'arguments': {'experiment_name': 'x' * 80, 'dataset': 'ToyBirds'}}, *epochs]))
     )
-    runs, notes = report_results.load([str(folder)])
+    runs, notes = read_runs([str(folder)])
     path = folder.parent / 'report.html'
-    path.write_text(report_html.page(runs, notes, gallery, []))
+    path.write_text(fill_template(runs, notes, gallery, []))
     return path.as_uri(), maps
 
 
@@ -131,7 +139,8 @@ def quiet(page):
     assert page.get_log('browser') == []
     asked = [json.loads(entry['message'])['message'] for entry in page.get_log('performance')]
     addresses = [one['params']['request']['url'] for one in asked if one['method'] == 'Network.requestWillBeSent']
-    addresses = [address for address in addresses if not address.startswith('chrome:')]  # the browser's own start page
+    own = ('chrome:', 'chrome-untrusted:')  # the browser's start page
+    addresses = [address for address in addresses if not address.startswith(own)]
     assert any(address.startswith('file:') for address in addresses) and all(
         address.startswith(('file:', 'data:')) for address in addresses
     )

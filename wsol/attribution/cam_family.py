@@ -13,7 +13,8 @@ from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients
 from .maps import fuse
 
-SMOOTH_SAMPLES, SMOOTH_STD = 4, 0.3  # of Smooth Grad-CAM++, as torchcam has them
+SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
+SMOOTH_STD = 0.3
 
 
 def weighted(A, w):
@@ -36,7 +37,8 @@ def grad_cam_pp_weights(A, G):
 
 
 def smooth_grad_cam_pp_weights(A, G1, G2, G3):
-    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp is the mean of G^p over noise."""
+    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp is the mean of G^p over
+    noise."""
     below = 2 * G2 + G3 * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G2 / below * G1.relu()).sum(dim=(2, 3))
 
@@ -44,8 +46,8 @@ def smooth_grad_cam_pp_weights(A, G1, G2, G3):
 def principal_map(A):
     """The locations' coordinate along the first principal axis of the channels: [B, H, W] from A [B, L, H, W].
 
-    With M [HW, L] the activations minus their mean over the locations and u, s its first left singular vector and value:
-    u s, from the smaller Gram matrix M M^T. Its sign, which the axis leaves open, makes it agree with sum_k A_k.
+    With M [HW, L] the activations minus their mean over the locations and u, s its first left singular vector and
+    value: u s, from the smaller Gram matrix M M^T. Its sign, which the axis leaves open, makes it agree with sum_k A_k.
     """
     rows = A.flatten(2).transpose(1, 2).to(torch.promote_types(A.dtype, torch.float32))  # [B, HW, L]
     M = rows - rows.mean(dim=1, keepdim=True)
@@ -81,16 +83,18 @@ def layer_cam(model, images, target=None, options=Options()):
 
 @explainer
 def smooth_grad_cam_pp(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k) with smooth_grad_cam_pp_weights: Smooth Grad-CAM++ (Omeiza et al., 2019), A of the clean image.
+    """relu(sum_k w_k A_k) with smooth_grad_cam_pp_weights: Smooth Grad-CAM++ (Omeiza et al., 2019), A of the clean
+    image.
 
-    The mean is over num_samples (4) copies of the image with Gaussian noise of deviation std (.3). The numerator of alpha
-    is the mean of G^2, as in Grad-CAM++ (the paper prints G there).
+    The mean is over num_samples (4) copies of the image with Gaussian noise of deviation std (.3). The numerator of
+    alpha is the mean of G^2, as in Grad-CAM++ (the paper prints G there).
     """
     layers = find_layers(model, options.target_layer, images)
-    n, std = options.num_samples or SMOOTH_SAMPLES, SMOOTH_STD if options.std is None else options.std
+    n = options.num_samples or SMOOTH_SAMPLES
+    std = SMOOTH_STD if options.std is None else options.std
     activations, scores = capture(model, images, layers)
     target = chosen(scores, target)[1]
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     powers = [[0, 0, 0] for _ in layers]
     for _ in range(n):
         noisy = images + std * standard_normal(images.shape[1:], streams, images)

@@ -11,9 +11,11 @@ from .layers import find_layers, hooks
 
 
 def logits_of(output):
-    """Logits [B, C] of what a classifier returns: a tensor, an object or a dict with `logits`, or a tuple whose first is one.
+    """Logits [B, C] of what a classifier returns: a tensor, an object or a dict with `logits`, or a tuple whose first
+    is one.
 
-    Anything else is a ValueError. (Inception's and GoogLeNet's auxiliary outputs come in train mode only: `explain` uses eval.)
+    Anything else is a UserError. (Inception's and GoogLeNet's auxiliary outputs come in train mode only: `explain`
+    uses eval.)
     """
     if isinstance(output, dict) and 'logits' in output:
         return output['logits']
@@ -33,14 +35,18 @@ class Classifier(nn.Module):
     model: any nn.Module that is called on images. logits: a function from its output to [B, C] (default: `logits_of`).
     tokens: a layer, module or dotted name of the model, that gives tokens [B, N, L] or channels-last maps [B, H, W, L];
     its output also passes through the layer 'maps' of this module as [B, L, H, W]: explain(..., target_layer='maps').
-    grid: (H, W) of the tokens (default: the largest square); the N - H W first ones, such as the class token, are left out.
-    A transformer that classifies by its class token reads no other token after its last block: name a layer before the last
-    attention (torchvision 'encoder.layers.encoder_layer_11.ln_1', timm 'blocks.11.norm1'), as for pytorch-grad-cam.
+    grid: (H, W) of the tokens (default: the largest square); the N - H W first ones, such as the class token, are left
+    out. A transformer that classifies by its class token reads no other token after its last block: name a layer before
+    the last attention (torchvision 'encoder.layers.encoder_layer_11.ln_1', timm 'blocks.11.norm1'), as for
+    pytorch-grad-cam.
     """
 
     def __init__(self, model, logits=None, tokens=None, grid=None):
         super().__init__()
-        self.model, self.logits, self.grid, self.maps = model, logits or logits_of, grid, nn.Identity()
+        self.model = model
+        self.logits = logits or logits_of
+        self.grid = grid
+        self.maps = nn.Identity()
         self.layers = () if tokens is None else tuple(find_layers(model, tokens, None))
 
     def forward(self, images):

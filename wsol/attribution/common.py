@@ -7,36 +7,44 @@ B images of c channels and h x w pixels; C classes. A method is a function (mode
 import functools
 import operator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..errors import UserError
 
 
+def flag(default, low, help):
+    """An option that is a flag of the commands too (config.py): its default, its lowest value, its line of help."""
+    return field(default=default, metadata={'low': low, 'help': help})
+
+
 @dataclass(frozen=True)
 class Options:
-    """How a method runs; each one reads what concerns it.
+    """How a map is made; each one reads what concerns it.
 
     target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
     superclass: {class: [classes]} (superclass readouts).
     batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
-    generator: torch.Generator of the noise; None is torch's own. progress: show a bar.
-    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided by
-    this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a number or
-    a tensor that broadcasts to the images; None is 0.
+    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
+    None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
+    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
+    by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
+    number or a tensor that broadcasts to the images; None is 0.
     num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3) and ss_cam (None: 35 and 2).
     """
 
     target_layer: object = None
     superclass: dict = None
     batch_size: int = 32
+    noise_seeds: list = None
     generator: torch.Generator = None
     progress: bool = False
-    smooth_grad_nr_iter: int = 50
-    smooth_grad_sigma: float = 4.0
-    integrated_grad_nr_iter: int = 50
+    smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
+    smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
+    integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
     baseline: object = None
     num_samples: int = None
     std: float = None
@@ -55,7 +63,7 @@ class Options:
 def scores_of(model, images):
     """The explained scalar of every class [B, C]: CAM's logit, CALM's log p(y|x), a plain classifier's output.
 
-    A model that returns neither a tensor [B, C] nor an object with `log_score` is a ValueError.
+    A model that returns neither a tensor [B, C] nor an object with `log_score` is a UserError.
     """
     output = model(images)
     scores = output if torch.is_tensor(output) else getattr(output, 'log_score', None)
@@ -68,7 +76,7 @@ def scores_of(model, images):
 def chosen(scores, target):
     """(score of the target [B], target [B]) from scores [B, C]; a target of None is the prediction.
 
-    A class outside 0..C-1 is a ValueError.
+    A class outside 0..C-1 is a UserError.
     """
     if target is None:
         target = scores.detach().argmax(dim=1)
@@ -78,7 +86,8 @@ def chosen(scores, target):
 
 
 def as_target(target, size):
-    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a ValueError."""
+    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a
+    UserError."""
     if target is None:
         return None
     classes = torch.as_tensor(target)
@@ -114,17 +123,20 @@ def _device_of(model, images):
 def explainer(method):
     """method(model, images, target, options) on at most batch_size images, made a function of any batch.
 
-    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever the
-    caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model is
-    afterwards as before, also after an exception.
+    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever
+    the caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model
+    is afterwards as before, also after an exception.
     """
 
     @functools.wraps(method)
     def on_any_batch(model, images, target=None, options=Options()):
         if images.ndim != 4 or not len(images):
             raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+        if options.noise_seeds is not None and len(options.noise_seeds) != len(images):
+            raise UserError(f'{len(options.noise_seeds)} noise_seeds for {len(images)} images: give one an image')
         target = as_target(target, len(images))
-        size, parts = options.batch_size, []
+        size = options.batch_size
+        parts = []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             images = images.detach().to(_device_of(model, images))
             images = images.clone() if images.is_inference() else images  # autograd refuses inference tensors
@@ -132,20 +144,18 @@ def explainer(method):
             start = baseline_of(images, options)
             for i in range(0, len(images), size):
                 rows = slice(i, i + size)
-                part = method(
-                    model,
-                    images[rows],
-                    None if target is None else target[rows],
-                    replace(options, baseline=start[rows]),
+                part = replace(
+                    options, baseline=start[rows], noise_seeds=options.noise_seeds and options.noise_seeds[rows]
                 )
-                parts.append(part.detach())
+                maps = method(model, images[rows], None if target is None else target[rows], part)
+                parts.append(maps.detach())
         return torch.cat(parts)
 
     return on_any_batch
 
 
 def baseline_of(images, options):
-    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a ValueError."""
+    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a UserError."""
     start = torch.as_tensor(
         0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device
     )
@@ -155,10 +165,21 @@ def baseline_of(images, options):
         raise UserError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
 
 
-def noise_streams(images, generator):
-    """One torch.Generator an image, seeded from `generator`: an image's noise does not depend on how a batch is cut."""
-    device = images.device if generator is None else generator.device
-    seeds = [int(torch.randint(2**62, (1,), generator=generator, device=device)) for _ in images]
+def noise_seed(seed, number):
+    """The seed of image `number`'s noise under the run's seed: it depends on nothing else, not on a batch or a
+    process."""
+    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(words[0]) >> 1)
+    return int(torch.randint(2**62, (1,), generator=generator))
+
+
+def noise_streams(images, options):
+    """One torch.Generator an image, from options.noise_seeds or else `generator`, however a batch is cut."""
+    seeds = options.noise_seeds
+    if seeds is None:
+        generator = options.generator
+        device = images.device if generator is None else generator.device
+        seeds = [int(torch.randint(2**62, (1,), generator=generator, device=device)) for _ in images]
     return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
 
 

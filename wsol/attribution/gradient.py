@@ -1,7 +1,7 @@
 """Gradient methods at the input: S_y(x) is the explained scalar of class y, x an image [c, h, w], z one of its pixels.
 
-Names of the paper's rows (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad) follow the released code:
-each is made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
+Names of the paper's rows (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad) follow the released
+code: each is made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
 All maps are [B, h, w], at the size of the images. Errors: those of common.explainer and common.chosen.
 """
 
@@ -44,12 +44,13 @@ def _noisy_strengths(model, images, target, options):
 
     The noise is Gaussian of deviation (max - min of the image) / smooth_grad_sigma, none where that number is 0.
     """
-    b, n = len(images), options.smooth_grad_nr_iter
+    b = len(images)
+    n = options.smooth_grad_nr_iter
     target = _predicted(model, images, target)
     pixels = images.flatten(1)
     span = (pixels.amax(dim=1) - pixels.amin(dim=1)).view(b, 1, 1, 1)
     sigma = span / options.smooth_grad_sigma if options.smooth_grad_sigma else torch.zeros_like(span)
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     for rows in chunks(n, max(1, options.batch_size // b), options, 'noisy images'):
         m = rows.stop - rows.start
         noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]
@@ -64,7 +65,8 @@ def moments(samples):
     for n, sample in enumerate(samples, start=1):
         sample = sample.to(torch.promote_types(sample.dtype, torch.float32))
         if mean is None:
-            mean, spread = torch.zeros_like(sample), torch.zeros_like(sample)
+            mean = torch.zeros_like(sample)
+            spread = torch.zeros_like(sample)
         off = sample - mean
         mean = mean + off / n
         spread = spread + off * (sample - mean)
@@ -120,7 +122,8 @@ def integrated_gradients_by_channel(model, images, target=None, options=Options(
     The integral by Gauss-Legendre quadrature in integrated_grad_nr_iter points.
     """
     nodes, weights = np.polynomial.legendre.leggauss(options.integrated_grad_nr_iter)  # on [-1, 1]
-    positions, weights = ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    positions = ((nodes + 1) / 2).tolist()
+    weights = (weights / 2).tolist()
     path = _path_gradients(model, images, target, options, positions)
     integral = sum(w * g.to(torch.promote_types(g.dtype, torch.float32)) for w, g in zip(weights, path))
     return ((images - baseline_of(images, options)) * integral).to(images.dtype)
@@ -155,7 +158,8 @@ def predictions(model, images, target=None, options=Options()):
 
 
 class _ReLU(torch.autograd.Function):
-    """ReLU whose gradient is g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the plain one can be differentiated again."""
+    """ReLU whose gradient is g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the plain one can be differentiated
+    again."""
 
     @staticmethod
     def forward(ctx, x, switch):
@@ -172,8 +176,8 @@ class _ReLU(torch.autograd.Function):
 class GuidedReLUs(TorchFunctionMode):
     """Every ReLU called inside, as a module or a function, lets only positive gradients back; no module is touched.
 
-    `guided` is read by the backward pass, also after the mode has ended: one forward pass gives the guided gradient with True
-    and the plain one with False.
+    `guided` is read by the backward pass, also after the mode has ended: one forward pass gives the guided gradient
+    with True and the plain one with False.
     """
 
     PLAIN = (functional.relu, torch.relu, torch.Tensor.relu)
@@ -195,7 +199,8 @@ class GuidedReLUs(TorchFunctionMode):
 
 @explainer
 def guided_gradients(model, images, target=None, options=Options()):
-    """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop 2015)."""
+    """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop
+    2015)."""
     with GuidedReLUs():
         return image_gradients(model, images, target)[0]
 

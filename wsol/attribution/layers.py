@@ -30,7 +30,7 @@ def hooks(modules, function):
 def find_layers(model, target_layer, images):
     """The modules that `target_layer` names: a module, a dotted name, a list of those; None is the last feature layer.
 
-    A name or module the model does not have is a ValueError that lists close and valid names.
+    A name or module the model does not have is a UserError that lists close and valid names.
     """
     if target_layer is None:
         return [last_feature_layer(model, images)]
@@ -58,7 +58,7 @@ def _find_layer(named, layer):
 def last_feature_layer(model, images):
     """The module whose output is the last [B, L, H, W] with more than one location: F in this project's networks.
 
-    Elsewhere one forward pass of one image finds it; the outermost of nested modules is taken. None: a ValueError.
+    Elsewhere one forward pass of one image finds it; the outermost of nested modules is taken. None: a UserError.
     """
     if isinstance(model, Network):
         return getattr(model, model.feature_names[-1])
@@ -79,7 +79,7 @@ def capture(model, images, layers, graph=False):
     """(activations, one A a layer; scores [B, C]) of one forward pass; a layer called twice counts with its last call.
 
     With `graph` the graph begins at the first of the layers: whatever lies below runs without one.
-    A layer that does not run, or gives something else than [B, L, H, W], is a ValueError.
+    A layer that does not run, or gives something else than [B, L, H, W], is a UserError.
     """
     kept = {}
 
@@ -103,9 +103,10 @@ def capture(model, images, layers, graph=False):
 
 
 def layer_gradients(model, images, layers, target, create_graph=False):
-    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward and one backward pass.
+    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward and one backward
+    pass.
 
-    Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a ValueError.
+    Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
     """
     activations, scores = capture(model, images, layers, graph=True)
     score, _ = chosen(scores, target)

@@ -22,12 +22,14 @@ NORMALIZATIONS = {'max': _by_max, 'minmax': min_max, 'clipping': _untouched}
 def normalize(maps, kind):
     """Maps [..., h, w] in [0, 1] as the released protocols scale them.
 
-    'max': divided by the maximum; 'minmax': minus the minimum, then divided by the new maximum; 'clipping': untouched; in
-    every case clipped to [0, 1] afterwards. A map with NaN or with min = max becomes zero. Another kind is a ValueError.
+    'max': divided by the maximum; 'minmax': minus the minimum, then divided by the new maximum; 'clipping': untouched;
+    in every case clipped to [0, 1] afterwards. A map with NaN or with min = max becomes zero. Another kind is a
+    UserError.
     """
     if kind not in NORMALIZATIONS:
         raise UserError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
-    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    high = maps.amax(dim=(-2, -1), keepdim=True)
     usable = high > low  # False for NaN too, which amin and amax hand on
     return torch.where(usable, NORMALIZATIONS[kind](maps), torch.zeros_like(maps)).clamp(0, 1)
 

@@ -1,7 +1,7 @@
 """Perturbation methods: what happens to the score when the image is masked, or a channel removed. No gradients.
 
-A_k(z) [B, L, H, W] is the target layer's activation, S_y the explained scalar of class y, w_k [B, L] a channel's weight.
-Memory is bounded by options.batch_size masked images or ablated activations at a time.
+A_k(z) [B, L, H, W] is the target layer's activation, S_y the explained scalar of class y, w_k [B, L] a channel's
+weight. Memory is bounded by options.batch_size masked images or ablated activations at a time.
 Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
 
@@ -14,13 +14,15 @@ from .layers import capture, find_layers, last_feature_layer, scores_with
 from .maps import fuse, upsample
 from .readouts import min_max
 
-SS_SAMPLES, SS_STD = 35, 2.0  # of SS-CAM, as torchcam has them
+SS_SAMPLES = 35  # of SS-CAM, as torchcam has them
+SS_STD = 2.0
 
 
 def masked_scores(model, images, A, target, options, streams=None, std=0.0):
     """S_y(M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any."""
     b, channels = A.shape[:2]
-    maps, scores = A.flatten(0, 1), []  # [B L, H, W]
+    maps = A.flatten(0, 1)  # [B L, H, W]
+    scores = []
     for rows in chunks(b * channels, options.batch_size, options, 'masked images'):
         image = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: which image a row is of
         masks = min_max(upsample(maps[rows], images.shape[2:]))  # [n, h, w]
@@ -31,7 +33,8 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0):
 
 
 def softmax_weights(scores):
-    """w_k = softmax over the channels of the scores [B, L]; a baseline score, the same for all k, would not change it."""
+    """w_k = softmax over the channels of the scores [B, L]; a baseline score, the same for all k, would not change
+    it."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1).to(scores.dtype)
 
 
@@ -53,12 +56,14 @@ def ss_cam(model, images, target=None, options=Options()):
 
     num_samples (35) draws of Gaussian noise of deviation std (2); M_k as in score_cam.
     """
-    n, std = options.num_samples or SS_SAMPLES, SS_STD if options.std is None else options.std
+    n = options.num_samples or SS_SAMPLES
+    std = SS_STD if options.std is None else options.std
     layers = find_layers(model, options.target_layer, images)
-    streams = noise_streams(images, options.generator)
+    streams = noise_streams(images, options)
     with torch.no_grad():
         activations, scores = capture(model, images, layers)
-        target, maps = chosen(scores, target)[1], []
+        target = chosen(scores, target)[1]
+        maps = []
         for A in activations:
             total = sum(masked_scores(model, images, A, target, options, streams, std) for _ in range(n))
             maps.append(weighted(A, softmax_weights(total / n)).relu())
@@ -74,7 +79,8 @@ def without_channels(A, options):
 
 
 def ablated_scores(model, images, layer, A, target, options):
-    """S_y with channel k of the layer set to 0, for every k: [B, L]. Runs the network from the layer on once a channel."""
+    """S_y with channel k of the layer set to 0, for every k: [B, L]. Runs the network from the layer on once a
+    channel."""
     scores = []
     for image, channel in without_channels(A, options):
         rows = A[image]  # [n, L, H, W], a copy
@@ -86,21 +92,23 @@ def ablated_scores(model, images, layer, A, target, options):
 def ablated_head_scores(model, A, target, options):
     """`ablated_scores` at F for this project's networks but the gated ones, without running a convolution again.
 
-    f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. CAM's logit is
-    linear as well and needs no loop: S_y - W_yk mean_z F_k.
+    f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. A score that is
+    linear as well, CAM's logit, needs no loop: S_y - W_yk mean_z F_k.
     """
     weight = model.conv_last.weight.flatten(1)  # [C, L]
-    if model.attribution_method == 'CAM':
+    if model.head.linear:
         score = chosen(model.forward_head(A).log_score, target)[0]
         return score[:, None] - weight[target] * A.mean(dim=(2, 3))  # [B, L]
     conv, relu = model.attention
     cue_weight = conv.weight.flatten()  # [L]
-    f, a, scores = model.conv_last(A), conv(A), []  # [B, C, H, W], [B, 1, H, W]
+    f = model.conv_last(A)  # [B, C, H, W], [B, 1, H, W]
+    a = conv(A)
+    scores = []
     for image, channel in without_channels(A, options):
         F_k = A[image, channel][:, None]  # [n, 1, H, W]
         f_rest = f[image] - weight[:, channel].t()[:, :, None, None] * F_k  # [n, C, H, W]
         h_rest = relu(a[image] - cue_weight[channel][:, None, None, None] * F_k)  # [n, 1, H, W]
-        scores.append(chosen(Output(f_rest, h_rest, model.method).log_score, target[image])[0])
+        scores.append(chosen(Output(f_rest, h_rest, model.head).log_score, target[image])[0])
     return torch.cat(scores).view(A.shape[:2])
 
 
@@ -116,12 +124,13 @@ def drops(score, ablated):
 @explainer
 def ablation_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w_k = (S_y - S_y without A_k) / |S_y|: Ablation-CAM (Desai and Ramaswamy, WACV 2020)."""
-    layers, maps = find_layers(model, options.target_layer, images), []
+    layers = find_layers(model, options.target_layer, images)
+    maps = []
     with torch.no_grad():
         activations, scores = capture(model, images, layers)
         score, target = chosen(scores, target)
         for layer, A in zip(layers, activations):
-            if isinstance(model, Network) and not model.method.gated and layer is last_feature_layer(model, images):
+            if isinstance(model, Network) and not model.head.gated and layer is last_feature_layer(model, images):
                 ablated = ablated_head_scores(model, A, target, options)
             else:
                 ablated = ablated_scores(model, images, layer, A, target, options)

@@ -4,6 +4,9 @@ Each function maps (f [B, C, H, W], h [B, 1, H, W]) to maps of every class [B, C
 all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Symbols as in wsol/calm.py.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from .. import calm
@@ -42,37 +45,32 @@ def vanilla_saliency(f, h):
     return min_max(f).sum(dim=1, keepdim=True)
 
 
-READOUTS = {
-    'vanilla': vanilla,
-    'vanilla-saliency': vanilla_saliency,
-    'jointll': jointll,
-    'gtcond': gtcond,
-    'saliency': saliency,
-}
-SUPERCLASS_READOUTS = {  # name: (readout, scale each class map to [0, 1] first, divide by the size of the set)
-    'vanilla-superclass': (vanilla, True, False),
-    'jointll-superclass': (jointll, False, False),
-    'jointll-superclass-mean': (jointll, False, True),
-    'gtcond-superclass': (gtcond, False, False),
-    'gtcond-superclass-mean': (gtcond, False, True),
-}
+class Readout(NamedTuple):
+    """How a readout's map of one class, or of a set of classes, is taken from the maps of every class."""
+
+    read: Callable  # (f, h) -> maps of every class [B, C, H, W], or one map of all classes [B, 1, H, W]
+    sets: bool = False  # sum over the classes of a set
+    scaled: bool = False  # each class map is scaled to [0, 1] first
+    mean: bool = False  # divide by the size of the set
 
 
-def class_maps(process, f, h, classes, superclass=None):
+def class_maps(readout, f, h, classes, superclass=None):
     """Maps [B, K, H, W] of K classes per image from one forward pass.
 
-    process: a name of READOUTS or SUPERCLASS_READOUTS; classes: LongTensor [B, K]; superclass: {class: [classes]}, needed
-    by the superclass readouts (ValueError without it).
+    readout: a `Readout`; classes: LongTensor [B, K]; superclass: {class: [classes]}, needed by readouts of sets
+    (UserError without it).
     """
-    if process in READOUTS:
-        maps = READOUTS[process](f, h)  # [B, C or 1, H, W]
+    maps = readout.read(f, h)  # [B, C or 1, H, W]
+    if not readout.sets:
         index = classes[:, :, None, None].expand(-1, -1, *f.shape[2:])  # [B, K, H, W]
         return maps.expand_as(f).gather(1, index)
-    readout, scale, mean = SUPERCLASS_READOUTS[process]
     if superclass is None:
-        raise UserError(f'{process} needs a superclass table')
-    maps = min_max(readout(f, h)) if scale else readout(f, h)
-    rows = [torch.stack([_set_map(maps[b], superclass[int(y)], mean) for y in row]) for b, row in enumerate(classes)]
+        raise UserError(f'a superclass map of {readout.read.__name__} needs a superclass table')
+    if readout.scaled:
+        maps = min_max(maps)
+    rows = [
+        torch.stack([_set_map(maps[b], superclass[int(y)], readout.mean) for y in row]) for b, row in enumerate(classes)
+    ]
     return torch.stack(rows)  # [B, K, H, W]
 
 

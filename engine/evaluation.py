@@ -1,0 +1,216 @@
+"""Evaluation: maps of a model's images, and the one way from images to a result that all evaluators go."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+import util
+from config import map_options, pick
+from data_loaders import Split, load_split
+from engine import models, processes, resuming
+from wsol import attribution
+from wsol.errors import MissingFile, UserError
+from wsol.scoring import maps as scoring_maps
+
+
+class MapMaker:
+    """One attribution map of a model's images: of several classes an image from one forward pass where it can be."""
+
+    def __init__(self, model, name, options=attribution.Options(), seed=0, ksize=1):
+        """name: of attribution.MAPS; seed: noise is drawn from (seed, image number); ksize: smoothing of gradient
+        maps."""
+        self.row = attribution.lookup(name)
+        self.model = model
+        self.name = name
+        self.options = options
+        self.seed = seed
+        self.ksize = ksize
+        self.from_output = self.row.kind == 'readout'
+        if self.from_output and self.row.readout.sets and options.superclass is None:
+            raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
+
+    def tensors(self, images, output, classes, numbers):
+        """Maps for each image, a tensor [K, h, w] for its K classes, on the model's device.
+
+        images [B, 3, H, W]; output: the model's `Output` on them, None where the caller has none; classes: a list of B
+        LongTensors [K]; numbers: the B images' numbers, on which with the seed alone the noise depends.
+        """
+        if self.from_output:
+            with torch.no_grad():
+                output = output or self.model(images)
+                return [self._read(output.f[b : b + 1], output.h[b : b + 1], y) for b, y in enumerate(classes)]
+        rows = torch.cat([image.expand(len(y), -1, -1, -1) for image, y in zip(images, classes)])
+        seeds = None
+        if self.row.noisy:  # an image's noise is the same for all its classes
+            seeds = [attribution.noise_seed(self.seed, n) for n, y in zip(numbers, classes) for _ in y]
+        maps = attribution.explain(
+            self.name, self.model, rows, torch.cat(classes), options=self.options, noise_seeds=seeds
+        )
+        return list(maps.split([len(y) for y in classes]))
+
+    def _read(self, f, h, y):
+        """The readout [K, h, w] of one image, f [1, C, h, w] and h [1, 1, h, w], for its classes y [K]."""
+        return attribution.class_maps(self.row.readout, f, h, y[None], self.options.superclass)[0]
+
+    def __call__(self, images, output, classes, numbers):
+        """`tensors` as float32 arrays, maps of gradient methods smoothed where ksize asks for it."""
+        maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers)]
+        return maps if self.from_output else [scoring_maps.smooth(one, self.ksize) for one in maps]
+
+
+def target_maps(maker, images, output, labels, size, numbers):
+    """The labels' maps at image size, a float32 tensor [B, size, size] on the images' device; the rest as for
+    `MapMaker`.
+
+    On the host OpenCV resizes, as the protocol has it; on an accelerator PyTorch does, equal but for rounding, and
+    nothing is copied.
+    """
+    classes = list(labels.view(-1, 1))
+    if images.device.type == 'cpu' or maker.ksize > 1:
+        maps = np.concatenate(maker(images, output, classes, numbers))
+        return torch.from_numpy(scoring_maps.resize(maps, size)).to(images.device)
+    return attribution.upsample(torch.cat(maker.tensors(images, output, classes, numbers)).float(), size)
+
+
+def split_score_maps(maker, loader, batches, device, size):
+    """Stream of (image id, score map [size, size] in [0, 1]) of the images of `batches`: each image's map of its own
+    class.
+
+    loader: gives (images, labels, image ids) of each batch, a list of image numbers.
+    """
+    for numbers, (images, labels, image_ids) in zip(batches, loader):
+        maps = maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers)
+        for image_id, one in zip(image_ids, maps):
+            yield image_id, scoring_maps.score_maps(one, size)[0]
+
+
+class Request(NamedTuple):
+    """What an evaluator is asked for."""
+
+    run: resuming.Run
+    spec: models.Spec  # the network
+    source: models.Source | None  # its checkpoint; None: saved maps are evaluated, no network is needed
+    dataset: str  # a name of data_loaders.DATASETS
+    split: str  # 'val' or 'test'
+    data_root: str
+    metadata_root: str
+    maps: list  # names of attribution.MAPS
+    options: attribution.Options
+    ksize: int  # smoothing of gradient maps
+    batch_size: int  # images
+
+
+def request(args, maps=None, split='test', saved_maps=False):
+    """The `Request` of a command's arguments; maps: without them --score_map_process."""
+    return Request(
+        run=resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache),
+        spec=pick(models.Spec, args),
+        source=None if saved_maps else pick(models.Source, args),
+        dataset=args.dataset,
+        split=split,
+        data_root=args.data_root,
+        metadata_root=args.metadata_root,
+        maps=maps or [args.score_map_process],
+        options=map_options(args, sys.stderr.isatty() and processes.rank() == 0),
+        ksize=args.smoothing_ksize,
+        batch_size=args.batch_size,
+    )
+
+
+class Setting(NamedTuple):
+    """What `evaluate` hands to an evaluator once the result is its own."""
+
+    run: resuming.Run
+    device: torch.device
+    seed: int
+    split: Split | None  # None, the model too, where saved maps are evaluated
+    model: torch.nn.Module | None  # in eval mode, on the device
+    makers: dict  # {map: MapMaker}
+
+
+class Evaluation(NamedTuple):
+    """What an evaluator hands back: its data, its work on a batch and its report."""
+
+    count: int  # images, numbered from 0
+    batches: Callable  # batches of image numbers -> iterable of what `score` takes, one a batch
+    score: Callable  # (image numbers, item) -> {name: array, tensor or number}; these are added up over all batches
+    report: Callable  # (totals, log): writes and prints the result; called in the first process
+    title: str  # of the progress bar
+
+
+def evaluate(asked, name, prepare, others=()):
+    """Claim the result `name`.json (and `others`), go through all images in shards, report, clean up.
+
+    asked: a `Request`; a seed is drawn where none is given, the same in every process. prepare(setting) ->
+    `Evaluation`. Nothing is done where --resume finds the result complete.
+    """
+    device = processes.start()
+    run = asked.run
+    checkpoint = _checkpoint(run, name, asked.source)
+    if not resuming.claim(run, f'{name}.json', others, resuming.plan_of(name), resuming.SCORE_FLAGS):
+        return
+    seed = run.arguments['seed']
+    run.arguments['seed'] = util.set_seed(resuming.planned_seed(run, name) if seed is None else seed)
+    evaluation = prepare(_setting(asked, device, checkpoint))
+    shards = resuming.Shards(run, name, evaluation.count, asked.batch_size)
+    batches = shards.batches()
+    images = asked.batch_size * processes.world()  # that a step takes in all processes
+    with closing(_stream(evaluation.batches(batches))) as items:
+        shown = util.progress(items, len(batches), evaluation.title, images, processes.rank() == 0)
+        shards.run(shown, evaluation.score)
+    totals = shards.total()
+    if totals is not None:
+        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.arguments))
+        shards.remove()
+    processes.finish()
+
+
+def _checkpoint(run, name, source):
+    """The checkpoint file; its size and time go into the arguments, where --resume compares them.
+
+    A finished result outlives its checkpoint: with --resume it is no mistake that the file is gone.
+    """
+    if source is None:
+        return None
+    if not source.use_load_checkpoint:
+        raise UserError(
+            'nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)'
+        )
+    try:
+        path = source.path()
+    except MissingFile:
+        if run.resume and os.path.isfile(os.path.join(run.folder, f'{name}.json')):
+            return None
+        raise
+    run.arguments['checkpoint_bytes'] = os.path.getsize(path)
+    run.arguments['checkpoint_time'] = os.path.getmtime(path)
+    return path
+
+
+def _setting(asked, device, checkpoint):
+    """The `Setting` of a request: the split, the model, its map makers."""
+    seed = asked.run.arguments['seed']
+    if asked.source is None:
+        return Setting(asked.run, device, seed, None, None, {})
+    split = load_split(asked.dataset, asked.split, asked.data_root, asked.metadata_root)
+    model = models.load_model(asked.spec, split.num_classes, device, checkpoint).eval()
+    makers = {name: MapMaker(model, name, asked.options, seed, asked.ksize) for name in asked.maps}
+    return Setting(asked.run, device, seed, split, model, makers)
+
+
+def _stream(items):
+    """The items as a generator, so that what makes them ends when it is closed."""
+    yield from items
+
+
+def one_thread():
+    """For a process that scores beside others: one thread, as the images are spread over the processes."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,114 @@
+"""The processes of a run: those that torchrun starts, the signals that stop them, and what they tell each other."""
+
+import os
+import signal
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+_signals = []  # those that came and ask for a stop
+_control = []  # the group of processes for words between hosts, beside the one for gradients
+
+
+def _note(signal_number, frame):
+    _signals.append(signal_number)
+
+
+def accelerator():
+    """The accelerator of this process where there is one, else the CPU; an entry script asks once."""
+    if not torch.cuda.is_available():
+        return torch.device('cpu')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+
+
+def start():
+    """This process's device. Under torchrun it joins the others first: nccl on accelerators, gloo elsewhere.
+
+    From here on SIGTERM and SIGUSR1 ask the run to stop (`stop_asked`) instead of ending it.
+    """
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, _note)
+    device = accelerator()
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
+    if 'TORCHELASTIC_RUN_ID' in os.environ and not dist.is_initialized():
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+        _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))  # one may wait for another's shards
+    return device
+
+
+def finish():
+    """Leave the group of processes, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        _control.clear()
+
+
+def rank():
+    """The number of this process, 0 for the one that writes files and speaks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world():
+    """How many processes share the work."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait():
+    """Wait for every other process."""
+    if world() > 1:
+        dist.barrier(group=_control[0])
+
+
+def total_of(tensor):
+    """The sum of a tensor over all processes, in place where there are several; returned."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def largest(value):
+    """The largest whole number that any process gives; waits for all of them."""
+    box = torch.tensor(value)  # on the host
+    if world() > 1:
+        dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0])
+    return int(box)
+
+
+def agreed(value):
+    """The first process's value, for every process: a plain object."""
+    box = [value]
+    if world() > 1:
+        dist.broadcast_object_list(box, src=0, group=_control[0])
+    return box[0]
+
+
+def stop_asked():
+    """Was this process asked to stop?"""
+    return bool(_signals)
+
+
+class Vote:
+    """The largest number that any process gives, once a step: every process has it a step later, so that none waits."""
+
+    def __init__(self):
+        self.pending = None
+
+    def __call__(self, wish):
+        """The result of the step before; of this step where there is one process."""
+        if world() == 1:
+            return wish
+        before = self.close()
+        box = torch.tensor([wish])  # on the host: the accelerator is not waited for
+        self.pending = dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0], async_op=True), box
+        return before
+
+    def close(self):
+        """The result of the last step, 0 where there was none."""
+        if not self.pending:
+            return 0
+        (work, box) = self.pending
+        self.pending = None
+        work.wait()
+        return int(box)

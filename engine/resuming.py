@@ -1,0 +1,221 @@
+"""Going on where a run was stopped: what makes a command the same, who owns a result, and the shards of an
+evaluation."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import util
+from engine import processes
+from wsol.errors import AlreadyThere, UserError
+from wsol.scoring import add_up
+
+MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
+SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
+
+# Flags that do not change a result: two calls that differ in nothing else are the same command.
+RUN_FLAGS = {
+    'config',
+    'data_root',
+    'experiment_name',
+    'log_folder',
+    'metadata_root',
+    'mask_root',
+    'override_cache',
+    'resume',
+    'save_minutes',
+    'save_root',
+    'seed',
+    'tensorboard',
+    'workers',
+}
+
+# Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
+SCORE_FLAGS = {
+    'amp',
+    'epochs',
+    'freeze_bn',
+    'gradient_reg',
+    'gradient_reg_error',
+    'is_train',
+    'load_checkpoint',
+    'lr',
+    'lr_classifier_ratio',
+    'lr_decay_frequency',
+    'momentum',
+    'sync_bn',
+    'use_load_checkpoint',
+    'weight_decay',
+}
+
+
+class Run(NamedTuple):
+    """The command under way, as its files know it."""
+
+    folder: str  # the experiment's
+    arguments: dict  # every flag, as logs and results record them; the seed that is drawn is written into it
+    resume: bool  # go on where an earlier call was stopped
+    override: bool  # results of an earlier call may be replaced
+
+
+def stop_marked(folder):
+    """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped."""
+    with open(os.path.join(folder, MARKER), 'w') as file:
+        file.write('asked to stop; run the same command with --resume to go on\n')
+    raise util.Stopped(f'stopped as asked, its state is in {folder}: run the same command with --resume to go on')
+
+
+def unmark(folder):
+    """Take an earlier stop's mark away."""
+    if processes.rank() == 0 and os.path.exists(os.path.join(folder, MARKER)):
+        os.unlink(os.path.join(folder, MARKER))
+
+
+def same_command(arguments, saved, where, free=()):
+    """UserError that names the flags in which the arguments `saved` in `where` differ; RUN_FLAGS and `free` may."""
+    here = json.loads(json.dumps(arguments))
+    keys = sorted((here.keys() & saved.keys()) - RUN_FLAGS - set(free))
+    differing = [f'--{key}={saved[key]}' for key in keys if here[key] != saved[key]]
+    if here.get('seed') is not None and here['seed'] != saved.get('seed'):
+        differing.append(f'--seed={saved.get("seed")}')
+    if differing:
+        raise UserError(
+            f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
+            'or another --experiment_name'
+        )
+
+
+def claim(run, result, others=(), kept=None, free=()):
+    """Claim the file `result` and `others` of the experiment folder; False where --resume finds the result complete.
+
+    An existing file is AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is
+    a UserError; where the file `kept` exists, the state to go on from, nothing is complete yet. All processes agree.
+    """
+    path = os.path.join(run.folder, result)
+    going_on = processes.agreed(bool(run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))))
+    if not going_on and processes.agreed(run.resume and os.path.isfile(path)):
+        with open(path) as file:
+            same_command(run.arguments, json.load(file)['arguments'], path, free)
+        if processes.rank() == 0:
+            print(f'{path} is complete: nothing to do', flush=True)
+        return False
+    if processes.rank() == 0 and not going_on:
+        util.check_claim(run.folder, [result, *others], run.override)
+    processes.wait()
+    unmark(run.folder)
+    return True
+
+
+def plan_of(name):
+    """The file that says what the shards of the evaluation `name` belong to, below the experiment folder."""
+    return os.path.join(f'shards_{name}', 'plan.json')
+
+
+def planned_seed(run, name):
+    """The seed of the evaluation that --resume goes on with, else a new one; every process gets the same."""
+    path = os.path.join(run.folder, plan_of(name))
+    if processes.agreed(run.resume and os.path.isfile(path)):
+        with open(path) as file:
+            return json.load(file)['seed']
+    return processes.agreed(util.draw_seed())
+
+
+class Shards:
+    """An evaluation's images 0..count-1 in batches, the batches in shards; each process takes every world()-th shard.
+
+    A batch gives a part, {name: array, tensor or number}; parts are added up, in an order that the number of processes
+    does not change. A finished shard is a file below the experiment folder, so that --resume repeats none. Without
+    --resume the files of a stopped evaluation are AlreadyThere, or replaced with --override_cache.
+    """
+
+    def __init__(self, run, name, count, batch_size):
+        self.experiment = run.folder
+        self.batch_size = batch_size
+        self.done = 0
+        self.plan = os.path.join(run.folder, plan_of(name))
+        self.folder = os.path.dirname(self.plan)
+        size = batch_size * -(-SHARD_IMAGES // batch_size)
+        self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        free = (RUN_FLAGS | SCORE_FLAGS) - {'seed'}
+        identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.key = digest[:8]  # in the files' names: no other command's are taken
+        self._prepare(run)
+        mine = list(enumerate(self.shards))[processes.rank() :: processes.world()]
+        self.todo = [(index, shard) for index, shard in mine if not os.path.exists(self._file(index))]
+
+    def _file(self, index):
+        return os.path.join(self.folder, f'{index:06}.{self.key}.npz')
+
+    def _prepare(self, run):
+        """Make the folder; one that is there must belong to the same command."""
+        planned = processes.agreed(os.path.isfile(self.plan))
+        if planned and run.resume:
+            with open(self.plan) as file:
+                same_command(run.arguments, json.load(file), self.plan, SCORE_FLAGS)
+        elif planned and not run.override and processes.agreed(self._any_finished()):
+            raise AlreadyThere(
+                f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
+                'go on with it, or --override_cache=True to begin anew'
+            )
+        elif processes.rank() == 0:
+            if run.override:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            os.makedirs(self.folder, exist_ok=True)
+            util.write_json(self.plan, run.arguments)
+        processes.wait()
+
+    def _any_finished(self):
+        return any(name.endswith('.npz') for name in os.listdir(self.folder))
+
+    def _batches_of(self, shard):
+        return [list(shard[i : i + self.batch_size]) for i in range(0, len(shard), self.batch_size)]
+
+    def batches(self):
+        """This process's batches that are still to do, lists of image numbers."""
+        return [batch for _, shard in self.todo for batch in self._batches_of(shard)]
+
+    def run(self, items, work):
+        """Call work(image numbers, item) -> part on the items that belong to `batches`, in their order.
+
+        Tensors stay on their device until their shard is done. Asked to stop, it returns after the batch under way."""
+        items = iter(items)
+        for index, shard in self.todo:
+            total = {}
+            for numbers in self._batches_of(shard):
+                if processes.stop_asked():
+                    return  # `total` makes all processes leave
+                add_up(total, work(numbers, next(items)))
+            self._save(index, total)
+            self.done += 1
+        next(items, None)  # a progress bar ends with its last item
+
+    def _save(self, index, total):
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{name: torch.as_tensor(value).cpu().numpy() for name, value in total.items()})
+        util.atomically(self._file(index), lambda file: file.write(buffer.getbuffer()))
+
+    def total(self):
+        """The sum over all shards {name: array} in the first process, None in the others. Waits for them.
+
+        Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
+        """
+        if processes.largest(len(self.todo) - self.done):
+            stop_marked(self.experiment)
+        if processes.rank():
+            return None
+        total = {}
+        for index in range(len(self.shards)):
+            with np.load(self._file(index)) as part:
+                add_up(total, part)
+        return total
+
+    def remove(self):
+        """Remove the shards, once the result is written."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,293 @@
+"""One epoch of training, the accuracy, and the state that a stopped training goes on from."""
+
+import os
+import random
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import util
+import wsol
+from engine import processes, resuming
+from wsol.errors import NotFinite, UserError
+from wsol.regularization import gradient_regularization
+
+STATE = 'resume_checkpoint.pth.tar'
+LOSS_CHECK = 50  # steps between two looks at the loss: each look waits for the device
+DTYPES = {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+GO_ON, SAVE, STOP = range(3)  # what a process wishes after a step; the largest wish counts
+MAY_DIFFER = ('epochs',)  # beside the flags of a run: training may go on for longer
+
+
+class Recipe(NamedTuple):
+    """How a network is trained: the flags of these names."""
+
+    architecture: str  # whose parameter groups are taken
+    epochs: int
+    batch_size: int  # images per step, over all processes
+    lr: float  # of the backbone
+    lr_classifier_ratio: float  # rate of all other parameters, over lr
+    lr_decay_frequency: int  # the rates fall to a tenth before every such epoch
+    momentum: float  # Nesterov's
+    weight_decay: float
+    is_different_checkpoint: bool  # the whole backbone learns at lr
+    freeze_bn: bool  # batch norm keeps its statistics
+    gradient_reg: float  # weight of the interpretable-gradient loss
+    gradient_reg_error: str  # its error
+    save_minutes: float  # a state is due after so many minutes
+    amp: str  # mixed precision: a key of DTYPES
+    channels_last: bool
+    compile: bool
+    sync_bn: bool
+
+
+class Objective(nn.Module):
+    """images [B, 3, h, w], labels [B] -> (loss of each image [B], is it classified right [B]): what one step computes.
+
+    The network runs in mixed precision where `precision` says so; from f and h on everything is float32. With a
+    `gradient_reg` over 0 the loss has that many times the interpretable-gradient error in it (wsol/regularization.py).
+    """
+
+    def __init__(self, model, precision='off', gradient_reg=0, gradient_reg_error='cosine'):
+        super().__init__()
+        self.model = model
+        self.dtype = DTYPES[precision]
+        self.gradient_reg = gradient_reg
+        self.error = gradient_reg_error
+
+    def output(self, images):
+        """The network's `Output`, in float32."""
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.model(images)
+        return output.float()
+
+    def forward(self, images, labels):
+        if self.gradient_reg:
+            losses, errors, probs = gradient_regularization(self.output, images, labels, self.error)
+            losses = losses + self.gradient_reg * errors
+        else:
+            output = self.output(images)
+            losses = output.loss(labels)
+            probs = output.probs
+        return losses, probs.detach().argmax(dim=1) == labels
+
+
+def make_optimizer(recipe, model, device):
+    """SGD with Nesterov momentum on the released parameter groups; fused on accelerators."""
+    groups = wsol.parameter_groups(
+        model, recipe.architecture, recipe.lr, recipe.lr_classifier_ratio, recipe.is_different_checkpoint
+    )
+    return torch.optim.SGD(
+        groups,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=device.type != 'cpu',
+    )
+
+
+def adjust_learning_rate(optimizer, epoch, frequency):
+    """A tenth of the rates before every `frequency`-th epoch; epochs count from 1 (released schedule)."""
+    if epoch % frequency == 0:
+        for group in optimizer.param_groups:
+            group['lr'] *= 0.1
+
+
+class Trainer:
+    """A training under way: the model, what moves it, and how far it has come."""
+
+    def __init__(self, run, recipe, model, device):
+        """run: the `resuming.Run` whose folder the state is saved in; model: a `wsol.network.Network` on `device`."""
+        if recipe.sync_bn and device.type == 'cpu':
+            raise UserError('--sync_bn needs an accelerator: leave it out on CPUs')
+        if recipe.gradient_reg and (recipe.sync_bn or recipe.compile or recipe.amp == 'fp16'):
+            raise UserError(
+                '--gradient_reg differentiates twice, which --sync_bn, --compile and --amp=fp16 cannot: leave them out'
+            )
+        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if recipe.sync_bn else model
+        self.run = run
+        self.recipe = recipe
+        self.device = device
+        self.optimizer = make_optimizer(recipe, self.model, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == 'fp16')
+        self.objective = Objective(self.model, recipe.amp, recipe.gradient_reg, recipe.gradient_reg_error)
+        if processes.world() > 1:
+            self.objective = DistributedDataParallel(
+                self.objective,
+                device_ids=None if device.type == 'cpu' else [device],
+                find_unused_parameters=not model.head.attends,  # such heads leave the attention unused
+            )
+        self.epoch = 1
+        self.step = 0  # those done in this epoch
+        self.best = -1.0  # validation accuracy
+        self.total = torch.zeros((), dtype=torch.float64, device=device)  # of this epoch's losses, in this process
+        self.correct = torch.zeros((), dtype=torch.long, device=device)
+
+    def train_step(self, images, labels, count):
+        """One step on this process's share of a batch of `count` images; the gradient is that of the batch's mean
+        loss."""
+        images, labels = to_device(images, labels, self.recipe.channels_last, self.device)
+        if not len(images) and not self.recipe.sync_bn:
+            self.model.eval()  # nothing to take statistics of: the others' gradients are all that counts
+        losses, right = self.objective(images, labels)
+        self.optimizer.zero_grad()
+        self.scaler.scale(losses.sum() / (count / processes.world())).backward()  # the processes' mean is taken
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.total += losses.detach().sum()
+        self.correct += right.sum()
+
+    def train_epoch(self, loader, title, save):
+        """The rest of this epoch; returns (mean loss, accuracy in percent). save() is called when a state is due.
+
+        title: of the epoch, for the progress bar. Asked to stop, it saves and raises util.Stopped. A loss that is not
+        finite is a NotFinite error.
+        """
+        size = self.recipe.batch_size
+        count = len(loader.dataset)
+        vote = processes.Vote()
+        loader.batch_sampler.epoch = self.epoch
+        loader.batch_sampler.start = self.step
+        self._train_mode()
+        saved = time.monotonic()
+        steps = len(loader)
+        for images, labels, _ in util.progress(loader, steps, title, size, processes.rank() == 0):
+            self.train_step(images, labels, min(size, count - self.step * size))
+            self.step += 1
+            if self.step % LOSS_CHECK == 0 or self.step * size >= count:
+                self.check_loss(title)
+            due = time.monotonic() - saved > 60 * self.recipe.save_minutes
+            wish = vote(STOP if processes.stop_asked() else SAVE if due else GO_ON)
+            if wish != GO_ON:
+                vote.close()  # of this step: the wish has been met
+                save()
+                saved = time.monotonic()
+            if wish == STOP:
+                resuming.stop_marked(self.run.folder)
+        vote.close()
+        total, correct = self._sums()
+        return float(total) / count, 100 * int(correct) / count
+
+    def _train_mode(self):
+        """Training mode; with freeze_bn the batch norms keep their statistics."""
+        self.model.train()
+        for module in self.model.modules() if self.recipe.freeze_bn else ():
+            module.training &= not isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+    def _sums(self):
+        """(sum of the losses, images classified right) of this epoch so far, over all processes."""
+        return processes.total_of(self.total.clone()), processes.total_of(self.correct.clone())
+
+    def check_loss(self, title):
+        """A loss that is not finite is a NotFinite error. Looking waits for the device."""
+        if not torch.isfinite(self.total):
+            raise NotFinite(
+                f'{title}: the loss is not finite by step {self.step}: try a smaller --lr; the last checkpoint is '
+                'intact'
+            )
+
+    def next_epoch(self):
+        """Forget the sums of the epoch that is done."""
+        self.epoch += 1
+        self.step = 0
+        self.total.zero_()
+        self.correct.zero_()
+
+    def share_buffers(self):
+        """Every process takes the first one's batch-norm statistics: each has seen other images."""
+        if processes.world() > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def save(self, log):
+        """Write the state to go on from. Every process calls it, the first one writes."""
+        total, correct = self._sums()
+        if processes.rank() == 0:
+            util.save_checkpoint(
+                os.path.join(self.run.folder, STATE),
+                self.model,
+                self.optimizer,
+                self.epoch,
+                self.run.arguments,
+                {
+                    'step': self.step,
+                    'best': self.best,
+                    'total': total.cpu(),
+                    'correct': correct.cpu(),
+                    'scaler': self.scaler.state_dict(),
+                    'log_size': log.size(),
+                    'random': random_state(),
+                },
+            )
+        processes.wait()  # none leaves before the state is on the disk
+
+    def load(self, record):
+        """Go on from a state that `save` wrote."""
+        progress = record['progress']
+        wsol.load_weights(self.model, record['state_dict'])
+        self.optimizer.load_state_dict(record['optimizer'])
+        self.scaler.load_state_dict(progress['scaler'])
+        self.epoch = record['epoch']
+        self.step = progress['step']
+        self.best = progress['best']
+        if processes.rank() == 0:  # the sums are of all processes
+            self.total.copy_(progress['total'])
+            self.correct.copy_(progress['correct'])
+        set_random_state(progress['random'])
+
+
+def to_device(images, labels, channels_last, device):
+    """A batch on the device, images in channels-last memory format where asked for."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)
+
+
+@torch.no_grad()
+def accuracy(model, loader, recipe, device, title, folder, save=None):
+    """Top-1 accuracy in percent over the images of all processes.
+
+    title: for the progress bar. Asked to stop, it calls save(), if given, marks the experiment's folder and raises
+    util.Stopped.
+    """
+    model.eval()
+    sums = torch.zeros(2, dtype=torch.long, device=device)  # right, all
+    vote = processes.Vote()
+    for images, labels, _ in util.progress(loader, len(loader), title, recipe.batch_size, processes.rank() == 0):
+        images, labels = to_device(images, labels, recipe.channels_last, device)
+        with torch.autocast(device.type, DTYPES[recipe.amp], enabled=recipe.amp != 'off'):
+            output = model(images)
+        sums[0] += (output.float().probs.argmax(dim=1) == labels).sum()
+        sums[1] += len(labels)
+        if vote(STOP if processes.stop_asked() else GO_ON) == STOP:
+            vote.close()
+            if save:
+                save()
+            resuming.stop_marked(folder)
+    vote.close()
+    correct, count = processes.total_of(sums).tolist()
+    return 100 * correct / count
+
+
+def random_state():
+    """The state of every random generator of this process, as tensors and plain values."""
+    kind, words, *rest = np.random.get_state()
+    return {
+        'python': random.getstate(),
+        'numpy': [kind, words.tolist(), *rest],
+        'torch': torch.get_rng_state(),
+        'accelerator': torch.cuda.get_rng_state_all(),
+    }
+
+
+def set_random_state(state):
+    """Bring every random generator to a state of `random_state`; a machine with other accelerators keeps theirs."""
+    version, words, following = state['python']
+    random.setstate((version, tuple(words), following))
+    np.random.set_state(tuple(state['numpy']))
+    torch.set_rng_state(state['torch'])
+    if len(state['accelerator']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state['accelerator'])

@@ -1,0 +1,1 @@
+"""What people look at: pictures of maps, tables of results, plots, and the page of a report."""

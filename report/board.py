@@ -1,0 +1,46 @@
+"""TensorBoard's view of a training: its losses, accuracies and rates, and maps of some validation images."""
+
+import numpy as np
+
+from data_loaders import denormalize
+from engine.evaluation import MapMaker
+from wsol.errors import UserError
+from wsol.network import HEADS
+
+from .experiments import explain_batch
+from .panels import draw_panel, make_panel
+
+IMAGES = 4  # whose maps are shown
+
+
+class Board:
+    """Writes what TensorBoard shows of a training."""
+
+    def __init__(self, folder, dataset, model, head_name, first_epoch):
+        """folder: of TensorBoard's files; dataset: of (image [3, S, S], label, image id); first_epoch: the next one.
+
+        What an earlier call wrote of first_epoch and later is dropped. Without the package tensorboard a UserError.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError('--tensorboard needs the package tensorboard: pip install tensorboard') from None
+        self.writer = SummaryWriter(folder, purge_step=first_epoch)
+        numbers = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).astype(int).tolist()
+        self.items = [dataset[number] for number in numbers]
+        self.head_name = head_name
+        own_map = HEADS[head_name].own_map
+        self.makers = {own_map: MapMaker(model, own_map)}
+
+    def write(self, model, epoch, scalars):
+        """Add the scalars {name: number} of an epoch, and its maps of the same images every time."""
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, epoch)
+        device = next(model.parameters()).device
+        for number, (image, label, image_id) in enumerate(self.items):
+            batch = image[None]  # [1, 3, S, S]
+            picture = denormalize(batch)[0].permute(1, 2, 0).numpy()  # [S, S, 3]
+            [explanation] = explain_batch(model, self.makers, batch.to(device), [label], [number])
+            panel = make_panel(image_id, picture, None, *explanation, self.head_name)
+            self.writer.add_figure(f'maps/{number}', draw_panel(panel), epoch)
+        self.writer.flush()

@@ -1,0 +1,136 @@
+"""An experiment to look into: its network from a checkpoint, the names of its classes, its maps of images.
+
+An experiment is described by arguments, named as the flags of config.py. B images; C classes, K of them explained.
+"""
+
+import os
+import pickle
+import sys
+from typing import NamedTuple
+
+import torch
+from munch import Munch
+
+import util
+from config import get_configs, map_options, pick
+from data_loaders import class_count, load_split
+from engine.evaluation import MapMaker
+from engine.models import Spec, load_model
+from wsol.errors import UserError
+from wsol.network import HEADS
+
+from .classes import class_names
+
+# The flags that describe a network and its data.
+DESCRIBING = (
+    'architecture',
+    'attribution_method',
+    'large_feature_map',
+    'use_bn',
+    'crop_size',
+    'dataset',
+    'data_root',
+    'metadata_root',
+)
+
+
+class Experiment(NamedTuple):
+    """A network to look into."""
+
+    name: str  # what people call it
+    arguments: Munch  # all flags: those that describe the network and its data, and how maps are made
+    model: torch.nn.Module  # in eval mode, on its device
+    class_names: list | None  # None where nothing names the classes
+
+
+class Explanation(NamedTuple):
+    """What an image is taken for, and why."""
+
+    probs: list  # C floats
+    classes: list  # the K explained classes
+    maps: dict  # {map name: float32 [K, h, w]}
+
+
+def default_arguments():
+    """The arguments that a command without flags has."""
+    return get_configs('', [])
+
+
+def trained_arguments(path):
+    """({flag: value} that describe the network of a checkpoint file, its class count).
+
+    {} and None where it does not tell. Nothing is checked here: `load_experiment` says what is wrong with a file.
+    """
+    try:
+        record = torch.load(path, map_location='cpu', weights_only=True)
+        weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
+        num_classes = len(weights[0])
+        trained = record.get('args', {})
+        return {key: trained[key] for key in DESCRIBING if key in trained}, num_classes
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError):
+        return {}, None
+
+
+def _check_kinds(arguments, usual, path):
+    """UserError where a describing argument is of another kind than its flag's: a damaged log or checkpoint."""
+    for key in DESCRIBING:
+        kind = type(usual[key])
+        if not isinstance(arguments[key], kind):
+            raise UserError(f'{path}: its {key} is {arguments[key]!r}, not a value of --{key}: train it again')
+
+
+def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None, other_head=False):
+    """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
+
+    checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
+    what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
+    device: None for the accelerator where there is one; other_head: the checkpoint may be of another head.
+    """
+    path = util.find_checkpoint(checkpoint, save_root)
+    usual = default_arguments()
+    trained, num_classes = trained_arguments(path)
+    arguments = Munch(usual, **{**trained, **(arguments or {})})
+    _check_kinds(arguments, usual, path)
+    device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
+    model = load_model(pick(Spec, arguments), num_classes, device, path, other_head).eval()
+    names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
+    return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def load_experiment_split(experiment, split_name):
+    """The `Split` of an experiment's data set; one of another number of classes than the network's is a UserError."""
+    arguments = experiment.arguments
+    split = load_split(arguments.dataset, split_name, arguments.data_root, arguments.metadata_root)
+    if split.num_classes != experiment.model.num_classes:
+        raise UserError(
+            f'{experiment.name}: its network has {experiment.model.num_classes} classes, {arguments.dataset} has '
+            f'{split.num_classes}: give the --data_root and --metadata_root that it was trained with'
+        )
+    return split
+
+
+def map_makers(experiment, names=None):
+    """{map name: MapMaker} of an experiment; without names the map that its head is made for."""
+    names = names or [HEADS[experiment.arguments.attribution_method].own_map]
+    arguments = experiment.arguments
+    options = map_options(arguments, progress=sys.stderr.isatty())
+    seed = arguments.seed or 0
+    return {name: MapMaker(experiment.model, name, options, seed, arguments.smoothing_ksize) for name in names}
+
+
+def explain_batch(model, makers, images, chosen, numbers):
+    """The `Explanation` of each of the images [B, 3, S, S].
+
+    makers: {map name: MapMaker}; chosen: K classes, -r being an image's r-th most probable; numbers: the B images'
+    numbers, on which the noise of maps depends.
+    """
+    with torch.no_grad():
+        output = model(images)
+        probs = output.probs  # [B, C]
+    order = probs.argsort(dim=1, descending=True)  # [B, C]
+    columns = [order[:, -y - 1] if y < 0 else torch.full_like(order[:, 0], y) for y in chosen]
+    classes = torch.stack(columns, dim=1)  # [B, K]
+    maps = {name: maker(images, output, list(classes), numbers) for name, maker in makers.items()}
+    rows = zip(probs.tolist(), classes.tolist())
+    return [Explanation(p, ys, {name: arrays[b] for name, arrays in maps.items()}) for b, (p, ys) in enumerate(rows)]

@@ -1,0 +1,104 @@
+"""The report of experiments as one HTML file without a network: scripts/report.py FOLDER… --html FILE.
+
+Reads the logs and results of each folder (results.py), makes the sections (sections.py, score_sections.py), computes
+the gallery's maps from the checkpoints (gallery.py) and fills template.html. A part whose files are missing says how to
+make them; a damaged file is named.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from html import escape
+
+import util
+from wsol.errors import AlreadyThere, MissingFile
+
+from .gallery import build_gallery, check_maps
+from .markup import html_list
+from .results import read_runs
+from .score_sections import accuracy_section, attribution_section, cue_section, erasing_section, localization_section
+from .sections import arguments_section, curves_section, summary_section
+
+TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'template.html')
+SECTIONS = (  # (its address in the page, title, function: runs -> HTML text; the gallery's is in the template)
+    ('summary', 'Results at a glance', summary_section),
+    ('gallery', 'Gallery', None),
+    ('arguments', 'Arguments', arguments_section),
+    ('curves', 'Learning curves', curves_section),
+    ('accuracy', 'Accuracy', accuracy_section),
+    ('cue', 'Cue localization', cue_section),
+    ('erasing', 'Remove-and-classify', erasing_section),
+    ('wsol', 'Localization (WSOL)', localization_section),
+    ('attribution', 'Attribution scores', attribution_section),
+)
+# What a result file of another form than its command writes can raise: its content is any JSON object.
+MISSHAPEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+
+
+def fitting_section(section, runs):
+    """A section's HTML. A run whose results have another form than their commands write is left out, with a line."""
+    fitting = []
+    lost = []
+    for run in runs:
+        try:
+            section([run])
+            fitting.append(run)
+        except MISSHAPEN as error:
+            lost.append(f'{run.name} is left out: a result of it has not the form its command writes ({error!r})')
+    return section(fitting) + html_list(lost)
+
+
+def script_hash(page):
+    """The hash of the page's script, by which the page's policy allows it."""
+    script = re.search('<script>(.*?)</script>', page, re.DOTALL)[1]
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def fill_template(runs, notes, gallery, gallery_notes):
+    """The whole page as text. gallery, gallery_notes: of `build_gallery`; notes: what could not be read."""
+    with open(TEMPLATE, encoding='utf-8') as file:
+        before, panel, after = re.split('<!-- GALLERY.*? -->\n', file.read())
+    frame = before + after
+    bodies = {key: fitting_section(section, runs) for key, _, section in SECTIONS if section}
+    no_maps = html_list(['No maps: they need a checkpoint and the images of its data set, and --gallery over 0.'])
+    left_out = html_list(f'Not in the gallery: {note}' for note in gallery_notes)
+    bodies['gallery'] = (panel if gallery['runs'] else no_maps) + left_out
+    parts = {
+        'title': escape(', '.join(run.name for run in runs)),
+        'nav': ''.join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in SECTIONS),
+        'notes': html_list(notes),
+        'sections': ''.join(
+            f'<section id="{key}" aria-labelledby="{key}-title">'
+            f'<h2 id="{key}-title">{title}</h2>{bodies[key]}</section>'
+            for key, title, _ in SECTIONS
+        ),
+        'data': json.dumps(gallery, allow_nan=False).replace('<', '\\u003c'),
+        'hash': script_hash(frame),
+    }
+    return re.sub(r'\{\{(\w+)\}\}', lambda found: parts[found[1]], frame)  # one pass: what is filled in stays as it is
+
+
+def write_page(path, folders, *, overwrite, images, classes, maps, data_root=None, metadata_root=None):
+    """Write the report of the experiment folders; returns its size in bytes. Mistakes are a UserError or OSError.
+
+    images, classes, maps: of the gallery, as for `build_gallery`; no gallery without images.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise AlreadyThere(f'{path} exists: give another --html, or --overwrite to replace it')
+    if not os.path.isdir(os.path.dirname(path) or '.'):
+        raise MissingFile(f'no folder {os.path.dirname(path)} for --html {path}: make it first')
+    check_maps(maps)
+    runs, notes = read_runs(folders)
+    gallery, gallery_notes = build_gallery(
+        runs if images else [],
+        images=images,
+        classes=classes,
+        maps=maps,
+        data_root=data_root,
+        metadata_root=metadata_root,
+    )
+    page = fill_template(runs, notes, gallery, gallery_notes).encode(errors='replace')  # a file name may be no Unicode
+    util.atomically(path, lambda file: file.write(page))
+    return len(page)

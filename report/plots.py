@@ -1,0 +1,91 @@
+"""Plots of results as PNG files: remove-and-classify of one map, attribution scores of several maps."""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+import util
+
+from .tables import best_score, score_text
+
+COLUMNS = 4  # panels in a row of `plot_scores`
+
+
+def plot_erasing(path, ks, ratios, title):
+    """R_k over the erased shares k, in [0, 1]; a ratio of None is left out."""
+    figure = Figure(figsize=(4.5, 3.2), layout='constrained')
+    axes = figure.add_subplot(xlabel='erased pixels k (%)', ylabel='$R_k$ (lower is better)', title=title)
+    points = [(100 * k, ratio) for k, ratio in zip(ks, ratios) if ratio is not None]
+    axes.plot(*zip(*points) if points else ([], []), 'o-')
+    axes.axhline(1, color='grey', linewidth=0.8, linestyle=':')
+    axes.set_ylim(bottom=0)
+    util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=150))
+
+
+# Attribution scores. rows: {map name: {metric: figure, curve: numbers}}; metrics: {metric: a row of scores.METRICS}.
+
+
+def _draw_bars(axes, rows, name, metric, colours, labelled):
+    """One metric: a bar a map, its figure behind it, the best one in bold."""
+    values = [row[name] for row in rows.values()]
+    best = best_score(rows, name, metric)
+    top = max([value for value in values if value is not None] + [1e-12])
+    axes.barh(range(len(rows)), [value or 0 for value in values], color=colours, height=0.75)
+    for y, value in enumerate(values):
+        weight = 'bold' if value is not None and value == best else 'normal'
+        text = score_text(value, metric)
+        axes.text((value or 0) + 0.02 * top, y, text, va='center', fontsize=7, fontweight=weight)
+    axes.set(xlim=(0, 1.25 * top), ylim=(len(rows) - 0.4, -0.6), xticks=[])
+    axes.set_yticks(range(len(rows)), list(rows) if labelled else [''] * len(rows), fontsize=8)
+    axes.set_title(f'{metric.title}\n{metric.better} is better', fontsize=9)
+    axes.spines[['top', 'right', 'bottom']].set_visible(False)
+
+
+def _draw_curves(axes, rows, key, x, labels, colours):
+    """The curve rows[map][key] over x of every map, in the colours of the bars; labels: (title, x label, y label)."""
+    for colour, row in zip(colours, rows.values()):
+        axes.plot(x, [np.nan if value is None else value for value in row[key]], color=colour, linewidth=1.3)
+    title, x_label, y_label = labels
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
+    axes.set_title(title, fontsize=9)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _known_curves(rows, curve_steps, ks):
+    """{key of the rows: (x, labels)} of the curves that were computed."""
+    share = 100 * np.arange(curve_steps + 1) / curve_steps
+    curves = {
+        'deletion_curve': (share, ('deletion\nlower is better', 'deleted pixels (%)', 'mean p(y|x)')),
+        'insertion_curve': (share, ('insertion\nhigher is better', 'inserted pixels (%)', 'mean p(y|x)')),
+        'R_k': (100 * np.array(ks), ('remove-and-classify\nlower is better', 'erased pixels k (%)', '$R_k$')),
+    }
+    computed = next(iter(rows.values()))
+    return {key: curve for key, curve in curves.items() if key in computed}
+
+
+def plot_scores(path, rows, metrics, curve_steps, ks, title):
+    """Attribution scores: bars for each metric, below them the curves that were computed and the maps' colours.
+
+    curve_steps: points less one of the deletion and insertion curves; ks: the shares of the R_k.
+    """
+    palette = [*matplotlib.colormaps['tab20'].colors, *matplotlib.colormaps['tab20b'].colors]
+    colours = [palette[i % len(palette)] for i in range(len(rows))]
+    curves = _known_curves(rows, curve_steps, ks)
+    lines = -(-len(metrics) // COLUMNS)
+    height = 0.7 + 0.19 * len(rows)
+    heights = [height] * lines + [max(3.2, height)] * bool(curves)
+    figure = Figure(figsize=(13, sum(heights) + 0.5), layout='constrained')
+    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+    for i, (name, metric) in enumerate(metrics.items()):
+        axes = figure.add_subplot(grid[i // COLUMNS, i % COLUMNS])
+        _draw_bars(axes, rows, name, metric, colours, labelled=i % COLUMNS == 0)
+    for i, (key, (x, labels)) in enumerate(curves.items()):
+        _draw_curves(figure.add_subplot(grid[lines, i]), rows, key, x, labels, colours)
+    if curves:
+        corner = figure.add_subplot(grid[lines, len(curves)])
+        corner.axis('off')
+        patches = [Patch(color=colour, label=name) for colour, name in zip(colours, rows)]
+        corner.legend(handles=patches, loc='upper left', fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))

@@ -1,0 +1,100 @@
+"""What experiment folders hold: logs and result files, read with care for files that are missing or damaged."""
+
+import glob
+import json
+import os
+import re
+from typing import NamedTuple
+
+
+class Run(NamedTuple):
+    """What the folder of an experiment holds."""
+
+    name: str  # the folder's name, or its path where two folders have the same name
+    folder: str
+    style: int  # its number among the folders: its colour and marker in charts
+    first: dict  # the first record of its log: arguments, commit, versions; {} without a log
+    epochs: list  # records of the log, one an epoch
+    arguments: dict  # of its training, else of one of its evaluations, else {}
+    results: dict  # {file name: content} of its result files
+
+
+def read_result(path):
+    """A result file's content; {} where there is none. A damaged file is a ValueError."""
+    if not os.path.isfile(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
+def maps_scored(folder):
+    """Names of the maps whose cue localization or remove-and-classify an experiment folder holds; [None] for none."""
+    kinds = ('cue_location', 'pixel_perturb')
+    paths = [path for kind in kinds for path in glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.json'))]
+    return sorted({os.path.basename(path).removesuffix('.json').split('_', 2)[2] for path in paths}) or [None]
+
+
+def read_object(path, notes):
+    """A result's object; {} where the file is missing, or damaged, which is noted."""
+    try:
+        value = read_result(path)
+    except (ValueError, OSError) as error:
+        notes.append(f'{path} cannot be read: {error}')
+        return {}
+    if isinstance(value, dict):
+        return value
+    notes.append(f'{path} holds no JSON object')
+    return {}
+
+
+def read_log(path, notes):
+    """(first record, epoch records in order, each epoch's last one) of a log.
+
+    Lines cut off or damaged are counted in a note.
+    """
+    records = []
+    damaged = 0
+    if os.path.isfile(path):
+        with open(path, errors='replace') as file:
+            for line in file:
+                try:
+                    records.append(dict(json.loads(line)))
+                except (ValueError, TypeError):
+                    damaged += 1
+    if damaged:
+        notes.append(f'{path}: {damaged} lines cannot be read')
+    epochs = {
+        record['epoch']: record for record in records if isinstance(record.get('epoch'), int) and 'loss' in record
+    }
+    first = next((record for record in records if 'arguments' in record), {})
+    return first, [epochs[number] for number in sorted(epochs)]
+
+
+def read_run(folder, name, style, notes):
+    """The `Run` of an experiment folder."""
+    first, epochs = read_log(os.path.join(folder, 'log.jsonl'), notes)
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), '*.json')))
+    results = {os.path.basename(path): read_object(path, notes) for path in paths}
+    arguments = first.get('arguments')
+    if not arguments:
+        arguments = next((content['arguments'] for content in results.values() if 'arguments' in content), {})
+    return Run(name, folder, style, first, epochs, arguments if isinstance(arguments, dict) else {}, results)
+
+
+def read_runs(folders):
+    """([Run of each folder], notes on what cannot be read)."""
+    notes = []
+    names = [os.path.basename(os.path.normpath(folder)) for folder in folders]
+    runs = [
+        read_run(folder, name if names.count(name) == 1 else folder, number, notes)
+        for number, (folder, name) in enumerate(zip(folders, names))
+    ]
+    return runs, notes
+
+
+def results_of(runs, kind):
+    """(run, map or rest of the name, content) of every result KIND_<map>.json."""
+    for run in runs:
+        for name, content in run.results.items():
+            if re.fullmatch(f'{kind}(_.*)?\\.json', name) and content:
+                yield run, name[len(kind) + 1 : -len('.json')], content

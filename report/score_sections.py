@@ -1,0 +1,205 @@
+"""The page's sections of scores: ours as tables and charts, the published ones beside them, commands for missing ones.
+
+Each section is a function: runs -> HTML text.
+"""
+
+from functools import partial
+from html import escape
+
+from .charts import Series, bar_chart, line_chart
+from .commands import command_line, cue_command, evaluation_command, missing_results
+from .markup import html_table, number, tables_of_anything
+from .results import results_of
+from .tables import number_text, read_published, title_with_arrow
+
+MODES = {
+    'released': 'one histogram for all pairs, as the released code and the paper have it',
+    'per_pair': 'each pair alone',
+    'exact': 'each pair alone, against the true pixels of the parts',
+}
+COUNTS = {'cue_1': '1', 'cue_2': '2', 'cue_3': '3', 'mean': 'all'}
+PAPER_HEAD = ('experiment', 'set', 'map')  # the columns that every table of scores begins with
+
+
+def words_of(mode):
+    """A mode of cue localization in words."""
+    return mode.replace('_', ' ')
+
+
+def dataset_of(run):
+    """The data set of a run, as a table cell."""
+    return run.arguments.get('dataset', '-')
+
+
+def styles_of(found, runs):
+    """A colour for each result: its run's, or its own where a run has several."""
+    return [number if len(found) > len(runs) else run.style for number, (run, *_) in enumerate(found)]
+
+
+def published_rows(published, tail):
+    """The published rows [origin and name, set, map, the paper's columns, tail] of which a number is known."""
+    mark = '~' if published.get('digitised') else ''
+    rows = []
+    for row in published['rows']:
+        name = ', '.join(filter(None, (row['name'], row.get('architecture'))))
+        for origin, title in (('paper', 'paper'), ('readme', 'README')):
+            for dataset, values in row.get(origin, {}).items():
+                if any(value is not None for value in values):
+                    numbers = [number_text(value, mark=mark) for value in values]
+                    rows.append([f'{title}: {name}', dataset, row.get('map', '-'), *numbers, *tail])
+    return rows
+
+
+def beside_paper(kind, runs, head, rows, label, tail=()):
+    """A table of our rows and the paper's: in one where it has the runs' data sets, else in one of its own below.
+
+    head: PAPER_HEAD, the paper's columns, then those of `tail`, the published rows' values of more columns.
+    """
+    published = read_published(kind)
+    known = published_rows(published, tail)
+    sets = {run.arguments.get('dataset') for run in runs}
+    same = [row for row in known if row[1] in sets]
+    notes = f'<p class="note">{escape(" ".join(published["notes"]))}</p>'
+    if same:
+        return html_table(head, rows, same, label) + notes
+    others = html_table(('published', *head[1:]), known, label=f'{label}, published')
+    summary = 'The published numbers, of other data sets than these runs have: for orientation, not for comparison'
+    return (html_table(head, rows, label=label) if rows else '') + (
+        f'<details{" open" if len(known) < 10 else ""}><summary>{summary}</summary>{others}{notes}</details>'
+    )
+
+
+def accuracy_section(runs):
+    """Test and best validation accuracy beside the published ones."""
+    rows = [
+        [
+            run.name,
+            dataset_of(run),
+            '-',
+            number_text(result.get('test_accuracy')),
+            number_text(result.get('best_val_accuracy')),
+            result.get('images', '-'),
+        ]
+        for run, _, result in results_of(runs, 'accuracy')
+    ]
+    head = (*PAPER_HEAD, 'top-1 (test)', 'best top-1 (val)', 'test images')
+    make = partial(command_line, 'main.py')
+    return beside_paper('classification', runs, head, rows, 'Accuracy', ['-', '-']) + missing_results(
+        runs, 'accuracy', lambda run: make(run, '--is_train=False')
+    )
+
+
+def cue_chart(mode, found, styles):
+    """The bars of cue localization in one mode, by the number of differing parts."""
+    series = [
+        (f'{run.name}, {map_name}', [result[mode].get(key) for key in COUNTS], style)
+        for (run, map_name, result), style in zip(found, styles)
+        if mode in result
+    ]
+    title = f'Cue localization, {words_of(mode)}'
+    return bar_chart(title, 'differing parts', 'mean PxAP (%)', list(COUNTS.values()), series)
+
+
+def cue_section(runs):
+    """Cue localization by the number of differing parts, in each mode."""
+    found = list(results_of(runs, 'cue_location'))
+    styles = styles_of(found, runs)
+    charts = [cue_chart(mode, found, styles) for mode in MODES if any(mode in result for *_, result in found)]
+    rows = [
+        [
+            f'{run.name}, {words_of(mode)}',
+            dataset_of(run),
+            map_name,
+            *(number_text(result[mode].get(key)) for key in COUNTS),
+        ]
+        for run, map_name, result in found
+        for mode in MODES
+        if mode in result
+    ]
+    head = ('experiment, mode', *PAPER_HEAD[1:], '1 part', '2 parts', '3 parts', 'mean')
+    notes = ''.join(f'<li>{escape(words_of(mode))}: {escape(text)}</li>' for mode, text in MODES.items())
+    return (
+        f'<div class="charts">{"".join(charts)}</div><ul class="note">{notes}</ul>'
+        + beside_paper('cue_localization', runs, head, rows, 'Cue localization')
+        + missing_results(runs, 'cue_location', cue_command)
+    )
+
+
+def erasing_section(runs):
+    """R_k of remove-and-classify over k."""
+    found = list(results_of(runs, 'pixel_perturb'))
+    series = [
+        Series(f'{run.name}, {map_name}', [(100 * k, ratio) for k, ratio in zip(result['k'], result['ratio'])], style)
+        for (run, map_name, result), style in zip(found, styles_of(found, runs))
+    ]
+    title = 'Remove-and-classify (lower is better)'
+    chart = line_chart(title, 'erased pixels k (%)', 'R_k', series, bottom=0, level=1) if found else ''
+    rows = [[run.name, dataset_of(run), name, *map(number_text, result['ratio'])] for run, name, result in found]
+    head = (*PAPER_HEAD, 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
+    numbers = beside_paper('remove_and_classify', runs, head, rows, 'Remove-and-classify')
+    missing = missing_results(runs, 'pixel_perturb', partial(evaluation_command, 'eval_pixel_perturb.py'))
+    return f'<div class="charts">{chart}</div>{numbers}{missing}'
+
+
+def localization_by_iou(found):
+    """The table of box accuracies at each IoU, folded away; nothing without one."""
+    rows = [
+        [
+            f'{run.name}, {map_name}',
+            which.replace('_', ' '),
+            iou,
+            number_text(cell['accuracy']),
+            number_text(cell['threshold'], 3),
+        ]
+        for run, map_name, result in found
+        for which in ('largest_contour', 'all_contours')
+        for iou, cell in result.get(which, {}).items()
+    ]
+    if not rows:
+        return ''
+    head = ('experiment, map', 'boxes of', 'IoU (%)', 'accuracy', 'at threshold')
+    table = html_table(head, rows, label='Localization by IoU')
+    return f'<details><summary>By IoU threshold</summary>{table}</details>'
+
+
+def localization_section(runs):
+    """Weakly supervised localization."""
+    found = list(results_of(runs, 'wsol'))
+    scores = ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
+    rows = [
+        [
+            run.name,
+            dataset_of(run),
+            map_name,
+            *(number_text(result.get(key)) for key in scores),
+            result.get('split', '-'),
+        ]
+        for run, map_name, result in found
+    ]
+    head = (*PAPER_HEAD, *scores, 'split')
+    return (
+        beside_paper('wsol', runs, head, rows, 'Localization', ['test'])
+        + localization_by_iou(found)
+        + missing_results(runs, 'wsol', partial(evaluation_command, 'eval_wsol.py'))
+    )
+
+
+def attribution_table(run, result):
+    """The table of an attribution result, a row a map; a result of another form is shown as it is."""
+    metrics = result.get('metrics')
+    maps = result.get('methods')
+    if not (isinstance(metrics, dict) and isinstance(maps, dict)):
+        return ''.join(tables_of_anything(result))
+    head = ('method', *(title_with_arrow(metric['title'], metric['better']) for metric in metrics.values()))
+    rows = [[map_name, *(number(scores.get(name)) for name in metrics)] for map_name, scores in maps.items()]
+    note = f'<p class="note">{escape(str(result.get("note", "")))}</p>'
+    return html_table(head, rows, label=f'Attribution scores of {run.name}') + note
+
+
+def attribution_section(runs):
+    """What eval_attribution.py wrote."""
+    parts = []
+    for run, name, result in results_of(runs, 'attribution'):
+        title = ', '.join(filter(None, (run.name, name)))
+        parts.append(f'<h3>{escape(title)}</h3>{attribution_table(run, result)}')
+    return ''.join(parts) + missing_results(runs, 'attribution', partial(command_line, 'eval_attribution.py'))

@@ -1,0 +1,359 @@
+"""Several processes, runs that are stopped and go on, and what breaks from outside: commands as a cluster runs them."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import MINICUB, ROOT
+from munch import Munch
+
+import util
+import wsol
+from engine import processes, resuming, training
+
+DATA = [
+    '--dataset=CUB',
+    f'--data_root={MINICUB}/dataset',
+    f'--metadata_root={MINICUB}/metadata',
+    '--workers=0',
+    '--seed=1',
+    '--pretrained=False',
+    '--resize_size=40',
+    '--crop_size=32',
+    '--batch_size=5',
+    '--lr=.001',
+    '--architecture=vgg_tiny',
+    '--attribution_method=CALM-EM',
+    '--large_feature_map=True',
+]
+TRAIN = [*DATA, '--epochs=4', '--lr_decay_frequency=3', '--save_minutes=.000001']  # a state at every step
+
+
+def start(command, *arguments, processes=0):
+    """A running command of the checkout, on one thread; with `processes`, as many of them under torchrun."""
+    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes else []
+    return subprocess.Popen(
+        [sys.executable, *launcher, os.path.join(ROOT, command), *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CALM_TRACEBACK': ''},
+    )
+
+
+def finish(process):
+    """(exit code, standard output, standard error)."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def run(command, *arguments, processes=0):
+    code, out, err = finish(start(command, *arguments, processes=processes))
+    assert code == 0, err
+    return out
+
+
+def read(*path):
+    with open(os.path.join(*map(str, path))) as file:
+        return json.load(file)
+
+
+def weights(folder):
+    return torch.load(os.path.join(folder, 'last_checkpoint.pth.tar'), weights_only=True)['state_dict']
+
+
+def epochs(folder):
+    """The log's records of the epochs, without what the clock says."""
+    with open(os.path.join(folder, 'log.jsonl')) as file:
+        records = [json.loads(line) for line in file]
+    return [
+        {key: value for key, value in record.items() if key not in ('seconds', 'images_per_second')}
+        for record in records
+        if 'epoch' in record
+    ]
+
+
+def wait_for(process, happened):
+    """Wait until happened() or until the process ends."""
+    deadline = time.monotonic() + 200
+    while not happened() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with an uninterrupted training, `whole`."""
+    root = tmp_path_factory.mktemp('save')
+    run('main.py', *TRAIN, f'--save_root={root}', '--experiment_name=whole')
+    return root
+
+
+def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
+    draw = random.Random(0)
+    folder = trained / 'cut'
+    state = folder / training.STATE
+    arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True']
+    partial = folder / f'{training.STATE}.partial'
+    for number, name in ((1, 'KILL'), (5, 'USR1'), (2, 'in a write'), (6, 'TERM'), (3, 'KILL')):
+        process = start('main.py', *arguments)
+        saved = []
+
+        def happened():
+            stamp = state.stat().st_mtime_ns if state.exists() else None
+            if stamp and stamp not in saved:
+                saved.append(stamp)
+            return len(saved) > number and (name != 'in a write' or partial.exists())
+
+        wait_for(process, happened)
+        time.sleep(draw.uniform(0, 0.02))
+        process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
+        code, _, err = finish(process)
+        assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
+        assert (folder / resuming.MARKER).exists() == (name in ('USR1', 'TERM'))
+    run('main.py', *arguments)
+    whole = weights(trained / 'whole')
+    cut = weights(folder)
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+    assert epochs(folder) == epochs(trained / 'whole')
+    assert read(folder, 'accuracy.json')['test_accuracy'] == read(trained, 'whole', 'accuracy.json')['test_accuracy']
+    assert sorted(os.listdir(folder)) == [
+        'accuracy.json',
+        'best_checkpoint.pth.tar',
+        'last_checkpoint.pth.tar',
+        'log.jsonl',
+    ]
+    assert 'nothing to do' in run('main.py', *arguments)
+
+
+def test_resume_refuses_another_command_and_a_foreign_folder(trained, tmp_path):
+    arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=whole', '--resume=True']
+    code, _, err = finish(start('main.py', *arguments, '--lr=.5', '--seed=2'))
+    assert code == 2 and '--lr=0.001' in err and '--seed=1' in err and len(err.strip().splitlines()) == 1
+    code, _, err = finish(start('main.py', *arguments, '--override_cache=True'))
+    assert code == 2 and 'give one of them' in err
+    (tmp_path / 'old').mkdir()
+    (tmp_path / 'old' / 'last_checkpoint.pth.tar').write_bytes(b'precious')
+    code, _, err = finish(start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=old', '--resume=True'))
+    assert (
+        code == 2
+        and 'already holds' in err
+        and (tmp_path / 'old' / 'last_checkpoint.pth.tar').read_bytes() == b'precious'
+    )
+
+
+@pytest.mark.parametrize('method', ['CALM-EM', 'CAM'])
+def test_two_processes_train_as_one(tmp_path, method):
+    more = [
+        '--freeze_bn=True',
+        '--epochs=2',
+        f'--attribution_method={method}',
+        '--batch_size=23',
+    ]  # the last batch: one image
+    for name, count in (('one', 0), ('two', 2)):
+        run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=count)
+    one = epochs(tmp_path / 'one')
+    two = epochs(tmp_path / 'two')
+    assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
+    assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]
+    for (key, a), b in zip(weights(tmp_path / 'one').items(), weights(tmp_path / 'two').values()):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), key
+
+
+EVALUATIONS = {
+    'pixel_perturb_smooth_grad': [
+        'eval_pixel_perturb.py',
+        '--score_map_process=smooth_grad',
+        '--smooth_grad_nr_iter=3',
+    ],
+    'cue_location_jointll': ['eval_cue_location.py', '--score_map_process=jointll', '--threshold_type=log'],
+    'wsol_jointll': ['eval_wsol.py', '--score_map_process=jointll', '--cam_curve_interval=.05'],
+}
+
+
+def finished(shards, number=0):
+    """The file of a finished shard, or None."""
+    return next(shards.glob(f'{number:06}.*.npz'), None)
+
+
+def result(folder, name):
+    value = read(folder, f'{name}.json')
+    value.pop('arguments')
+    return value
+
+
+@pytest.mark.parametrize('name', EVALUATIONS)
+def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name):
+    command, *flags = EVALUATIONS[name]
+    flags = [*DATA, *flags, f'--save_root={trained}', '--load_checkpoint=whole']
+    run(command, *flags, '--experiment_name=one')
+    run(command, *flags, '--experiment_name=two', processes=2)
+    one = result(trained / 'one', name)
+    shards = trained / 'cut_off' / f'shards_{name}'
+    assert result(trained / 'two', name) == one
+    if 'smooth_grad' not in name:
+        flags.remove('--seed=1')  # a drawn seed is taken over
+    process = start(command, *flags, '--experiment_name=cut_off')
+    wait_for(process, lambda: finished(shards))
+    process.kill()
+    finish(process)
+    code, _, err = finish(start(command, *flags, '--experiment_name=cut_off'))
+    assert code == 2 and '--resume' in err and finished(shards)
+    stamp = finished(shards).stat().st_mtime_ns
+    again = start(command, *flags, '--experiment_name=cut_off', '--resume=True')
+    wait_for(again, lambda: shards.exists() and finished(shards, 1) or (trained / 'cut_off' / f'{name}.json').exists())
+    assert not shards.exists() or finished(shards).stat().st_mtime_ns == stamp
+    assert finish(again)[0] == 0 and result(trained / 'cut_off', name) == one and not shards.exists()
+
+
+def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
+    """torchrun passes SIGTERM on to whole process groups, the loaders' processes too."""
+    command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
+    arguments = [
+        *DATA,
+        *flags,
+        f'--save_root={trained}',
+        '--load_checkpoint=whole',
+        '--smooth_grad_nr_iter=200',
+        '--batch_size=2',
+        '--workers=1',
+        '--experiment_name=stopped',
+    ]
+    process = start(command, *arguments, processes=2)
+    shards = trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
+    wait_for(process, lambda: finished(shards))
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
+    assert (trained / 'stopped' / resuming.MARKER).exists() and finished(shards)
+    assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
+
+
+def test_a_process_that_dies_ends_the_run(tmp_path):
+    process = start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=dead', '--epochs=500', processes=2)
+    wait_for(process, (tmp_path / 'dead' / 'last_checkpoint.pth.tar').exists)
+    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    begun = time.monotonic()
+    code, _, err = finish(process)
+    assert code != 0 and time.monotonic() - begun < 60 and 'SIGKILL' in err
+    record = util.read_checkpoint(tmp_path / 'dead' / 'last_checkpoint.pth.tar', 'vgg_tiny', 'CALM-EM', True)
+    wsol.load_weights(wsol.build_model('vgg_tiny', 'CALM-EM', 200, True), record['state_dict'])
+
+
+def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
+    """torchrun stops the processes that are left, which must not call for the job to be queued again."""
+    shutil.copytree(os.path.join(MINICUB, 'dataset'), tmp_path / 'data')
+    names = open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')).read().split()
+    image = tmp_path / 'data' / 'CUB' / 'images' / names[12]
+    image.write_bytes(image.read_bytes()[:900])
+    command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
+    code, _, err = finish(
+        start(
+            command,
+            *DATA,
+            *flags,
+            f'--data_root={tmp_path}/data',
+            f'--save_root={trained}',
+            '--load_checkpoint=whole',
+            '--smooth_grad_nr_iter=50',
+            '--experiment_name=broken',
+            processes=2,
+        )
+    )
+    assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
+    assert not (trained / 'broken' / resuming.MARKER).exists()
+
+
+def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
+    process = start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x')
+    wait_for(
+        process,
+        lambda: (
+            (tmp_path / 'x' / 'last_checkpoint.pth.tar').exists()
+            and torch.load(tmp_path / 'x' / 'last_checkpoint.pth.tar', weights_only=True)['epoch'] >= 2
+        ),
+    )
+    process.kill()
+    finish(process)
+    code, _, err = finish(
+        start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x', '--resume=True', '--epochs=1')
+    )
+    assert code == 2 and 'already: give --epochs=' in err and not (tmp_path / 'x' / 'accuracy.json').exists()
+
+
+def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
+    """The flags of speed change rounding, not the course; what TensorBoard is given is the log's, and a picture of each
+    map."""
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    flags = [*DATA, '--epochs=2', '--lr=.0001', f'--save_root={tmp_path}']
+    run('main.py', *flags, '--experiment_name=plain')
+    run('main.py', *flags, '--experiment_name=fast', '--amp=bf16', '--channels_last=True', '--tensorboard=True')
+    run('main.py', *flags, '--experiment_name=drawn', '--gradient_reg=.5', '--gradient_reg_error=cosine')
+    plain, fast, drawn = ([record['loss'] for record in epochs(tmp_path / name)] for name in ('plain', 'fast', 'drawn'))
+    assert fast == pytest.approx(plain, rel=0.02) and fast != plain
+    assert all(0 < more - less <= 1 for more, less in zip(drawn[:1], plain[:1]))  # .5 times an error in [0, 2]
+    events = accumulator.EventAccumulator(str(tmp_path / 'fast' / 'tensorboard'))
+    events.Reload()
+    assert [event.value for event in events.Scalars('loss')] == pytest.approx(fast)
+    assert [event.step for event in events.Images('maps/3')] == [1, 2] and len(events.Tags()['images']) == 4
+
+
+def test_what_cannot_go_together_is_refused():
+    for flags, said in ((['--sync_bn=True'], 'accelerator'), (['--gradient_reg=1', '--amp=fp16'], 'leave them out')):
+        code, _, err = finish(start('main.py', *DATA, *flags, '--save_root=/nonexistent/save'))
+        assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+
+
+def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path, monkeypatch):
+    for count in (1, 3):
+        seen = []
+        for number in range(count):
+            monkeypatch.setattr(processes, 'rank', lambda: number)
+            monkeypatch.setattr(processes, 'world', lambda: count)
+            monkeypatch.setattr(processes, 'wait', lambda: None)
+            monkeypatch.setattr(processes, 'agreed', lambda value: value)
+            run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
+            shards = resuming.Shards(run, 'x', 100, batch_size=7)
+            shards.run(
+                shards.batches(),
+                lambda numbers, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
+            )
+            seen += [i for batch in shards.batches() for i in batch]
+        monkeypatch.setattr(processes, 'rank', lambda: 0)
+        monkeypatch.setattr(processes, 'world', lambda: 1)
+        total = shards.total()
+        assert (
+            sorted(seen) == list(range(100))
+            and total['sum'].tolist() == [4950, 100]
+            and total['first'] == sum(range(0, 100, 7))
+        )
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    resource = pytest.importorskip('resource')
+    model = wsol.build_model('vgg_tiny', 'CAM', 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = str(tmp_path / 'last_checkpoint.pth.tar')
+    args = Munch(architecture='vgg_tiny')
+    util.save_checkpoint(path, model, optimizer, 1, args)
+    before = open(path, 'rb').read()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(OSError, match='last_checkpoint'):
+            util.save_checkpoint(path, model, optimizer, 2, args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert open(path, 'rb').read() == before and os.listdir(tmp_path) == ['last_checkpoint.pth.tar']

@@ -1,0 +1,47 @@
+"""Scores by true regions: slow independent versions and hand cases."""
+
+import numpy as np
+import pytest
+
+from wsol.scoring import regions
+
+
+def test_the_region_is_the_union_of_boxes_with_their_far_sides():
+    region = regions.box_region(np.array([[1, 2, 3, 2], [3, 0, 4, 9]]), 5)
+
+    def inside(x, y):
+        return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in ((1, 2, 3, 2), (3, 0, 4, 9)))
+
+    assert region.tolist() == [[inside(x, y) for x in range(5)] for y in range(5)]
+
+
+def test_proportion_equals_the_slow_version():
+    rng = np.random.default_rng(3)
+    scaled = rng.random((7, 7), np.float32)
+    region = rng.random((7, 7)) < 0.4
+    keep = rng.random((7, 7)) < 0.7
+    for mask in (None, keep):
+        inside = total = 0
+        for y in range(7):
+            for x in range(7):
+                if mask is None or mask[y, x]:
+                    total += float(scaled[y, x])
+                    inside += float(scaled[y, x]) * region[y, x]
+        assert regions.proportion(scaled, region, mask) == pytest.approx(inside / total)
+    assert regions.proportion(np.zeros((2, 2)), np.ones((2, 2), bool)) == 0
+    assert regions.proportion(np.ones((2, 2)), np.array([[True, False], [False, False]])) == 0.25
+
+
+def test_the_pointing_game_by_hand():
+    region = np.zeros((20, 20), bool)
+    scaled = np.zeros((20, 20))
+    region[10:13, 10:13] = True
+    scaled[7, 6] = 1  # 3 above and 4 left of the corner: 5 pixels away
+    assert regions.pointing_hit(scaled, region, 5) and not regions.pointing_hit(scaled, region, 4.9)
+    assert regions.pointing_hit(scaled, region) and not regions.pointing_hit(scaled, region, 0)
+    scaled[11, 11] = 1
+    assert not regions.pointing_hit(scaled, region, 0)  # of two maxima the first
+    scaled[7, 6] = 0.5
+    assert regions.pointing_hit(scaled, region, 0)
+    assert not regions.pointing_hit(np.zeros((20, 20)), region)
+    assert not regions.pointing_hit(scaled, np.zeros_like(region))

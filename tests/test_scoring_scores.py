@@ -1,0 +1,91 @@
+"""The registry of scores: what images add, what figures the sums give."""
+
+import cv2
+import numpy as np
+import pytest
+
+from wsol.scoring import add_up, boxes, maps, pixels, regions, scores
+
+
+def settings(*names, **changes):
+    given = scores.Settings(
+        metrics=list(names),
+        curve_steps=4,
+        box_threshold=0.2,
+        box_iou=50,
+        pointing_tolerance=0,
+        random_repeats=1,
+        iou_thresholds=[30, 50, 70],
+        cam_curve_interval=0.1,
+        batch_size=8,
+    )
+    return given._replace(**changes)
+
+
+def test_a_box_is_drawn_above_the_chosen_threshold():
+    """A strong 4 x 4 blob in a weak 8 x 8 one: which of the two is the box is the threshold's choice."""
+    native = np.zeros((16, 16), np.float32)
+    native[2:10, 2:10] = 0.4
+    native[3:7, 3:7] = 1
+    weak = np.array([[2, 2, 10, 10]])
+    strong = np.array([[3, 3, 7, 7]])
+    cases = (0.2, 95, weak, 1), (0.5, 95, strong, 1), (0.5, 30, weak, 1), (0.5, 31, weak, 0), (0.2, 50, strong, 0)
+    for threshold, iou, true, hit in cases:
+        truth = regions.Truth(true, regions.box_region(true, 16), None)
+        found = regions.region_scores(native, native, truth, settings('loc_iou', box_threshold=threshold, box_iou=iou))
+        assert found['located'] == hit, (threshold, iou)  # IoU of the two: 25 of 81 pixels
+
+
+def test_box_and_mask_figures_are_those_of_the_protocol():
+    rng = np.random.default_rng(4)
+    chosen = settings('max_box_acc', 'max_box_acc_v2')
+    taus = pixels.thresholds('even', 0.1)
+    total = {'images': np.array(0)}
+    box_total = {}
+    mask_total = {}
+    for _ in range(5):
+        native = cv2.GaussianBlur(rng.random((12, 12), np.float32), (0, 0), 2)
+        native[4:9, 3:9] += 0.1
+        score_map = maps.score_maps(native[None], 12)[0]
+        box = np.array([[2, 3, 8, 9]])
+        add_up(box_total, boxes.box_counts(boxes.best_ious(score_map, box, taus), [30, 50, 70]))
+        region = regions.box_region(box, 12)
+        ignore = rng.random((12, 12)) < 0.2
+        add_up(mask_total, pixels.mask_counts(pixels.mask_histogram(score_map, region, ignore, taus)))
+        for part in (
+            regions.region_scores(native, score_map, regions.Truth(box, region, None), chosen),
+            regions.region_scores(native, score_map, regions.Truth(None, region, ignore), settings('pxap')),
+        ):
+            add_up(total, part)
+        total['images'] += 1
+    figures = {**scores.figures(total, chosen), **scores.figures(total, settings('pxap'))}
+    expected = boxes.box_figures(box_total, taus, [30, 50, 70])
+    assert 0 < figures['max_box_acc'] == expected['MaxBoxAcc'] and figures['max_box_acc_v2'] == expected['MaxBoxAccV2']
+    assert 0 < figures['pxap'] == pixels.mask_figures(mask_total)['PxAP']
+
+
+def test_figures_by_hand():
+    total = {
+        'images': np.array(8),
+        'drop': np.array(2.0),
+        'increase': np.array(4),
+        'wins': np.array([0, 6, 2]),
+        'deletion': np.array([8.0, 4, 4]),
+        'correct_topk': np.array([1, 2, 3, 4, 5]),
+        'correct_random': np.array([4, 4, 6, 0, 0]),
+    }
+    chosen = settings('average_drop', 'average_increase', 'win', 'deletion', 'remove_and_classify', random_repeats=2)
+    figures = scores.figures(total, chosen)
+    assert figures == {
+        'average_drop': 25,
+        'average_increase': 50,
+        'win': 50,
+        'deletion': 0.625,
+        'deletion_curve': [1, 0.5, 0.5],
+        'R_k': [0.5, 1, 1, None, None],
+        'remove_and_classify': pytest.approx(2.5 / 3),
+    }
+    alone = scores.figures(
+        {**total, 'wins': np.array([0]), 'correct_random': np.zeros(5)}, settings('win', 'remove_and_classify')
+    )
+    assert alone['win'] is None and alone['remove_and_classify'] is None

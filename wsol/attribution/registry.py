@@ -1,0 +1,106 @@
+"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from .. import registry
+from ..errors import UserError
+from ..network import HEADS
+from . import cam_family, gradient, perturbation, readouts
+from .common import Options, chosen, explainer
+
+KINDS = ('readout', 'gradient', 'activation', 'perturbation')
+
+
+class Map(NamedTuple):
+    """All that the project knows of an attribution map."""
+
+    function: Callable  # (model, images, target=None, options=Options()) -> maps [B, h, w] at native size
+    kind: str  # of KINDS: read off the output, gradients at the input, activations of a layer, changed images
+    unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
+    noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
+    readout: readouts.Readout = None  # of kind readout: how it is read off f and h
+
+
+def readout_row(read, unit, **how):
+    """The row of a readout: the `readouts.Readout` of the function `read`, as a map of the target class like every
+    other."""
+    readout = readouts.Readout(read, **how)
+
+    @explainer
+    def function(model, images, target=None, options=Options()):
+        with torch.no_grad():
+            output = model(images)
+            if not hasattr(output, 'f'):
+                raise UserError(
+                    f"{read.__name__} reads this project's networks; a plain classifier needs a post-hoc method"
+                )
+            target = chosen(output.log_score, target)[1]
+            maps = readouts.class_maps(readout, output.f, output.h, target[:, None], options.superclass)  # [B, 1, H, W]
+            return maps.squeeze(1)
+
+    return Map(function, 'readout', unit, readout=readout)
+
+
+STRENGTH = '|gradient| of {scalar}'
+SHARE = 'share of {scalar}'
+RELEVANCE = 'relevance to {scalar}'
+
+MAPS = {
+    'vanilla': readout_row(readouts.vanilla, 'class score f'),
+    'vanilla-saliency': readout_row(readouts.vanilla_saliency, 'sum of scaled class scores f'),
+    'jointll': readout_row(readouts.jointll, 'p(y, z | x)'),
+    'gtcond': readout_row(readouts.gtcond, 'p(z | x, y)'),
+    'saliency': readout_row(readouts.saliency, 'p(z | x)'),
+    'vanilla-superclass': readout_row(readouts.vanilla, 'sum of scaled class scores f', sets=True, scaled=True),
+    'jointll-superclass': readout_row(readouts.jointll, 'sum of p(y, z | x)', sets=True),
+    'jointll-superclass-mean': readout_row(readouts.jointll, 'mean of p(y, z | x)', sets=True, mean=True),
+    'gtcond-superclass': readout_row(readouts.gtcond, 'sum of p(z | x, y)', sets=True),
+    'gtcond-superclass-mean': readout_row(readouts.gtcond, 'mean of p(z | x, y)', sets=True, mean=True),
+    'input_grad': Map(gradient.input_grad, 'gradient', STRENGTH),
+    'smooth_grad': Map(gradient.smooth_grad, 'gradient', STRENGTH, noisy=True),
+    'smooth_grad_square': Map(gradient.smooth_grad_square, 'gradient', f'({STRENGTH})²', noisy=True),
+    'var_grad': Map(gradient.var_grad, 'gradient', f'variance of {STRENGTH}', noisy=True),
+    'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH),
+    'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE),
+    'guided_backprop': Map(gradient.guided_backprop, 'gradient', STRENGTH),
+    'grad_cam': Map(cam_family.grad_cam, 'activation', RELEVANCE),
+    'grad_cam_pp': Map(cam_family.grad_cam_pp, 'activation', RELEVANCE),
+    'smooth_grad_cam_pp': Map(cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE, noisy=True),
+    'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
+    'eigen_cam': Map(cam_family.eigen_cam, 'activation', 'principal component of the activations'),
+    'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
+    'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
+    'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True),
+    'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE),
+}
+
+READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and not row.readout.sets}
+SUPERCLASS_READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and row.readout.sets}
+
+
+def lookup(name):
+    """MAPS[name]; an unknown name is a UserError that lists close and valid ones."""
+    return registry.lookup(MAPS, name, 'attribution map')
+
+
+def unit_of(name, head_name):
+    """What the values of the map `name` are on a network of the head `head_name` (network.HEADS), a short text."""
+    head = HEADS[head_name]
+    return head.units.get(name, MAPS[name].unit.format(scalar=head.scalar))
+
+
+def suited(head_name, sets=False):
+    """Names of the maps that a head gives in earnest, in the registry's order; maps of superclasses with `sets`.
+
+    Left out are the readouts of a p(z|x) that the head does not train (Head.unsuited).
+    """
+    head = HEADS[head_name]
+    names = []
+    for name, row in MAPS.items():
+        if row.readout and (row.readout.read.__name__ in head.unsuited or row.readout.sets and not sets):
+            continue
+        names.append(name)
+    return names

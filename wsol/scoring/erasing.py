@@ -1,0 +1,163 @@
+"""Scores by changed images: remove-and-classify, the confidence drop, deletion and insertion.
+
+B images of size S x S, K changed versions of each, R random draws, M maps of each image. p is p(y|x) of the explained
+class y. Only the order of a map's pixels counts here (their ranks, `descending_rank`), but for the confidence drop,
+which takes maps in [0, 1]. Erased pixels are 0: the mean colour of normalised images.
+"""
+
+import numpy as np
+import torch
+from torchvision.transforms import functional
+
+ERASE_K = (0.1, 0.3, 0.5, 0.7, 0.9)  # erased shares of remove-and-classify
+BLUR_SIZE = 11  # pixels; of the insertion game's first image, as RISE's published evaluation has it
+BLUR_SIGMA = 5.0  # pixels; the same
+
+
+def descending_rank(scores):
+    """Rank of each pixel [N, HW], 0 for the highest score; ties by index. scores: tensor [N, HW]."""
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def erase(images, rank, k):
+    """Images [N, 3, H, W] with the int(k HW) pixels of lowest rank [N, HW] set to 0."""
+    keep = rank >= int(k * rank.shape[1])  # [N, HW]
+    return images * keep.view(len(images), 1, *images.shape[2:])
+
+
+def random_ranks(seed, number, draws, pixels, device):
+    """Ranks of `draws` random orders [draws, pixels] of the test image `number`, in whatever batch or process."""
+    words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    generator = torch.Generator(device=device).manual_seed(int(words[0]) >> 1)
+    return descending_rank(torch.rand(draws, pixels, generator=generator, device=device))
+
+
+@torch.no_grad()
+def count_erased(model, images, labels, ranks):
+    """How many of B images are classified right with the pixels of lowest rank erased, for each k: [K], on the device.
+
+    images [B, 3, S, S]; ranks [K, B, SS]. An accelerator takes all k at once, a CPU one after the other.
+    """
+    erased = (erase(images, rank, k) for rank, k in zip(ranks, ERASE_K))  # K times [B, 3, S, S]
+    groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
+    predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])  # [K B]
+    return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
+
+
+def correct_highest(model, images, labels, rank):
+    """`count_erased` of the highest pixels: [K], on the device; rank: [B, SS], one order for all k."""
+    return count_erased(model, images, labels, rank.expand(len(ERASE_K), -1, -1))
+
+
+def correct_random(model, images, labels, ranks):
+    """`count_erased` of random pixels, summed over R draws of each k: [K], on the device; ranks: [K R, B, SS]."""
+    draws = ranks.view(len(ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)  # [R, K, B, SS]
+    return sum(count_erased(model, images, labels, one) for one in draws)
+
+
+def random_counts(model, images, labels, numbers, seed, repeats):
+    """`correct_random` with `repeats` draws from (seed, number of the image): [K], on the device.
+
+    numbers: of the images in the test split [B].
+    """
+    draws = len(ERASE_K) * repeats
+    pixels = images.shape[2] * images.shape[3]
+    ranks = [random_ranks(seed, number, draws, pixels, images.device) for number in numbers]  # B times [K R, SS]
+    return correct_random(model, images, labels, torch.stack(ranks, dim=1))
+
+
+def erased_counts(model, images, labels, maps, numbers, seed, repeats):
+    """What remove-and-classify adds up for a batch: {topk, random: how many images stay right [K], on the device}.
+
+    topk: without the highest pixels of the maps, a tensor [B, S, S]; random: without random ones, the sum over
+    `repeats` draws.
+    """
+    rank = descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
+    return {
+        'topk': correct_highest(model, images, labels, rank),
+        'random': random_counts(model, images, labels, numbers, seed, repeats),
+    }
+
+
+def erasing_ratios(correct_topk, correct_random):
+    """R_k = correct(top-k erased) / correct(random-k erased), a list over k; None where nothing random is right."""
+    return [top / random if random else None for top, random in zip(correct_topk, correct_random)]
+
+
+def target_probability(model, images, labels):
+    """p(y|x) [B] of the labels [B], without a graph."""
+    with torch.no_grad():
+        return model(images).probs.gather(1, labels[:, None]).squeeze(1)
+
+
+def masked_by(images, scaled):
+    """Images [B, 3, S, S] times their maps [B, S, S] in [0, 1]."""
+    return images * scaled[:, None]
+
+
+def confidence_drop(p, p_masked):
+    """max(0, p - p_masked) / p, [B] in [0, 1]: the drop of Grad-CAM++ (Chattopadhay et al., WACV 2018, sec. 4.1).
+
+    p: of the whole image [B]; p_masked: of the image times its map in [0, 1], [B]. p = 0 leaves nothing to drop: 0.
+    """
+    return torch.where(p > 0, (p - p_masked).clamp(min=0) / torch.where(p > 0, p, 1), 0)
+
+
+def wins(drops):
+    """Counts [M, M] of the images on which map i's drop is smaller than map j's, from drops [M, B]; ties in neither."""
+    return (drops[:, None] < drops[None]).sum(dim=2)
+
+
+def changed_scores(score, start, end, rank, labels, counts, batch_size):
+    """score(images, labels) of each image with its counts[k] pixels of lowest rank replaced: [B, K].
+
+    start, end: images [B, 3, S, S], the latter holds the new pixels; rank: [B, SS]; counts: ints [K]. All versions of
+    all images are made and scored batch_size at a time, which bounds the memory.
+    """
+    counts = torch.as_tensor(counts, device=rank.device)
+    image = torch.arange(len(start), device=rank.device).repeat_interleave(len(counts))  # [B K]: whose version
+    count = counts.repeat(len(start))  # [B K]
+    results = []
+    for rows in torch.arange(len(image), device=rank.device).split(batch_size):
+        b = image[rows]
+        new = (rank[b] < count[rows, None]).view(-1, 1, *start.shape[2:])  # [n, 1, S, S]
+        results.append(score(torch.where(new, end[b], start[b]), labels[b]))
+    return torch.cat(results).view(len(start), len(counts))
+
+
+def curve_counts(pixels, steps):
+    """Pixels replaced at each point of a deletion or insertion curve: [steps + 1], from none to all."""
+    return [pixels * step // steps for step in range(steps + 1)]
+
+
+def blurred(images):
+    """Images [B, 3, S, S] under a Gaussian of 11 pixels (or as many as fit) and deviation 5, with mirrored edges."""
+    size = min(BLUR_SIZE, 2 * min(images.shape[2:]) - 1)
+    return functional.gaussian_blur(images, size, BLUR_SIGMA)
+
+
+def deletion_curve(score, images, p, rank, labels, steps, batch_size):
+    """p [B, steps + 1] while the highest pixels turn to 0: RISE (Petsiuk et al., BMVC 2018), deletion.
+
+    p: score(images, labels) [B], where the curve begins; the other arguments as in `changed_scores`.
+    """
+    counts = curve_counts(rank.shape[1], steps)[1:]
+    changed = changed_scores(score, images, torch.zeros_like(images), rank, labels, counts, batch_size)
+    return torch.cat([p[:, None], changed], dim=1)
+
+
+def insertion_curve(score, images, p, rank, labels, steps, batch_size):
+    """p [B, steps + 1] while the highest pixels of the image appear on its blurred version: RISE, insertion.
+
+    p: score(images, labels) [B], where the curve ends; the other arguments as in `changed_scores`.
+    """
+    counts = curve_counts(rank.shape[1], steps)[:-1]
+    changed = changed_scores(score, blurred(images), images, rank, labels, counts, batch_size)
+    return torch.cat([changed, p[:, None]], dim=1)
+
+
+def area_under(curve):
+    """Area under a curve [N] of equally spaced points over [0, 1], by trapezoids."""
+    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))

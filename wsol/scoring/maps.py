@@ -1,0 +1,34 @@
+"""Maps before they are scored: resized, smoothed, brought to [0, 1]. N maps of h x w pixels, arrays."""
+
+import cv2
+import numpy as np
+import torch
+
+from .. import attribution
+from ..errors import UserError
+
+
+def resize(maps, size, interpolation=cv2.INTER_LINEAR):
+    """Maps [N, h, w] (float32 array) to [N, size, size] with an OpenCV filter, bilinear unless told."""
+    if maps.shape[1:] == (size, size):
+        return maps
+    return np.stack([cv2.resize(one, (size, size), interpolation=interpolation) for one in maps])
+
+
+def smooth(maps, ksize):
+    """Maps [N, h, w] under a ksize x ksize Gaussian of OpenCV's deviation, mirrored edges; 1 leaves them."""
+    if ksize == 1:
+        return maps
+    if ksize % 2 == 0:
+        raise UserError(f'--smoothing_ksize {ksize} is even: give an odd number of pixels')
+    return np.stack([cv2.GaussianBlur(one, (ksize, ksize), 0, borderType=cv2.BORDER_REFLECT_101) for one in maps])
+
+
+def normalize(maps, norm_type):
+    """Maps [N, h, w] brought to [0, 1]: `attribution.normalize` of an array, a new one of its type."""
+    return attribution.normalize(torch.from_numpy(maps), norm_type).numpy()
+
+
+def score_maps(maps, size):
+    """Maps [N, h, w] to score maps [N, size, size] in [0, 1]: OpenCV's bicubic filter, then min-max."""
+    return normalize(resize(maps, size, cv2.INTER_CUBIC), 'minmax')

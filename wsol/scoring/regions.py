@@ -1,0 +1,79 @@
+"""One map against one image's true region: what the image adds to the scores that need ground truth.
+
+S is the side of the map at image size, G the number of true boxes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .boxes import best_ious, box_counts
+from .maps import score_maps
+from .pixels import mask_histogram, thresholds
+
+POINTING_TOLERANCE = 15  # pixels; Zhang et al., IJCV 2018
+BOX_METRICS = {'max_box_acc', 'max_box_acc_v2'}  # computed together
+
+
+class Truth(NamedTuple):
+    """One image's ground truth."""
+
+    boxes: np.ndarray | None  # true boxes [G, 4]; None where the truth is a mask
+    region: np.ndarray  # the pixels in the boxes or in the mask, bool [S, S]
+    ignore: np.ndarray | None  # the pixels to ignore, bool [S, S]; None where the truth is boxes
+
+
+def box_region(boxes, size):
+    """The pixels in any of the boxes [G, 4], far sides included: bool [size, size]."""
+    region = np.zeros((size, size), bool)
+    for x0, y0, x1, y1 in boxes:
+        region[y0 : y1 + 1, x0 : x1 + 1] = True
+    return region
+
+
+def proportion(scaled, region, keep=None):
+    """Share of the map's energy in the region: the energy-based pointing game (Score-CAM, Wang et al., CVPRW 2020).
+
+    scaled: [S, S], at least 0; region: bool [S, S]; keep: bool [S, S], the pixels that count (None: all). No energy: 0.
+    """
+    energy = scaled.astype(np.float64) if keep is None else np.where(keep, scaled, 0).astype(np.float64)
+    total = energy.sum()
+    return float(energy[region].sum() / total) if total > 0 else 0.0
+
+
+def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
+    """Is the map's highest pixel within `tolerance` pixels of the region: the pointing game (Zhang et al., IJCV 2018).
+
+    scaled, region: [S, S]. Of several highest pixels the first in reading order counts; a constant map points nowhere.
+    """
+    if not scaled.min() < scaled.max():
+        return False
+    y, x = np.unravel_index(scaled.argmax(), scaled.shape)
+    rows, columns = region.nonzero()
+    return bool(((rows - y) ** 2 + (columns - x) ** 2 <= tolerance**2).any())
+
+
+def region_scores(native, scaled, truth, settings):
+    """{name: what one image adds} of the scores by true regions; settings: `scores.Settings`.
+
+    native: the map at its own size [h, w]; scaled: the same at image size, in [0, 1], [S, S]. Boxes and PxAP take the
+    bicubic score map of `native`, the other scores `scaled`.
+    """
+    wanted = {*settings.metrics}
+    found = {}
+    if 'proportion' in wanted:
+        keep = None if truth.ignore is None else truth.region | ~truth.ignore
+        found['proportion'] = proportion(scaled, truth.region, keep)
+    if 'pointing_game' in wanted:
+        found['pointing'] = pointing_hit(scaled, truth.region, settings.pointing_tolerance)
+    taus = thresholds('even', settings.cam_curve_interval)
+    score_map = score_maps(native[None], len(scaled))[0]
+    if BOX_METRICS & wanted:
+        ious = best_ious(score_map, truth.boxes, taus)
+        found['max_box'] = box_counts(ious, settings.iou_thresholds)['correct']
+    if 'loc_iou' in wanted:
+        best = best_ious(score_map, truth.boxes, np.array([settings.box_threshold]))[0, 0]
+        found['located'] = best >= settings.box_iou / 100
+    if 'pxap' in wanted:
+        found['histogram'] = mask_histogram(score_map, truth.region, truth.ignore, taus)
+    return {name: np.asarray(value, float) for name, value in found.items()}

@@ -1,0 +1,137 @@
+"""The scores that maps are compared by: METRICS, one row a score, and the two sides of each.
+
+What images add: `classifier_scores` here, of the scores by changed images, and `regions.region_scores`, of those by
+ground truth. What figure the sums give: `figures`. B images of size S x S, K erased shares, M maps of each image.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import boxes, erasing, maps, pixels
+
+DROP_METRICS = {'average_drop', 'average_increase', 'win'}  # computed together
+
+
+class Settings(NamedTuple):
+    """What is scored and how."""
+
+    metrics: list  # names of METRICS
+    curve_steps: int  # points of the deletion and insertion curves, less one
+    box_threshold: float  # loc_iou: the share of the maximum above which the box is drawn
+    box_iou: int  # loc_iou: the IoU with a true box, in percent
+    pointing_tolerance: float  # pixels around the object that still count as pointed at
+    random_repeats: int  # random masks an image and k
+    iou_thresholds: list  # of MaxBoxAccV2, in percent
+    cam_curve_interval: float  # distance of the thresholds
+    batch_size: int  # images in one pass of the network
+
+
+class Metric(NamedTuple):
+    """A row of METRICS."""
+
+    title: str  # its name in tables
+    better: str  # 'higher' or 'lower'
+    truth: str | None  # the ground truth it needs: None, 'box', 'mask', or 'any' of both
+    figure: Callable  # (a map's sums {name: array}, settings) -> a number, or None where it is not defined
+
+
+def percent(name):
+    """A figure: the total of that name in percent of the images."""
+    return lambda total, settings: float(100 * total[name] / total['images'])
+
+
+def mean_area(name):
+    """A figure: the area under the mean curve of that name, which is the mean of the areas."""
+    return lambda total, settings: erasing.area_under(total[name] / total['images'])
+
+
+def box_accuracy(name):
+    """A figure: that entry of `boxes.box_figures`."""
+
+    def figure(total, settings):
+        counts = {'correct': total['max_box'], 'images': int(total['images'])}
+        taus = pixels.thresholds('even', settings.cam_curve_interval)
+        return boxes.box_figures(counts, taus, settings.iou_thresholds)[name]
+
+    return figure
+
+
+def ratios(total, settings):
+    """R_k of each k."""
+    random = total['correct_random'] / settings.random_repeats
+    return erasing.erasing_ratios(total['correct_topk'].tolist(), random.tolist())
+
+
+def mean_ratio(total, settings):
+    """The mean of R_k over the k where it is defined."""
+    known = [value for value in ratios(total, settings) if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def mean_win(total, settings):
+    """Percent of the images won against another map, the mean over the others; None without another."""
+    others = len(total['wins']) - 1
+    return float(100 * total['wins'].sum() / total['images'] / others) if others else None
+
+
+def average_precision(total, settings):
+    """PxAP of the summed histogram."""
+    return pixels.mask_figures(total)['PxAP']
+
+
+METRICS = {
+    'average_drop': Metric('average drop (%)', 'lower', None, percent('drop')),
+    'average_increase': Metric('average increase (%)', 'higher', None, percent('increase')),
+    'win': Metric('mean win (%)', 'higher', None, mean_win),
+    'deletion': Metric('deletion AUC', 'lower', None, mean_area('deletion')),
+    'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion')),
+    'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio),
+    'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located')),
+    'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', box_accuracy('MaxBoxAcc')),
+    'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', box_accuracy('MaxBoxAccV2')),
+    'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion')),
+    'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing')),
+    'pxap': Metric('PxAP (%)', 'higher', 'mask', average_precision),
+}
+CURVES = {'deletion': erasing.deletion_curve, 'insertion': erasing.insertion_curve}
+
+
+def classifier_scores(model, images, labels, p, raw, settings):
+    """({name: sum over the images} of the scores by changed images, confidence drops [B] or None).
+
+    p: of the images [B]; raw: their maps at image size, an array [B, S, S].
+    """
+
+    def score(changed, classes):
+        return erasing.target_probability(model, changed, classes)
+
+    found = {}
+    drop = None
+    if DROP_METRICS & {*settings.metrics}:
+        scaled = torch.from_numpy(maps.normalize(raw, 'minmax')).to(images)
+        p_masked = score(erasing.masked_by(images, scaled), labels)
+        drop = erasing.confidence_drop(p, p_masked)
+        found['drop'] = drop.double().sum().item()
+        found['increase'] = (p < p_masked).sum().item()
+    rank = erasing.descending_rank(torch.from_numpy(raw).to(images.device).flatten(1))  # [B, SS]
+    for name, curve in CURVES.items():
+        if name in settings.metrics:
+            points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
+            found[name] = points.double().sum(dim=0).cpu().numpy()
+    if 'remove_and_classify' in settings.metrics:
+        found['correct_topk'] = erasing.correct_highest(model, images, labels, rank).cpu()
+    return {name: np.asarray(value) for name, value in found.items()}, drop
+
+
+def figures(total, settings):
+    """{metric: figure} of a map's sums {name: array}, and where they are R_k and the mean curves, as lists."""
+    row = {name: METRICS[name].figure(total, settings) for name in settings.metrics}
+    if 'correct_topk' in total:
+        row['R_k'] = ratios(total, settings)
+    for name in CURVES:
+        if name in total:
+            row[f'{name}_curve'] = (total[name] / total['images']).tolist()
+    return row
