@@ -1,4 +1,4 @@
-"""The batch scripts, on a real SLURM of this one machine (tests/slurm/start.sh): ToyBirds jobs as a user submits them."""
+"""The batch scripts, on a real SLURM of one machine (tests/slurm/start.sh): ToyBirds jobs as a user submits them."""
 
 import glob
 import json
@@ -13,7 +13,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-SCRIPTS, HERE = os.path.join(ROOT, 'scripts', 'slurm'), os.path.join(ROOT, 'tests', 'slurm')
+SCRIPTS = os.path.join(ROOT, 'scripts', 'slurm')
+HERE = os.path.join(ROOT, 'tests', 'slurm')
 TOOLS = ('munged', 'slurmctld', 'slurmd', 'sbatch')
 PLACE = ['--gpus-per-node=0', '--cpus-per-task=1']  # sbatch's flags: what this machine has
 LIMIT = 240  # seconds that a test waits for a job
@@ -25,7 +26,7 @@ def missing():
 
 
 def install():
-    """Debian's SLURM, if nobody has to be asked: as root, in a system like a container's, whose packages start no daemons."""
+    """Debian's SLURM, if nobody has to be asked: as root, in a container's system, whose packages start no daemons."""
     if os.geteuid() or not shutil.which('apt-get') or not os.path.exists('/usr/sbin/policy-rc.d'):
         return 'on Debian, apt install slurm-wlm'
     for words in (['update'], ['install', '-y', '--no-install-recommends', 'slurm-wlm']):
@@ -44,7 +45,8 @@ class Slurm:
     """The running SLURM: its environment, and the folder jobs are submitted from."""
 
     def __init__(self, folder, environment):
-        self.folder, self.environment = folder, environment
+        self.folder = folder
+        self.environment = environment
 
     def run(self, *words):
         """What a command prints, which must succeed."""
@@ -159,7 +161,8 @@ def jobs(slurm):
 
 
 def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slurm, jobs):
-    (plain,), (stopped,) = slurm.ended(jobs['plain']), slurm.ended(jobs['stopped'])
+    (plain,) = slurm.ended(jobs['plain'])
+    (stopped,) = slurm.ended(jobs['stopped'])
     assert (plain['JobState'], plain['Restarts']) == ('COMPLETED', '0'), slurm.printed(jobs['plain'])
     assert (stopped['JobState'], stopped['Restarts']) == ('COMPLETED', '1'), slurm.printed(jobs['stopped'])
     printed = slurm.printed(jobs['stopped'])
