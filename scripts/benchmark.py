@@ -18,33 +18,18 @@ import time
 import checkout  # noqa: F401
 import numpy as np
 import torch
-import training
-from munch import Munch
 from torch import nn
 
-import eval_cue_location as cue_location
-import eval_pixel_perturb as pixel_perturb
-import inference
+import eval_cue_location
+import eval_pixel_perturb
 import wsol
+from config import make_parser, pick
 from data_loaders import load_split, make_loader
-from wsol import calm, cub_parts, metrics
+from engine import evaluation, processes, training
+from wsol import calm, cub_parts
+from wsol.scoring import cues, erasing, pixels
 
 CLASSES = 200
-TRAINING = {  # what a trainer asks for beside the architecture
-    'attribution_method': 'CALM-EM',
-    'lr': 1e-4,
-    'lr_classifier_ratio': 10,
-    'momentum': 0.9,
-    'weight_decay': 1e-4,
-    'is_different_checkpoint': False,
-    'amp': 'off',
-    'gradient_reg': 0,
-    'gradient_reg_error': 'cosine',
-    'sync_bn': False,
-    'compile': False,
-    'channels_last': False,
-    'freeze_bn': False,
-}
 
 
 def build(architecture, num_classes, device):
@@ -136,9 +121,10 @@ def step_ratio(args, device):
     """Prints the time of a training step over a plain one; returns images per second of the first."""
     model = build(args.architecture, CLASSES, device).train()
     plain = build(args.architecture, CLASSES, device).train()
-    flags = Munch(TRAINING, architecture=args.architecture)
-    trainer = training.Trainer(flags, model, device)
-    optimizer = training.make_optimizer(flags, plain, device)
+    defaults = vars(make_parser('').parse_args([]))
+    recipe = pick(training.Recipe, defaults)._replace(architecture=args.architecture, lr=1e-4)
+    trainer = training.Trainer(None, recipe, model, device)  # no run: nothing is saved
+    optimizer = training.make_optimizer(recipe, plain, device)
     images = torch.randn(args.batch, 3, args.size, args.size)
     labels = torch.randint(CLASSES, (args.batch,))
 
@@ -162,10 +148,12 @@ class Ready:
     def __init__(self, maps):
         self.maps = maps
 
-    def tensors(self, images, output, classes, number=0):
+    def tensors(self, images, output, classes, numbers):
+        """As `evaluation.MapMaker.tensors`."""
         return list(self.maps[:, None])
 
     def __call__(self, *arguments):
+        """As `evaluation.MapMaker`."""
         return [one.cpu().numpy() for one in self.tensors(*arguments)]
 
 
@@ -178,11 +166,11 @@ def erase_ratio(args, device):
 
     @torch.no_grad()
     def passes():
-        for _ in range(1 + 2 * len(metrics.ERASE_K)):
+        for _ in range(1 + 2 * len(erasing.ERASE_K)):
             _ = model(images).probs
 
     def erase():
-        pixel_perturb.perturb_batch(model, ready, images, labels, 0, 0, 1)
+        eval_pixel_perturb.count_batch(model, ready, images, labels, list(range(args.batch)), 0, 1)
 
     ours, other = seconds([erase, passes], device, args.repeats)
     print(f'erase, over 11 forward passes: {ours / other:.2f}')
@@ -192,32 +180,19 @@ def cue_ratio(args, device):
     """Time of cue localization over a forward pass of its images; reading files is in neither."""
     split = load_split('ToyBirds', 'test', args.data_root, args.metadata_root)
     folder = os.path.join(args.data_root, 'ToyBirds')
-    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cue_location.COUNTS)
-    table = cue_location.class_rows(pairs)
+    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cues.COUNTS)
+    table = cues.class_rows(pairs)
     chosen = [i for i, y in enumerate(split.labels) if y in table][: args.images]
-    dataset = cue_location.CueDataset(split, chosen, folder, args.size)
+    dataset = eval_cue_location.CueDataset(split, chosen, folder, args.size)
     dataset.exact = None  # as on CUB: no true pixels of the parts
     batches = list(torch.utils.data.DataLoader(dataset, batch_size=args.batch))
     model = build(args.architecture, split.num_classes, device).eval()
-    maker = inference.MapMaker(
-        model,
-        Munch(
-            score_map_process='jointll',
-            smoothing_ksize=1,
-            seed=0,
-            superclass=None,
-            target_layer=None,
-            batch_size=args.batch,
-            smooth_grad_nr_iter=1,
-            smooth_grad_sigma=1,
-            integrated_grad_nr_iter=1,
-        ),
-    )
-    scores = cue_location.CueScores(pairs, metrics.histogram_edges(metrics.thresholds('log', 0.001)), None, 'clipping')
+    maker = evaluation.MapMaker(model, 'jointll')
+    cue = cues.make_cues(pairs, pixels.histogram_edges(pixels.thresholds('log', 0.001)), None, 'clipping')
 
     def evaluate():
         for batch in batches:
-            cue_location.score_batch(batch, 0, maker, split.labels, table, scores, device)
+            eval_cue_location.count_batch(batch, maker, split.labels, table, cue, device)
 
     @torch.no_grad()
     def forward():
@@ -261,7 +236,7 @@ def main():
     """Prints the ratios that --only names."""
     args = parse()
     torch.manual_seed(0)
-    device = inference.pick_device()
+    device = processes.accelerator()
     name = torch.cuda.get_device_name(device) if device.type != 'cpu' else f'CPU, {torch.get_num_threads()} threads'
     print(f'{name}; {args.architecture} at {args.size} px, batches of {args.batch}; medians of {args.repeats}')
     only = args.only.split(',')

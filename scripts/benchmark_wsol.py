@@ -14,7 +14,9 @@ import checkout  # noqa: F401
 import cv2
 import numpy as np
 
-from wsol import localization, metrics
+from wsol.scoring.boxes import best_ious, inclusive_iou
+from wsol.scoring.maps import normalize
+from wsol.scoring.pixels import thresholds
 
 
 def every_threshold(score_map, boxes, taus):
@@ -31,7 +33,7 @@ def every_threshold(score_map, boxes, taus):
             largest = max(range(len(contours)), key=lambda index: cv2.contourArea(contours[index]))
             rectangles = [cv2.boundingRect(contour) for contour in contours]
             proposals = [(x, y, min(x + w, last), min(y + h, last)) for x, y, w, h in rectangles]
-        ious = localization.inclusive_iou(np.array(proposals), boxes).max(axis=1)
+        ious = inclusive_iou(np.array(proposals), boxes).max(axis=1)
         found.append((ious[largest], ious.max()))
     return np.array(found).T
 
@@ -53,10 +55,10 @@ def main():
     maps = rng.random((args.images, args.size, args.size), np.float32)
     if args.smooth:
         maps = np.stack([cv2.GaussianBlur(one, (0, 0), args.smooth) for one in maps])
-    maps = metrics.normalize(maps, 'minmax')
-    taus = metrics.thresholds('even', args.interval)
+    maps = normalize(maps, 'minmax')
+    taus = thresholds('even', args.interval)
     boxes = np.array([[0.2, 0.1, 0.7, 0.6], [0.5, 0.5, 0.9, 0.8]]) * args.size // 1
-    times = {every_threshold: [], localization.best_ious: []}
+    times = {every_threshold: [], best_ious: []}
     for _ in range(args.repeats):
         results = []
         for way, seconds in times.items():

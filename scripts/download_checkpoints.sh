@@ -4,11 +4,13 @@
 #   scripts/download_checkpoints.sh [--checkpoints DIR] [--install_gdown] NAME...
 #
 # NAME: CALM-EM_CUB, CALM-EM_OpenImages, CALM-EM_ILSVRC, CALM-ML_CUB, CALM-ML_OpenImages, CALM-ML_ILSVRC.
-# Each goes to DIR/NAME/last_checkpoint.pth.tar (default: the folder checkpoints of the checkout). A file that is there is kept.
-# No hash is published: the sha256 of what came is printed and recorded beside it, and a kept file is checked against its record.
-# The downloader is the Python package gdown; --install_gdown installs it with pip. PYTHON=<command> names the Python to use.
+# Each goes to DIR/NAME/last_checkpoint.pth.tar (default: the folder checkpoints of the checkout). A file that is there
+# is kept. No hash is published: the sha256 of what came is printed and recorded beside it, and a kept file is checked
+# against its record. The downloader is the Python package gdown; --install_gdown installs it with pip. PYTHON=<command>
+# names the Python to use.
 
 set -uo pipefail
+# shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 NAMES='CALM-EM_CUB CALM-EM_OpenImages CALM-EM_ILSVRC CALM-ML_CUB CALM-ML_OpenImages CALM-ML_ILSVRC'
 CHECKPOINT=last_checkpoint.pth.tar
@@ -49,7 +51,8 @@ find_python() {
 need_gdown() {
     ! "$python" -c 'import gdown' 2>/dev/null || return 0
     [ "$install" = yes ] || die "the Python package gdown is not installed: run this again with --install_gdown"
-    "$python" -m pip install --quiet gdown 2>/dev/null || die "gdown cannot be installed with $python -m pip: go online, or install it by hand"
+    "$python" -m pip install --quiet gdown 2>/dev/null ||
+        die "gdown cannot be installed with $python -m pip: go online, or install it by hand"
 }
 
 keep() {  # a checkpoint that is there, checked against its record
@@ -59,14 +62,16 @@ keep() {  # a checkpoint that is there, checked against its record
     say "$1 is there, kept: sha256 $(cut -d' ' -f1 "$1.sha256")"
 }
 
-# The checkpoint in what came: a folder or an archive with it inside, or the file itself (a checkpoint may itself be a zip).
+# The checkpoint in what came: a folder or an archive with it inside, or the file itself (a checkpoint may itself be a
+# zip).
 take_checkpoint() {
     local came=$1 target=$2 inner
     if [ ! -d "$came" ]; then
         inner=$( (unzip -Z1 "$came" || tar -tf "$came") 2>/dev/null | grep -E "(^|/)$CHECKPOINT\$" | head -n 1)
         [ -n "$inner" ] || { mv "$came" "$target"; return; }
         mkdir "$came.inside"
-        unzip -q "$came" "$inner" -d "$came.inside" 2>/dev/null || tar -xf "$came" -C "$came.inside" "$inner" || return 1
+        unzip -q "$came" "$inner" -d "$came.inside" 2>/dev/null ||
+            tar -xf "$came" -C "$came.inside" "$inner" || return 1
         came="$came.inside"
     fi
     inner=$(find "$came" -type f -name $CHECKPOINT -print -quit)
@@ -74,7 +79,8 @@ take_checkpoint() {
 }
 
 reason() {  # the line of gdown's log that says what went wrong
-    { grep -iE 'error|fail|denied|quota|route' "$1" || grep -v '^ *$' "$1"; } | tail -n 1 | cut -c 1-200 | sed 's/^[[:space:]]*//'
+    { grep -iE 'error|fail|denied|quota|route' "$1" || grep -v '^ *$' "$1"; } |
+        tail -n 1 | cut -c 1-200 | sed 's/^[[:space:]]*//'
 }
 
 fetch_checkpoint() {
@@ -91,13 +97,16 @@ fetch_checkpoint() {
         { rm -rf "$stage/came"; "$python" -m gdown --folder "$id" -O "$stage/came" >> "$log" 2>&1; } ||
         die "cannot download $name, Google Drive id $id ($(reason "$log")): go online, or put the file" \
             "into $folder/$CHECKPOINT yourself"
-    [ -e "$stage/came" ] && take_checkpoint "$stage/came" "$stage/$CHECKPOINT" && [ -s "$stage/$CHECKPOINT" ] &&
-        [ "$(head -c 1 "$stage/$CHECKPOINT")" != '<' ] ||
-        die "what Google Drive sent for $name, id $id, is no checkpoint (perhaps a page that says the quota is used up): try again later"
+    if ! [ -e "$stage/came" ] || ! take_checkpoint "$stage/came" "$stage/$CHECKPOINT" ||
+        ! [ -s "$stage/$CHECKPOINT" ] || [ "$(head -c 1 "$stage/$CHECKPOINT")" = '<' ]; then
+        die "what Google Drive sent for $name, id $id, is no checkpoint (perhaps a page that says the quota is" \
+            "used up): try again later"
+    fi
     mkdir -p "$folder" || die "cannot make the folder $folder"
     (cd "$stage" && sha256sum $CHECKPOINT > $CHECKPOINT.sha256)
     mv "$stage/$CHECKPOINT.sha256" "$folder/" && mv -n "$stage/$CHECKPOINT" "$folder/"
-    say "$folder/$CHECKPOINT: sha256 $(cut -d' ' -f1 "$folder/$CHECKPOINT.sha256") (recorded beside it; none is published)"
+    say "$folder/$CHECKPOINT: sha256 $(cut -d' ' -f1 "$folder/$CHECKPOINT.sha256")" \
+        "(recorded beside it; none is published)"
     rm -rf "$half"
 }
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Fetches split and label files of the evaluation protocol that make_metadata.py cannot derive, and checks each one's git blob id.
+# Fetches split and label files of the evaluation protocol that make_metadata.py cannot derive, and checks each one's
+# git blob id.
 #
 #   scripts/fetch_metadata.sh [--metadata_root DIR] [DATASET...]
 #
-# DATASET: CUB, ILSVRC, OpenImages: all files of the set; all: every file. Without one: the CUBV2 and ImageNetV2 boxes, the proxy
-# list of ILSVRC and the OpenImages lists. The table of files and ids is metadata_hashes.txt. A file that is there and right is
-# kept; one that is there and different is never overwritten. CALM_MIRROR=<address> names a copy, with the paths metadata/...
-# --metadata_root: default, the folder metadata of the checkout.
+# DATASET: CUB, ILSVRC, OpenImages: all files of the set; all: every file. Without one: the CUBV2 and ImageNetV2 boxes,
+# the proxy list of ILSVRC and the OpenImages lists. The table of files and ids is metadata_hashes.txt. A file that is
+# there and right is kept; one that is there and different is never overwritten. CALM_MIRROR=<address> names a copy,
+# with the paths metadata/... --metadata_root: default, the folder metadata of the checkout.
 
 set -uo pipefail
+# shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 TABLE="$(dirname "${BASH_SOURCE[0]}")/metadata_hashes.txt"
 EMPTY=e69de29bb2d1d6434b8b29ae775ad8c2e48c5391   # git's id of an empty file
@@ -37,13 +39,17 @@ fetch_one() {  # fetch_one SOURCE BLOB PATH; 1: another file is in its place
     local file="${metadata_root%/}/${3#metadata/}" found
     if [ -e "$file" ]; then
         [ "$(git_blob "$file")" != "$2" ] || { kept=$((kept + 1)); return 0; }
-        echo "${0##*/}: error: $file differs from the protocol's (git blob $2): not overwritten; move it away to fetch it" >&2
+        note "$speaker: error: $file differs from the protocol's (git blob $2): not overwritten;" \
+            "move it away to fetch it"
         return 1
     fi
     local new="$file.new"
     if [ "$2" = $EMPTY ]; then mkdir -p "$(dirname "$file")" && : > "$new"; else download "$1/$3" "$new" "$3"; fi
     found=$(git_blob "$new")
-    [ "$found" = "$2" ] || { rm -f "$new"; die "$1/$3 came with the git blob id $found instead of $2: nothing was written; try again later"; }
+    if [ "$found" != "$2" ]; then
+        rm -f "$new"
+        die "$1/$3 came with the git blob id $found instead of $2: nothing was written; try again later"
+    fi
     mv "$new" "$file"
     fetched=$((fetched + 1))
 }

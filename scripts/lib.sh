@@ -1,8 +1,13 @@
-# Helpers of the data scripts; sourced, never run.
-# CALM_MIRROR=<address>: every download comes from <address>/<file> instead of its own place (a local copy: file:///data/mirror).
+# shellcheck shell=bash disable=SC2154
+# Helpers of the scripts; sourced, never run. prepare_options sets archives, data_root, work, checksum and parts.
+# CALM_MIRROR=<address>: every download comes from <address>/<file> instead of its own place (a local copy:
+# file:///data/mirror).
 
-die() { echo "${0##*/}: error: $*" >&2; exit 2; }
-say() { echo "${0##*/}: $*"; }
+# Who speaks: the script, or what is set before (a SLURM job's name, since SLURM calls its copies of scripts alike).
+speaker=${speaker:-${0##*/}}
+die() { echo "$speaker: error: $*" >&2; exit 2; }
+say() { echo "$speaker: $*"; }   # what was done
+note() { echo "$*" >&2; }        # how a long command gets on, apart from what it prints as its result
 
 # The folder of the checkout; default folders lie in it, whatever folder the command is run from.
 checkout() { (cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd); }
@@ -15,7 +20,7 @@ need() {  # need TOOL...: every one must be installed
 }
 
 option_value() {  # option_value OPTION COUNT VALUE: the value of an option that needs one
-    [ "$2" -ge 2 ] && [ -n "$3" ] || die "$1 needs a value (see --help)"
+    if [ "$2" -lt 2 ] || [ -z "$3" ]; then die "$1 needs a value (see --help)"; fi
     echo "$3"
 }
 
@@ -34,7 +39,7 @@ download() {
     [ ! -t 2 ] || bar=--progress-bar
     if ! why=$(curl --fail --location $bar --connect-timeout 20 --retry 2 --continue-at - --write-out '%{errormsg}' \
                     --output "$file.part" "$address"); then
-        [ -s "$file.part" ] && why="$why; the part that came is kept in $file.part" || rm -f "$file.part"
+        if [ -s "$file.part" ]; then why="$why; the part that came is kept in $file.part"; else rm -f "$file.part"; fi
         [ ${#made[@]} -eq 0 ] || rmdir "${made[@]}" 2>/dev/null
         die "cannot download $address ($why): go online and run this again, or put the file there" \
             "yourself as ${file%.new}"
@@ -50,7 +55,8 @@ bytes_free() {  # bytes free where a folder is, or will be
 
 need_space() {  # need_space FOLDER BYTES WHAT
     local free; free=$(bytes_free "$1")
-    [ "$free" -ge "$2" ] || die "$3 needs $(gib "$2") GiB free in $1, which has $(gib "$free"): make room or give another --data_root"
+    [ "$free" -ge "$2" ] ||
+        die "$3 needs $(gib "$2") GiB free in $1, which has $(gib "$free"): make room or give another --data_root"
 }
 
 gib() { awk -v bytes="$1" 'BEGIN { printf "%.1f", bytes / 1073741824 }'; }
@@ -69,8 +75,9 @@ check_md5() {  # check_md5 FILE MD5: nothing is checked with --no_checksum or wh
     [ "$checksum" = yes ] || { say "checksum of ${1##*/} skipped"; return; }
     say "checking ${1##*/} ..."
     local found; found=$(md5sum < "$1" | cut -d' ' -f1)
-    [ "$found" = "$2" ] || die "$1 has the md5 $found instead of $2: get the file again, or give --no_checksum if it is" \
-        "another archive on purpose"
+    [ "$found" = "$2" ] ||
+        die "$1 has the md5 $found instead of $2: get the file again, or give --no_checksum if it is another archive" \
+            "on purpose"
 }
 
 # prepare_options CHOICES DEFAULT ARGUMENT...: sets archives, data_root, work, checksum and parts (some of CHOICES).
@@ -86,13 +93,15 @@ prepare_options() {
             --no_checksum) checksum=no ;;
             -h | --help) sed -n '2,/^$/ s/^# \{0,1\}//p' "$0"; exit 0 ;;
             *)
-                [[ " $choices " == *" $1 "* ]] || die "unknown argument '$1': allowed are the parts $choices and the options" \
-                    "--archives DIR, --data_root DIR, --no_checksum"
+                [[ " $choices " == *" $1 "* ]] ||
+                    die "unknown argument '$1': allowed are the parts $choices and the options --archives DIR," \
+                        "--data_root DIR, --no_checksum"
                 parts+=("$1") ;;
         esac
         shift
     done
-    [ -z "$archives" ] || [ -d "$archives" ] || die "--archives $archives is not a folder: give the folder the archives are in"
+    [ -z "$archives" ] || [ -d "$archives" ] ||
+        die "--archives $archives is not a folder: give the folder the archives are in"
     [ ${#parts[@]} -gt 0 ] || read -r -a parts <<< "$default"
     work="${data_root%/}/.prepared"
 }
@@ -104,7 +113,8 @@ find_archive() {  # the path of an archive on disk; nothing when it is not there
     done
 }
 
-# get_archive NAME ADDRESS GIB: sets `archive`; one that is not on disk is downloaded into the data root ('-': cannot be).
+# get_archive NAME ADDRESS GIB: sets `archive`; one that is not on disk is downloaded into the data root ('-': cannot
+# be).
 get_archive() {
     archive=$(find_archive "$1")
     [ -z "$archive" ] || return 0
@@ -141,7 +151,8 @@ merge_stage() {
     if [ ! -e "$stage.moving" ]; then
         while IFS= read -r -d '' path; do
             if [ -e "$data_root/$path" ]; then
-                cmp -s "$stage/$path" "$data_root/$path" || die "$data_root/$path exists with another content: nothing was" \
+                cmp -s "$stage/$path" "$data_root/$path" ||
+                    die "$data_root/$path exists with another content: nothing was" \
                     "changed; move it away or give another --data_root"
                 rm -f "$stage/$path"
             fi
@@ -152,11 +163,13 @@ merge_stage() {
         mkdir -p "$data_root/$path"
         find "$stage/$path" -maxdepth 1 -type f -exec mv -n -t "$data_root/$path/" {} +
     done < <(cd "$stage" && find . -type d -printf '%P\0')
-    [ -z "$(find "$stage" -type f -print -quit)" ] || die "a file came into $data_root while its archive was moved there: see $stage"
+    [ -z "$(find "$stage" -type f -print -quit)" ] ||
+        die "a file came into $data_root while its archive was moved there: see $stage"
     rm -rf "$stage" "$stage.moving"
 }
 
-clean_half() {  # what a part that failed or was cut off left; a stage that is complete stays, the next run goes on from it
+# What a part that failed or was cut off left; a stage that is complete stays, the next run goes on from it.
+clean_half() {
     rm -rf "$half_raw"
     [ -e "$half_stage.moving" ] || rm -rf "$half_stage"
 }
@@ -185,7 +198,8 @@ prepare_archive() {
     say "$part: done"
 }
 
-run_parts() {  # the parts whose archive is on disk first, so that a missing one stops nothing that can be done; archive_of PART
+# The parts whose archive is on disk first, so that a missing one stops nothing that can be done. Calls archive_of PART.
+run_parts() {
     local part
     for part in "${parts[@]}"; do [ -z "$(find_archive "$(archive_of "$part")")" ] || "prepare_$part"; done
     for part in "${parts[@]}"; do [ -n "$(find_archive "$(archive_of "$part")")" ] || "prepare_$part"; done

@@ -4,26 +4,32 @@
 #   scripts/prepare_cub.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
 # PART: images (CUB_200_2011.tgz, 1.1 GB), segmentations (segmentations.tgz), cubv2 (CUBV2.tar); default: all three.
-# Makes CUB/{images,segmentations,parts,attributes,...} and CUBV2 in the data root (default: the folder dataset of the checkout).
-# Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed. A part that is done
-# has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours is overwritten.
-# CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh CUB, scripts/check_data.py --dataset=CUB
+# Makes CUB/{images,segmentations,parts,attributes,...} and CUBV2 in the data root (default: the folder dataset of the
+# checkout). Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed.
+# A part that is done has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours
+# is overwritten. CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh CUB,
+# scripts/check_data.py --dataset=CUB
 
 set -uo pipefail
 shopt -s nullglob dotglob
+# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 RECORD=https://data.caltech.edu/records/65de6-vp158/files
-ONEDRIVE='https://onedrive.live.com/download?cid=B7111B95B80CCC66&resid=B7111B95B80CCC66%2130812&authkey=AFMzb4akufUiWU0'
+ONEDRIVE='https://onedrive.live.com/download?cid=B7111B95B80CCC66&resid=B7111B95B80CCC66'
 
 archive_of() {
     case $1 in images) echo CUB_200_2011.tgz ;; segmentations) echo segmentations.tgz ;; cubv2) echo CUBV2.tar ;; esac
 }
 
-prepare_images() { prepare_archive images CUB_200_2011.tgz 97eceeb196236b17998738112f37df78 "$RECORD/CUB_200_2011.tgz?download=1" 2; }
+prepare_images() {
+    prepare_archive images CUB_200_2011.tgz 97eceeb196236b17998738112f37df78 "$RECORD/CUB_200_2011.tgz?download=1" 2
+}
 prepare_segmentations() { prepare_archive segmentations segmentations.tgz - "$RECORD/segmentations.tgz?download=1" 1; }
-prepare_cubv2() { prepare_archive cubv2 CUBV2.tar - "$ONEDRIVE" 1; }
+prepare_cubv2() { prepare_archive cubv2 CUBV2.tar - "$ONEDRIVE%2130812&authkey=AFMzb4akufUiWU0" 1; }
 
-arrange_images() {  # attributes.txt lies beside the archive's folder; the loaders want it with the other attribute files
+# attributes.txt lies beside the archive's folder; the loaders want it with the other attribute files.
+arrange_images() {
     layout='CUB_200_2011/images and attributes.txt are expected'
     [ -d "$1/CUB_200_2011/images" ] && [ -d "$1/CUB_200_2011/attributes" ] && [ -f "$1/attributes.txt" ] || return 1
     mv "$1/CUB_200_2011" "$2/CUB" && mv "$1/attributes.txt" "$2/CUB/attributes/attributes.txt"

@@ -3,19 +3,23 @@
 #
 #   scripts/prepare_imagenet.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
-# PART: val (ILSVRC2012_img_val.tar), train (ILSVRC2012_img_train.tar), val2 (imagenetv2-threshold0.7.tar.gz, the only one that is
-# downloaded: the others need your account at image-net.org), boxes (ILSVRC2012_bbox_val_v3.tgz); default: val train val2.
-# Makes ILSVRC/{train/<synset>,val,val2/<class>} and, from boxes, ILSVRC/Annotations/CLS-LOC/val in the data root (default: the
-# folder dataset of the checkout). Archives are looked for in --archives, then in the data root; they are not removed. A part
-# that is done, and each synset of train, has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing
-# of yours is overwritten. Newer ImageNetV2 archives name their images by a hash: the protocol's list of names, mapping.txt, is taken
-# from the folder of the archives or downloaded. CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh ILSVRC
+# PART: val (ILSVRC2012_img_val.tar), train (ILSVRC2012_img_train.tar), val2 (imagenetv2-threshold0.7.tar.gz, the only
+# one that is downloaded: the others need your account at image-net.org), boxes (ILSVRC2012_bbox_val_v3.tgz); default:
+# val train val2. Makes ILSVRC/{train/<synset>,val,val2/<class>} and, from boxes, ILSVRC/Annotations/CLS-LOC/val in the
+# data root (default: the folder dataset of the checkout). Archives are looked for in --archives, then in the data root;
+# they are not removed. A part that is done, and each synset of train, has a marker in DATA_ROOT/.prepared, so the
+# command can be cut off and run again. Nothing of yours is overwritten. Newer ImageNetV2 archives name their images by
+# a hash: the protocol's list of names, mapping.txt, is taken from the folder of the archives or downloaded.
+# CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh ILSVRC
 
 set -uo pipefail
 shopt -s nullglob dotglob
+# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 V2=https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-threshold0.7.tar.gz
-MAPPING=https://raw.githubusercontent.com/clovaai/wsolevaluation/e9972606b18064ea886f098f2b5b29b9ade75f09/metadata/ILSVRC/val/mapping.txt
+PROTOCOL=https://raw.githubusercontent.com/clovaai/wsolevaluation/e9972606b18064ea886f098f2b5b29b9ade75f09
+MAPPING=$PROTOCOL/metadata/ILSVRC/val/mapping.txt
 
 archive_of() {
     case $1 in
@@ -57,15 +61,18 @@ rename_val2() {  # hash names to the protocol's <class>/<0..9>.jpeg; mapping lin
     fi
     while IFS=', ' read -r new old; do
         [ -n "$old" ] || continue
-        [ -f "$1/$old" ] && [ ! -e "$1/$new" ] || die "$mapping names $old as $new, which does not fit the archive: use the" \
-            "mapping of imagenetv2-threshold0.7"
+        if ! [ -f "$1/$old" ] || [ -e "$1/$new" ]; then
+            die "$mapping names $old as $new, which does not fit the archive: use the mapping of" \
+                "imagenetv2-threshold0.7"
+        fi
         mv "$1/$old" "$1/$new"
     done < <(tr -d '\r' < "$mapping")
     old=$(find "$1" -type f ! -regex '.*/[0-9]\.jpeg' -print -quit)
     [ -z "$old" ] || die "$mapping has no name for ${old#"$1/"}: use the mapping of imagenetv2-threshold0.7"
 }
 
-# The archive holds one archive a synset. Each is unpacked beside its place, then renamed: no second copy of 138 GB is needed.
+# The archive holds one archive a synset. Each is unpacked beside its place, then renamed: no second copy of 138 GB is
+# needed.
 prepare_train() {
     local name=ILSVRC2012_img_train.tar ready="$work/train.synsets" archive member synset members
     [ ! -e "$work/train.done" ] || { say "train: already done ($work/train.done)"; return; }
@@ -76,7 +83,7 @@ prepare_train() {
     mkdir -p "$work" "$data_root/ILSVRC/train" || die "cannot write into $data_root: give another --data_root"
     touch "$ready"
     local total; total=$(wc -l <<< "$members")
-    need_space "$data_root" $(($(file_bytes "$archive") / total * (total - $(wc -l < "$ready")))) train
+    need_space "$data_root" $(($(file_bytes "$archive") * (total - $(wc -l < "$ready")) / total)) train
     local count=0
     trap 'rm -rf "$work/train.stage"' EXIT
     for member in $members; do

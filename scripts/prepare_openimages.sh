@@ -5,19 +5,23 @@
 #
 # PART: images (OpenImages_images.zip), annotations (OpenImages_annotations.zip); default: both.
 # Makes OpenImages/{train,val,test}/<class>/ in the data root (default: the folder dataset of the checkout).
-# Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed. A part that is done
-# has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours is overwritten.
-# CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh OpenImages
+# Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed. A part that
+# is done has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours is
+# overwritten. CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh OpenImages
 
 set -uo pipefail
 shopt -s nullglob dotglob
+# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ONEDRIVE='https://onedrive.live.com/download?cid=B7111B95B80CCC66&resid=B7111B95B80CCC66%21'
 
 archive_of() { echo "OpenImages_$1.zip"; }
 
 prepare_images() { prepare_archive oi_images OpenImages_images.zip - "${ONEDRIVE}30813&authkey=AHgXVPxKxO_5Fvc" 11; }
-prepare_annotations() { prepare_archive oi_annotations OpenImages_annotations.zip - "${ONEDRIVE}30811&authkey=AMWbBWZVQFbm4jw" 1; }
+prepare_annotations() {
+    prepare_archive oi_annotations OpenImages_annotations.zip - "${ONEDRIVE}30811&authkey=AMWbBWZVQFbm4jw" 1
+}
 
 arrange_oi_images() {
     layout='the folders train, val and test are expected'

@@ -1,23 +1,61 @@
-# Sourced by the other scripts: goes to the checkout's root and makes .venv with what the files $REQUIREMENTS list.
+# shellcheck shell=bash
+# Sourced by the other scripts: goes to the checkout's root and makes .venv with what requirements files list.
+#
+#     source setup.sh FILE... [--no-deps PACKAGE...]       PACKAGE: installed without what it asks for
+#
+# The versions are those of constraints.txt where they can be had. Nothing is installed again until one of these files,
+# or one that they name with -r, changes.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-say() { printf '%s\n' "$*" >&2; }
 
-python=$(command -v python3.11 || command -v python3) || { say "error: no python3: install Python 3.11"; exit 2; }
-if [ ! -x .venv/bin/python ]; then
+make_environment() {
+    local python
+    [ ! -x .venv/bin/python ] || return 0
+    python=$(command -v python3.11 || command -v python3) || die "no python3: install Python 3.11"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        { say "error: $python is $("$python" -V): Python 3.11 or later is needed"; exit 2; }
-    say "making .venv"
-    "$python" -m venv .venv || { say "error: $python cannot make a virtual environment: on Debian, apt install python3-venv"; exit 2; }
-fi
-wanted=$(cat $REQUIREMENTS | .venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
-if [ ! -e ".venv/installed-$wanted" ]; then
-    say "installing $REQUIREMENTS (a minute or two)"
-    for file in $REQUIREMENTS; do
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
-            { say "error: could not install $file: is the package registry within reach?"; exit 2; }
+        die "$python is $("$python" -V): Python 3.11 or later is needed"
+    note "making .venv"
+    "$python" -m venv .venv ||
+        die "$python cannot make a virtual environment: on Debian, apt install python3-venv"
+}
+
+with_nested() {  # with_nested FILE...: these files and those that they name with -r
+    local file word nested folder
+    for file in "$@"; do
+        echo "$file"
+        folder=$(dirname "$file")
+        while read -r word nested || [ -n "$word" ]; do
+            [ "$word" != -r ] || with_nested "$folder/$nested"
+        done < "$file"
     done
-    [ -z "${NO_DEPENDENCIES:-}" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $NO_DEPENDENCIES ||
-        { say "error: could not install $NO_DEPENDENCIES"; exit 2; }
-    touch ".venv/installed-$wanted"
-fi
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}       # idle threads must not spin beside the loaders on a small machine
+}
+
+pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+
+install() {  # install PIP ARGUMENT...: with the versions of constraints.txt, else with those that can be had
+    ! pip_install -c constraints.txt "$@" 2> /dev/null || return 0
+    note "not all versions of constraints.txt can be had here: installing others that the requirements allow"
+    pip_install "$@" || die "could not install $*: is the package registry within reach?"
+}
+
+set_up() {  # set_up FILE... [--no-deps PACKAGE...]
+    local files=() listed=() mark
+    while [ $# -gt 0 ] && [ "$1" != --no-deps ]; do
+        files+=("$1")
+        listed+=(-r "$1")
+        shift
+    done
+    make_environment
+    mapfile -t files < <(with_nested "${files[@]}")
+    mark=$({ echo "$*"; cat "${files[@]}" constraints.txt; } |
+        .venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
+    [ ! -e ".venv/installed-$mark" ] || return 0
+    note "installing ${listed[*]} $* (a minute or two)"
+    install "${listed[@]}"
+    [ $# -eq 0 ] || install "$@"
+    touch ".venv/installed-$mark"
+}
+
+set_up "$@"
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}    # idle threads must not spin beside the loaders on a small machine

@@ -1,4 +1,4 @@
-"""The data scripts, run as a user runs them, on tiny archives and trees of the true inner layout. Nothing here needs the network."""
+"""The data scripts, run as a user runs them, on tiny archives and trees of the true inner layout, without a network."""
 
 import hashlib
 import io
@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS, SHARED = ROOT / 'scripts', ROOT.parent / 'shared'
+SCRIPTS = ROOT / 'scripts'
+SHARED = ROOT.parent / 'shared'
 REFUSED = 'http://127.0.0.1:9'  # an address that refuses connections: what being offline looks like
 
 
@@ -530,14 +531,9 @@ def checked(cub, tmp_path):
         tmp_path / 'data' / 'CUB',
         {
             'segmentations/001.A/a.png': picture(kind='PNG'),
-            **{
-                name: 'x'
-                for name in (
-                    'parts/part_locs.txt',
-                    'attributes/attributes.txt',
-                    'attributes/class_attribute_labels_continuous.txt',
-                )
-            },
+            'parts/part_locs.txt': 'x',
+            'attributes/attributes.txt': 'x',
+            'attributes/class_attribute_labels_continuous.txt': 'x',
         },
     )
     return (*cub[:3], '--splits', 'train', 'test', '--workers=2')
@@ -565,7 +561,8 @@ def test_check_data_finds_each_fault(checked, tmp_path, check_data, capsys):
         out,
         error,
     )  # only the published counts
-    data, meta = tmp_path / 'data' / 'CUB', tmp_path / 'meta' / 'CUB'
+    data = tmp_path / 'data' / 'CUB'
+    meta = tmp_path / 'meta' / 'CUB'
     (data / 'images/001.A/b.jpg').unlink()
     (data / 'images/002.B/c.jpg').write_bytes(picture((7, 9))[:-200])
     (data / 'images/001.A/a.jpg').write_bytes(picture((9, 6)))

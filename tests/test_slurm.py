@@ -1,5 +1,4 @@
-"""The batch scripts, on a real SLURM of this one machine (tests/slurm/start.sh): ToyBirds jobs as a user submits
-them."""
+"""The batch scripts, on a real SLURM of one machine (tests/slurm/start.sh): ToyBirds jobs as a user submits them."""
 
 import glob
 import json
@@ -27,8 +26,7 @@ def missing():
 
 
 def install():
-    """Debian's SLURM, if nobody has to be asked: as root, in a system like a container's, whose packages start no
-    daemons."""
+    """Debian's SLURM, if nobody has to be asked: as root, in a container's system, whose packages start no daemons."""
     if os.geteuid() or not shutil.which('apt-get') or not os.path.exists('/usr/sbin/policy-rc.d'):
         return 'on Debian, apt install slurm-wlm'
     for words in (['update'], ['install', '-y', '--no-install-recommends', 'slurm-wlm']):

@@ -1,5 +1,4 @@
-"""scripts/make_superclasses.py: sets of a small is-a graph against sets written out by hand, refusals, and what the
-readouts make of them."""
+"""scripts/make_superclasses.py: sets of a small graph against sets written out by hand, refusals, and maps of sets."""
 
 import hashlib
 import json
@@ -65,7 +64,7 @@ ALONE = {number: [number] for number in range(8)}
 ANIMALS = [0, 1, 2, 3, 6, 7]
 BY_HAND = {
     0: {number: list(range(8)) for number in range(8)},
-    1: {**{number: ANIMALS for number in ANIMALS}, 4: [4, 5], 5: [4, 5]},
+    1: {**dict.fromkeys(ANIMALS, ANIMALS), 4: [4, 5], 5: [4, 5]},
     2: {
         0: [0, 1, 2, 6, 7],
         1: [0, 1, 2, 6, 7],
@@ -96,8 +95,7 @@ def helper(tmp_path):
 
 @pytest.fixture
 def refused(capfd, monkeypatch):
-    """A check that the script with these flags ends with exit code 2 and one line on standard error that holds all
-    words."""
+    """A check that the script with these flags ends with exit code 2 and one line on standard error with all words."""
     monkeypatch.setenv('CALM_MIRROR', OFFLINE)
 
     def check(flags, *words):

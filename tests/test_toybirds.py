@@ -95,7 +95,7 @@ def parts_named(attribute):
 
 
 def pair_counts(names, values):
-    """Class pairs by the number of part groups in which they differ, from the attribute names and values [classes, attributes]."""
+    """Class pairs by the number of part groups in which they differ; values: [classes, attributes]."""
     return Counter(
         len(set().union(*[parts_named(names[k]) for k in np.flatnonzero((one >= 50) != (other >= 50))]))
         for one, other in combinations(values, 2)
@@ -130,8 +130,10 @@ def test_any_class_count_is_balanced(modules, count):
 
 def test_layout_files_agree(toy):
     root = toy / 'dataset/ToyBirds'
-    images, labels = dict(table(root / 'images.txt')), dict(table(root / 'image_class_labels.txt'))
-    split, classes = dict(table(root / 'train_test_split.txt')), dict(table(root / 'classes.txt'))
+    images = dict(table(root / 'images.txt'))
+    labels = dict(table(root / 'image_class_labels.txt'))
+    split = dict(table(root / 'train_test_split.txt'))
+    classes = dict(table(root / 'classes.txt'))
     boxes = {row[0]: [float(v) for v in row[1:]] for row in table(root / 'bounding_boxes.txt')}
     total = SMALL['classes'] * (SMALL['train'] + SMALL['test'])
     assert list(images) == list(labels) == list(split) == list(boxes) == [str(i) for i in range(1, total + 1)]
@@ -150,7 +152,8 @@ def test_layout_files_agree(toy):
 
 
 def test_metadata_agrees_with_layout_and_pictures(toy):
-    data, meta = toy / 'dataset/ToyBirds', toy / 'metadata/ToyBirds'
+    data = toy / 'dataset/ToyBirds'
+    meta = toy / 'metadata/ToyBirds'
     boxes = dict(zip((path for _, path in table(data / 'images.txt')), table(data / 'bounding_boxes.txt')))
     numbers = {name: int(number) for number, name in table(data / 'classes.txt')}
     in_train = dict(
@@ -185,7 +188,8 @@ def test_boxes_and_masks_fit_each_other(toy):
         for n, part in enumerate(('bill', 'crown', 'wing', 'back', 'breast', 'belly', 'tail', 'leg'), start=1)
     ]
     for (_, path), (_, *box) in zip(table(root / 'images.txt'), table(root / 'bounding_boxes.txt')):
-        bird, labels = mask_of(root, 'segmentations', path), mask_of(root, 'part_masks', path)
+        bird = mask_of(root, 'segmentations', path)
+        labels = mask_of(root, 'part_masks', path)
         rows, columns = np.nonzero(bird)
         assert [float(v) for v in box] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert max(np.ptp(columns) / bird.shape[1], np.ptp(rows) / bird.shape[0]) > 0.6
@@ -205,7 +209,8 @@ def test_part_points_lie_in_their_masks(toy):
             assert (x, y) == ('0.0', '0.0') and name.split()[-1] in ('eye', 'wing')
             continue
         shown[image] += 1
-        row, column = int(float(y)), int(float(x))
+        row = int(float(y))
+        column = int(float(x))
         assert mask_of(root, 'segmentations', images[image])[row, column] > 0
         label = label_of.get(name.split()[-1])
         if label:
@@ -214,7 +219,8 @@ def test_part_points_lie_in_their_masks(toy):
 
 
 def test_a_changed_look_changes_its_part_alone(modules):
-    """Equal generators: two looks of a part give the same picture outside that part; so nothing else tells the classes apart."""
+    """Equal generators: two looks of a part give the same picture outside it; so nothing else tells the classes
+    apart."""
     classes, render = modules
     first = {part: looks[0] for part, (_, looks) in classes.PART_LOOKS.items()}
     for part, (_, looks) in classes.PART_LOOKS.items():

@@ -6,8 +6,6 @@
 # Four gradient maps and CAM explain one CAM network; CALM-ML and CALM-EM each their own.
 
 set -euo pipefail
-SETS=CUB
+# shellcheck source=scripts/reproduce/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-options "$@"
-attribution eval_cue_location.py cue_location
-table cue_localization
+table cue_localization "$@"

@@ -1,14 +1,17 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by the batch scripts of this folder, which set root, the checkout: how a command runs in a SLURM job.
 #
-# torchrun runs on every node of the job, with a process a GPU; without GPUs a process a task (--ntasks-per-node, default 1). A command that
-# is stopped by SIGUSR1 or SIGTERM (the time limit comes near, the cluster wants the node) saves its state and leaves the file `requeue` in
-# its experiment folder; the job then goes back into the queue and goes on from that state. Any other failure ends the job with its code.
+# torchrun runs on every node of the job, with a process a GPU; without GPUs a process a task (--ntasks-per-node,
+# default 1). A command that is stopped by SIGUSR1 or SIGTERM (the time limit comes near, the cluster wants the node)
+# saves its state and leaves the file `requeue` in its experiment folder; the job then goes back into the queue and goes
+# on from that state. Any other failure ends the job with its code.
 set -euo pipefail
-say() { echo "$SLURM_JOB_NAME: $*"; }
-die() { echo "$SLURM_JOB_NAME: error: $*" >&2; exit 2; }
+speaker=$SLURM_JOB_NAME
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
 venv_python=$root/.venv/bin/python
-[ -x "$venv_python" ] || die "$venv_python is missing: run bash scripts/quickstart.sh or scripts/test.sh once on the login node"
+[ -x "$venv_python" ] ||
+    die "$venv_python is missing: run bash scripts/quickstart.sh or scripts/test.sh once on the login node"
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 # launch COMMAND ARGUMENT...: the step of the job. Its exit code is torchrun's: 0, or 1 for any failure of a worker.
@@ -18,13 +21,15 @@ launch() {
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus > processes ? cpus / processes : 1))}
     # The step is one task a node with all that the job has there, whatever the job's own tasks are.
-    unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_TRES_PER_TASK SLURM_GPUS_PER_TASK
-    # The nodes of a run end together: one that has saved waits for the others, but not longer than a minute. torchrun passes the
-    # signals on to the workers and must leave them time to save; SLURM gives 120 seconds (--signal).
+    unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_CPUS_PER_TASK \
+        SLURM_TRES_PER_TASK SLURM_GPUS_PER_TASK
+    # The nodes of a run end together: one that has saved waits for the others, but not longer than a minute. torchrun
+    # passes the signals on to the workers and must leave them time to save; SLURM gives 120 seconds (--signal).
     # shellcheck disable=SC2016
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none \
-        --kill-on-bad-exit=0 --wait=60 bash -c 'exec "$0" -m torch.distributed.run --node_rank="$SLURM_NODEID" "$@"' "$venv_python" \
-        --nnodes="$SLURM_JOB_NUM_NODES" --nproc_per_node="$processes" --master_addr="$head" --master_port=$((15000 + SLURM_JOB_ID % 15000)) \
+        --kill-on-bad-exit=0 --wait=60 bash -c 'exec "$0" -m torch.distributed.run --node_rank="$SLURM_NODEID" "$@"' \
+        "$venv_python" --nnodes="$SLURM_JOB_NUM_NODES" --nproc_per_node="$processes" --master_addr="$head" \
+        --master_port=$((15000 + SLURM_JOB_ID % 15000)) \
         --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=100 "$root/$1" "${@:2}"
 }
 
@@ -39,12 +44,13 @@ for name in ('config', 'save_root', 'experiment_name'):
 given = vars(parser.parse_known_args()[0])
 default = make_parser('', collections.defaultdict(tuple)).get_default
 settings = yaml.safe_load(open(given['config'])) or {} if given['config'] else {}
-print(os.path.join(*(str(given[name] or settings.get(name) or default(name)) for name in ('save_root', 'experiment_name'))))
+names = ('save_root', 'experiment_name')
+print(os.path.join(*(str(given[name] or settings.get(name) or default(name)) for name in names)))
 END
 }
 
-# work COMMAND ARGUMENT...: launches a command, going on from where an earlier start of it was stopped; when this one is stopped too, puts
-# the job back into the queue, which ends this script.
+# work COMMAND ARGUMENT...: launches a command, going on from where an earlier start of it was stopped; when this one is
+# stopped too, puts the job back into the queue, which ends this script.
 work() {
     local folder code=0 job=$SLURM_JOB_ID
     folder=$(folder_of "${@:2}") || die "these arguments name no experiment folder: ${*:2}"
@@ -53,8 +59,9 @@ work() {
     [ $code -ne 0 ] || return 0
     # 138: SIGUSR1 came before torchrun was there to take it; there is nothing to save yet.
     [ -e "$folder/requeue" ] || [ $code -eq 138 ] || { say "$1 failed with code $code"; exit $code; }
-    [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID         # the task alone, not the array
+    [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the task alone, not the array
     say "$1 was stopped: job $job goes back into the queue and will go on from its saved state"
-    scontrol requeue "$job" || say "it could not be put back: submit the same command again, it goes on from the saved state"
+    scontrol requeue "$job" ||
+        say "it could not be put back: submit the same command again, it goes on from the saved state"
     exit 75
 }

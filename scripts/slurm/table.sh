@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A table of the paper on a cluster: an array of jobs, one a network, trains and evaluates all its rows; a job that waits for them
-# prints it.
+# A table of the paper on a cluster: an array of jobs, one a network, trains and evaluates all its rows; a job that
+# waits for them prints it.
 #
 #   bash scripts/slurm/table.sh TABLE [OPTION...] [-- SBATCH OPTION...]
 #   bash scripts/slurm/table.sh cue_localization --dataset CUB -- --partition=gpu --time=8:00:00
 #
-# TABLE: classification, cue_localization, remove_and_classify or wsol; OPTIONs are those of scripts/reproduce/TABLE.sh (see its --help):
-# --toy, --checkpoints DIR, --dataset SET, --save_root DIR ... What is printed lands in SAVE_ROOT/slurm/. Submitted again, finished steps
-# are not repeated; rows of a task that failed show '-'.
+# TABLE: classification, cue_localization, remove_and_classify or wsol; OPTIONs are those of scripts/reproduce/TABLE.sh
+# (see its --help): --toy, --checkpoints DIR, --dataset SET, --save_root DIR ... What is printed lands in
+# SAVE_ROOT/slurm/. Submitted again, finished steps are not repeated; rows of a task that failed show '-'.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,22 +18,15 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do given+=("$1"); shift; done
 [ $# -eq 0 ] || shift
 # shellcheck source=scripts/reproduce/common.sh
 source "$here/../reproduce/common.sh"
-case $table in
-    cue_localization) SETS=CUB ;;
-    classification | remove_and_classify | wsol) SETS='CUB OpenImages ILSVRC' ;;
-    -h | --help) usage ;;
-    *) die "'$table' is no table: choose from classification, cue_localization, remove_and_classify, wsol" ;;
-esac
+case $table in -h | --help) usage ;; esac
+sets_of "$table" > /dev/null || die "'$table' is no table: choose from $TABLES"
 need sbatch
-options "${given[@]}"
+options "$table" "${given[@]}"
 
 names=()
 for set in $SETS; do
     prepare "$set"
-    for config in configs/{CAM,CALM-ML,CALM-EM}_"$set"{,_*}.yaml; do
-        name=$(basename "$config" .yaml)
-        [ -e "$config" ] || continue
-        [ "$table" = wsol ] || [[ $name != *_*_* ]] || continue          # other backbones: wsol alone
+    for name in $(networks_of "$table" "$set"); do
         [ -z "$checkpoints" ] || have "$name" || continue
         names+=("$name")
     done
@@ -42,14 +35,15 @@ done
 
 words=("${paths[@]:0:4}")                                  # the three folders and --workers, as read above
 [ -z "$checkpoints" ] || words+=("--checkpoints=$checkpoints")
-[ -z "$toy" ] || words+=(--toy "--epochs=$epochs" "--images=$images" "--test_images=$test_images" "--iterations=$iterations")
+[ -z "$toy" ] ||
+    words+=(--toy "--epochs=$epochs" "--images=$images" "--test_images=$test_images" "--iterations=$iterations")
 mkdir -p "$save_root/slurm"
-array=$(sbatch --parsable --job-name="$table" --array="0-$((${#names[@]} - 1))" --output="$save_root/slurm/%x-%A_%a.out" "$@" \
-    scripts/slurm/table.sbatch "$table" "${names[*]}" "${words[@]}")
+array=$(sbatch --parsable --job-name="$table" --array="0-$((${#names[@]} - 1))" \
+    --output="$save_root/slurm/%x-%A_%a.out" "$@" scripts/slurm/table.sbatch "$table" "${names[*]}" "${words[@]}")
 array=${array%%;*}                                         # a federated cluster adds its name
 report=("$PWD/.venv/bin/python" "$PWD/scripts/report.py" "--table=$table")
 for set in $SETS; do report+=("--dataset=$set"); done
-printed=$(sbatch --parsable --job-name="$table-table" --dependency="afterany:$array" --output="$save_root/slurm/%x-%j.out" "$@" \
-    --wrap="$(printf '%q ' "${report[@]}" "$save_root")")
-say "array $array: ${names[*]}"
-say "the table: $save_root/slurm/$table-table-${printed%%;*}.out, when they have ended"
+printed=$(sbatch --parsable --job-name="$table-table" --dependency="afterany:$array" \
+    --output="$save_root/slurm/%x-%j.out" "$@" --wrap="$(printf '%q ' "${report[@]}" "$save_root")")
+note "array $array: ${names[*]}"
+note "the table: $save_root/slurm/$table-table-${printed%%;*}.out, when they have ended"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Starts a SLURM of this one machine (Debian: apt install slurm-wlm), with its own munge; nothing outside FOLDER is written.
+# Starts a SLURM of this one machine (Debian: apt install slurm-wlm), with its own munge; nothing outside FOLDER is
+# written.
 #
 #   export SLURM_CONF=$(bash tests/slurm/start.sh FOLDER [NODES [PROCTRACK]])
 #   sbatch ...; squeue; ...
 #   bash tests/slurm/stop.sh FOLDER
 #
-# FOLDER: new or empty. NODES: 1 node of two CPUs (the default), or 2 of one each, both this machine. PROCTRACK: pgid (the default: a
-# signal reaches a step's first process alone, as under control groups) or linuxproc (every process). Exit code 2: could not be started.
+# FOLDER: new or empty. NODES: 1 node of two CPUs (the default), or 2 of one each, both this machine. PROCTRACK: pgid
+# (the default: a signal reaches a step's first process alone, as under control groups) or linuxproc (every process).
+# Exit code 2: could not be started.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/sbin:/sbin                         # where the daemons are, on no user's path
@@ -23,7 +25,7 @@ read -r ctld_port port1 port2 < <(python3 -c '
 import socket
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*(one.getsockname()[1] for one in held))')
-names=("$host")                                    # both names must lead to this machine: workers find each other by them
+names=("$host")                             # both names must lead to this machine: workers find each other by them
 lines="NodeName=$host NodeAddr=127.0.0.1 Port=$port1 CPUs=2 State=UNKNOWN"
 if [ "$nodes" = 2 ]; then
     names+=(localhost)
@@ -47,7 +49,8 @@ munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --
 slurmctld -c || die "slurmctld: see $folder/slurmctld.log"
 for name in "${names[@]}"; do slurmd -N "$name" || die "slurmd: see $folder/slurmd.$name.log"; done
 for _ in $(seq 60); do
-    [ "$(sinfo --noheader --Node --format=%T 2> /dev/null | grep -c idle)" != "${#names[@]}" ] || { echo "$SLURM_CONF"; exit 0; }
+    [ "$(sinfo --noheader --Node --format=%T 2> /dev/null | grep -c idle)" != "${#names[@]}" ] ||
+        { echo "$SLURM_CONF"; exit 0; }
     sleep 0.5
 done
 die "the nodes do not answer within 30 seconds: see $folder/slurmctld.log and slurmd.*.log"

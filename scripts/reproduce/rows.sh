@@ -1,0 +1,46 @@
+# shellcheck shell=bash disable=SC2034
+# What the paper's tables are made of: sets, networks, maps, and how each map is scored. Read by the scripts of this
+# folder, by those of ../slurm and by ../quickstart.sh; sourced, never run.
+
+TABLES='classification, cue_localization, remove_and_classify, wsol'
+
+sets_of() {  # sets_of TABLE; 1: no such table
+    case $1 in
+        cue_localization) echo CUB ;;
+        classification | remove_and_classify | wsol) echo CUB OpenImages ILSVRC ;;
+        *) return 1 ;;
+    esac
+}
+
+networks_of() {  # networks_of TABLE SET: the run files in configs/; only the localization table has other backbones
+    [ "$1" != wsol ] || [ "$2" = ToyBirds ] || echo "CAM_$2_vgg16" "CAM_$2_inception_v3"
+    echo "CAM_$2" "CALM-ML_$2" "CALM-EM_$2"
+}
+
+maps_of() {  # maps_of TABLE NETWORK; the gradient maps explain the CAM network
+    case $1:$2 in
+        classification:*) ;;
+        wsol:CAM*) echo vanilla ;;
+        wsol:*) echo jointll saliency ;;
+        *:CAM*) echo input_grad integrated_grad smooth_grad var_grad vanilla ;;
+        *) echo jointll ;;
+    esac
+}
+
+evaluator_of() {  # evaluator_of TABLE: the command, and the first word of its result files
+    case $1 in
+        cue_localization) echo eval_cue_location.py cue_location ;;
+        remove_and_classify) echo eval_pixel_perturb.py pixel_perturb ;;
+        wsol) echo eval_wsol.py wsol ;;
+    esac
+}
+
+# scale_of TABLE MAP. CAM's map and the gradient maps have no scale of their own: min-max and even thresholds. CALM's
+# map is a probability: left as it is, with logarithmic thresholds. The localization protocol scales every map.
+scale_of() {
+    case $1:$2 in
+        wsol:*) echo --norm_type=minmax --threshold_type=even ;;
+        *:jointll) echo --norm_type=clipping --threshold_type=log ;;
+        *) echo --norm_type=minmax --threshold_type=even ;;
+    esac
+}
