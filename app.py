@@ -19,12 +19,12 @@ import threading
 from functools import lru_cache
 
 from PIL import Image
-from report import experiments, panels, photographs
-from report.classes import parse_classes
 
 import config
 import util
 from data_loaders import make_transform
+from report import experiments, panels, photographs
+from report.classes import parse_classes
 from wsol import attribution
 from wsol.errors import UserError
 

@@ -16,13 +16,13 @@ import os
 
 import numpy as np
 import torch
-from report.plots import plot_scores
-from report.tables import score_text, scores_csv, scores_markdown
 
 import util
 from config import get_configs, in_range, pick
 from data_loaders import checked_boxes, checked_masks, dataset_info, make_loader
 from engine import evaluation
+from report.plots import plot_scores
+from report.tables import score_text, scores_csv, scores_markdown
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
@@ -62,7 +62,7 @@ def add_flags(parser):
     group.add_argument(
         '--pointing_tolerance',
         type=in_range(float, 0),
-        default=scores.POINTING_TOLERANCE,
+        default=regions.POINTING_TOLERANCE,
         metavar='PIXELS',
         help='pointing_game: a highest pixel so near to the object is a hit',
     )

@@ -7,12 +7,12 @@
 import os
 
 import torch
-from report.plots import plot_erasing
 
 import util
 from config import get_configs
 from data_loaders import make_loader
 from engine import evaluation
+from report.plots import plot_erasing
 from wsol.scoring import erasing
 
 

@@ -14,13 +14,13 @@ import sys
 
 import numpy as np
 import torch
-from report import experiments, panels, photographs
-from report.classes import parse_classes
 
 import util
 from config import get_configs, pick
 from data_loaders import class_count, make_loader
 from engine import evaluation, models
+from report import experiments, panels, photographs
+from report.classes import parse_classes
 from wsol import attribution
 from wsol.errors import AlreadyThere, UserError
 
@@ -128,7 +128,7 @@ def draw_photographs(args):
 
 
 def save_split(args):
-    """The score maps of --split in the protocol's form, <image id>.npy, float32 [S, S] in [0, 1], of each image's own
+    """The score maps of --split in the protocol's form, <image id>.npy, float64 [S, S] in [0, 1], of each image's own
     class."""
     names = map_names(args)
     if names and len(names) > 1 or args.classes:

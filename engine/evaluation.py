@@ -44,7 +44,7 @@ class MapMaker:
         if self.from_output:
             with torch.no_grad():
                 output = output or self.model(images)
-                return [self._read(output.f[b : b + 1], output.h[b : b + 1], y) for b, y in enumerate(classes)]
+                return [self._read(output.image(b), y) for b, y in enumerate(classes)]
         rows = torch.cat([image.expand(len(y), -1, -1, -1) for image, y in zip(images, classes)])
         seeds = None
         if self.row.noisy:  # an image's noise is the same for all its classes
@@ -54,14 +54,14 @@ class MapMaker:
         )
         return list(maps.split([len(y) for y in classes]))
 
-    def _read(self, f, h, y):
-        """The readout [K, h, w] of one image, f [1, C, h, w] and h [1, 1, h, w], for its classes y [K]."""
-        return attribution.class_maps(self.row.readout, f, h, y[None], self.options.superclass)[0]
+    def _read(self, output, y):
+        """The readout [K, h, w] of one image's output for its classes y [K]."""
+        return attribution.class_maps(self.row.readout, output, y[None], self.options.superclass)[0]
 
     def __call__(self, images, output, classes, numbers):
         """`tensors` as float32 arrays, maps of gradient methods smoothed where ksize asks for it."""
         maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers)]
-        return maps if self.from_output else [scoring_maps.smooth(one, self.ksize) for one in maps]
+        return [scoring_maps.smooth(one, self.ksize) for one in maps] if self.row.kind == 'gradient' else maps
 
 
 def target_maps(maker, images, output, labels, size, numbers):

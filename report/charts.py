@@ -20,8 +20,12 @@ class Series(NamedTuple):
     dashed: bool = False
 
 
-WIDTH, HEIGHT = 380, 240
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 12, 40  # margins
+WIDTH = 380
+HEIGHT = 240
+LEFT = 50  # margins
+RIGHT = 10
+TOP = 12
+BOTTOM = 40
 COLOURS = 8
 MARKERS = (  # around 0,0
     'M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0',

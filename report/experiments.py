@@ -23,14 +23,14 @@ from .classes import class_names
 
 # The flags that describe a network and its data.
 DESCRIBING = (
-    'architecture',
-    'attribution_method',
-    'large_feature_map',
-    'use_bn',
-    'crop_size',
     'dataset',
     'data_root',
     'metadata_root',
+    'crop_size',
+    'architecture',
+    'attribution_method',
+    'use_bn',
+    'large_feature_map',
 )
 
 
@@ -67,7 +67,7 @@ def trained_arguments(path):
         num_classes = len(weights[0])
         trained = record.get('args', {})
         return {key: trained[key] for key in DESCRIBING if key in trained}, num_classes
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, UnicodeDecodeError):
         return {}, None
 
 

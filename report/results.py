@@ -20,7 +20,7 @@ class Run(NamedTuple):
 
 
 def read_result(path):
-    """A result file's content; {} where there is none. A damaged file is a ValueError."""
+    """A result file's content; {} where there is none. A damaged file is a UserError."""
     if not os.path.isfile(path):
         return {}
     with open(path) as file:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import MINICUB
 from PIL import Image
-from report import photographs
 from test_commands import read, run
 
 import inference
 import wsol
 from data_loaders import make_transform
+from report import photographs
 from wsol import attribution
 
 ROOTS = [f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--seed=1', '--batch_size=3']
@@ -165,7 +165,7 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
         '--smooth_grad_nr_iter=2',
     )
     one = np.load(tmp_path / 'maps' / sorted(files_below(tmp_path / 'maps'))[0])
-    assert one.shape == (32, 32) and one.dtype == np.float32 and (one.min(), one.max()) == (0, 1)
+    assert one.shape == (32, 32) and one.dtype == np.float64 and (one.min(), one.max()) == (0, 1)
     for name, more in (
         ('a', [f'--load_checkpoint={checkpoint[0]}', f'--score_map_process={process}']),
         ('b', [f'--scoremap_root={tmp_path}/maps']),

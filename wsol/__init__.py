@@ -41,7 +41,7 @@ def build_model(
     architecture: a name of ARCHITECTURES, or timm/<name> (backbones/timm.py). large_feature_map: 28x28 locations for
     224 px instead of 14x14. use_bn: batch norm where the architecture leaves the choice (backbones/). `pretrained`
     loads torchvision's ImageNet weights (IMAGENET1K_V1, cached, checked by hash), or timm's, into the backbone;
-    without network and cache that is an Unreachable, a ConnectionError. Unknown names are a UserError. Released
+    without network and cache that is an Unreachable, a Unreachable error. Unknown names are a UserError. Released
     layout: see each backbone.
 
     >>> import torch

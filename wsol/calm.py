@@ -61,10 +61,11 @@ def log_p_y_given_x(f, h):
     return (f.log_softmax(dim=1).flatten(2) + log_p_z).logsumexp(dim=2)  # [B, C]
 
 
-def p_z_given_xy(f, h):
-    """p(z|x,y) [B, C, H, W]: where the cue is, given the class."""
+def p_z_given_xy(f, h, p_y=None):
+    """p(z|x,y) [B, C, H, W]: where the cue is, given the class. p_y: p(y|x) [B, C], None: CALM's own."""
     p_yz = p_yz_given_x(f, h)
-    return p_yz / (p_yz.sum(dim=(2, 3), keepdim=True) + EPS_Y)
+    p_y = p_yz.sum(dim=(2, 3), keepdim=True) if p_y is None else p_y[:, :, None, None]
+    return p_yz / (p_y + EPS_Y)
 
 
 class _LogPLabelGivenXZ(torch.autograd.Function):

@@ -6,7 +6,8 @@ is a case of, so that callers of the library may catch the built-in one.
 
 
 class UserError(ValueError):
-    """A value, file or combination that cannot be used: the message says what was given, what is allowed, what to do."""
+    """A value, file or combination that cannot be used: the message says what was given, what is allowed, what to
+    do."""
 
 
 class MissingFile(UserError, FileNotFoundError):

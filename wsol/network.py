@@ -72,6 +72,10 @@ class Output:
         """The explained scalar of every class [B, C]: CAM's and LFI-CAM's logit, CALM's log p(y|x)."""
         return self.head.log_score(self.f, self.h)
 
+    def image(self, b):
+        """The output of image b alone, as a batch of one."""
+        return Output(self.f[b : b + 1], self.h[b : b + 1], self.head)
+
     def float(self):
         """The same in float32, where a loss is safe after a network in mixed precision."""
         return Output(self.f.float(), self.h.float(), self.head)

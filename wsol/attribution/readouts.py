@@ -1,7 +1,8 @@
 """Map readouts: what a network's own heads say of every class, without a backward pass.
 
-Each function maps (f [B, C, H, W], h [B, 1, H, W]) to maps of every class [B, C, H, W] at native size, or to one map of
-all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Symbols as in wsol/calm.py.
+Each function maps an `Output` (f [B, C, H, W], h [B, 1, H, W], probs [B, C]) to maps of every class [B, C, H, W] at
+native size, or to one map of all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Symbols as
+in wsol/calm.py.
 """
 
 from collections.abc import Callable
@@ -13,24 +14,27 @@ from .. import calm
 from ..errors import UserError
 
 
-def vanilla(f, h):
+def vanilla(output):
     """f_y: the class activation map, signed."""
-    return f
+    return output.f
 
 
-def jointll(f, h):
+def jointll(output):
     """p(y,z|x): the CALM attribution map, a probability."""
-    return calm.p_yz_given_x(f, h)
+    return calm.p_yz_given_x(output.f, output.h)
 
 
-def gtcond(f, h):
-    """p(z|x,y): where the cue is, given the class; sums to 1 over z."""
-    return calm.p_z_given_xy(f, h)
+def gtcond(output):
+    """p(z|x,y): where the cue is, given the class; sums to 1 over z for CALM.
+
+    It is p(y,z|x) over the head's own p(y|x), as released: CAM's is the softmax of its mean scores, not sum_z p(y,z|x).
+    """
+    return calm.p_z_given_xy(output.f, output.h, output.probs)
 
 
-def saliency(f, h):
+def saliency(output):
     """p(z|x): where the cue is; the same map for every class."""
-    return calm.p_z_given_x(h)
+    return calm.p_z_given_x(output.h)
 
 
 def min_max(maps):
@@ -40,30 +44,30 @@ def min_max(maps):
     return maps / (top + (top == 0).to(maps.dtype))
 
 
-def vanilla_saliency(f, h):
+def vanilla_saliency(output):
     """Sum over all classes of the min-max scaled f_y; the same map for every class."""
-    return min_max(f).sum(dim=1, keepdim=True)
+    return min_max(output.f).sum(dim=1, keepdim=True)
 
 
 class Readout(NamedTuple):
     """How a readout's map of one class, or of a set of classes, is taken from the maps of every class."""
 
-    read: Callable  # (f, h) -> maps of every class [B, C, H, W], or one map of all classes [B, 1, H, W]
+    read: Callable  # output -> maps of every class [B, C, H, W], or one map of all classes [B, 1, H, W]
     sets: bool = False  # sum over the classes of a set
     scaled: bool = False  # each class map is scaled to [0, 1] first
     mean: bool = False  # divide by the size of the set
 
 
-def class_maps(readout, f, h, classes, superclass=None):
+def class_maps(readout, output, classes, superclass=None):
     """Maps [B, K, H, W] of K classes per image from one forward pass.
 
-    readout: a `Readout`; classes: LongTensor [B, K]; superclass: {class: [classes]}, needed by readouts of sets
-    (UserError without it).
+    readout: a `Readout`; output: the network's `Output`; classes: LongTensor [B, K]; superclass: {class: [classes]},
+    needed by readouts of sets (UserError without it).
     """
-    maps = readout.read(f, h)  # [B, C or 1, H, W]
+    maps = readout.read(output)  # [B, C or 1, H, W]
     if not readout.sets:
-        index = classes[:, :, None, None].expand(-1, -1, *f.shape[2:])  # [B, K, H, W]
-        return maps.expand_as(f).gather(1, index)
+        index = classes[:, :, None, None].expand(-1, -1, *output.f.shape[2:])  # [B, K, H, W]
+        return maps.expand_as(output.f).gather(1, index)
     if superclass is None:
         raise UserError(f'a superclass map of {readout.read.__name__} needs a superclass table')
     if readout.scaled:

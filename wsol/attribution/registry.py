@@ -21,7 +21,7 @@ class Map(NamedTuple):
     kind: str  # of KINDS: read off the output, gradients at the input, activations of a layer, changed images
     unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
-    readout: readouts.Readout = None  # of kind readout: how it is read off f and h
+    readout: readouts.Readout = None  # of kind readout: how it is read off the output
 
 
 def readout_row(read, unit, **how):
@@ -38,7 +38,7 @@ def readout_row(read, unit, **how):
                     f"{read.__name__} reads this project's networks; a plain classifier needs a post-hoc method"
                 )
             target = chosen(output.log_score, target)[1]
-            maps = readouts.class_maps(readout, output.f, output.h, target[:, None], options.superclass)  # [B, 1, H, W]
+            maps = readouts.class_maps(readout, output, target[:, None], options.superclass)  # [B, 1, H, W]
             return maps.squeeze(1)
 
     return Map(function, 'readout', unit, readout=readout)

@@ -9,7 +9,9 @@ from torchvision.models.inception import InceptionB
 
 CHANNELS = 1024
 SMALL_LR_PATTERNS = ('Mixed', 'Conv2d_1', 'Conv2d_2', 'Conv2d_3', 'Conv2d_4')
-BACKBONE_PATTERNS = SMALL_LR_PATTERNS + ('A3_1b', 'A3_2b')
+# Of CALM from a CAM checkpoint. The released code adds SPG_A3, which names no parameter: A3_1b and A3_2b learn fast
+# there.
+BACKBONE_PATTERNS = SMALL_LR_PATTERNS
 INIT = 'xavier'
 
 

@@ -16,12 +16,19 @@ def resize(maps, size, interpolation=cv2.INTER_LINEAR):
 
 
 def smooth(maps, ksize):
-    """Maps [N, h, w] under a ksize x ksize Gaussian of OpenCV's deviation, mirrored edges; 1 leaves them."""
+    """Maps [N, h, w] under the released Gaussian: ksize x ksize, deviation .3 ((ksize - 1) / 2 - 1) + .8, mirrored
+    edges.
+
+    1 leaves them. The deviation is given because OpenCV takes fixed tables for small kernels where it is left open.
+    """
     if ksize == 1:
         return maps
     if ksize % 2 == 0:
         raise UserError(f'--smoothing_ksize {ksize} is even: give an odd number of pixels')
-    return np.stack([cv2.GaussianBlur(one, (ksize, ksize), 0, borderType=cv2.BORDER_REFLECT_101) for one in maps])
+    deviation = 0.3 * ((ksize - 1) * 0.5 - 1) + 0.8
+    return np.stack(
+        [cv2.GaussianBlur(one, (ksize, ksize), deviation, borderType=cv2.BORDER_REFLECT_101) for one in maps]
+    )
 
 
 def normalize(maps, norm_type):
@@ -30,5 +37,8 @@ def normalize(maps, norm_type):
 
 
 def score_maps(maps, size):
-    """Maps [N, h, w] to score maps [N, size, size] in [0, 1]: OpenCV's bicubic filter, then min-max."""
-    return normalize(resize(maps, size, cv2.INTER_CUBIC), 'minmax')
+    """Maps [N, h, w] to score maps [N, size, size] in [0, 1]: OpenCV's bicubic filter, then min-max.
+
+    In float64, as the protocol: what is cut to 8 bits afterwards may depend on the last digit.
+    """
+    return normalize(resize(maps.astype(np.float64), size, cv2.INTER_CUBIC), 'minmax')
