@@ -190,7 +190,7 @@ def image_root(data_root, dataset, split, first_image):
             return root
     raise MissingFile(
         f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '
-        'give the right --data_root, or prepare the data (README, Data)'
+        'give the right --data_root, or prepare the data (docs/data.md)'
     )
 
 
