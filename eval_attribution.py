@@ -215,7 +215,7 @@ def report(run, settings, names, totals, log):
         'metrics': {name: {'title': metric.title, 'better': metric.better} for name, metric in metrics.items()},
         'methods': rows,
         'wins': win_table(totals, names) if 'win' in metrics else None,
-        'arguments': flags,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{NAME}.json'), result)
     for name, row in rows.items():

@@ -45,7 +45,6 @@ def arguments(description, add=None, argv=None):
 
     args = get_configs(description, argv, with_defaults)
     args.num_classes = num_classes or class_count(args.dataset, args.metadata_root)
-    args.seed = util.set_seed(args.seed)
     return args
 
 
@@ -179,6 +178,8 @@ def add_flags(parser):
 
 def main():
     args = arguments(__doc__, add_flags)
+    drawn = args.seed is None
+    args.seed = util.set_seed(args.seed)
     if args.images:
         draw_photographs(args)
     elif args.save_scoremaps:
@@ -187,6 +188,8 @@ def main():
         raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
+    if drawn:
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -88,9 +89,11 @@ def test_training_writes_log_result_and_checkpoints(trained):
     with open(trained / 'cam' / 'log.jsonl') as file:
         head, *epochs, test = [json.loads(line) for line in file]
     assert head['arguments']['attribution_method'] == 'CAM' and head['versions']['torch'] == torch.__version__
+    assert head['versions']['opencv'] == cv2.__version__ and 'thread' in head['device']
     assert [record['epoch'] for record in epochs] == [1, 2]
     assert epochs[0]['lr'] == pytest.approx([0.001, 0.01]) and epochs[1]['lr'] == pytest.approx([0.0001, 0.001])
     result = read(trained, 'cam', 'accuracy.json')
+    assert all(result[key] == head[key] for key in ('arguments', 'commit', 'versions', 'device'))
     assert result['images'] == 24 and result['test_accuracy'] == test['test_accuracy']
     record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
     assert set(record) == {'architecture', 'epoch', 'state_dict', 'optimizer', 'args'} and record['epoch'] == 2
@@ -205,7 +208,8 @@ def load_test_images(size):
 def test_remove_and_classify_writes_counts_ratios_and_curve(trained):
     out = evaluate(trained, 'eval_pixel_perturb.py', '--random_repeats=2')
     result = read(trained, 'calm', 'pixel_perturb_jointll.json')
-    assert {'k', 'images', 'correct', 'correct_topk', 'correct_random', 'ratio', 'seed', 'arguments'} == set(result)
+    own = {'k', 'images', 'correct', 'correct_topk', 'correct_random', 'ratio', 'seed'}
+    assert {*own, 'arguments', 'commit', 'versions', 'device'} == set(result)
     assert result['k'] == [0.1, 0.3, 0.5, 0.7, 0.9] and result['images'] == 24 and result['seed'] == 1
     for top, random, ratio in zip(result['correct_topk'], result['correct_random'], result['ratio']):
         assert ratio is None if random == 0 else ratio == pytest.approx(top / random)

@@ -21,7 +21,6 @@ PAGES = [
 ] + sorted(os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, 'docs', '*.md')))
 
 FOREIGN_FLAGS = {  # of other people's commands
-    *('--nproc_per_node',),  # torchrun
     *('--nodes', '--gpus-per-node', '--cpus-per-task', '--ntasks-per-node', '--mail-type'),  # sbatch
     *('--dependency', '--partition', '--time'),
     *('--logger_type',),  # the released code's, dropped here
@@ -158,7 +157,8 @@ def flags_of(path, words=()):
     if not path.endswith('.py'):
         return usage_flags(path)
     parser = parser_of(path)
-    return set(parser._option_string_actions) if parser else set()
+    started = next((word for word in words if word.endswith('.py')), None) if path.endswith('torchrun.py') else None
+    return (set(parser._option_string_actions) if parser else set()) | (flags_of(started) if started else set())
 
 
 @functools.cache

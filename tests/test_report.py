@@ -75,7 +75,10 @@ def make_run(root, name, method, classes=3, **changes):
         {'epoch': n, 'loss': 2.0 / n, 'train_accuracy': 30.0 * n, 'val_accuracy': 20.0 * n, 'lr': [0.01, 0.1]}
         for n in (1, 2)
     ]
-    lines = [{'arguments': dict(args), 'commit': 'abc', 'versions': {'torch': '1.2'}}, *epochs]
+    lines = [
+        {'arguments': dict(args), 'commit': 'abc', 'versions': {'torch': '1.2', 'opencv': '3.4'}, 'device': 'abacus'},
+        *epochs,
+    ]
     (folder / 'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return folder, model.eval(), args
 
@@ -247,7 +250,7 @@ def test_every_section_holds_its_numbers_and_the_papers(made):
     text = Reader(made[0]).sections
     for key, words in {
         'summary': ('61.25', '17.12', '0.25'),
-        'arguments': ('"CALM-EM"', 'abc', '1.2', 'cue_location_jointll.json', 'seed=5'),
+        'arguments': ('"CALM-EM"', 'abc', 'abacus', '1.2', '3.4', 'cue_location_jointll.json', 'seed=5'),
         'curves': ('Training loss', 'first, train', 'group 2', '0.01', '40'),
         'accuracy': ('61.25', '40.00', 'README: CALM-EM', '71.80'),
         'cue': ('11.25', '22.50', '18.38', 'paper: CALM-EM', '34.30'),

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,12 @@ import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
 
+import eval_pixel_perturb
+import main
 import util
 import wsol
 from engine import processes, resuming, training
+from wsol.errors import InUse
 
 DATA = [
     '--dataset=CUB',
@@ -37,11 +41,14 @@ DATA = [
 TRAIN = [*DATA, '--epochs=4', '--lr_decay_frequency=3', '--save_minutes=.000001']  # a state at every step
 
 
-def start(command, *arguments, processes=0):
+LAUNCHER = [os.path.join(ROOT, 'scripts', 'torchrun.py')]
+
+
+def start(command, *arguments, processes=0, launcher=('-m', 'torch.distributed.run')):
     """A running command of the checkout, on one thread; with `processes`, as many of them under torchrun."""
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes else []
+    launched = [*launcher, '--standalone', f'--nproc_per_node={processes}'] if processes else []
     return subprocess.Popen(
-        [sys.executable, *launcher, os.path.join(ROOT, command), *arguments],
+        [sys.executable, *launched, os.path.join(ROOT, command), *arguments],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -228,14 +235,18 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
         '--workers=1',
         '--experiment_name=stopped',
     ]
-    process = start(command, *arguments, processes=2)
+    process = start(command, *arguments, processes=2, launcher=LAUNCHER)
     shards = trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
-    assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
+    assert code == util.STOPPED and '--resume' in err and 'loading process' not in err, err
+    assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
     assert (trained / 'stopped' / resuming.MARKER).exists() and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
+    code, _, err = finish(start(command, *arguments, processes=2, launcher=LAUNCHER))
+    mistakes = [line for line in err.splitlines() if ': error: ' in line]
+    assert code == 2 and len(mistakes) == 1 and 'give --resume' in mistakes[0] and 'Traceback' not in err, err
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path):
@@ -272,6 +283,74 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
     )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
     assert not (trained / 'broken' / resuming.MARKER).exists()
+
+
+def call(monkeypatch, command, *arguments):
+    """A command in this process."""
+    monkeypatch.setattr(sys, 'argv', [command.__name__, *arguments])
+    command.main()
+
+
+def contents(folder):
+    """{file: its bytes} of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path, monkeypatch):
+    folder = tmp_path / 'run'
+    arguments = [*TRAIN, f'--save_root={tmp_path}', '--experiment_name=run']
+    process = start('main.py', *arguments)
+    wait_for(process, (folder / 'last_checkpoint.pth.tar').exists)
+    try:
+        process.send_signal(signal.SIGSTOP)
+        before = contents(folder)
+        assert 'accuracy.json.lock' in before
+        for flag in ('--resume=True', '--override_cache=True', '--is_train=False'):
+            with pytest.raises(InUse, match=f'process {process.pid} on'):
+                call(monkeypatch, main, *arguments, flag)
+        assert contents(folder) == before
+        call(monkeypatch, eval_pixel_perturb, *arguments, '--load_checkpoint=run')  # it writes other files
+    finally:
+        process.kill()
+        finish(process)
+    call(monkeypatch, main, *arguments, '--resume=True')
+    assert (folder / 'accuracy.json').exists() and not list(folder.glob('*.lock'))
+
+
+def test_a_training_that_lacks_only_its_test_asks_for_no_further_epoch(tmp_path, monkeypatch, capsys):
+    arguments = [*DATA, f'--save_root={tmp_path}', '--experiment_name=run', '--resume=True', '--epochs=2']
+    arguments.remove('--seed=1')
+    accuracy = training.accuracy
+
+    def stopped_in_the_test(*given):
+        if given[4] == 'test':
+            raise util.Stopped
+        return accuracy(*given)
+
+    monkeypatch.setattr(training, 'accuracy', stopped_in_the_test)
+    with pytest.raises(util.Stopped):
+        call(monkeypatch, main, *arguments)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='give --epochs=2 or more'):
+        call(monkeypatch, main, *arguments, '--epochs=1')
+    drawn = capsys.readouterr().out
+    call(monkeypatch, main, *arguments)
+    result = read(tmp_path, 'run', 'accuracy.json')
+    assert len(epochs(tmp_path / 'run')) == 2 and not (tmp_path / 'run' / training.STATE).exists()
+    told = f'--seed={result["arguments"]["seed"]} repeats this run'
+    assert told in drawn and told in capsys.readouterr().out  # nobody gave one; the second call takes it over
+
+
+def test_the_code_of_a_launch_says_most(capsys, monkeypatch):
+    """By the codes of the processes; -15 is torchrun's own SIGTERM to those that are left."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, 'scripts'))
+    code_of = runpy.run_path(LAUNCHER[0])['code_of']
+    assert code_of({0: 75, 1: 75}) == code_of({0: -15, 1: 75}) == 75
+    assert code_of({0: 2, 1: -15}) == 2 and code_of({0: 2, 1: 1}) == 1  # 1: a defect, whose end 0 has felt
+    assert capsys.readouterr().err == ''
+    assert code_of({0: -15, 1: -9}) == 1 and '(number 1 by SIGKILL)' in capsys.readouterr().err
+    assert code_of({0: 2, 1: -9}) == 1 and 'SIGKILL' in capsys.readouterr().err
+    assert code_of({0: -15}) == 1 and 'SIGTERM' in capsys.readouterr().err
 
 
 def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):

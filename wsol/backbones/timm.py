@@ -8,8 +8,11 @@ with the ImageNet mean and deviation, as for every backbone here, whatever the p
 """
 
 import difflib
+import queue
+import threading
 import warnings
 from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -22,6 +25,7 @@ SMALL_LR_PATTERNS = ('trunk.',)
 BACKBONE_PATTERNS = ('trunk.',)
 INIT = 'xavier'  # of the heads: timm's networks come initialised
 PROBE = 224  # side of the image that shows at once what a network gives out
+PATIENCE = 3  # seconds that the host of the weights has for any answer; with none there is no network
 
 
 def from_tokens(tokens, images, patch, prefix):
@@ -98,6 +102,50 @@ def _check(timm, name, pretrained):
         raise UserError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
 
 
+def _unreachable():
+    """Why the host of timm's weights cannot be reached, an exception; None where it answers whatever it answers."""
+    from huggingface_hub import constants, utils
+
+    answers = queue.SimpleQueue()
+
+    def ask():
+        try:
+            utils.get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            answers.put(None)
+        except Exception as error:  # of whichever HTTP library it takes
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()  # looking up a name, or many addresses, has no time limit
+    try:
+        return answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        return TimeoutError(f'no answer within {PATIENCE} seconds')
+
+
+@contextmanager
+def _no_retries_without_network():
+    """Without a network, weights come from the cache or are a ConnectionError at once.
+
+    The library that timm downloads with would try again for most of a minute; in its offline mode it does not.
+    """
+    try:
+        from huggingface_hub import constants
+    except ImportError:  # timm then downloads by itself
+        yield
+        return
+    reason = None if constants.HF_HUB_OFFLINE else _unreachable()
+    if reason is None:
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except OSError:
+        raise ConnectionError(f'{constants.ENDPOINT} is out of reach: {reason}') from None
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
 def _create(timm, name, large_feature_map, pretrained):
     """timm's network with the first of these options that it has: an output stride, images of any size, none.
 
@@ -133,7 +181,8 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     timm = _library()
     name = architecture.removeprefix(PREFIX)
     _check(timm, name, weights)
-    net = _create(timm, name, large_feature_map, bool(weights))
+    with _no_retries_without_network() if weights else nullcontext():
+        net = _create(timm, name, large_feature_map, bool(weights))
     if weights:
         _tell_normalisation(timm, architecture, net.pretrained_cfg)
     try:
