@@ -6,6 +6,7 @@ import torch
 
 import util
 import wsol
+from wsol import classifiers, preprocessing
 from wsol.errors import UserError
 
 
@@ -40,7 +41,8 @@ def load_model(spec, num_classes, device, checkpoint=None, other_head=False, wei
     """The network of a `Spec` on `device`, with the weights of the checkpoint file where one is given.
 
     other_head: the checkpoint may be of another head, and conv_last is not taken from it (--is_different_checkpoint).
-    weights=False leaves the network untrained, for a state that is loaded afterwards.
+    weights=False leaves the network untrained, for a state that is loaded afterwards. Its `preprocessing` is that of
+    the checkpoint, of pretrained weights, or the paper's.
     """
     record = None
     if checkpoint and weights:
@@ -60,7 +62,20 @@ def load_model(spec, num_classes, device, checkpoint=None, other_head=False, wei
             wsol.load_weights(model, record['state_dict'], drop_conv_last=other_head)
         except UserError as error:
             raise UserError(f'{checkpoint}: {error}; check --dataset, --architecture and --use_bn') from None
+        model.preprocessing = preprocessing.from_record(record.get('args', {}).get('preprocessing'))
     model = model.to(device, memory_format=torch.channels_last if spec.channels_last else torch.contiguous_format)
     if spec.compile:
         model.forward_features = torch.compile(model.forward_features)
     return model
+
+
+def load_trained(classifier, architecture, num_classes, device):
+    """A trained classifier (wsol/classifiers.py) on `device`; one of another class count than the data is a
+    UserError."""
+    model, _ = classifiers.load_classifier(classifier, architecture)
+    if model.num_classes != num_classes:
+        raise UserError(
+            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
+            'data set that it was trained on, or train it with main.py'
+        )
+    return model.to(device)
