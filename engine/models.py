@@ -7,6 +7,7 @@ import torch
 
 import util
 import wsol
+from wsol import classifiers, preprocessing
 from wsol.errors import UserError
 
 
@@ -41,7 +42,8 @@ def load_model(spec, num_classes, device, checkpoint=None, weights=True):
     """The network of a `Spec` on `device`, with the weights of the checkpoint file where one is given.
 
     What was trained is loaded as it was trained: a checkpoint of another architecture, head, map size or class count is
-    a UserError. weights=False leaves the network untrained, for a state that is loaded afterwards.
+    a UserError. weights=False leaves the network untrained, for a state that is loaded afterwards. Its `preprocessing`
+    is that of the checkpoint, of pretrained weights, or the paper's.
     """
     if not checkpoint:
         return _placed(_build(spec, num_classes, spec.pretrained and weights), spec, device)
@@ -49,6 +51,7 @@ def load_model(spec, num_classes, device, checkpoint=None, weights=True):
     model = _build(spec, num_classes)
     with _naming(checkpoint):
         wsol.load_trained_weights(model, record['state_dict'], spec.architecture)
+    model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
     return _placed(model, spec, device)
 
 
@@ -64,7 +67,20 @@ def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
     model = _build(spec, num_classes)
     with _naming(checkpoint):
         lines = wsol.start_weights(model, record['state_dict'], spec.architecture, drop_conv_last)
+    model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
     return _placed(model, spec, device), [f'starts from {checkpoint}: {_described(record)}', *lines]
+
+
+def load_trained(classifier, architecture, num_classes, device):
+    """A trained classifier (wsol/classifiers.py) on `device`; one of another class count than the data is a
+    UserError."""
+    model, _ = classifiers.load_classifier(classifier, architecture)
+    if model.num_classes != num_classes:
+        raise UserError(
+            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
+            'data set that it was trained on, or train it with main.py'
+        )
+    return model.to(device)
 
 
 def _build(spec, num_classes, pretrained=False):

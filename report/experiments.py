@@ -14,8 +14,10 @@ from munch import Munch
 import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
+from engine import processes
 from engine.evaluation import MapMaker
 from engine.models import Spec, load_model
+from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 
@@ -96,6 +98,20 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     model = load_model(pick(Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def load_classifier_experiment(name, arguments=None, architecture=None, device=None):
+    """The `Experiment` of a trained classifier (wsol/classifiers.py): its own preprocessing, ImageNet's class names.
+
+    name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; where
+    they name no crop_size that of the classifier counts. What cannot be had is a UserError.
+    """
+    model, size = classifiers.load_classifier(name, architecture)
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
+    own = {'crop_size': size, 'attribution_method': model.attribution_method, 'architecture': name}
+    described = Munch(default_arguments(), **{**own, **given, 'attribution_method': model.attribution_method})
+    model = model.to(device or processes.accelerator())
+    return Experiment(name, described, model, classifiers.class_names(model.num_classes))
 
 
 def load_experiment_split(experiment, split_name):

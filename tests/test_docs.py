@@ -245,7 +245,7 @@ def test_commands_and_flags_exist(page):
     assert command_faults(read(page)) == []
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [page for page in PAGES if page != 'CHANGELOG.md'])  # it names what has gone, too
 def test_files_and_names_exist(page):
     assert missing_files(read(page)) == []
 

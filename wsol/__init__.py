@@ -13,7 +13,7 @@ from .registry import lookup
 from .weights import load_trained_weights, load_weights, start_weights
 
 ARCHITECTURES = tuple(BACKBONES)
-ATTRIBUTION_METHODS = tuple(HEADS)
+ATTRIBUTION_METHODS = tuple(name for name, head in HEADS.items() if head.trainable)
 __all__ = [
     'ARCHITECTURES',
     'ATTRIBUTION_METHODS',
@@ -54,7 +54,7 @@ def build_model(
     torch.Size([2, 5])
     """
     module = backbone_module(architecture)
-    lookup(HEADS, attribution_method, 'attribution method')
+    lookup({name: HEADS[name] for name in ATTRIBUTION_METHODS}, attribution_method, 'attribution method')
     weights = pretrained_weights(architecture, use_bn) if pretrained else None
     try:
         backbone, channels, fresh = module.backbone(architecture, large_feature_map, use_bn, weights)
