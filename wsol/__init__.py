@@ -5,13 +5,12 @@ Importing does nothing but define names; devices are the caller's choice.
 
 from urllib.error import URLError
 
-import torch
-
 from . import attribution, regularization
 from .backbones import BACKBONES, backbone_module, pretrained_weights, timm
-from .errors import Unreachable, UserError
+from .errors import Unreachable
 from .network import HEADS, Network, initialize_weights
 from .registry import lookup
+from .weights import load_trained_weights, load_weights, start_weights
 
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(name for name, head in HEADS.items() if head.trainable)
@@ -21,10 +20,12 @@ __all__ = [
     'BACKBONES',
     'attribution',
     'build_model',
+    'load_trained_weights',
     'load_weights',
     'lookup',
     'parameter_groups',
     'regularization',
+    'start_weights',
 ]
 
 
@@ -82,37 +83,3 @@ def parameter_groups(model, architecture, lr, lr_classifier_ratio, whole_backbon
     slow = [p for name, p in named if any(pattern in name for pattern in patterns)]
     fast = [p for name, p in named if not any(pattern in name for pattern in patterns)]
     return [{'params': slow, 'lr': lr}, {'params': fast, 'lr': lr * lr_classifier_ratio}]
-
-
-def load_weights(model, state_dict, drop_conv_last=False):
-    """Load a state dict strictly, with or without the `module.` prefix of a data-parallel run.
-
-    `drop_conv_last` leaves the class scores as they are, and LFI-CAM's importance network, which no other method has
-    (CALM from a CAM checkpoint). A dict of another network is a UserError that names what differs.
-    """
-    state_dict = {key.removeprefix('module.'): value for key, value in state_dict.items()}
-    own = model.state_dict()
-    if drop_conv_last:
-        heads = ('conv_last.', 'importance.')
-        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(heads)}
-        state_dict.update({key: value for key, value in own.items() if key.startswith(heads)})
-    missing = sorted(own.keys() - state_dict.keys())
-    extra = sorted(state_dict.keys() - own.keys())
-    wrong = [
-        f'{key} {_shape(state_dict[key])} instead of {_shape(value)}'
-        for key, value in own.items()
-        if key in state_dict and _shape(state_dict[key]) != _shape(value)
-    ]
-    if missing or extra or wrong:
-        parts = [
-            f'{title} {len(keys)} ({keys[0]})'
-            for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
-            if keys
-        ]
-        raise UserError(f'weights are of another architecture or class count: {"; ".join(parts)}')
-    model.load_state_dict(state_dict, strict=True)
-
-
-def _shape(value):
-    """A tensor's shape, or the name of the type of what should have been one."""
-    return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__

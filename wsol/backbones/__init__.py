@@ -13,7 +13,8 @@ Every module defines these four names:
         'xavier' or 'he': how the convolutions begin that have no pretrained weights
 
 A new backbone is such a module and a row of BACKBONES; where torchvision publishes weights for it, a row of
-PRETRAINED too. The names of the nn.Sequential's modules are the beginnings of the checkpoint's keys.
+PRETRAINED too; where other code bases call its parts otherwise, a row of wsol/foreign_weights.py. The names of the
+nn.Sequential's modules are the beginnings of the checkpoint's keys.
 """
 
 from torchvision import models
