@@ -22,11 +22,11 @@ from PIL import Image
 
 import config
 import util
-from data_loaders import make_transform
 from report import experiments, panels, photographs
 from report.classes import parse_classes
 from wsol import attribution
 from wsol.errors import UserError
+from wsol.preprocessing import make_transform
 
 PIXELS = 60_000_000  # of a photograph; more is refused
 KEPT = 600  # seconds that a photograph is kept in memory after its last use

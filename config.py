@@ -12,7 +12,6 @@ from munch import Munch
 import wsol
 from data_loaders import DATASETS, read_superclasses
 from wsol import attribution, regularization
-from wsol.network import HEADS
 
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
@@ -129,7 +128,15 @@ def _add_model(group):
         metavar='NAME',
         help=f'backbone: {", ".join(names)}, or timm/<name> of a timm model (requirements-timm.txt)',
     )
-    group.add_argument('--attribution_method', default='CAM', choices=tuple(HEADS), help='head and training loss')
+    group.add_argument(
+        '--attribution_method', default='CAM', choices=wsol.ATTRIBUTION_METHODS, help='head and training loss'
+    )
+    group.add_argument(
+        '--classifier',
+        metavar='NAME',
+        help='a trained classifier as it is, in place of a checkpoint: timm/<name>, a torchvision name, or a file of '
+        'weights with --architecture (main.py: its weights are where training starts)',
+    )
     _flag(group, '--use_bn', False, 'batch norm in VGG and in the tail of Inception')
     _flag(group, '--large_feature_map', False, 'maps of 28x28 instead of 14x14 locations at 224 px')
     _flag(group, '--pretrained', True, 'start from ImageNet weights (torchvision, downloaded once)')
@@ -150,8 +157,8 @@ def _add_model(group):
         group,
         '--is_different_checkpoint',
         False,
-        'the checkpoint is of another method: conv_last is not taken from it, and '
-        'the whole backbone learns at the small rate',
+        'a training that starts from a checkpoint does not take conv_last from it, and '
+        'the whole backbone learns at the small rate (CALM from CAM)',
     )
 
 

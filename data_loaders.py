@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
-from torchvision import transforms
 
 import util
 from wsol.errors import MissingFile, UserError
+from wsol.preprocessing import PAPER, make_transform
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, for inputs in [0, 1]
-STD = (0.229, 0.224, 0.225)
 SPLITS = ('train', 'val', 'test')
 
 
@@ -239,23 +237,6 @@ def read_image(path):
         raise UserError(f'image {path} is {what}: restore the file') from None
 
 
-def make_transform(training, resize_size=256, crop_size=224):
-    """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and
-    flip)."""
-    if crop_size > resize_size and training:
-        raise UserError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
-    first = (
-        [
-            transforms.Resize((resize_size, resize_size)),
-            transforms.RandomCrop(crop_size),
-            transforms.RandomHorizontalFlip(),
-        ]
-        if training
-        else [transforms.Resize((crop_size, crop_size))]
-    )
-    return transforms.Compose(first + [transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-
-
 class ImageLabelDataset(Dataset):
     """Items (image [3, crop, crop], label, image id) of a split.
 
@@ -306,12 +287,15 @@ class EpochBatches(Sampler):
             yield keys[first : first + self.batch_size][self.rank :: self.world]
 
 
-def make_loader(split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None):
+def make_loader(
+    split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None, preprocessing=PAPER
+):
     """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids).
 
     batches: the keys of each batch; None: in training augmented `EpochBatches`, else all images in order.
+    preprocessing: the network's.
     """
-    dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size), seed)
+    dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size, preprocessing), seed)
     if batches is None:
         count = len(dataset)
         batches = (
@@ -338,11 +322,3 @@ def collate(crop_size, items):
         if items
         else (torch.empty(0, 3, crop_size, crop_size), torch.empty(0, dtype=torch.long), [])
     )
-
-
-def denormalize(images):
-    """Normalised images [B, 3, h, w] back to [0, 1]."""
-    mean, std = (
-        torch.tensor(values, device=images.device, dtype=images.dtype)[:, None, None] for values in (MEAN, STD)
-    )
-    return (images * std + mean).clamp(0, 1)

@@ -19,7 +19,7 @@ import torch
 
 import util
 from config import get_configs, in_range, pick
-from data_loaders import checked_boxes, checked_masks, dataset_info, make_loader
+from data_loaders import checked_boxes, checked_masks, dataset_info
 from engine import evaluation
 from report.plots import plot_scores
 from report.tables import score_text, scores_csv, scores_markdown
@@ -238,7 +238,7 @@ def main():
         truth = truth_reader(args, split) if needs_truth else None
 
         def batches(items):
-            return make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=items)
+            return evaluation.split_loader(setting, split, args.crop_size, args.workers, items)
 
         def score(items, batch):
             images, labels, image_ids = batch

@@ -15,7 +15,7 @@ import numpy as np
 
 import util
 from config import get_configs
-from data_loaders import checked_boxes, checked_masks, dataset_info, make_loader, read_image_ids
+from data_loaders import checked_boxes, checked_masks, dataset_info, read_image_ids
 from engine import evaluation
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import add_up, boxes, pixels
@@ -78,7 +78,7 @@ def saved_maps(found, batches):
 
 def made_maps(args, setting, batches):
     """Stream of (image id, score map [S, S]) of the images of `batches`, made by the checkpoint."""
-    loader = make_loader(setting.split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
+    loader = evaluation.split_loader(setting, setting.split, args.crop_size, args.workers, batches)
     maker = setting.makers[args.score_map_process]
     return evaluation.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
 

@@ -31,21 +31,31 @@ def arguments(description, add=None, argv=None):
     `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
     """
     args = get_configs(description, argv, add)
-    if not args.use_load_checkpoint:
+    if args.classifier:
+        described, num_classes = {'crop_size': None, 'architecture': None}, None
+    elif args.use_load_checkpoint:
+        described, num_classes = experiments.trained_arguments(pick(models.Source, args).path())
+    else:
         raise UserError(
-            'no checkpoint to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one '
-            'in the experiment folder'
+            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder, or --classifier=NAME of a trained network'
         )
-    trained, num_classes = experiments.trained_arguments(pick(models.Source, args).path())
 
     def with_defaults(parser):
         if add:
             add(parser)
-        parser.set_defaults(score_map_process='', **trained)
+        parser.set_defaults(score_map_process='', **described)
 
     args = get_configs(description, argv, with_defaults)
-    args.num_classes = num_classes or class_count(args.dataset, args.metadata_root)
+    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
     return args
+
+
+def load(args):
+    """The `Experiment` that the arguments name: a checkpoint or a trained classifier."""
+    if args.classifier:
+        return experiments.load_classifier_experiment(args.classifier, args, args.architecture)
+    return experiments.load_experiment(pick(models.Source, args).path(), args)
 
 
 def save_map(folder, name, array, override):
@@ -72,11 +82,13 @@ def map_names(args):
 
 def explain_photographs(args, files, titles, failed):
     """Stream of (title, Panel) of the photographs that can be read; what is wrong with the others goes to `failed`."""
-    experiment = experiments.load_experiment(pick(models.Source, args).path(), args)
-    chosen = parse_classes(args.classes or '@1', args.num_classes, experiment.class_names)
+    experiment = load(args)
+    model = experiment.model
+    chosen = parse_classes(args.classes or '@1', model.num_classes, experiment.class_names)
     makers = experiments.map_makers(experiment, map_names(args))
-    device = next(experiment.model.parameters()).device
-    for batch in photographs.photograph_loader(files, args.crop_size, args.batch_size, args.workers):
+    device = next(model.parameters()).device
+    size = experiment.arguments.crop_size
+    for batch in photographs.photograph_loader(files, size, args.batch_size, args.workers, model.preprocessing):
         for wrong in (photograph.wrong for photograph in batch if photograph.wrong):
             print(f'inference.py: left out: {wrong}', file=sys.stderr, flush=True)
             failed.append(wrong)
@@ -85,7 +97,7 @@ def explain_photographs(args, files, titles, failed):
             continue
         images = torch.stack([photograph.tensor for photograph in good]).to(device)
         numbers = [photograph.number for photograph in good]
-        explained = experiments.explain_batch(experiment.model, makers, images, chosen, numbers)
+        explained = experiments.explain_batch(model, makers, images, chosen, numbers)
         for photograph, explanation in zip(good, explained):
             title = titles[photograph.number]
             if args.save_scoremaps:
@@ -93,7 +105,7 @@ def explain_photographs(args, files, titles, failed):
             yield (
                 title,
                 panels.make_panel(
-                    title, photograph.picture, experiment.class_names, *explanation, args.attribution_method
+                    title, photograph.picture, experiment.class_names, *explanation, model.attribution_method
                 ),
             )
 
@@ -135,13 +147,21 @@ def save_split(args):
             "saved score maps of a split are of one --method and of each image's own class: "
             'give one method and no --classes, or --images'
         )
-    experiment = experiments.load_experiment(pick(models.Source, args).path(), args)
+    experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
     device = next(experiment.model.parameters()).device
     [(name, maker)] = experiments.map_makers(experiment, names).items()
     count = len(split.image_ids)
     batches = [list(range(first, min(first + args.batch_size, count))) for first in range(0, count, args.batch_size)]
-    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
+    loader = make_loader(
+        split,
+        False,
+        args.batch_size,
+        args.workers,
+        crop_size=args.crop_size,
+        batches=batches,
+        preprocessing=experiment.model.preprocessing,
+    )
     score_maps = evaluation.split_score_maps(maker, loader, batches, device, args.crop_size)
     for image_id, one in util.progress(score_maps, count, 'score maps'):
         save_map(args.save_scoremaps, image_id, one, args.override_cache)

@@ -13,9 +13,10 @@ import torch.utils.data
 
 import util
 from config import get_configs, pick
-from data_loaders import SPLITS, EpochBatches, load_split, make_loader
+from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import models, processes, resuming, training
 from wsol.errors import UserError
+from wsol.preprocessing import from_record
 
 LOG = 'log.jsonl'
 RESULT = 'accuracy.json'
@@ -23,16 +24,15 @@ CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 
 
 class Loaders(NamedTuple):
-    """What a run reads: the loader of each split, and how many classes they have."""
+    """What a run reads: the loader of each split."""
 
     train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
     val: torch.utils.data.DataLoader | None
     test: torch.utils.data.DataLoader
-    num_classes: int
 
 
-def make_loaders(args, seed):
-    """The `Loaders`; a process gets its share of every batch."""
+def make_loaders(args, seed, preprocessing):
+    """The `Loaders`; a process gets its share of every batch. preprocessing: the network's."""
     share = slice(processes.rank(), None, processes.world())
     size = args.batch_size
     loaders = {'train': None, 'val': None}
@@ -45,9 +45,9 @@ def make_loaders(args, seed):
         else:
             batches = [list(keys[first : first + size][share]) for first in range(0, len(keys), size)]
         loaders[name] = make_loader(
-            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, seed, batches
+            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, seed, batches, preprocessing
         )
-    return Loaders(**loaders, num_classes=split.num_classes)
+    return Loaders(**loaders)
 
 
 def train(trainer, loaders, log, board):
@@ -138,23 +138,39 @@ def make_board(args, trainer, dataset):
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
+def make_model(args, num_classes, device, state):
+    """The network to train or to test, and the lines that say what a training starts from.
+
+    state: what an earlier call left, whose weights are loaded afterwards.
+    """
+    spec = pick(models.Spec, args)
+    checkpoint = None if state else pick(models.Source, args).path()
+    if checkpoint and (args.is_train or args.is_different_checkpoint):
+        return models.start_model(spec, num_classes, device, checkpoint, args.is_different_checkpoint)
+    model = models.load_model(spec, num_classes, device, checkpoint, weights=not state)
+    if state:
+        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    return model, []
+
+
 def train_and_test(args, run, device):
     """The run, once its folder is its own."""
     state = saved_state(run, args)
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
     run.arguments['seed'] = seed
-    loaders = make_loaders(args, seed)
-    checkpoint = None if state else pick(models.Source, args).path()
-    model = models.load_model(
-        pick(models.Spec, args), loaders.num_classes, device, checkpoint, args.is_different_checkpoint, not state
-    )
+    num_classes = class_count(args.dataset, args.metadata_root)
+    model, lines = make_model(args, num_classes, device, state)
+    run.arguments['preprocessing'] = model.preprocessing._asdict()
+    loaders = make_loaders(args, seed, model.preprocessing)
     recipe = pick(training.Recipe, args)
     trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
     if state:
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
     log = util.Log(path, run.provenance(), state['progress']['log_size'] if state else 0)
+    for line in lines:
+        log.report(line, start=line)
     if args.seed is None and processes.rank() == 0:
         util.tell_seed(seed)
     best = None

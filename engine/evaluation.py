@@ -12,7 +12,7 @@ import torch
 
 import util
 from config import map_options, pick
-from data_loaders import Split, load_split
+from data_loaders import Split, load_split, make_loader
 from engine import models, processes, resuming
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
@@ -78,6 +78,14 @@ def target_maps(maker, images, output, labels, size, numbers):
     return attribution.upsample(torch.cat(maker.tensors(images, output, classes, numbers)).float(), size)
 
 
+def split_loader(setting, split, crop_size, workers, batches):
+    """The loader of a split's images for an evaluation's network: square, in order, in `batches` of image numbers."""
+    size = max(map(len, batches), default=1)
+    return make_loader(
+        split, False, size, workers, crop_size=crop_size, batches=batches, preprocessing=setting.model.preprocessing
+    )
+
+
 def split_score_maps(maker, loader, batches, device, size):
     """Stream of (image id, score map [size, size] in [0, 1]) of the images of `batches`: each image's map of its own
     class.
@@ -95,7 +103,9 @@ class Request(NamedTuple):
 
     run: resuming.Run
     spec: models.Spec  # the network
-    source: models.Source | None  # its checkpoint; None: saved maps are evaluated, no network is needed
+    source: models.Source | None  # its checkpoint; None: a classifier or saved maps are evaluated
+    classifier: str | None  # a trained classifier in place of a checkpoint
+    architecture: str | None  # of a classifier that is a file of weights
     dataset: str  # a name of data_loaders.DATASETS
     split: str  # 'val' or 'test'
     data_root: str
@@ -111,7 +121,9 @@ def request(args, maps=None, split='test', saved_maps=False):
     return Request(
         run=resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache),
         spec=pick(models.Spec, args),
-        source=None if saved_maps else pick(models.Source, args),
+        source=None if saved_maps or args.classifier else pick(models.Source, args),
+        classifier=None if saved_maps else args.classifier,
+        architecture=args.architecture,
         dataset=args.dataset,
         split=split,
         data_root=args.data_root,
@@ -190,7 +202,8 @@ def _checkpoint(run, name, source):
     if not source.use_load_checkpoint:
         raise UserError(
             'nothing to evaluate: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
-            'experiment folder (eval_wsol.py also takes --scoremap_root=DIR of saved maps)'
+            'experiment folder, or --classifier=NAME of a trained network (eval_wsol.py also takes --scoremap_root=DIR '
+            'of saved maps)'
         )
     try:
         path = source.path()
@@ -206,10 +219,13 @@ def _checkpoint(run, name, source):
 def _setting(asked, device, checkpoint):
     """The `Setting` of a request: the split, the model, its map makers."""
     seed = asked.run.arguments['seed']
-    if asked.source is None:
+    if asked.source is None and asked.classifier is None:
         return Setting(asked.run, device, seed, None, None, {})
     split = load_split(asked.dataset, asked.split, asked.data_root, asked.metadata_root)
-    model = models.load_model(asked.spec, split.num_classes, device, checkpoint).eval()
+    if asked.classifier:
+        model = models.load_trained(asked.classifier, asked.architecture, split.num_classes, device)
+    else:
+        model = models.load_model(asked.spec, split.num_classes, device, checkpoint).eval()
     makers = {name: MapMaker(model, name, asked.options, seed, asked.ksize) for name in asked.maps}
     return Setting(asked.run, device, seed, split, model, makers)
 

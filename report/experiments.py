@@ -14,8 +14,10 @@ from munch import Munch
 import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
+from engine import processes
 from engine.evaluation import MapMaker
 from engine.models import Spec, load_model
+from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 
@@ -79,12 +81,12 @@ def _check_kinds(arguments, usual, path):
             raise UserError(f'{path}: its {key} is {arguments[key]!r}, not a value of --{key}: train it again')
 
 
-def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None, other_head=False):
+def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None):
     """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
 
     checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
     what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
-    device: None for the accelerator where there is one; other_head: the checkpoint may be of another head.
+    device: None for the accelerator where there is one.
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
@@ -93,9 +95,23 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     _check_kinds(arguments, usual, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = load_model(pick(Spec, arguments), num_classes, device, path, other_head).eval()
+    model = load_model(pick(Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def load_classifier_experiment(name, arguments=None, architecture=None, device=None):
+    """The `Experiment` of a trained classifier (wsol/classifiers.py): its own preprocessing, ImageNet's class names.
+
+    name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; where
+    they name no crop_size that of the classifier counts. What cannot be had is a UserError.
+    """
+    model, size = classifiers.load_classifier(name, architecture)
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
+    own = {'crop_size': size, 'attribution_method': model.attribution_method, 'architecture': name}
+    described = Munch(default_arguments(), **{**own, **given, 'attribution_method': model.attribution_method})
+    model = model.to(device or processes.accelerator())
+    return Experiment(name, described, model, classifiers.class_names(model.num_classes))
 
 
 def load_experiment_split(experiment, split_name):

@@ -193,7 +193,7 @@ def load_test_images(size):
     """([(image id, tensor, (width, height))], labels) of the small set's test split."""
     from PIL import Image
 
-    from data_loaders import make_transform
+    from wsol.preprocessing import make_transform
 
     labels = dict(
         line.split(',') for line in open(os.path.join(MINICUB, 'metadata/CUB/test/class_labels.txt')).read().split()
@@ -477,7 +477,7 @@ def test_cue_localization_on_toybirds_scores_the_true_part_pixels(tmp_path):
     """`exact`: the positives are the pixels that part_masks/ names, here recomputed pair by pair."""
     from PIL import Image
 
-    from data_loaders import make_transform
+    from wsol.preprocessing import make_transform
 
     data = [f'--data_root={tmp_path}/dataset', f'--metadata_root={tmp_path}/metadata']
     code, _, err = run(

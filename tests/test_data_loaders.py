@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 import data_loaders as data
+from wsol.preprocessing import PAPER, denormalize, make_transform
 
 DATA = os.path.join(MINICUB, 'dataset')
 META = os.path.join(MINICUB, 'metadata')
@@ -137,12 +138,12 @@ def test_evaluation_transform_is_the_released_one():
             transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
         ]
     )
-    assert torch.equal(data.make_transform(False)(image), released(image))
+    assert torch.equal(make_transform(False)(image), released(image))
 
 
 def test_denormalize_gives_the_picture_back():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
-    pixels = data.denormalize(data.make_transform(False, crop_size=24)(image)[None])[0]
+    pixels = denormalize(make_transform(False, crop_size=24)(image)[None])[0]
     np.testing.assert_allclose(pixels.permute(1, 2, 0).numpy() * 255, np.asarray(image), atol=1e-3)
 
 
@@ -165,10 +166,10 @@ def test_an_epoch_depends_on_seed_and_epoch_alone():
 
 def test_augmentation_crops_and_flips():
     split = data.load_split('CUB', 'train', DATA, META)
-    dataset = data.ImageLabelDataset(split, data.make_transform(True, 40, 32), seed=1)
+    dataset = data.ImageLabelDataset(split, make_transform(True, 40, 32), seed=1)
     picture = data.read_image(os.path.join(split.root, split.image_ids[0]))
     resized = transforms.Compose(
-        [transforms.Resize((40, 40)), transforms.ToTensor(), transforms.Normalize(data.MEAN, data.STD)]
+        [transforms.Resize((40, 40)), transforms.ToTensor(), transforms.Normalize(*PAPER[:2])]
     )(picture)
     flips = set()
     for epoch in range(12):

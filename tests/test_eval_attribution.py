@@ -16,9 +16,10 @@ from test_scoring_boxes import slow_best_ious
 import eval_attribution
 import wsol
 from config import get_configs, map_options
-from data_loaders import make_transform, read_boxes, read_image, read_masks, read_sizes
+from data_loaders import read_boxes, read_image, read_masks, read_sizes
 from engine.evaluation import MapMaker
 from wsol import attribution
+from wsol.preprocessing import make_transform
 from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
 from wsol.scoring import boxes as boxes_of
 

@@ -73,7 +73,15 @@ def numbers(value):
         (eval_cue_location, 'cue_location_smooth_grad.json', ['--score_map_process=smooth_grad']),
         (eval_pixel_perturb, 'pixel_perturb_var_grad.json', ['--score_map_process=var_grad']),
         (eval_wsol, 'wsol_smooth_grad_cam_pp.json', ['--score_map_process=smooth_grad_cam_pp']),
-        (eval_attribution, 'attribution_scores.json', ['--methods=smooth_grad,jointll', '--curve_steps=2']),
+        (
+            eval_attribution,
+            'attribution_scores.json',
+            [
+                '--methods=smooth_grad,jointll',
+                '--curve_steps=2',
+                '--metrics=average_drop,deletion,insertion,proportion',
+            ],
+        ),
     ],
 )
 def test_scores_do_not_depend_on_the_batch_size(command, name, flags, save_root, monkeypatch):

@@ -13,9 +13,9 @@ from test_commands import read, run
 
 import inference
 import wsol
-from data_loaders import make_transform
 from report import photographs
 from wsol import attribution
+from wsol.preprocessing import make_transform
 
 ROOTS = [f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--seed=1', '--batch_size=3']
 

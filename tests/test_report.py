@@ -22,8 +22,9 @@ from PIL import Image
 import util
 import wsol
 from config import get_configs
-from data_loaders import make_transform, read_image
+from data_loaders import read_image
 from report import charts, gallery, results, score_sections
+from wsol.preprocessing import make_transform
 
 EVIL = '<script>alert(1)<'
 

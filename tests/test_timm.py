@@ -15,6 +15,7 @@ import config
 import main
 import wsol
 from wsol import attribution
+from wsol.backbones import hub as hub_of_weights
 from wsol.backbones import timm as timm_backbone
 
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
@@ -206,7 +207,7 @@ def test_without_a_network_nothing_is_tried_again(hub):
 def test_a_network_that_swallows_everything_is_none(hub, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
         monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{silent.getsockname()[1]}')
-        monkeypatch.setattr(timm_backbone, 'PATIENCE', 0.2)
+        monkeypatch.setattr(hub_of_weights, 'PATIENCE', 0.2)
         with pytest.raises(ConnectionError, match='out of reach: .*--pretrained=False'):
             build(VIT, pretrained=True)
 
@@ -220,8 +221,7 @@ def test_weights_that_were_downloaded_need_no_network(hub, tmp_path):
     torch.manual_seed(7)
     state = timm.create_model('test_vit').state_dict()
     safetensors.save_file(state, folder / 'snapshots' / ('1' * 40) / 'model.safetensors')
-    with pytest.warns(UserWarning, match='mean'):
-        model = build(VIT, pretrained=True)
+    model = build(VIT, pretrained=True)
     assert all(torch.equal(value, state[key]) for key, value in model.trunk.net.state_dict().items())
 
 
@@ -239,7 +239,7 @@ def test_a_host_that_answers_anything_is_reached(hub, monkeypatch):
         threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01}, daemon=True).start()
         monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{server.server_port}')
         try:
-            assert timm_backbone._unreachable() is None
+            assert hub_of_weights.unreachable() is None
         finally:
             server.shutdown()
 

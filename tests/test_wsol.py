@@ -13,7 +13,8 @@ from test_scoring_boxes import slow_best_ious
 import data_loaders
 import eval_wsol
 import wsol
-from data_loaders import make_transform, read_boxes, read_image, read_labels, read_sizes
+from data_loaders import read_boxes, read_image, read_labels, read_sizes
+from wsol.preprocessing import make_transform
 from wsol.scoring.boxes import scale_boxes
 
 META = os.path.join(MINICUB, 'metadata')
