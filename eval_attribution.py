@@ -19,7 +19,7 @@ import torch
 
 import util
 from config import get_configs, in_range, pick
-from data_loaders import checked_boxes, checked_masks, dataset_info
+from data_truth import ground_truth, localization
 from engine import evaluation
 from report.plots import plot_scores
 from report.tables import score_text, scores_csv, scores_markdown
@@ -100,19 +100,18 @@ def choose_maps(args):
 
 def choose_metrics(args):
     """The names of the scores that --metrics means."""
-    truths = (None, 'any', dataset_info(args.dataset).localization)
+    kind = localization(args.dataset, args.data_root)
+    truths = (None, 'any', kind) if kind else (None,)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
     return choose(args.metrics, valid, valid, valid, '--metrics')
 
 
 def truth_reader(args, split):
     """A function: image id -> its `regions.Truth`; an image without ground truth is a UserError now."""
-    root = os.path.join(args.mask_root, args.dataset)
     size = args.crop_size
-    if dataset_info(args.dataset).localization == 'mask':
-        masks = checked_masks(split.folder, split.image_ids, root)
-        return lambda image_id: regions.Truth(None, *pixels.read_ground_truth(root, *masks[image_id], size))
-    table = checked_boxes(split.folder, split.image_ids)
+    table, root = ground_truth(args.dataset, split.folder, split.image_ids, args.data_root, args.mask_root)
+    if root:
+        return lambda image_id: regions.Truth(None, *pixels.read_ground_truth(root, *table[image_id], size))
 
     def read_boxes(image_id):
         true_boxes = boxes.scale_boxes(*table[image_id], size)

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import torch.utils.data
 
+import data_folders
 import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import models, processes, resuming, training
+from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
 from wsol.preprocessing import from_record
 
@@ -29,6 +31,38 @@ class Loaders(NamedTuple):
     train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
     val: torch.utils.data.DataLoader | None
     test: torch.utils.data.DataLoader
+
+
+def find_split(args, checkpoint, seed):
+    """The folder of the split files, --metadata_root.
+
+    Of a folder of photographs, a training writes split.json down in its experiment folder: what --resume finds there,
+    what the checkpoint it starts from was trained on (its test images stay unseen), or a new one drawn by the seed.
+    """
+    if args.dataset != data_folders.NAME or not args.is_train:
+        return models.metadata_root(args, checkpoint)
+    own = [args.log_folder] if args.resume else []
+    beside = [os.path.dirname(checkpoint)] if checkpoint else []
+    split = data_folders.take_up(args.data_root, [*own, *beside], seed)
+    if processes.rank() == 0:
+        data_folders.write(args.log_folder, split)
+    processes.wait()
+    return args.log_folder
+
+
+def start_from_classifier(args):
+    """--classifier=NAME is --architecture=NAME with its pretrained weights; what cannot be trained is a UserError."""
+    name = args.classifier
+    if args.use_load_checkpoint:
+        raise UserError(f'--classifier={name} and a checkpoint are two networks to start from: give one of them')
+    if not name.startswith(timm.PREFIX) and name not in PRETRAINED:
+        what = 'is a file' if os.path.exists(name) else 'cannot be trained here'
+        raise UserError(
+            f'--classifier={name} {what}: training starts from {", ".join(PRETRAINED)} or timm/<name>; a file of '
+            'weights is given as --load_checkpoint with --architecture'
+        )
+    args.architecture = name
+    args.pretrained = True
 
 
 def make_loaders(args, seed, preprocessing):
@@ -135,17 +169,20 @@ def make_board(args, trainer, dataset):
 
 def main():
     args = get_configs(__doc__)
+    if args.classifier:
+        start_from_classifier(args)
     device = processes.start()
     run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
-    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG])] if args.is_train else []
+    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
     if not resuming.claim(run, RESULT, files, training.STATE if args.is_train else None):
         return
     state = saved_state(run, args)
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
     run.arguments['seed'] = seed
-    num_classes = class_count(args.dataset, args.metadata_root)
     checkpoint = None if state else pick(models.Source, args).path()
+    run.arguments['metadata_root'] = args.metadata_root = find_split(args, checkpoint, seed)
+    num_classes = class_count(args.dataset, args.metadata_root)
     model = models.load_model(
         pick(models.Spec, args), num_classes, device, checkpoint, args.is_different_checkpoint, not state
     )

@@ -109,11 +109,19 @@ class Request(NamedTuple):
     dataset: str  # a name of data_loaders.DATASETS
     split: str  # 'val' or 'test'
     data_root: str
-    metadata_root: str
+    metadata_root: str  # folder of the split files
     maps: list  # names of attribution.MAPS
     options: attribution.Options
     ksize: int  # smoothing of gradient maps
     batch_size: int  # images
+
+
+def _named_checkpoint(args):
+    """The checkpoint file that the arguments name, None where there is none: `evaluate` says what is wrong then."""
+    try:
+        return pick(models.Source, args).path()
+    except MissingFile:
+        return None
 
 
 def request(args, maps=None, split='test', saved_maps=False):
@@ -127,7 +135,7 @@ def request(args, maps=None, split='test', saved_maps=False):
         dataset=args.dataset,
         split=split,
         data_root=args.data_root,
-        metadata_root=args.metadata_root,
+        metadata_root=models.metadata_root(args, _named_checkpoint(args)),
         maps=maps or [args.score_map_process],
         options=map_options(args, sys.stderr.isatty() and processes.rank() == 0),
         ksize=args.smoothing_ksize,
