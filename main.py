@@ -16,6 +16,7 @@ import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import models, processes, resuming, training
+from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
 from wsol.preprocessing import from_record
@@ -51,16 +52,24 @@ def find_split(args, checkpoint, seed):
 
 
 def start_from_classifier(args):
-    """--classifier=NAME is --architecture=NAME with its pretrained weights; what cannot be trained is a UserError."""
+    """--classifier=NAME is --architecture=NAME with its pretrained weights, --classifier=FILE a --load_checkpoint.
+
+    What cannot be trained is a UserError.
+    """
     name = args.classifier
     if args.use_load_checkpoint:
         raise UserError(f'--classifier={name} and a checkpoint are two networks to start from: give one of them')
+    if os.path.splitext(name)[1] in classifiers.FILES:
+        args.use_load_checkpoint = True
+        args.load_checkpoint = name
+        return
     if not name.startswith(timm.PREFIX) and name not in PRETRAINED:
-        what = 'is a file' if os.path.exists(name) else 'cannot be trained here'
         raise UserError(
-            f'--classifier={name} {what}: training starts from {", ".join(PRETRAINED)} or timm/<name>; a file of '
-            'weights is given as --load_checkpoint with --architecture'
+            f'--classifier={name} cannot be trained here: training starts from {", ".join(PRETRAINED)}, timm/<name>, '
+            'or a file of weights with its --architecture'
         )
+    if not args.is_train:
+        raise UserError(f'--classifier={name} is where training starts; --is_train=False tests a --load_checkpoint')
     args.architecture = name
     args.pretrained = True
 
@@ -167,6 +176,20 @@ def make_board(args, trainer, dataset):
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
+def make_model(args, num_classes, device, checkpoint, state):
+    """The network to train or to test, and the lines that say what a training starts from.
+
+    checkpoint: the file to load, or None; state: what an earlier call left, whose weights are loaded afterwards.
+    """
+    spec = pick(models.Spec, args)
+    if checkpoint and (args.is_train or args.is_different_checkpoint):
+        return models.start_model(spec, num_classes, device, checkpoint, args.is_different_checkpoint)
+    model = models.load_model(spec, num_classes, device, checkpoint, weights=not state)
+    if state:
+        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    return model, []
+
+
 def main():
     args = get_configs(__doc__)
     if args.classifier:
@@ -183,11 +206,7 @@ def main():
     checkpoint = None if state else pick(models.Source, args).path()
     run.arguments['metadata_root'] = args.metadata_root = find_split(args, checkpoint, seed)
     num_classes = class_count(args.dataset, args.metadata_root)
-    model = models.load_model(
-        pick(models.Spec, args), num_classes, device, checkpoint, args.is_different_checkpoint, not state
-    )
-    if state:
-        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    model, lines = make_model(args, num_classes, device, checkpoint, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, seed, model.preprocessing)
     recipe = pick(training.Recipe, args)
@@ -196,6 +215,8 @@ def main():
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
     log = util.Log(path, run.arguments, state['progress']['log_size'] if state else 0)
+    for line in lines:
+        log.report(line, start=line)
     best = None
     if trainer:
         if not state:

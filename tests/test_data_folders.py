@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import MINICUB, ROOT
 from munch import Munch
 from PIL import Image
 
@@ -247,19 +247,27 @@ def test_panels_and_the_report_name_the_classes_by_their_folders(trained, monkey
     assert all(name in text for name in CLASSES) and 'nothing names' not in text
 
 
-def test_training_from_a_classifier_is_its_architecture_with_its_weights(monkeypatch):
-    args = {'classifier': 'resnet50', 'use_load_checkpoint': False, 'architecture': 'resnet18', 'pretrained': False}
+def test_training_from_a_classifier_is_its_architecture_with_its_weights(monkeypatch, tmp_path):
+    args = {
+        'classifier': 'resnet50',
+        'use_load_checkpoint': False,
+        'architecture': 'resnet18',
+        'pretrained': False,
+        'is_train': True,
+    }
     for name in ('resnet50', 'timm/tf_efficientnet_lite0', 'timm/resnet50.tv_in1k'):
         flags = Munch(args, classifier=name)
         main.start_from_classifier(flags)
         assert (flags.architecture, flags.pretrained) == (name, True)
     for name, match in (
-        ('densenet121', 'cannot be trained here: training starts from vgg16, resnet50, .* or timm/<name>'),
+        ('densenet121', 'cannot be trained here: training starts from vgg16, resnet50, .*, timm/<name>'),
         ('vgg_tiny', 'cannot be trained here'),
-        (__file__, 'is a file: .*--load_checkpoint with --architecture'),
+        ('nowhere.pth', 'no checkpoint nowhere.pth'),
     ):
         with pytest.raises(UserError, match=match):
-            call(main, monkeypatch, f'--classifier={name}')
+            call(main, monkeypatch, f'--classifier={name}', f'--data_root={MINICUB}/dataset', f'--save_root={tmp_path}')
+    with pytest.raises(UserError, match='is where training starts'):
+        call(main, monkeypatch, '--classifier=resnet50', '--is_train=False')
     with pytest.raises(UserError, match='give one of them'):
         call(main, monkeypatch, '--classifier=resnet50', '--load_checkpoint=x')
 
