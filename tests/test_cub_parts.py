@@ -47,10 +47,10 @@ def test_a_class_has_an_attribute_from_half_of_its_annotators_on(tmp_path):
     (tmp_path / 'attributes').mkdir()
     (tmp_path / 'attributes' / 'attributes.txt').write_text('1 has_bill_shape::cone\n2 has_size::large\n')
     values = tmp_path / 'attributes' / 'class_attribute_labels_continuous.txt'
-    values.write_text('49.9 0\n50 100\n50.1 50.0\n')
+    values.write_text('49.9 0\n50 100\n50.1 50.0\n49.999 50.001\n')
     names, table = cub_parts.read_class_attributes(str(tmp_path))
     assert names == ['has_bill_shape::cone', 'has_size::large']
-    assert table.tolist() == [[False, False], [True, True], [True, True]]
+    assert table.tolist() == [[False, False], [True, True], [True, True], [False, True]]
     values.write_text('49.9 0 1\n')
     with pytest.raises(ValueError, match='3 values a class for 2 attributes'):
         cub_parts.read_class_attributes(str(tmp_path))

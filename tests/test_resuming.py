@@ -166,7 +166,10 @@ def test_two_processes_train_as_one(tmp_path, method):
     one = epochs(tmp_path / 'one')
     two = epochs(tmp_path / 'two')
     assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
-    assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]
+    for figure in ('train_accuracy', 'val_accuracy', 'lr'):
+        assert [record[figure] for record in one] == [record[figure] for record in two]
+    accuracies = [read(tmp_path, name, 'accuracy.json')['test_accuracy'] for name in ('one', 'two')]
+    assert accuracies[0] == accuracies[1]
     for (key, a), b in zip(weights(tmp_path / 'one').items(), weights(tmp_path / 'two').values()):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), key
 
