@@ -153,7 +153,7 @@ def arguments():
         return args, None
     args = network_arguments(__doc__, add_flags)
     own = own_photographs.collect(args.images, args.boxes, args.masks)
-    args.photographs = own_photographs.digest(own, args.labels, args.boxes)
+    args.photographs = own_photographs.digest(own, {'--labels': args.labels, '--boxes': args.boxes})
     return args, own
 
 

@@ -51,14 +51,16 @@ def collect(patterns, boxes=None, masks=None):
     return own
 
 
-def digest(own, *tables):
-    """What tells photographs and what is known of them apart: names and bytes of the files, contents of the tables."""
+def digest(own, tables):
+    """What tells photographs and what is known of them apart: names and bytes of the files, contents of the tables.
+
+    tables: {flag: path or None} of those that are files.
+    """
     found = hashlib.sha256()
     for name, path in [*zip(own.names, own.files), *((path, path) for path in own.masks or [])]:
         found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode())
-    for path in filter(None, tables):
-        with open(path, 'rb') as file:
-            found.update(file.read())
+    for flag, path in tables.items():
+        found.update(f'{flag}\n{_text(path, flag) if path else ""}'.encode())
     return found.hexdigest()[:16]
 
 
@@ -72,14 +74,23 @@ def photograph_size(path):
         return None
 
 
-def _rows(path, columns, flag):
-    """(line number, row) of a comma-separated file, its header left out; a missing file or odd row is a UserError."""
+def _text(path, flag):
+    """The text of a file that a flag names; one that is missing or no text is a UserError."""
     try:
-        with open(path, newline='') as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        kind = MissingFile if isinstance(error, FileNotFoundError) else UserError
-        raise kind(f'{flag} {path} cannot be read ({" ".join(str(error).split())})') from None
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            return file.read()
+    except FileNotFoundError:
+        raise MissingFile(f'{flag}={path}: there is no such file') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{flag}={path} cannot be read ({error})') from None
+
+
+def _rows(path, columns, flag):
+    """(line number, row) of a comma-separated file, its header left out; a row of another width is a UserError."""
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(_text(path, flag).splitlines()), 1) if row]
+    except csv.Error as error:
+        raise UserError(f'{flag}={path} cannot be read ({error})') from None
     for number, row in rows:
         if len(row) != len(columns):
             raise UserError(f'{path}, line {number}: {len(row)} columns: {flag} has lines {",".join(columns)}')

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision import models
 
 import eval_attribution
@@ -29,7 +30,7 @@ def network(tmp_path_factory):
     """(file of weights, network, folder of three photographs and a broken one)."""
     folder = tmp_path_factory.mktemp('own')
     torch.manual_seed(0)
-    net = models.shufflenet_v2_x0_5(weights=None).eval()
+    net = models.resnet18(weights=None).eval()
     with torch.no_grad():
         net.fc.weight.mul_(30)
     torch.save(net.state_dict(), folder / 'net.pth')
@@ -39,7 +40,7 @@ def network(tmp_path_factory):
         small = random.integers(0, 256, (5, 7, 3), np.uint8)
         Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC).save(folder / 'photos' / name)
     (folder / 'photos' / 'd.jpg').write_bytes(b'no picture')
-    return str(folder / 'net.pth'), classifiers.load_classifier(str(folder / 'net.pth'), 'shufflenet_v2_x0_5')[0]
+    return str(folder / 'net.pth'), classifiers.load_classifier(str(folder / 'net.pth'), 'resnet18')[0]
 
 
 def score(network, tmp_path, monkeypatch, *flags, name='one'):
@@ -54,7 +55,7 @@ def score(network, tmp_path, monkeypatch, *flags, name='one'):
         '--curve_steps=2',
     ]
     if not any(flag.startswith('--load_checkpoint') for flag in flags):
-        arguments += [f'--classifier={network[0]}', '--architecture=shufflenet_v2_x0_5']
+        arguments += [f'--classifier={network[0]}', '--architecture=resnet18']
     if not any(flag.startswith('--images') for flag in flags):
         arguments.append(f'--images={photos}')
     monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *arguments, *flags])
@@ -164,11 +165,12 @@ def test_resume_goes_on_with_the_same_photographs_alone(network, tmp_path, monke
 
 
 def test_maps_that_a_network_cannot_give_are_left_out():
-    net = models.VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
+    net = nn.Sequential(nn.Conv2d(3, 4, 32), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5)).eval()  # no map to look into
     names = ['vanilla', 'input_grad', 'guided_backprop', 'grad_cam', 'eigen_cam', 'score_cam']
     plain = classifiers.PlainClassifier(net, 5, PAPER).eval()
     kept, wrong = comparing.runnable(names, plain, 32, attribution.Options())
     assert kept == ['input_grad', 'guided_backprop'] and 'target_layer' in wrong['eigen_cam']
+    net = models.VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
     plain = classifiers.PlainClassifier(net, 5, PAPER, classifiers.token_layer(net)).eval()
     assert comparing.runnable(names, plain, 32, attribution.Options())[0] == names[1:]
 
@@ -192,11 +194,12 @@ MISTAKES = [
     (['--labels=table'], 'a.png,@2\n', 'give a number or a name'),
     (['--labels=table'], 'a.png,1\na.png,2\n', 'a second class'),
     (['--labels=table'], 'a.png,1\n', 'no line for b.png and 2 more'),
-    (['--labels=none'], None, 'cannot be read'),
+    (['--labels=none'], None, 'no such file'),
     (['--boxes=table'], 'a.png,0,0,80,20\n', 'no box of a.png, which is 70 x 90'),
     (['--boxes=table'], 'a.png,9,9,3,20\n', 'x0 <= x1'),
     (['--boxes=table'], 'a.png,1,2,x,4\n', 'not a number'),
     (['--boxes=table'], 'a.png,1,2,3\n', '4 columns'),
+    (['--boxes=.'], None, 'cannot be read'),
     (['--boxes=table'], 'z.png,1,2,3,4\n', 'is no photograph'),
     (['--masks=.'], None, 'mask ./a.png is missing .and 3 more'),
     (['--boxes=table', '--masks=.'], '', 'give one of them'),
