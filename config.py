@@ -157,8 +157,8 @@ def _add_model(group):
         group,
         '--is_different_checkpoint',
         False,
-        'the checkpoint is of another method: conv_last is not taken from it, and '
-        'the whole backbone learns at the small rate',
+        'a training that starts from a checkpoint does not take conv_last from it, and '
+        'the whole backbone learns at the small rate (CALM from CAM)',
     )
 
 

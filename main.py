@@ -133,6 +133,21 @@ def make_board(args, trainer, dataset):
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
+def make_model(args, num_classes, device, state):
+    """The network to train or to test, and the lines that say what a training starts from.
+
+    state: what an earlier call left, whose weights are loaded afterwards.
+    """
+    spec = pick(models.Spec, args)
+    checkpoint = None if state else pick(models.Source, args).path()
+    if checkpoint and (args.is_train or args.is_different_checkpoint):
+        return models.start_model(spec, num_classes, device, checkpoint, args.is_different_checkpoint)
+    model = models.load_model(spec, num_classes, device, checkpoint, weights=not state)
+    if state:
+        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    return model, []
+
+
 def main():
     args = get_configs(__doc__)
     device = processes.start()
@@ -145,12 +160,7 @@ def main():
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
     run.arguments['seed'] = seed
     num_classes = class_count(args.dataset, args.metadata_root)
-    checkpoint = None if state else pick(models.Source, args).path()
-    model = models.load_model(
-        pick(models.Spec, args), num_classes, device, checkpoint, args.is_different_checkpoint, not state
-    )
-    if state:
-        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    model, lines = make_model(args, num_classes, device, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, seed, model.preprocessing)
     recipe = pick(training.Recipe, args)
@@ -159,6 +169,8 @@ def main():
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
     log = util.Log(path, run.arguments, state['progress']['log_size'] if state else 0)
+    for line in lines:
+        log.report(line, start=line)
     best = None
     if trainer:
         if not state:

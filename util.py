@@ -310,11 +310,12 @@ def find_checkpoint(path, save_root):
     )
 
 
-def read_checkpoint(path, architecture, attribution_method, large_feature_map, other_method=False):
-    """The record of a checkpoint file, on the CPU, tensors and plain values only.
+def read_checkpoint(path, architecture, attribution_method, large_feature_map, start=False):
+    """The record of a checkpoint file, on the CPU, tensors and plain values only; a bare state dict becomes one.
 
-    UserError when the file is damaged, carries other objects, or is of another architecture, map size or (unless
-    `other_method`) method. Released files carry neither map size nor method: ResNet's weights fit both sizes.
+    UserError when the file is damaged, carries other objects, or is of another architecture, or (unless a training is
+    to `start` from it) of another map size or method. Released files, and those of other code bases, carry neither map
+    size nor method: ResNet's weights fit both sizes.
     """
     try:
         record = torch.load(path, map_location='cpu', weights_only=True)
@@ -330,18 +331,28 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, o
             f'{path} is damaged or holds more than tensors and plain values: '
             f'{reason[0] if reason else type(error).__name__}'
         ) from None
-    if not isinstance(record, dict) or 'state_dict' not in record:
+    if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
+        record = {'state_dict': record}
+    if not isinstance(record, dict) or not isinstance(record.get('state_dict'), dict):
         raise UserError(f'{path} is no checkpoint: it has no state_dict')
     found = record.get('architecture', architecture)
     if found != architecture:
         raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
-    trained = record.get('args', {})
+    if start:
+        return record
+    trained = trained_with(record)
     if trained.get('large_feature_map', large_feature_map) != large_feature_map:
         raise UserError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
     method = trained.get('attribution_method', attribution_method)
-    if method != attribution_method and not other_method:
+    if method != attribution_method:
         raise UserError(
             f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
-            'or --is_different_checkpoint=True to start training from it'
+            'or start a training from it (main.py)'
         )
     return record
+
+
+def trained_with(record):
+    """{flag: value} of the training that a checkpoint's record comes from; {} where it does not tell."""
+    arguments = record.get('args')
+    return arguments if isinstance(arguments, dict) else {}

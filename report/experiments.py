@@ -109,12 +109,12 @@ def _check_kinds(arguments, usual, path):
             raise UserError(f'{path}: its {key} is {arguments[key]!r}, not a value of --{key}: train it again')
 
 
-def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None, other_head=False):
+def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None):
     """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
 
     checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
     what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
-    device: None for the accelerator where there is one; other_head: the checkpoint may be of another head.
+    device: None for the accelerator where there is one.
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
@@ -123,7 +123,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     _check_kinds(arguments, usual, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = load_model(pick(Spec, arguments), num_classes, device, path, other_head).eval()
+    model = load_model(pick(Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
 

@@ -5,7 +5,8 @@
 
 Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with
 image_sizes.txt; boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue
-localization. Exit code 0: all right; 1: something is wrong, the summary says what; 2: the command itself.
+localization. --splits val test: only what an evaluation needs. Exit code 0: all right; 1: something is wrong, the
+summary says what; 2: the command itself.
 """
 
 import argparse
