@@ -17,7 +17,9 @@ import eval_attribution
 import wsol
 from config import get_configs, map_options
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
+from engine import comparing
 from engine.evaluation import MapMaker
+from report import sources
 from wsol import attribution
 from wsol.preprocessing import make_transform
 from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
@@ -362,7 +364,7 @@ def totals_of(model, args, methods, batches):
     for rows in batches:
         add_up(
             total,
-            eval_attribution.score_batch(
+            comparing.score_batch(
                 model,
                 makers,
                 settings_of(),
@@ -390,9 +392,9 @@ def test_the_sums_do_not_depend_on_the_batches(toy):
 
 def test_a_subset_is_spread_evenly():
     split = Munch(image_ids=list('abcdefgh'), labels=list(range(8)), _replace=lambda **changes: changes)
-    changes, numbers = eval_attribution.subset(split, 3)
+    changes, numbers = sources.subset(split, 3)
     assert changes == {'image_ids': ['a', 'e', 'h'], 'labels': [0, 4, 7]} and numbers == [0, 4, 7]
-    assert eval_attribution.subset(split, None)[1] == eval_attribution.subset(split, 99)[1] == list(range(8))
+    assert sources.subset(split, None)[1] == sources.subset(split, 99)[1] == list(range(8))
 
 
 def test_constant_maps_are_counted_and_harm_nothing(toy):
@@ -401,7 +403,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
     torch.nn.init.constant_(model.attention[0].weight, 0)
     torch.nn.init.constant_(model.attention[0].bias, -1)
     total, images, labels = totals_of(model, args, ['saliency', 'vanilla'], [[0, 1], [2]])
-    rows = eval_attribution.map_figures(total, ['saliency', 'vanilla'], settings_of())
+    rows = comparing.map_figures(total, ['saliency', 'vanilla'], settings_of())
     assert rows['saliency']['constant_maps'] == 3 and rows['vanilla']['constant_maps'] == 0
     assert rows['saliency']['proportion'] == rows['saliency']['pointing_game'] == rows['saliency']['max_box_acc'] == 0
     with torch.no_grad():
