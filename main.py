@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import torch.utils.data
 
+import data_folders
 import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import models, processes, resuming, training
+from wsol import classifiers
+from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
 from wsol.preprocessing import from_record
 
@@ -29,6 +32,46 @@ class Loaders(NamedTuple):
     train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
     val: torch.utils.data.DataLoader | None
     test: torch.utils.data.DataLoader
+
+
+def find_split(args, checkpoint, seed):
+    """The folder of the split files, --metadata_root.
+
+    Of a folder of photographs, a training writes split.json down in its experiment folder: what --resume finds there,
+    what the checkpoint it starts from was trained on (its test images stay unseen), or a new one drawn by the seed.
+    """
+    if args.dataset != data_folders.NAME or not args.is_train:
+        return models.metadata_root(args, checkpoint)
+    own = [args.log_folder] if args.resume else []
+    beside = [os.path.dirname(checkpoint)] if checkpoint else []
+    split = data_folders.take_up(args.data_root, [*own, *beside], seed)
+    if processes.rank() == 0:
+        data_folders.write(args.log_folder, split)
+    processes.wait()
+    return args.log_folder
+
+
+def start_from_classifier(args):
+    """--classifier=NAME is --architecture=NAME with its pretrained weights, --classifier=FILE a --load_checkpoint.
+
+    What cannot be trained is a UserError.
+    """
+    name = args.classifier
+    if args.use_load_checkpoint:
+        raise UserError(f'--classifier={name} and a checkpoint are two networks to start from: give one of them')
+    if os.path.splitext(name)[1] in classifiers.FILES:
+        args.use_load_checkpoint = True
+        args.load_checkpoint = name
+        return
+    if not name.startswith(timm.PREFIX) and name not in PRETRAINED:
+        raise UserError(
+            f'--classifier={name} cannot be trained here: training starts from {", ".join(PRETRAINED)}, timm/<name>, '
+            'or a file of weights with its --architecture'
+        )
+    if not args.is_train:
+        raise UserError(f'--classifier={name} is where training starts; --is_train=False tests a --load_checkpoint')
+    args.architecture = name
+    args.pretrained = True
 
 
 def make_loaders(args, seed, preprocessing):
@@ -138,13 +181,12 @@ def make_board(args, trainer, dataset):
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
-def make_model(args, num_classes, device, state):
+def make_model(args, num_classes, device, checkpoint, state):
     """The network to train or to test, and the lines that say what a training starts from.
 
-    state: what an earlier call left, whose weights are loaded afterwards.
+    checkpoint: the file to load, or None; state: what an earlier call left, whose weights are loaded afterwards.
     """
     spec = pick(models.Spec, args)
-    checkpoint = None if state else pick(models.Source, args).path()
     if checkpoint and (args.is_train or args.is_different_checkpoint):
         return models.start_model(spec, num_classes, device, checkpoint, args.is_different_checkpoint)
     model = models.load_model(spec, num_classes, device, checkpoint, weights=not state)
@@ -159,8 +201,10 @@ def train_and_test(args, run, device):
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
     run.arguments['seed'] = seed
+    checkpoint = None if state else pick(models.Source, args).path()
+    run.arguments['metadata_root'] = args.metadata_root = find_split(args, checkpoint, seed)
     num_classes = class_count(args.dataset, args.metadata_root)
-    model, lines = make_model(args, num_classes, device, state)
+    model, lines = make_model(args, num_classes, device, checkpoint, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, seed, model.preprocessing)
     recipe = pick(training.Recipe, args)
@@ -191,9 +235,11 @@ def train_and_test(args, run, device):
 
 def main():
     args = get_configs(__doc__)
+    if args.classifier:
+        start_from_classifier(args)
     device = processes.start()
     run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
-    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG])] if args.is_train else []
+    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
     with resuming.claim(run, RESULT, files, training.STATE if args.is_train else None) as mine:
         if mine:
             train_and_test(args, run, device)

@@ -23,12 +23,16 @@ SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
 RUN_FLAGS = {
+    'boxes',
     'config',
     'data_root',
     'experiment_name',
+    'images',
+    'labels',
     'log_folder',
     'metadata_root',
     'mask_root',
+    'masks',
     'override_cache',
     'resume',
     'save_minutes',

@@ -406,6 +406,30 @@ def test_no_noise_is_the_plain_gradient():
     close(explain('ss_cam', net, x, std=0, num_samples=1), explain('score_cam', net, x))
 
 
+@pytest.mark.parametrize(
+    'name, module, samples, std, layer',
+    [('smooth_grad_cam_pp', cam_family, 4, 0.3, 'last'), ('ss_cam', perturbation, 35, 2.0, 'relu')],
+)
+def test_default_noise_of_the_smooth_forms(monkeypatch, name, module, samples, std, layer):
+    """With a noise of ones: how often it is drawn, and what the network sees of it."""
+    net = classifier()
+    seen = []
+    drawn = []
+    net.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+
+    def ones(shape, streams, like):
+        drawn.append(shape)
+        return torch.ones(len(streams), *shape).to(like)
+
+    monkeypatch.setattr(module, 'standard_normal', ones)
+    explain(name, net, torch.ones(1, 3, 16, 16), 1, target_layer=layer)
+    noisy = torch.stack(seen[1:])  # the first pass is of the image itself
+    assert len(drawn) == len(noisy) == samples
+    top = 1 + std  # of an image of ones; SS-CAM's masks in [0, 1] get the noise before they multiply it
+    low = std if name == 'ss_cam' else top
+    assert (noisy.min().item(), noisy.max().item()) == (pytest.approx(low), pytest.approx(top))
+
+
 def test_grad_cam_is_cam_up_to_its_constant():
     net = network('CAM')
     x = photos()

@@ -16,10 +16,12 @@ import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
 
+import eval_attribution
 import eval_pixel_perturb
 import main
 import util
 import wsol
+from config import get_configs
 from engine import processes, resuming, training
 from wsol.errors import InUse
 
@@ -171,7 +173,10 @@ def test_two_processes_train_as_one(tmp_path, method):
     one = epochs(tmp_path / 'one')
     two = epochs(tmp_path / 'two')
     assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
-    assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]
+    for figure in ('train_accuracy', 'val_accuracy', 'lr'):
+        assert [record[figure] for record in one] == [record[figure] for record in two]
+    accuracies = [read(tmp_path, name, 'accuracy.json')['test_accuracy'] for name in ('one', 'two')]
+    assert accuracies[0] == accuracies[1]
     for (key, a), b in zip(weights(tmp_path / 'one').items(), weights(tmp_path / 'two').values()):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), key
 
@@ -416,6 +421,130 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             and total['sum'].tolist() == [4950, 100]
             and total['first'] == sum(range(0, 100, 7))
         )
+
+
+# Flags that change no result of a training, and those that beside them change no score of a checkpoint.
+OF_A_RUN = {
+    'config',
+    'data_root',
+    'experiment_name',
+    'log_folder',
+    'mask_root',
+    'metadata_root',
+    'override_cache',
+    'resume',
+    'save_minutes',
+    'save_root',
+    'tensorboard',
+    'workers',
+}
+OF_A_TRAINING = {
+    'amp',
+    'epochs',
+    'freeze_bn',
+    'gradient_reg',
+    'gradient_reg_error',
+    'is_train',
+    'load_checkpoint',
+    'lr',
+    'lr_classifier_ratio',
+    'lr_decay_frequency',
+    'momentum',
+    'sync_bn',
+    'use_load_checkpoint',
+    'weight_decay',
+}
+EVERY_FLAG = sorted(get_configs('', [], add=eval_attribution.add_flags))
+
+
+@pytest.mark.parametrize('flag', EVERY_FLAG)
+def test_a_flag_that_changes_the_result_makes_another_command(flag, tmp_path):
+    """Each flag alone differs: from a training's state, from an evaluation's result, from its shards."""
+    here = {**get_configs('', [], add=eval_attribution.add_flags), 'seed': 1}
+    saved = {**here, flag: 'another'}
+    for free, same in (((), OF_A_RUN), (resuming.SCORE_FLAGS, OF_A_RUN | OF_A_TRAINING)):
+        if flag in same:
+            resuming.same_command(here, saved, 'here', free)
+        else:
+            with pytest.raises(ValueError, match=f'here is of another command, with --{flag}=another: give the same'):
+                resuming.same_command(here, saved, 'here', free)
+    runs = [resuming.Run(str(tmp_path / name), one, False, False) for name, one in (('a', here), ('b', saved))]
+    first, second = (resuming.Shards(run, 'x', 9, 4).key for run in runs)
+    assert (first == second) == (flag in OF_A_RUN | OF_A_TRAINING)
+
+
+def test_a_seed_that_is_drawn_is_taken_over_and_a_flag_that_is_new_is_no_difference():
+    resuming.same_command({'seed': None, 'new': 1}, {'seed': 5, 'old': 2}, 'here')
+    with pytest.raises(ValueError, match='--seed=5'):
+        resuming.same_command({'seed': 4}, {'seed': 5}, 'here')
+    resuming.same_command({'iou_thresholds': (30, 50)}, {'iou_thresholds': [30, 50]}, 'here')  # as JSON has it
+    resuming.same_command({'epochs': 4}, {'epochs': 3}, 'here', ['epochs'])
+    with pytest.raises(ValueError, match='--a=1, --c=3:'):
+        resuming.same_command({'a': 0, 'b': 2, 'c': 0}, {'a': 1, 'b': 2, 'c': 3}, 'here')
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """One process that nobody asked to stop."""
+    monkeypatch.setattr(processes, '_signals', [])
+
+
+def shards_of(folder, resume=False, override=False, count=20, batch_size=3, name='x', **arguments):
+    run = resuming.Run(str(folder), {'seed': 1, **arguments}, resume, override)
+    return resuming.Shards(run, name, count, batch_size)
+
+
+def score(numbers, item):
+    assert item == [10 * number for number in numbers]
+    return {'sum': sum(numbers), 'images': len(numbers)}
+
+
+def items_of(shards):
+    return [[10 * number for number in batch] for batch in shards.batches()]
+
+
+def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alone):
+    """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
+    shards = shards_of(tmp_path)
+    assert shards.batches() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16, 17], [18, 19]]
+
+    def until_the_fifth(numbers, item):
+        if numbers[0] == 12:
+            processes._note(15, None)
+        return score(numbers, item)
+
+    shards.run(items_of(shards), until_the_fifth)
+    with pytest.raises(util.Stopped, match='run the same command with --resume'):
+        shards.total()
+    assert (tmp_path / resuming.MARKER).exists() and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
+    with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
+        shards_of(tmp_path)
+    shards_of(tmp_path / 'other', norm_type='max')
+    with pytest.raises(ValueError, match='another command, with --norm_type=max'):
+        shards_of(tmp_path / 'other', resume=True, norm_type='minmax')
+    processes._signals.clear()
+    again = shards_of(tmp_path, resume=True)
+    assert again.batches()[0] == [9, 10, 11] and again.key == shards.key
+    again.run(items_of(again), score)
+    total = again.total()
+    assert (total['sum'], total['images']) == (sum(range(20)), 20)
+    again.remove()
+    assert not (tmp_path / 'shards_x').exists()
+
+
+def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
+    shards = shards_of(tmp_path)
+    shards.run(items_of(shards), score)
+    assert len(shards_of(tmp_path, resume=True).batches()) == 0
+    assert len(shards_of(tmp_path, override=True).batches()) == 7
+    assert not list(tmp_path.glob('shards_x/*.npz'))
+    shards_of(tmp_path)  # a plan without a finished shard is in nobody's way
+
+
+@pytest.mark.parametrize('batch_size, size', [(1, 8), (3, 9), (7, 14), (8, 8), (9, 9), (64, 64)])
+def test_a_shard_is_whole_batches_of_at_least_eight_images(tmp_path, batch_size, size):
+    shards = shards_of(tmp_path, count=100, batch_size=batch_size).shards
+    assert shards == [range(first, min(first + size, 100)) for first in range(0, 100, size)]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
