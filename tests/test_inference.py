@@ -213,6 +213,17 @@ def test_the_command_line_wins_over_the_checkpoint(checkpoint, photos, monkeypat
         call(monkeypatch, checkpoint, '--attribution_method=CAM', f'--images={photos}/a/x.jpg', '--workers=0')
 
 
+def test_a_seed_that_nobody_gave_is_told_beside_the_list_of_files(checkpoint, photos, tmp_path, monkeypatch, capsys):
+    command = ['', *ROOTS, f'--load_checkpoint={checkpoint[0]}', f'--images={photos}/a/x.jpg', '--workers=0']
+    for seed in ([], ['--seed=5']):
+        arguments = [*command, '--method=smooth_grad', '--smooth_grad_nr_iter=1', *seed]
+        arguments.remove('--seed=1')
+        monkeypatch.setattr(sys, 'argv', [*arguments, f'--output={tmp_path}/out{len(seed)}'])
+        inference.main()
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 and ('repeats this run' in err) == (not seed)
+
+
 def test_mistakes_are_one_line(checkpoint, photos, monkeypatch, tmp_path):
     image = f'--images={photos}/a/x.jpg'
     for what, arguments in (
