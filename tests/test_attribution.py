@@ -349,6 +349,19 @@ def test_grad_cam_library_score_cam(monkeypatch, layer):
     close(treat(explain('score_cam', net, x, y, target_layer=layer)), expected)
 
 
+def test_score_cam_of_several_classes_shares_its_masked_passes():
+    net = classifier()
+    x = photos()[:2]
+    y = torch.tensor([3, 0, 2, 1])
+    seen = []
+    handle = net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    together = explain('score_cam', net, x.repeat_interleave(2, dim=0), y)
+    handle.remove()
+    assert seen[-1] == 2 * 8  # images times channels, not 4 * 8
+    apart = [explain('score_cam', net, x[i // 2][None], int(one)) for i, one in enumerate(y)]
+    close(together, torch.cat(apart), 1e-5)
+
+
 # ---- by hand
 
 
