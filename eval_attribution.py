@@ -20,7 +20,7 @@ from munch import Munch
 
 import util
 from config import get_configs, in_range, pick
-from data_loaders import dataset_info
+from data_truth import localization
 from engine import comparing, evaluation, processes
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
@@ -116,7 +116,7 @@ def choose_maps(args):
 
 def choose_metrics(args, own=None):
     """The names of the scores that --metrics means; own: photographs in place of the data set."""
-    kind = dataset_info(args.dataset).localization if own is None else own.truth
+    kind = localization(args.dataset, args.data_root) if own is None else own.truth
     truths = (None, kind and 'any', kind)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
     return choose(args.metrics, valid, valid, valid, '--metrics')
@@ -204,7 +204,7 @@ def report(setting, own, settings, totals, log):
         'methods': rows,
         'best': winners(rows, metrics),
         'wins': comparing.win_table(totals, names) if 'win' in metrics else None,
-        'arguments': run.arguments,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{NAME}.json'), result)
     print_scores(result, metrics, log)

@@ -30,9 +30,7 @@ def arguments(description, add=None, argv=None):
 
     `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
     """
-    args = experiments.network_arguments(description, add, argv, score_map_process='')
-    args.seed = util.set_seed(args.seed)
-    return args
+    return experiments.network_arguments(description, add, argv, score_map_process='')
 
 
 def load(args):
@@ -182,6 +180,8 @@ def add_flags(parser):
 
 def main():
     args = arguments(__doc__, add_flags)
+    drawn = args.seed is None
+    args.seed = util.set_seed(args.seed)
     if args.images:
         draw_photographs(args)
     elif args.save_scoremaps:
@@ -190,6 +190,8 @@ def main():
         raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
+    if drawn:
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
 
 
 if __name__ == '__main__':

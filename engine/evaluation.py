@@ -111,11 +111,19 @@ class Request(NamedTuple):
     num_classes: int | None  # of a checkpoint without a split
     size: int | None  # side of the images; None: the classifier's own
     data_root: str
-    metadata_root: str
+    metadata_root: str  # folder of the split files
     maps: list | Callable  # names of attribution.MAPS, or (model, size of its images, options) -> names
     options: attribution.Options
     ksize: int  # smoothing of gradient maps
     batch_size: int  # images
+
+
+def _named_checkpoint(args):
+    """The checkpoint file that the arguments name, None where there is none: `evaluate` says what is wrong then."""
+    try:
+        return pick(models.Source, args).path()
+    except MissingFile:
+        return None
 
 
 def request(args, maps=None, split='test', saved_maps=False):
@@ -132,7 +140,7 @@ def request(args, maps=None, split='test', saved_maps=False):
         num_classes=args.get('num_classes'),
         size=args.crop_size,
         data_root=args.data_root,
-        metadata_root=args.metadata_root,
+        metadata_root=models.metadata_root(args, _named_checkpoint(args)),
         maps=maps or [args.score_map_process],
         options=map_options(args, sys.stderr.isatty() and processes.rank() == 0),
         ksize=args.smoothing_ksize,
@@ -169,14 +177,24 @@ def evaluate(asked, name, prepare, others=()):
     `Evaluation`. Nothing is done where --resume finds the result complete.
     """
     device = processes.start()
+    checkpoint = _checkpoint(asked.run, name, asked.source)
+    plan = resuming.plan_of(name)
+    with resuming.claim(asked.run, f'{name}.json', others, plan, resuming.SCORE_FLAGS) as mine:
+        if mine:
+            _go_through(asked, name, prepare, device, checkpoint)
+    processes.finish()
+
+
+def _go_through(asked, name, prepare, device, checkpoint):
+    """`evaluate` where there is something to do."""
     run = asked.run
-    checkpoint = _checkpoint(run, name, asked.source)
-    if not resuming.claim(run, f'{name}.json', others, resuming.plan_of(name), resuming.SCORE_FLAGS):
-        return
-    seed = run.arguments['seed']
-    run.arguments['seed'] = util.set_seed(resuming.planned_seed(run, name) if seed is None else seed)
+    given = run.arguments['seed']
+    seed = util.set_seed(resuming.planned_seed(run, name) if given is None else given)
+    run.arguments['seed'] = seed
     evaluation = prepare(_setting(asked, device, checkpoint))
     shards = resuming.Shards(run, name, evaluation.count, asked.batch_size)
+    if given is None and processes.rank() == 0:
+        util.tell_seed(seed)
     batches = shards.batches()
     images = asked.batch_size * processes.world()  # that a step takes in all processes
     with closing(_stream(evaluation.batches(batches))) as items:
@@ -184,9 +202,8 @@ def evaluate(asked, name, prepare, others=()):
         shards.run(shown, evaluation.score)
     totals = shards.total()
     if totals is not None:
-        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.arguments))
+        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
         shards.remove()
-    processes.finish()
 
 
 def _checkpoint(run, name, source):

@@ -1,10 +1,12 @@
 """Networks as a command asks for them: built, with a checkpoint's weights, on a device."""
 
+import os
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
+import data_folders
 import util
 import wsol
 from wsol import classifiers, preprocessing
@@ -36,6 +38,18 @@ class Source(NamedTuple):
         if not self.use_load_checkpoint:
             return None
         return util.find_checkpoint(self.load_checkpoint or self.log_folder, self.save_root)
+
+
+def metadata_root(args, checkpoint=None):
+    """The folder of the split files that a command's arguments mean.
+
+    Of a folder of photographs that is the one with split.json: the checkpoint's own, --metadata_root, or the experiment
+    folder.
+    """
+    if args['dataset'] != data_folders.NAME:
+        return args['metadata_root']
+    beside = os.path.dirname(checkpoint) if checkpoint else None
+    return data_folders.place(beside, args['metadata_root'], args['log_folder'])
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):

@@ -14,9 +14,8 @@ from munch import Munch
 import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
-from engine import processes
+from engine import models, processes
 from engine.evaluation import MapMaker
-from engine.models import Source, Spec, load_model
 from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
@@ -84,7 +83,7 @@ def network_arguments(description, add=None, argv=None, **defaults):
     if args.classifier:
         described, num_classes = {'crop_size': None, 'architecture': None}, None
     elif args.use_load_checkpoint:
-        described, num_classes = trained_arguments(pick(Source, args).path())
+        described, num_classes = trained_arguments(pick(models.Source, args).path())
     else:
         raise UserError(
             'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
@@ -121,9 +120,10 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     trained, num_classes = trained_arguments(path)
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
+    arguments.metadata_root = models.metadata_root(arguments, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = load_model(pick(Spec, arguments), num_classes, device, path).eval()
+    model = models.load_model(pick(models.Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from data_folders import SUFFIXES
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, photograph_transform, seen_part
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # looked for in a folder
 FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may run a program
 
 

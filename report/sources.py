@@ -1,6 +1,5 @@
 """Where the images come from whose maps are compared: a split of a data set, or photographs of the user's own."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data_loaders import checked_boxes, checked_masks, dataset_info
+from data_truth import ground_truth
 from engine import evaluation
 from report import own_photographs
 from report.photographs import photograph_loader
@@ -48,12 +47,10 @@ def subset(split, count):
 
 def truth_reader(args, split):
     """A function: image id -> its `regions.Truth`; an image without ground truth is a UserError now."""
-    root = os.path.join(args.mask_root, args.dataset)
     size = args.crop_size
-    if dataset_info(args.dataset).localization == 'mask':
-        masks = checked_masks(split.folder, split.image_ids, root)
-        return lambda image_id: regions.Truth(None, *pixels.read_ground_truth(root, *masks[image_id], size))
-    table = checked_boxes(split.folder, split.image_ids)
+    table, root = ground_truth(args.dataset, split.folder, split.image_ids, args.data_root, args.mask_root)
+    if root:
+        return lambda image_id: regions.Truth(None, *pixels.read_ground_truth(root, *table[image_id], size))
 
     def read_boxes(image_id):
         true_boxes = boxes.scale_boxes(*table[image_id], size)

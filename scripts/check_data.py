@@ -215,7 +215,7 @@ def summary(results, args):
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
+    parser.add_argument('--dataset', required=True, choices=tuple(name for name, row in DATASETS.items() if row.roots))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
     parser.add_argument(
         '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
