@@ -1,10 +1,12 @@
 """Networks as a command asks for them: built, with a checkpoint's weights, on a device."""
 
+import os
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
+import data_folders
 import util
 import wsol
 from wsol import classifiers, preprocessing
@@ -36,6 +38,18 @@ class Source(NamedTuple):
         if not self.use_load_checkpoint:
             return None
         return util.find_checkpoint(self.load_checkpoint or self.log_folder, self.save_root)
+
+
+def metadata_root(args, checkpoint=None):
+    """The folder of the split files that a command's arguments mean.
+
+    Of a folder of photographs that is the one with split.json: the checkpoint's own, --metadata_root, or the experiment
+    folder.
+    """
+    if args['dataset'] != data_folders.NAME:
+        return args['metadata_root']
+    beside = os.path.dirname(checkpoint) if checkpoint else None
+    return data_folders.place(beside, args['metadata_root'], args['log_folder'])
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):
@@ -72,15 +86,15 @@ def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
 
 
 def load_trained(classifier, architecture, num_classes, device):
-    """A trained classifier (wsol/classifiers.py) on `device`; one of another class count than the data is a
-    UserError."""
-    model, _ = classifiers.load_classifier(classifier, architecture)
-    if model.num_classes != num_classes:
+    """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images); one of another class count than
+    num_classes is a UserError, None takes any."""
+    model, size = classifiers.load_classifier(classifier, architecture)
+    if num_classes not in (None, model.num_classes):
         raise UserError(
             f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
             'data set that it was trained on, or train it with main.py'
         )
-    return model.to(device)
+    return model.to(device), size
 
 
 def _build(spec, num_classes, pretrained=False):

@@ -42,8 +42,8 @@ def build_model(
     architecture: a name of ARCHITECTURES, or timm/<name> (backbones/timm.py). large_feature_map: 28x28 locations for
     224 px instead of 14x14. use_bn: batch norm where the architecture leaves the choice (backbones/). `pretrained`
     loads torchvision's ImageNet weights (IMAGENET1K_V1, cached, checked by hash), or timm's, into the backbone;
-    without network and cache that is an Unreachable, a Unreachable error. Unknown names are a UserError. Released
-    layout: see each backbone.
+    without network and cache that is an Unreachable error. Unknown names are a UserError. Released layout: see each
+    backbone.
 
     >>> import torch
     >>> import wsol
@@ -75,7 +75,7 @@ def parameter_groups(model, architecture, lr, lr_classifier_ratio, whole_backbon
     """SGD groups as the released recipe makes them: backbone parameters at lr, all others at lr * lr_classifier_ratio.
 
     The backbone group holds every parameter whose name contains one of the architecture's patterns: the recipe's few,
-    or with `whole_backbone` (CALM from a CAM checkpoint) those of the whole backbone.
+    or with `whole_backbone` (CALM from a CAM checkpoint) those of the whole backbone, Inception's tail excepted.
     """
     module = backbone_module(architecture)
     patterns = module.BACKBONE_PATTERNS if whole_backbone else module.SMALL_LR_PATTERNS

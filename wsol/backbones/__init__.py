@@ -8,7 +8,7 @@ Every module defines these four names:
     SMALL_LR_PATTERNS
         a parameter whose name contains one of these learns at the backbone's rate in the released recipe
     BACKBONE_PATTERNS
-        the same for the whole backbone (CALM from a CAM checkpoint)
+        the same for CALM from a CAM checkpoint: the whole backbone, but for Inception's tail, as released
     INIT
         'xavier' or 'he': how the convolutions begin that have no pretrained weights
 
