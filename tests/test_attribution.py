@@ -443,6 +443,57 @@ def test_default_noise_of_the_smooth_forms(monkeypatch, name, module, samples, s
     assert (noisy.min().item(), noisy.max().item()) == (pytest.approx(low), pytest.approx(top))
 
 
+ROWS = {  # map: (kind, unit, does it draw noise)
+    'vanilla': ('readout', 'class score f', False),
+    'vanilla-saliency': ('readout', 'sum of scaled class scores f', False),
+    'jointll': ('readout', 'p(y, z | x)', False),
+    'gtcond': ('readout', 'p(z | x, y)', False),
+    'saliency': ('readout', 'p(z | x)', False),
+    'vanilla-superclass': ('readout', 'sum of scaled class scores f', False),
+    'jointll-superclass': ('readout', 'sum of p(y, z | x)', False),
+    'jointll-superclass-mean': ('readout', 'mean of p(y, z | x)', False),
+    'gtcond-superclass': ('readout', 'sum of p(z | x, y)', False),
+    'gtcond-superclass-mean': ('readout', 'mean of p(z | x, y)', False),
+    'input_grad': ('gradient', '|gradient| of S', False),
+    'smooth_grad': ('gradient', '|gradient| of S', True),
+    'smooth_grad_square': ('gradient', '(|gradient| of S)²', True),
+    'var_grad': ('gradient', 'variance of |gradient| of S', True),
+    'integrated_grad': ('gradient', '|gradient| of S', False),
+    'integrated_gradients': ('gradient', 'share of S', False),
+    'guided_backprop': ('gradient', '|gradient| of S', False),
+    'grad_cam': ('activation', 'relevance to S', False),
+    'grad_cam_pp': ('activation', 'relevance to S', False),
+    'smooth_grad_cam_pp': ('activation', 'relevance to S', True),
+    'layer_cam': ('activation', 'relevance to S', False),
+    'eigen_cam': ('activation', 'principal component of the activations', False),
+    'taylor_cam': ('activation', 'relevance to S', False),
+    'score_cam': ('perturbation', 'relevance to S', False),
+    'ss_cam': ('perturbation', 'relevance to S', True),
+    'ablation_cam': ('perturbation', 'relevance to S', False),
+}
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_the_registry_says_of_a_map_what_it_is(name):
+    row = MAPS[name]
+    assert (row.kind, row.unit.format(scalar='S'), row.noisy) == ROWS[name]
+    assert (name in attribution.READOUTS) == (row.kind == 'readout' and 'superclass' not in name)
+    assert (name in attribution.SUPERCLASS_READOUTS) == ('superclass' in name)
+
+
+def test_the_defaults_of_the_options():
+    options = Options()
+    assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (32, 50, 4)
+    assert options.integrated_grad_nr_iter == 50 and not options.progress
+    for name in ('target_layer', 'superclass', 'noise_seeds', 'generator', 'baseline', 'num_samples', 'std'):
+        assert getattr(options, name) is None
+    with pytest.raises(ValueError, match='num_samples is 1.5'):
+        Options(num_samples=1.5)
+    with pytest.raises(ValueError, match='std is nan'):
+        Options(std=float('nan'))
+    assert Options(std=0, smooth_grad_sigma=0, num_samples=1).std == 0
+
+
 def test_grad_cam_is_cam_up_to_its_constant():
     net = network('CAM')
     x = photos()
@@ -485,6 +536,15 @@ def test_readouts():
     )
     top = net(x).probs.argmax(1)
     close(explain('gtcond', net, x), explain('gtcond', net, x, top), 1e-6)
+    for name in ('jointll', 'gtcond', 'vanilla'):
+        one, other = (explain(name, net, x, y) for y in (4, 0))
+        if name == 'vanilla':  # each map is scaled to [0, 1] first
+            one, other = (attribution.normalize(maps, 'minmax') for maps in (one, other))
+        close(explain(f'{name}-superclass', net, x, 4, superclass=SUPERCLASS), one + other, 1e-5)
+        if name != 'vanilla':
+            close(explain(f'{name}-superclass-mean', net, x, 4, superclass=SUPERCLASS), (one + other) / 2, 1e-5)
+    scaled = [attribution.normalize(explain('vanilla', net, x, y), 'minmax') for y in range(5)]
+    close(explain('vanilla-saliency', net, x, 2), sum(scaled), 1e-5)
     with pytest.raises(ValueError, match='superclass'):
         explain('gtcond-superclass', net, x)
     with pytest.raises(ValueError, match='plain classifier'):
@@ -522,7 +582,12 @@ def test_grad_cam_pp_and_its_smooth_form_by_loops():
     close(cam_family.grad_cam_pp_weights(A, G[0]), weights(G[0], G[0] ** 2, G[0] ** 3), 1e-5)
     means = [(G**p).mean(0) for p in (1, 2, 3)]
     close(cam_family.smooth_grad_cam_pp_weights(A, *means), weights(*means), 1e-5)
-    assert cam_family.grad_cam_pp_weights(A, torch.zeros(2, 3, 4, 4)).eq(0).all()
+    zeros = torch.zeros(2, 3, 4, 4)
+    assert cam_family.grad_cam_pp_weights(A, zeros).eq(0).all()
+    assert cam_family.smooth_grad_cam_pp_weights(A, zeros, zeros, zeros).eq(0).all()
+    half = torch.full((1, 1, 2, 2), 0.5)  # its sum is 2: where G is -1 the denominator 2 + G * 2 is 0
+    slopes = torch.tensor([[[[-1.0, 1.0], [0.0, 2.0]]]])
+    close(cam_family.grad_cam_pp_weights(half, slopes), torch.tensor([[0 + 1 / 4 + 0 + 2 / 6]]), 1e-6)
     tiny = cam_family.grad_cam_pp_weights(A, torch.full((2, 3, 4, 4), 1e-30))  # its square underflows
     close(tiny, torch.full((2, 3), 16 * 0.5e-30), 1e-5)
 
