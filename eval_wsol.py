@@ -89,7 +89,7 @@ def report(run, name, result, images, log):
     flags = run.arguments
     util.write_json(
         os.path.join(run.folder, f'{name}.json'),
-        {**result, 'split': flags['split'], 'images': images, 'arguments': flags},
+        {**result, 'split': flags['split'], 'images': images, **run.provenance()},
     )
     for key, value in result.items():
         if isinstance(value, dict):

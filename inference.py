@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import util
-from config import get_configs, pick
-from data_loaders import class_count, make_loader
+from config import pick
+from data_loaders import make_loader
 from engine import evaluation, models
 from report import experiments, panels, photographs
 from report.classes import parse_classes
@@ -30,26 +30,7 @@ def arguments(description, add=None, argv=None):
 
     `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
     """
-    args = get_configs(description, argv, add)
-    if args.classifier:
-        described, num_classes = {'crop_size': None, 'architecture': None}, None
-    elif args.use_load_checkpoint:
-        described, num_classes = experiments.trained_arguments(pick(models.Source, args).path())
-    else:
-        raise UserError(
-            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
-            'experiment folder, or --classifier=NAME of a trained network'
-        )
-
-    def with_defaults(parser):
-        if add:
-            add(parser)
-        parser.set_defaults(score_map_process='', **described)
-
-    args = get_configs(description, argv, with_defaults)
-    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
-    args.seed = util.set_seed(args.seed)
-    return args
+    return experiments.network_arguments(description, add, argv, score_map_process='')
 
 
 def load(args):
@@ -199,6 +180,8 @@ def add_flags(parser):
 
 def main():
     args = arguments(__doc__, add_flags)
+    drawn = args.seed is None
+    args.seed = util.set_seed(args.seed)
     if args.images:
         draw_photographs(args)
     elif args.save_scoremaps:
@@ -207,6 +190,8 @@ def main():
         raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
+    if drawn:
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
 
 
 if __name__ == '__main__':

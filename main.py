@@ -2,7 +2,7 @@
 
     python main.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM --dataset=CUB \\
         --use_bn=True --large_feature_map=True
-    torchrun --nproc_per_node=4 main.py --resume=True (the same flags)
+    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
 """
 
 import os
@@ -159,9 +159,14 @@ def saved_state(run, args):
     if not processes.agreed(args.is_train and run.resume and os.path.isfile(path)):
         return None
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
-    resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
-    if record['epoch'] + (record['progress']['step'] > 0) > args.epochs + 1:
-        raise UserError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
+    begun = record['epoch'] - (record['progress']['step'] == 0)  # the last epoch with a step done
+
+    def check():
+        resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
+        if begun > args.epochs:
+            raise UserError(f'{path} has gone into epoch {begun} already: give --epochs={begun} or more')
+
+    processes.first_alone(check)
     run.arguments['seed'] = record['args']['seed']
     return record
 
@@ -190,15 +195,8 @@ def make_model(args, num_classes, device, checkpoint, state):
     return model, []
 
 
-def main():
-    args = get_configs(__doc__)
-    if args.classifier:
-        start_from_classifier(args)
-    device = processes.start()
-    run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
-    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
-    if not resuming.claim(run, RESULT, files, training.STATE if args.is_train else None):
-        return
+def train_and_test(args, run, device):
+    """The run, once its folder is its own."""
     state = saved_state(run, args)
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
@@ -214,9 +212,11 @@ def main():
     if state:
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
-    log = util.Log(path, run.arguments, state['progress']['log_size'] if state else 0)
+    log = util.Log(path, run.provenance(), state['progress']['log_size'] if state else 0)
     for line in lines:
         log.report(line, start=line)
+    if args.seed is None and processes.rank() == 0:
+        util.tell_seed(seed)
     best = None
     if trainer:
         if not state:
@@ -227,15 +227,22 @@ def main():
     if processes.rank() == 0:
         util.write_json(
             os.path.join(run.folder, RESULT),
-            {
-                'test_accuracy': test,
-                'best_val_accuracy': best,
-                'images': len(loaders.test.dataset),
-                'arguments': run.arguments,
-            },
+            {'test_accuracy': test, 'best_val_accuracy': best, 'images': len(loaders.test.dataset), **run.provenance()},
         )
         if args.is_train:
             os.unlink(os.path.join(run.folder, training.STATE))
+
+
+def main():
+    args = get_configs(__doc__)
+    if args.classifier:
+        start_from_classifier(args)
+    device = processes.start()
+    run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
+    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
+    with resuming.claim(run, RESULT, files, training.STATE if args.is_train else None) as mine:
+        if mine:
+            train_and_test(args, run, device)
     processes.finish()
 
 

@@ -8,7 +8,6 @@ import random
 import re
 import secrets
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -19,7 +18,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-import torchvision
 from tqdm import tqdm
 
 from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
@@ -34,6 +32,7 @@ MACHINE = {
     for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
 }
 STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
+INTERRUPTED = 130  # of one that was interrupted at the keyboard, as shells have it
 
 
 class Stopped(Exception):
@@ -49,7 +48,7 @@ def command(main):
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Stopped as error:
         _end_with(str(error), STOPPED)
     except (UserError, OSError) as error:
@@ -71,10 +70,11 @@ def _one_line(error):
 
 
 def _end_with(line, code):
-    """One line on standard error, then exit."""
+    """One line on standard error, if there is something to say, then exit."""
     if os.environ.get('CALM_TRACEBACK'):
         traceback.print_exc()
-    print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
+    if line:
+        print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -105,6 +105,11 @@ def set_seed(seed):
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
+
+
+def tell_seed(seed, file=None):
+    """Say on standard output, or in `file`, which seed was drawn."""
+    print(f'the seed is {seed}: --seed={seed} repeats this run', file=file, flush=True)
 
 
 def progress(iterable, total, text, size=1, shown=True):
@@ -184,24 +189,14 @@ def in_processes(workers, start=None):
             pool.shutdown(cancel_futures=True)
 
 
-def commit():
-    """The checkout's commit, or None outside one."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    try:
-        words = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return words.stdout.strip() or None if words.returncode == 0 else None
-
-
 class Log:
-    """A file of JSON lines whose first record has the arguments, the commit and the versions; records are also printed.
+    """A file of JSON lines that begins with the record `head`; records are also printed.
 
     keep: the bytes of an earlier call's file that stay, 0 for a new file. A path of None (every process but the first)
     writes and prints nothing.
     """
 
-    def __init__(self, path, args, keep=0):
+    def __init__(self, path, head, keep=0):
         self.file = None
         if path is None:
             return
@@ -209,13 +204,7 @@ class Log:
         self.file = open(path, 'r+' if keep else 'w')
         self.file.truncate(keep)
         self.file.seek(keep)
-        versions = {
-            'python': sys.version.split()[0],
-            'torch': torch.__version__,
-            'torchvision': torchvision.__version__,
-            'numpy': np.__version__,
-        }
-        self.write(arguments=dict(args), commit=commit(), versions=versions)
+        self.write(**head)
 
     def write(self, **record):
         """Append a record."""

@@ -86,15 +86,15 @@ def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
 
 
 def load_trained(classifier, architecture, num_classes, device):
-    """A trained classifier (wsol/classifiers.py) on `device`; one of another class count than the data is a
-    UserError."""
-    model, _ = classifiers.load_classifier(classifier, architecture)
-    if model.num_classes != num_classes:
+    """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images); one of another class count than
+    num_classes is a UserError, None takes any."""
+    model, size = classifiers.load_classifier(classifier, architecture)
+    if num_classes not in (None, model.num_classes):
         raise UserError(
             f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
             'data set that it was trained on, or train it with main.py'
         )
-    return model.to(device)
+    return model.to(device), size
 
 
 def _build(spec, num_classes, pretrained=False):

@@ -36,11 +36,11 @@ def parse_classes(text, num_classes, names=None):
     words = [word.strip() for word in text.split(',')]
     if len(words) > 2 or not all(words):
         raise UserError(f'--classes {text!r}: give one class, or two as A,B')
-    return [_parse_class(word, num_classes, names) for word in words]
+    return [parse_class(word, num_classes, names) for word in words]
 
 
-def _parse_class(word, num_classes, names):
-    """One class: a number from 0, or -r for the r-th most probable."""
+def parse_class(word, num_classes, names):
+    """One class of a word as in `parse_classes`: a number from 0, or -r for the r-th most probable."""
     if re.fullmatch(r'@?[0-9]+', word):
         return _parse_number(word, num_classes)
     if names is None:

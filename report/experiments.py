@@ -72,6 +72,34 @@ def trained_arguments(path):
         return {}, None
 
 
+def network_arguments(description, add=None, argv=None, **defaults):
+    """The parsed arguments of a command that looks into one network; flags of the network that are not given are those
+    its checkpoint was trained with, or None where a classifier knows better.
+
+    add: as for config.get_configs; defaults: of other flags. `num_classes` is the checkpoint's class count, None for a
+    classifier.
+    """
+    args = get_configs(description, argv, add)
+    if args.classifier:
+        described, num_classes = {'crop_size': None, 'architecture': None}, None
+    elif args.use_load_checkpoint:
+        described, num_classes = trained_arguments(pick(models.Source, args).path())
+    else:
+        raise UserError(
+            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder, or --classifier=NAME of a trained network'
+        )
+
+    def with_defaults(parser):
+        if add:
+            add(parser)
+        parser.set_defaults(**defaults, **described)
+
+    args = get_configs(description, argv, with_defaults)
+    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
+    return args
+
+
 def _check_kinds(arguments, usual, path):
     """UserError where a describing argument is of another kind than its flag's: a damaged log or checkpoint."""
     for key in DESCRIBING:
@@ -98,6 +126,14 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     model = models.load_model(pick(models.Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def network_class_names(arguments, num_classes):
+    """The names of the classes of a command's network, a list: of its data set, of a classifier ImageNet's; or
+    None."""
+    if arguments.classifier:
+        return classifiers.class_names(num_classes)
+    return class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
 
 
 def load_classifier_experiment(name, arguments=None, architecture=None, device=None):

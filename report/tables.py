@@ -167,6 +167,14 @@ def best_score(rows, name, metric):
     return best(known) if known else None
 
 
+def winners(rows, metrics):
+    """{metric: the names of the maps that have its best figure}."""
+    best = {name: best_score(rows, name, metric) for name, metric in metrics.items()}
+    return {
+        name: [row for row in rows if value is not None and rows[row][name] == value] for name, value in best.items()
+    }
+
+
 def title_with_arrow(title, better):
     """A metric's title with the arrow to its better side ('higher' or 'lower')."""
     return f'{title} {"↑" if better == "higher" else "↓"}'

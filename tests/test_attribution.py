@@ -349,6 +349,19 @@ def test_grad_cam_library_score_cam(monkeypatch, layer):
     close(treat(explain('score_cam', net, x, y, target_layer=layer)), expected)
 
 
+def test_score_cam_of_several_classes_shares_its_masked_passes():
+    net = classifier()
+    x = photos()[:2]
+    y = torch.tensor([3, 0, 2, 1])
+    seen = []
+    handle = net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    together = explain('score_cam', net, x.repeat_interleave(2, dim=0), y)
+    handle.remove()
+    assert seen[-1] == 2 * 8  # images times channels, not 4 * 8
+    apart = [explain('score_cam', net, x[i // 2][None], int(one)) for i, one in enumerate(y)]
+    close(together, torch.cat(apart), 1e-5)
+
+
 # ---- by hand
 
 
@@ -404,6 +417,30 @@ def test_no_noise_is_the_plain_gradient():
     assert not torch.allclose(explain('smooth_grad', net, x, smooth_grad_nr_iter=1), plain, rtol=0.01)
     close(explain('smooth_grad_cam_pp', net, x, std=0), explain('grad_cam_pp', net, x))
     close(explain('ss_cam', net, x, std=0, num_samples=1), explain('score_cam', net, x))
+
+
+@pytest.mark.parametrize(
+    'name, module, samples, std, layer',
+    [('smooth_grad_cam_pp', cam_family, 4, 0.3, 'last'), ('ss_cam', perturbation, 35, 2.0, 'relu')],
+)
+def test_default_noise_of_the_smooth_forms(monkeypatch, name, module, samples, std, layer):
+    """With a noise of ones: how often it is drawn, and what the network sees of it."""
+    net = classifier()
+    seen = []
+    drawn = []
+    net.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+
+    def ones(shape, streams, like):
+        drawn.append(shape)
+        return torch.ones(len(streams), *shape).to(like)
+
+    monkeypatch.setattr(module, 'standard_normal', ones)
+    explain(name, net, torch.ones(1, 3, 16, 16), 1, target_layer=layer)
+    noisy = torch.stack(seen[1:])  # the first pass is of the image itself
+    assert len(drawn) == len(noisy) == samples
+    top = 1 + std  # of an image of ones; SS-CAM's masks in [0, 1] get the noise before they multiply it
+    low = std if name == 'ss_cam' else top
+    assert (noisy.min().item(), noisy.max().item()) == (pytest.approx(low), pytest.approx(top))
 
 
 def test_grad_cam_is_cam_up_to_its_constant():

@@ -128,7 +128,8 @@ def _timm_classifier(name, weights, **options):
     own = name.removeprefix(timm_backbone.PREFIX)
     timm_backbone.check(timm, own, weights)
     try:
-        net = timm_backbone.create(timm, own, weights, **options)
+        with timm_backbone.fetching(own, weights):
+            net = timm_backbone.create(timm, own, weights, **options)
     except (URLError, OSError) as error:
         raise _unreachable(name, error) from None
     return Trained(net, of_timm(net.pretrained_cfg), net.pretrained_cfg['input_size'][-1])
