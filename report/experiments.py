@@ -6,6 +6,7 @@ An experiment is described by arguments, named as the flags of config.py. B imag
 import os
 import pickle
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -110,13 +111,31 @@ def load_experiment_split(experiment, split_name):
     return split
 
 
-def map_makers(experiment, names=None):
-    """{map name: MapMaker} of an experiment; without names the map that its head is made for."""
+def map_makers(experiment, names=None, at=None):
+    """{map name: MapMaker} of an experiment; without names the map that its head is made for.
+
+    at: the cell (row, column) of which maps of interactions tell (`attribution.Options`).
+    """
     names = names or [HEADS[experiment.arguments.attribution_method].own_map]
     arguments = experiment.arguments
-    options = map_options(arguments, progress=sys.stderr.isatty())
+    options = replace(map_options(arguments, progress=sys.stderr.isatty()), at=at)
     seed = arguments.seed or 0
     return {name: MapMaker(experiment.model, name, options, seed, arguments.smoothing_ksize) for name in names}
+
+
+def cell_under(experiment, x, y, width, height):
+    """The cell (row, column) of the network's own maps that lies under the point x, y of a picture: `at` of a click.
+
+    x, y: in pixels from the picture's left upper corner; what lies outside counts as the nearest edge. width, height:
+    of the picture, the photograph as a person sees it, which the network sees squeezed to a square.
+    """
+    side = experiment.arguments.crop_size
+    device = next(experiment.model.parameters()).device
+    with torch.no_grad():
+        rows, columns = experiment.model(torch.zeros(1, 3, side, side, device=device)).f.shape[2:]
+    row = min(max(int(y * rows / height), 0), rows - 1)
+    column = min(max(int(x * columns / width), 0), columns - 1)
+    return row, column
 
 
 def explain_batch(model, makers, images, chosen, numbers):

@@ -14,7 +14,7 @@ from test_commands import read, run
 import inference
 import wsol
 from data_loaders import make_transform
-from report import photographs
+from report import experiments, photographs
 from wsol import attribution
 
 ROOTS = [f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--seed=1', '--batch_size=3']
@@ -139,6 +139,56 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
         f'--output={tmp_path}/out',
         '--override_cache',
     )
+
+
+def test_at_chooses_the_location_of_an_interaction(checkpoint, photos, tmp_path, monkeypatch):
+    """A location with h = 0 interacts with none; without --at it is one that does."""
+    pixels = make_transform(False, crop_size=32)(photographs.read_photograph(str(photos / 'a/x.jpg')))[None]
+    row, column = (checkpoint[1](pixels).h[0, 0] == 0).nonzero()[0].tolist()
+    for name, more in (('dead', [f'--at={row},{column}']), ('most', [])):
+        more += [f'--save_scoremaps={tmp_path}/{name}', f'--output={tmp_path}/{name}', '--workers=0', '--classes=7']
+        call(monkeypatch, checkpoint, f'--images={photos}/a/x.jpg', '--method=taylor_interaction,jointll', *more)
+    dead, most = (np.load(tmp_path / name / 'x.jpg.taylor_interaction.7.npy') for name in ('dead', 'most'))
+    expected = attribution.explain('taylor_interaction', checkpoint[1], pixels, 7)[0]
+    np.testing.assert_allclose(most, expected, rtol=1e-3, atol=1e-5 * np.abs(most).max())
+    assert np.abs(dead).max() == 0 < np.abs(most).max()
+    assert inference.cell('3,5') == (3, 5)
+
+
+def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tmp_path, monkeypatch, capsys):
+    image = [f'--images={photos}/a/x.jpg', '--workers=0', f'--output={tmp_path}/out']
+    for text in ('3', '1,2,3', 'a,b', '-1,2', '1.5,2', ','):
+        with pytest.raises(SystemExit) as stop:
+            call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', f'--at={text}')
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and len(message.strip().splitlines()) == 1
+        assert f"'{text}' is no location: give row,column" in message
+    with pytest.raises(ValueError, match='--at chooses a location for maps .*: give --method=taylor_interaction'):
+        call(monkeypatch, checkpoint, *image, '--method=jointll', '--at=1,2')
+    with pytest.raises(ValueError, match='--at chooses a location'):
+        call(monkeypatch, checkpoint, *image, '--at=1,2')
+    with pytest.raises(ValueError, match='at=4,0 lies outside the map: give a row of 0 to 3 and a column of 0 to 3'):
+        call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', '--at=4,0')
+
+
+def test_a_point_of_a_photograph_is_a_cell_of_the_map(checkpoint):
+    """On maps of 4 x 4 cells, and a photograph of 200 x 100 pixels: a cell is 50 wide and 25 high."""
+    experiment = experiments.load_experiment(checkpoint[0])
+    for point, cell in {
+        (0, 0): (0, 0),
+        (49.9, 24.9): (0, 0),
+        (50, 24.9): (0, 1),
+        (49.9, 25): (1, 0),
+        (199, 60): (2, 3),
+        (200, 100): (3, 3),
+        (-5, 500): (3, 0),
+    }.items():
+        assert experiments.cell_under(experiment, *point, 200, 100) == cell
+    makers = experiments.map_makers(experiment, ['taylor_interaction'], at=(2, 3))
+    x = torch.randn(1, 3, 32, 32)
+    [[found]] = makers['taylor_interaction'](x, None, [torch.tensor([5])], [0])
+    expected = attribution.explain('taylor_interaction', checkpoint[1], x, 5, at=(2, 3))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(found).max())
 
 
 @pytest.mark.parametrize('process', ['jointll', 'smooth_grad'])
