@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import util
 from config import get_configs
-from data_loaders import DATASETS, dataset_info, make_transform, read_image
+from data_loaders import DATASETS, dataset_info, read_image
 from engine import evaluation
 from wsol import cub_parts
 from wsol.errors import UserError
+from wsol.preprocessing import PAPER, make_transform
 from wsol.scoring import cues, pixels
 from wsol.scoring.maps import resize
 
@@ -28,12 +29,12 @@ class CueDataset(Dataset):
     beside it, in the loader's processes.
     """
 
-    def __init__(self, split, numbers, folder, size):
+    def __init__(self, split, numbers, folder, size, preprocessing=PAPER):
         self.split = split
         self.numbers = numbers
         self.folder = folder
         self.size = size
-        self.transform = make_transform(False, crop_size=size)
+        self.transform = make_transform(False, crop_size=size, preprocessing=preprocessing)
         self.locations = cub_parts.read_part_locations(folder)
         self.exact = cub_parts.read_exact_labels(folder)
 
@@ -97,7 +98,7 @@ def report(run, name, pairs, totals, log):
         'pairs': rows,
         'evaluations': int(totals['images'].sum()),
         'dropped_pixels': dropped / counted if counted else None,
-        'arguments': run.arguments,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{name}.json'), result)
     for mode, means in modes.items():
@@ -132,7 +133,8 @@ def main():
         if not pairs:
             raise UserError(f'{folder}: no two classes differ in 1 to 3 parts')
         table = cues.class_rows(pairs)
-        dataset = CueDataset(split, [n for n, y in enumerate(split.labels) if y in table], folder, args.crop_size)
+        chosen = [n for n, y in enumerate(split.labels) if y in table]
+        dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type)
         maker = setting.makers[args.score_map_process]

@@ -10,7 +10,6 @@ import torch
 
 import util
 from config import get_configs
-from data_loaders import make_loader
 from engine import evaluation
 from report.plots import plot_erasing
 from wsol.scoring import erasing
@@ -41,7 +40,7 @@ def report(run, name, totals, images, log):
         'correct_random': random,
         'ratio': ratio,
         'seed': flags['seed'],
-        'arguments': flags,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{name}.json'), result)
     title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'
@@ -64,7 +63,7 @@ def main():
         maker = setting.makers[args.score_map_process]
 
         def batches(numbers):
-            return make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=numbers)
+            return evaluation.split_loader(setting, split, args.crop_size, args.workers, numbers)
 
         def count(numbers, batch):
             images, labels, _ = batch

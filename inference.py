@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import util
-from config import get_configs, pick
-from data_loaders import class_count, make_loader
+from config import pick
+from data_loaders import make_loader
 from engine import evaluation, models
 from report import experiments, panels, photographs
 from report.classes import parse_classes
@@ -31,23 +31,14 @@ def arguments(description, add=None, argv=None):
 
     `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
     """
-    args = get_configs(description, argv, add)
-    if not args.use_load_checkpoint:
-        raise UserError(
-            'no checkpoint to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one '
-            'in the experiment folder'
-        )
-    trained, num_classes = experiments.trained_arguments(pick(models.Source, args).path())
+    return experiments.network_arguments(description, add, argv, score_map_process='')
 
-    def with_defaults(parser):
-        if add:
-            add(parser)
-        parser.set_defaults(score_map_process='', **trained)
 
-    args = get_configs(description, argv, with_defaults)
-    args.num_classes = num_classes or class_count(args.dataset, args.metadata_root)
-    args.seed = util.set_seed(args.seed)
-    return args
+def load(args):
+    """The `Experiment` that the arguments name: a checkpoint or a trained classifier."""
+    if args.classifier:
+        return experiments.load_classifier_experiment(args.classifier, args, args.architecture)
+    return experiments.load_experiment(pick(models.Source, args).path(), args)
 
 
 def save_map(folder, name, array, override):
@@ -86,11 +77,21 @@ def map_names(args):
 
 def explain_photographs(args, files, titles, failed):
     """Stream of (title, Panel) of the photographs that can be read; what is wrong with the others goes to `failed`."""
+<<<<<<< HEAD
     experiment = experiments.load_experiment(pick(models.Source, args).path(), args)
     chosen = parse_classes(args.classes or '@1', args.num_classes, experiment.class_names)
     makers = experiments.map_makers(experiment, map_names(args), args.at)
     device = next(experiment.model.parameters()).device
     for batch in photographs.photograph_loader(files, args.crop_size, args.batch_size, args.workers):
+=======
+    experiment = load(args)
+    model = experiment.model
+    chosen = parse_classes(args.classes or '@1', model.num_classes, experiment.class_names)
+    makers = experiments.map_makers(experiment, map_names(args))
+    device = next(model.parameters()).device
+    size = experiment.arguments.crop_size
+    for batch in photographs.photograph_loader(files, size, args.batch_size, args.workers, model.preprocessing):
+>>>>>>> main
         for wrong in (photograph.wrong for photograph in batch if photograph.wrong):
             print(f'inference.py: left out: {wrong}', file=sys.stderr, flush=True)
             failed.append(wrong)
@@ -99,7 +100,7 @@ def explain_photographs(args, files, titles, failed):
             continue
         images = torch.stack([photograph.tensor for photograph in good]).to(device)
         numbers = [photograph.number for photograph in good]
-        explained = experiments.explain_batch(experiment.model, makers, images, chosen, numbers)
+        explained = experiments.explain_batch(model, makers, images, chosen, numbers)
         for photograph, explanation in zip(good, explained):
             title = titles[photograph.number]
             if args.save_scoremaps:
@@ -107,7 +108,7 @@ def explain_photographs(args, files, titles, failed):
             yield (
                 title,
                 panels.make_panel(
-                    title, photograph.picture, experiment.class_names, *explanation, args.attribution_method
+                    title, photograph.picture, experiment.class_names, *explanation, model.attribution_method
                 ),
             )
 
@@ -149,13 +150,21 @@ def save_split(args):
             "saved score maps of a split are of one --method and of each image's own class: "
             'give one method and no --classes, or --images'
         )
-    experiment = experiments.load_experiment(pick(models.Source, args).path(), args)
+    experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
     device = next(experiment.model.parameters()).device
     [(name, maker)] = experiments.map_makers(experiment, names, args.at).items()
     count = len(split.image_ids)
     batches = [list(range(first, min(first + args.batch_size, count))) for first in range(0, count, args.batch_size)]
-    loader = make_loader(split, False, args.batch_size, args.workers, crop_size=args.crop_size, batches=batches)
+    loader = make_loader(
+        split,
+        False,
+        args.batch_size,
+        args.workers,
+        crop_size=args.crop_size,
+        batches=batches,
+        preprocessing=experiment.model.preprocessing,
+    )
     score_maps = evaluation.split_score_maps(maker, loader, batches, device, args.crop_size)
     for image_id, one in util.progress(score_maps, count, 'score maps'):
         save_map(args.save_scoremaps, image_id, one, args.override_cache)
@@ -199,6 +208,8 @@ def add_flags(parser):
 
 def main():
     args = arguments(__doc__, add_flags)
+    drawn = args.seed is None
+    args.seed = util.set_seed(args.seed)
     if args.images:
         draw_photographs(args)
     elif args.save_scoremaps:
@@ -207,6 +218,8 @@ def main():
         raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
+    if drawn:
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
 
 
 if __name__ == '__main__':

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from data_loaders import denormalize
 from engine.evaluation import MapMaker
 from wsol.errors import UserError
 from wsol.network import HEADS
+from wsol.preprocessing import denormalize
 
 from .experiments import explain_batch
 from .panels import draw_panel, make_panel
@@ -39,7 +39,7 @@ class Board:
         device = next(model.parameters()).device
         for number, (image, label, image_id) in enumerate(self.items):
             batch = image[None]  # [1, 3, S, S]
-            picture = denormalize(batch)[0].permute(1, 2, 0).numpy()  # [S, S, 3]
+            picture = denormalize(batch, model.preprocessing)[0].permute(1, 2, 0).numpy()  # [S, S, 3]
             [explanation] = explain_batch(model, self.makers, batch.to(device), [label], [number])
             panel = make_panel(image_id, picture, None, *explanation, self.head_name)
             self.writer.add_figure(f'maps/{number}', draw_panel(panel), epoch)

@@ -15,8 +15,9 @@ from munch import Munch
 import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
+from engine import models, processes
 from engine.evaluation import MapMaker
-from engine.models import Spec, load_model
+from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 
@@ -72,6 +73,34 @@ def trained_arguments(path):
         return {}, None
 
 
+def network_arguments(description, add=None, argv=None, **defaults):
+    """The parsed arguments of a command that looks into one network; flags of the network that are not given are those
+    its checkpoint was trained with, or None where a classifier knows better.
+
+    add: as for config.get_configs; defaults: of other flags. `num_classes` is the checkpoint's class count, None for a
+    classifier.
+    """
+    args = get_configs(description, argv, add)
+    if args.classifier:
+        described, num_classes = {'crop_size': None, 'architecture': None}, None
+    elif args.use_load_checkpoint:
+        described, num_classes = trained_arguments(pick(models.Source, args).path())
+    else:
+        raise UserError(
+            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder, or --classifier=NAME of a trained network'
+        )
+
+    def with_defaults(parser):
+        if add:
+            add(parser)
+        parser.set_defaults(**defaults, **described)
+
+    args = get_configs(description, argv, with_defaults)
+    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
+    return args
+
+
 def _check_kinds(arguments, usual, path):
     """UserError where a describing argument is of another kind than its flag's: a damaged log or checkpoint."""
     for key in DESCRIBING:
@@ -80,23 +109,46 @@ def _check_kinds(arguments, usual, path):
             raise UserError(f'{path}: its {key} is {arguments[key]!r}, not a value of --{key}: train it again')
 
 
-def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None, other_head=False):
+def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None):
     """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
 
     checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
     what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
-    device: None for the accelerator where there is one; other_head: the checkpoint may be of another head.
+    device: None for the accelerator where there is one.
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
     trained, num_classes = trained_arguments(path)
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
+    arguments.metadata_root = models.metadata_root(arguments, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = load_model(pick(Spec, arguments), num_classes, device, path, other_head).eval()
+    model = models.load_model(pick(models.Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def network_class_names(arguments, num_classes):
+    """The names of the classes of a command's network, a list: of its data set, of a classifier ImageNet's; or
+    None."""
+    if arguments.classifier:
+        return classifiers.class_names(num_classes)
+    return class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
+
+
+def load_classifier_experiment(name, arguments=None, architecture=None, device=None):
+    """The `Experiment` of a trained classifier (wsol/classifiers.py): its own preprocessing, ImageNet's class names.
+
+    name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; where
+    they name no crop_size that of the classifier counts. What cannot be had is a UserError.
+    """
+    model, size = classifiers.load_classifier(name, architecture)
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
+    own = {'crop_size': size, 'attribution_method': model.attribution_method, 'architecture': name}
+    described = Munch(default_arguments(), **{**own, **given, 'attribution_method': model.attribution_method})
+    model = model.to(device or processes.accelerator())
+    return Experiment(name, described, model, classifiers.class_names(model.num_classes))
 
 
 def load_experiment_split(experiment, split_name):

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+import data_folders
 import util
-from data_loaders import Split, make_transform, read_image
+from data_loaders import Split, read_image
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
 from wsol.network import HEADS
+from wsol.preprocessing import make_transform
 
 from .experiments import Experiment, load_experiment, load_experiment_split, map_makers
 
@@ -40,7 +42,14 @@ class Batch(NamedTuple):
 
     numbers: list  # of the images in the split
     pictures: list  # Pillow images
-    tensor: torch.Tensor  # [B, 3, S, S]
+
+
+def batch_tensor(batch, experiment):
+    """The images as an experiment's network takes them, [B, 3, S, S] on its device."""
+    size = experiment.arguments.crop_size
+    transform = make_transform(False, crop_size=size, preprocessing=experiment.model.preprocessing)
+    images = torch.stack([transform(picture) for picture in batch.pictures])
+    return images.to(next(experiment.model.parameters()).device)
 
 
 def check_maps(names):
@@ -74,6 +83,15 @@ def load_exhibit(run, data_root=None, metadata_root=None):
     return Exhibit(experiment, load_experiment_split(experiment, 'test'))
 
 
+def data_of(exhibit):
+    """What exhibits on the same data have in common; a folder's split.json lies in each experiment of its own."""
+    flags = exhibit.experiment.arguments
+    same = flags.metadata_root
+    if flags.dataset == data_folders.NAME:
+        same = (*exhibit.split.image_ids, *exhibit.split.labels)
+    return flags.dataset, flags.data_root, same, flags.crop_size
+
+
 def data_uri(image, size):
     """A Pillow image as the network sees it, a size x size square, as a JPEG data address."""
     buffer = io.BytesIO()
@@ -98,8 +116,9 @@ def encode(maps):
 def map_record(experiment, map_name, batch, output, offered):
     """The page's record of one map: of the offered classes of each image."""
     [maker] = map_makers(experiment, [map_name]).values()
-    classes = [torch.tensor(row, device=batch.tensor.device) for row in offered]
-    maps = maker(batch.tensor, output, classes, batch.numbers)  # B arrays [K, h, w]
+    images = batch_tensor(batch, experiment)
+    classes = [torch.tensor(row, device=images.device) for row in offered]
+    maps = maker(images, output, classes, batch.numbers)  # B arrays [K, h, w]
     height, width = maps[0].shape[1:]
     return {
         'name': map_name,
@@ -137,14 +156,13 @@ def offered_classes(label, probs, count):
     return [label, *(y for y in order if y != label)][:count]
 
 
-def load_batch(split, count, size, device):
+def load_batch(split, count):
     """The `Batch` of `count` images, evenly spread over a split."""
     total = len(split.image_ids)
     count = min(count, total)
     numbers = [(2 * n + 1) * total // (2 * count) for n in range(count)]
-    pictures = [read_image(os.path.join(split.root, split.image_ids[number])) for number in numbers]
-    transform = make_transform(False, crop_size=size)
-    return Batch(numbers, pictures, torch.stack([transform(picture) for picture in pictures]).to(device))
+    pictures = [read_image(os.path.join(split.root, split.image_ids[number]), split.upright) for number in numbers]
+    return Batch(numbers, pictures)
 
 
 def set_record(split, batch, offered, size, names, used):
@@ -165,9 +183,9 @@ def show_set(exhibits, images, classes, map_names, notes):
     """(record of the set, records of its runs) of exhibits on the same data; what fails is told in `notes`."""
     experiment, split = exhibits[0]
     size = experiment.arguments.crop_size
-    batch = load_batch(split, images, size, next(experiment.model.parameters()).device)
+    batch = load_batch(split, images)
     with torch.no_grad():
-        outputs = [exhibit.experiment.model(batch.tensor) for exhibit in exhibits]
+        outputs = [one.experiment.model(batch_tensor(batch, one.experiment)) for one in exhibits]
         probs = torch.stack([output.probs for output in outputs])  # [runs, B, C]
     offered = [offered_classes(split.labels[number], probs[:, b], classes) for b, number in enumerate(batch.numbers)]
     records = []
@@ -200,10 +218,7 @@ def build_gallery(runs, *, images, classes, maps, data_root=None, metadata_root=
         except UNUSABLE as error:
             notes.append(f'{run.name}: {error}')
             continue
-        key = tuple(
-            exhibit.experiment.arguments[word] for word in ('dataset', 'data_root', 'metadata_root', 'crop_size')
-        )
-        exhibits.setdefault(key, []).append(exhibit)
+        exhibits.setdefault(data_of(exhibit), []).append(exhibit)
     for together in exhibits.values():
         try:
             described, records = show_set(together, images, classes, maps, notes)

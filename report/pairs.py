@@ -4,11 +4,13 @@ import os
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 import util
-from data_loaders import dataset_info, denormalize, make_transform, read_image
+from data_loaders import dataset_info, read_image
 from wsol import cub_parts
 from wsol.errors import UserError
+from wsol.preprocessing import make_transform
 
 from .experiments import explain_batch, load_experiment, load_experiment_split, map_makers
 from .panels import hide_ticks, show_maps
@@ -61,14 +63,15 @@ def draw_pair(axes, experiments, split, number, pair):
     arguments = experiments[0].arguments
     image_id = split.image_ids[number]
     size = arguments.crop_size
-    image = make_transform(False, crop_size=size)(read_image(os.path.join(split.root, image_id)))  # [3, S, S]
-    picture = denormalize(image[None])[0].permute(1, 2, 0).numpy()  # [S, S, 3]
+    photograph = read_image(os.path.join(split.root, image_id))
+    picture = np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR)) / 255  # [S, S, 3]
     truth = true_parts(parts_folder(arguments), image_id, pair, size)
     axes[0].imshow(picture)
     axes[0].set_ylabel(f'A {pair.a + 1}, B {pair.b + 1}\n{part_of(pair).removeprefix("has_")}', fontsize=8)
     axes[1].imshow(np.where(truth[:, :, None], [1, 0.1, 0.1], picture * 0.35 + 0.1))
     for column, experiment in enumerate(experiments):
-        maps, probs = explain_pair(experiment, image, pair)
+        transform = make_transform(False, crop_size=size, preprocessing=experiment.model.preprocessing)
+        maps, probs = explain_pair(experiment, transform(photograph), pair)
         three = axes[2 + 3 * column : 5 + 3 * column]
         show_maps(three, picture, maps)
         for tile, prob in zip(three, probs):

@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from data_loaders import make_transform
+from data_folders import SUFFIXES
 from wsol.errors import MissingFile, UserError
+from wsol.preprocessing import PAPER, photograph_transform, seen_part
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # looked for in a folder
 FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may run a program
 
 
@@ -130,9 +130,10 @@ class Photograph(NamedTuple):
 class Photographs(Dataset):
     """A `Photograph` of each image file; one that cannot be read is one too, so that the others go on."""
 
-    def __init__(self, files, size):
+    def __init__(self, files, size, preprocessing=PAPER):
         self.files = files
-        self.transform = make_transform(False, crop_size=size)
+        self.preprocessing = preprocessing
+        self.transform = photograph_transform(size, preprocessing)
 
     def __len__(self):
         return len(self.files)
@@ -142,14 +143,19 @@ class Photographs(Dataset):
             image = read_photograph(self.files[number])
         except UserError as error:
             return Photograph(number, None, None, str(error))
-        return Photograph(number, self.transform(image), panel_picture(image), None)
+        return Photograph(number, self.transform(image), panel_picture(image, self.preprocessing), None)
 
 
-def panel_picture(image):
-    """A Pillow image as a panel shows it, uint8 [y, x, 3], no side over SIDE pixels."""
+def panel_picture(image, preprocessing=PAPER):
+    """What a network sees of a Pillow image, as a panel shows it: uint8 [y, x, 3], no side over SIDE pixels."""
+    image = seen_part(image, preprocessing)
     return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
 
 
-def photograph_loader(files, size, batch_size, workers):
-    """A DataLoader of lists of `Photograph`, in the order of the files."""
-    return DataLoader(Photographs(files, size), batch_size=batch_size, num_workers=workers, collate_fn=list)
+def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, batches=None):
+    """A DataLoader of lists of `Photograph`; size and preprocessing: the network's.
+
+    The files come in their order, batch_size at a time, or as the lists of their numbers in `batches` say.
+    """
+    dealt = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
+    return DataLoader(Photographs(files, size, preprocessing), num_workers=workers, collate_fn=list, **dealt)

@@ -4,6 +4,9 @@ import json
 import os
 import sys
 
+# The suite runs in as many processes as there are cores: one thread each, also in the commands that tests start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import numpy as np
 import pytest
 import torch

@@ -349,6 +349,19 @@ def test_grad_cam_library_score_cam(monkeypatch, layer):
     close(treat(explain('score_cam', net, x, y, target_layer=layer)), expected)
 
 
+def test_score_cam_of_several_classes_shares_its_masked_passes():
+    net = classifier()
+    x = photos()[:2]
+    y = torch.tensor([3, 0, 2, 1])
+    seen = []
+    handle = net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    together = explain('score_cam', net, x.repeat_interleave(2, dim=0), y)
+    handle.remove()
+    assert seen[-1] == 2 * 8  # images times channels, not 4 * 8
+    apart = [explain('score_cam', net, x[i // 2][None], int(one)) for i, one in enumerate(y)]
+    close(together, torch.cat(apart), 1e-5)
+
+
 # ---- by hand
 
 
@@ -406,6 +419,81 @@ def test_no_noise_is_the_plain_gradient():
     close(explain('ss_cam', net, x, std=0, num_samples=1), explain('score_cam', net, x))
 
 
+@pytest.mark.parametrize(
+    'name, module, samples, std, layer',
+    [('smooth_grad_cam_pp', cam_family, 4, 0.3, 'last'), ('ss_cam', perturbation, 35, 2.0, 'relu')],
+)
+def test_default_noise_of_the_smooth_forms(monkeypatch, name, module, samples, std, layer):
+    """With a noise of ones: how often it is drawn, and what the network sees of it."""
+    net = classifier()
+    seen = []
+    drawn = []
+    net.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+
+    def ones(shape, streams, like):
+        drawn.append(shape)
+        return torch.ones(len(streams), *shape).to(like)
+
+    monkeypatch.setattr(module, 'standard_normal', ones)
+    explain(name, net, torch.ones(1, 3, 16, 16), 1, target_layer=layer)
+    noisy = torch.stack(seen[1:])  # the first pass is of the image itself
+    assert len(drawn) == len(noisy) == samples
+    top = 1 + std  # of an image of ones; SS-CAM's masks in [0, 1] get the noise before they multiply it
+    low = std if name == 'ss_cam' else top
+    assert (noisy.min().item(), noisy.max().item()) == (pytest.approx(low), pytest.approx(top))
+
+
+ROWS = {  # map: (kind, unit, does it draw noise)
+    'vanilla': ('readout', 'class score f', False),
+    'vanilla-saliency': ('readout', 'sum of scaled class scores f', False),
+    'jointll': ('readout', 'p(y, z | x)', False),
+    'gtcond': ('readout', 'p(z | x, y)', False),
+    'saliency': ('readout', 'p(z | x)', False),
+    'vanilla-superclass': ('readout', 'sum of scaled class scores f', False),
+    'jointll-superclass': ('readout', 'sum of p(y, z | x)', False),
+    'jointll-superclass-mean': ('readout', 'mean of p(y, z | x)', False),
+    'gtcond-superclass': ('readout', 'sum of p(z | x, y)', False),
+    'gtcond-superclass-mean': ('readout', 'mean of p(z | x, y)', False),
+    'input_grad': ('gradient', '|gradient| of S', False),
+    'smooth_grad': ('gradient', '|gradient| of S', True),
+    'smooth_grad_square': ('gradient', '(|gradient| of S)²', True),
+    'var_grad': ('gradient', 'variance of |gradient| of S', True),
+    'integrated_grad': ('gradient', '|gradient| of S', False),
+    'integrated_gradients': ('gradient', 'share of S', False),
+    'guided_backprop': ('gradient', '|gradient| of S', False),
+    'grad_cam': ('activation', 'relevance to S', False),
+    'grad_cam_pp': ('activation', 'relevance to S', False),
+    'smooth_grad_cam_pp': ('activation', 'relevance to S', True),
+    'layer_cam': ('activation', 'relevance to S', False),
+    'eigen_cam': ('activation', 'principal component of the activations', False),
+    'taylor_cam': ('activation', 'relevance to S', False),
+    'score_cam': ('perturbation', 'relevance to S', False),
+    'ss_cam': ('perturbation', 'relevance to S', True),
+    'ablation_cam': ('perturbation', 'relevance to S', False),
+}
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_the_registry_says_of_a_map_what_it_is(name):
+    row = MAPS[name]
+    assert (row.kind, row.unit.format(scalar='S'), row.noisy) == ROWS[name]
+    assert (name in attribution.READOUTS) == (row.kind == 'readout' and 'superclass' not in name)
+    assert (name in attribution.SUPERCLASS_READOUTS) == ('superclass' in name)
+
+
+def test_the_defaults_of_the_options():
+    options = Options()
+    assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (32, 50, 4)
+    assert options.integrated_grad_nr_iter == 50 and not options.progress
+    for name in ('target_layer', 'superclass', 'noise_seeds', 'generator', 'baseline', 'num_samples', 'std'):
+        assert getattr(options, name) is None
+    with pytest.raises(ValueError, match='num_samples is 1.5'):
+        Options(num_samples=1.5)
+    with pytest.raises(ValueError, match='std is nan'):
+        Options(std=float('nan'))
+    assert Options(std=0, smooth_grad_sigma=0, num_samples=1).std == 0
+
+
 def test_grad_cam_is_cam_up_to_its_constant():
     net = network('CAM')
     x = photos()
@@ -448,6 +536,15 @@ def test_readouts():
     )
     top = net(x).probs.argmax(1)
     close(explain('gtcond', net, x), explain('gtcond', net, x, top), 1e-6)
+    for name in ('jointll', 'gtcond', 'vanilla'):
+        one, other = (explain(name, net, x, y) for y in (4, 0))
+        if name == 'vanilla':  # each map is scaled to [0, 1] first
+            one, other = (attribution.normalize(maps, 'minmax') for maps in (one, other))
+        close(explain(f'{name}-superclass', net, x, 4, superclass=SUPERCLASS), one + other, 1e-5)
+        if name != 'vanilla':
+            close(explain(f'{name}-superclass-mean', net, x, 4, superclass=SUPERCLASS), (one + other) / 2, 1e-5)
+    scaled = [attribution.normalize(explain('vanilla', net, x, y), 'minmax') for y in range(5)]
+    close(explain('vanilla-saliency', net, x, 2), sum(scaled), 1e-5)
     with pytest.raises(ValueError, match='superclass'):
         explain('gtcond-superclass', net, x)
     with pytest.raises(ValueError, match='plain classifier'):
@@ -616,7 +713,12 @@ def test_grad_cam_pp_and_its_smooth_form_by_loops():
     close(cam_family.grad_cam_pp_weights(A, G[0]), weights(G[0], G[0] ** 2, G[0] ** 3), 1e-5)
     means = [(G**p).mean(0) for p in (1, 2, 3)]
     close(cam_family.smooth_grad_cam_pp_weights(A, *means), weights(*means), 1e-5)
-    assert cam_family.grad_cam_pp_weights(A, torch.zeros(2, 3, 4, 4)).eq(0).all()
+    zeros = torch.zeros(2, 3, 4, 4)
+    assert cam_family.grad_cam_pp_weights(A, zeros).eq(0).all()
+    assert cam_family.smooth_grad_cam_pp_weights(A, zeros, zeros, zeros).eq(0).all()
+    half = torch.full((1, 1, 2, 2), 0.5)  # its sum is 2: where G is -1 the denominator 2 + G * 2 is 0
+    slopes = torch.tensor([[[[-1.0, 1.0], [0.0, 2.0]]]])
+    close(cam_family.grad_cam_pp_weights(half, slopes), torch.tensor([[0 + 1 / 4 + 0 + 2 / 6]]), 1e-6)
     tiny = cam_family.grad_cam_pp_weights(A, torch.full((2, 3, 4, 4), 1e-30))  # its square underflows
     close(tiny, torch.full((2, 3), 16 * 0.5e-30), 1e-5)
 

@@ -2,6 +2,7 @@
 checkpoint."""
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -11,11 +12,17 @@ from conftest import MINICUB
 from PIL import Image
 from test_commands import read, run
 
+import eval_wsol
 import inference
 import wsol
+<<<<<<< HEAD
 from data_loaders import make_transform
 from report import experiments, photographs
+=======
+from report import photographs
+>>>>>>> main
 from wsol import attribution
+from wsol.preprocessing import make_transform
 
 ROOTS = [f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--seed=1', '--batch_size=3']
 
@@ -25,6 +32,9 @@ def checkpoint(tmp_path_factory):
     """A checkpoint as main.py writes it, whose arguments are no command's defaults; 200 classes as CUB."""
     torch.manual_seed(3)
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
+    with torch.no_grad():
+        model.conv_last.weight.mul_(12)  # confident, and no map is constant
+        model.attention[0].bias.add_(1)
     trained = {
         'architecture': 'vgg_tiny',
         'attribution_method': 'CALM-EM',
@@ -193,10 +203,19 @@ def test_a_point_of_a_photograph_is_a_cell_of_the_map(checkpoint):
 
 @pytest.mark.parametrize('process', ['jointll', 'smooth_grad'])
 def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, monkeypatch, process):
-    import eval_wsol
-
+    """Against boxes of a ninth of the image, so that the best thresholds lie above 0."""
+    metadata = tmp_path / 'metadata' / 'CUB' / 'test'
+    shutil.copytree(f'{MINICUB}/metadata/CUB/test', metadata)
+    sizes = [line.split(',') for line in (metadata / 'image_sizes.txt').read_text().splitlines()]
+    boxes = [f'{name},{int(w) // 3},{int(h) // 3},{2 * int(w) // 3},{2 * int(h) // 3}\n' for name, w, h in sizes]
+    (metadata / 'localization.txt').write_text(''.join(boxes))
     common = [
         *ROOTS,
+        f'--metadata_root={tmp_path}/metadata',
+        '--iou_thresholds',
+        '10',
+        '20',
+        '30',
         f'--save_root={tmp_path}',
         '--crop_size=32',
         '--workers=0',
@@ -227,6 +246,8 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
     for key in ('MaxBoxAcc', 'MaxBoxAccV2', 'largest_contour', 'all_contours', 'images'):
         assert direct[key] == saved[key]
     assert direct['images'] == 24 and direct['MaxBoxAccV2'] > 0
+    best = [row['threshold'] for table in ('largest_contour', 'all_contours') for row in direct[table].values()]
+    assert max(best) > 0 and len({*best}) > 1
     with pytest.raises(FileExistsError, match='--override_cache=True'):
         call(
             monkeypatch,

@@ -44,7 +44,7 @@ def plain_gradients(net, x, loss):
 
 
 def test_names_are_those_of_the_command_line():
-    assert tuple(ERRORS) == config.GRADIENT_ERRORS
+    assert [config.get_configs('', [f'--gradient_reg_error={name}']).gradient_reg_error for name in ERRORS] == [*ERRORS]
     with pytest.raises(ValueError, match='cosine, l1, l2'):
         gradient_regularization(network('CAM'), photos(), Y, 'l3')
 

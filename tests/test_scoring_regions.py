@@ -72,4 +72,10 @@ def test_the_pointing_game_by_hand():
     scaled[7, 6] = 0.5
     assert regions.pointing_hit(scaled, region, 0)
     assert not regions.pointing_hit(np.zeros((20, 20)), region)
+    one = np.zeros((40, 40), bool)
+    one[20, 4] = True
+    for x, hit in ((18, True), (19, True), (20, False)):  # 15 pixels, unless told otherwise
+        peak = np.zeros((40, 40))
+        peak[20, x] = 1
+        assert regions.pointing_hit(peak, one) == regions.pointing_hit(peak.T, one.T) == hit
     assert not regions.pointing_hit(scaled, np.zeros_like(region))

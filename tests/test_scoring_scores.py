@@ -106,3 +106,25 @@ def test_figures_by_hand():
         {**total, 'wins': np.array([0]), 'correct_random': np.zeros(5)}, settings('win', 'remove_and_classify')
     )
     assert alone['win'] is None and alone['remove_and_classify'] is None
+
+
+@pytest.mark.parametrize(
+    'name, title, better, truth',
+    [
+        ('average_drop', 'average drop (%)', 'lower', None),
+        ('average_increase', 'average increase (%)', 'higher', None),
+        ('win', 'mean win (%)', 'higher', None),
+        ('deletion', 'deletion AUC', 'lower', None),
+        ('insertion', 'insertion AUC', 'higher', None),
+        ('remove_and_classify', 'mean R_k', 'lower', None),
+        ('loc_iou', 'Loc@IoU (%)', 'higher', 'box'),
+        ('max_box_acc', 'MaxBoxAcc (%)', 'higher', 'box'),
+        ('max_box_acc_v2', 'MaxBoxAccV2 (%)', 'higher', 'box'),
+        ('proportion', 'proportion in the object (%)', 'higher', 'any'),
+        ('pointing_game', 'pointing game (%)', 'higher', 'any'),
+        ('pxap', 'PxAP (%)', 'higher', 'mask'),
+    ],
+)
+def test_the_scores_say_which_side_is_better(name, title, better, truth):
+    metric = scores.METRICS[name]
+    assert (metric.title, metric.better, metric.truth) == (title, better, truth)

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (  # a file imports from its own floor or below
-    {'data_loaders', 'config', 'wsol', 'util'},
+    {'data_folders', 'data_loaders', 'data_truth', 'config', 'wsol', 'util'},
     {'engine'},
     {'report'},
     {'main', 'app', 'inference', 'eval_attribution', 'eval_cue_location', 'eval_pixel_perturb', 'eval_wsol'},

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import util
 import wsol
-from inference import read_superclasses
+from data_loaders import read_superclasses
 from wsol.attribution import explain
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))

@@ -219,8 +219,7 @@ def test_part_points_lie_in_their_masks(toy):
 
 
 def test_a_changed_look_changes_its_part_alone(modules):
-    """Equal generators: two looks of a part give the same picture outside it; so nothing else tells the classes
-    apart."""
+    """Equal generators: two looks of a part give the same picture outside it, so nothing else tells classes apart."""
     classes, render = modules
     first = {part: looks[0] for part, (_, looks) in classes.PART_LOOKS.items()}
     for part, (_, looks) in classes.PART_LOOKS.items():

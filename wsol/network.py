@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from . import calm, cam, lfi_cam
+from .preprocessing import PAPER
 
 
 class Head(NamedTuple):
@@ -25,6 +26,7 @@ class Head(NamedTuple):
         False  # f is that of the gated features and h the attention map (lfi_cam.py): the head reads the image
     )
     linear: bool = False  # log_score is linear in the features F
+    trainable: bool = True  # False: it stands for what another project trained
 
 
 HEADS = {
@@ -50,6 +52,16 @@ HEADS = {
         unsuited=('jointll', 'gtcond'),
         units={'saliency': 'attention M'},
         gated=True,
+    ),
+    'classifier': Head(  # of classifiers.PlainClassifier
+        p_y_given_x=None,
+        loss=None,
+        log_score=None,
+        scalar='the logit',
+        own_map='grad_cam',
+        attends=False,
+        unsuited=('vanilla', 'vanilla_saliency', 'jointll', 'gtcond', 'saliency'),
+        trainable=False,
     ),
 }
 
@@ -101,6 +113,7 @@ class Network(nn.Module):
         self.conv_last = nn.Conv2d(channels, num_classes, kernel_size=1)
         self.attention = nn.Sequential(nn.Conv2d(channels, 1, kernel_size=1), nn.ReLU())
         self.num_classes = num_classes
+        self.preprocessing = getattr(backbone, 'preprocessing', PAPER)  # how the weights want their images
         self.attribution_method = attribution_method
         self.head = HEADS[attribution_method]
         if self.head.gated:

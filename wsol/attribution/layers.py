@@ -48,6 +48,9 @@ def _find_layer(named, layer):
         return layer
     if not isinstance(layer, str):
         raise UserError(f'target_layer holds {type(layer).__name__}: give modules, dotted names, or a list of those')
+    inside = [name for name in named if layer and name.endswith(f'.{layer}')]
+    if layer not in named and len(inside) == 1:  # a classifier's own name of a layer, wherever it is wrapped
+        return named[inside[0]]
     if not layer or layer not in named:
         names = [name for name in named if name]
         close = difflib.get_close_matches(layer, names, n=5)

@@ -3,19 +3,21 @@
 timm is optional (requirements-timm.txt) and imported when such a backbone is built. The network is timm's own without
 pooling and classifier; a norm that timm has between the two is applied to every location instead. Convolutional
 networks get an output stride of 16, or 8 with large_feature_map: 14x14 or 28x28 locations for 224 px. A ViT has one
-location a patch, its class and register tokens take part in the attention and are then dropped. Images are normalised
-with the ImageNet mean and deviation, as for every backbone here, whatever the pretrained weights were made with.
+location a patch, its class and register tokens take part in the attention and are then dropped. Pretrained weights come
+with their own preprocessing (wsol/preprocessing.py), which the network remembers.
 """
 
 import difflib
-import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import nn
 
 from ..errors import UserError
+from ..preprocessing import PAPER, of_timm
+from . import hub, packaged
 
 PREFIX = 'timm/'
 SMALL_LR_PATTERNS = ('trunk.',)
@@ -72,7 +74,8 @@ class Trunk(nn.Module):
         return self.to_map(self.net(images), images)  # [B, L, H, W]
 
 
-def _library():
+def library():
+    """The package timm; without it a UserError."""
     try:
         import timm
     except ImportError as error:
@@ -82,7 +85,7 @@ def _library():
     return timm
 
 
-def _check(timm, name, pretrained):
+def check(timm, name, pretrained):
     """A UserError for an unknown name (close ones are listed) or tag behind its dot, or weights that do not exist."""
     base = name.split('.')[0]
     if not timm.is_model(base):
@@ -98,6 +101,25 @@ def _check(timm, name, pretrained):
         raise UserError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
 
 
+def fetching(name, pretrained):
+    """The context in which timm's network `name` is made, where its pretrained weights may have to be downloaded."""
+    needed = pretrained and packaged.file_for(name) is None
+    return hub.no_retries_without_network() if needed else nullcontext()
+
+
+def create(timm, name, pretrained, **options):
+    """timm's network; pretrained weights are those of an installed package (packaged.py) where it has some, else
+    timm's.
+
+    Without network the latter are an OSError, within `fetching` at once.
+    """
+    weights = packaged.state_for(name) if pretrained else None
+    net = timm.create_model(name, pretrained=pretrained and weights is None, **options)
+    if weights is not None:
+        packaged.load_in_order(net, weights)
+    return net
+
+
 def _create(timm, name, large_feature_map, pretrained):
     """timm's network with the first of these options that it has: an output stride, images of any size, none.
 
@@ -107,7 +129,7 @@ def _create(timm, name, large_feature_map, pretrained):
     finer = [{'output_stride': 8 if large_feature_map else 16}]
     for options in finer if large_feature_map else [*finer, {'dynamic_img_size': True}, {}]:
         try:
-            net = timm.create_model(name, pretrained=pretrained, **options)
+            net = create(timm, name, pretrained, **options)
         except (AssertionError, TypeError):  # how timm's networks refuse an option
             if not options:
                 raise
@@ -130,26 +152,17 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     for an unknown name, and for a network without a map, of one image size, or without a choice of stride where
     large_feature_map asks for one; an OSError where weights cannot be had.
     """
-    timm = _library()
+    timm = library()
     name = architecture.removeprefix(PREFIX)
-    _check(timm, name, weights)
-    net = _create(timm, name, large_feature_map, bool(weights))
-    if weights:
-        _tell_normalisation(timm, architecture, net.pretrained_cfg)
+    check(timm, name, weights)
+    with fetching(name, weights):
+        net = _create(timm, name, large_feature_map, bool(weights))
+    own = of_timm(net.pretrained_cfg) if weights else PAPER
     try:
         net.reset_classifier(0, '')  # from now on unpooled features come out
         trunk = Trunk(net)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f'{architecture} cannot be a backbone here: {error}') from None
-    return nn.Sequential(OrderedDict(trunk=trunk)), trunk.channels, []
-
-
-def _tell_normalisation(timm, architecture, config):
-    own = (config['mean'], config['std'])
-    here = (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
-    if own != here:
-        warnings.warn(
-            f'the weights of {architecture} were trained on images of mean {own[0]} and deviation {own[1]}; '
-            f'images have {here[0]} and {here[1]} here',
-            stacklevel=2,
-        )
+    layers = nn.Sequential(OrderedDict(trunk=trunk))
+    layers.preprocessing = own
+    return layers, trunk.channels, []

