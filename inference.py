@@ -77,21 +77,13 @@ def map_names(args):
 
 def explain_photographs(args, files, titles, failed):
     """Stream of (title, Panel) of the photographs that can be read; what is wrong with the others goes to `failed`."""
-<<<<<<< HEAD
-    experiment = experiments.load_experiment(pick(models.Source, args).path(), args)
-    chosen = parse_classes(args.classes or '@1', args.num_classes, experiment.class_names)
-    makers = experiments.map_makers(experiment, map_names(args), args.at)
-    device = next(experiment.model.parameters()).device
-    for batch in photographs.photograph_loader(files, args.crop_size, args.batch_size, args.workers):
-=======
     experiment = load(args)
     model = experiment.model
     chosen = parse_classes(args.classes or '@1', model.num_classes, experiment.class_names)
-    makers = experiments.map_makers(experiment, map_names(args))
+    makers = experiments.map_makers(experiment, map_names(args), args.at)
     device = next(model.parameters()).device
     size = experiment.arguments.crop_size
     for batch in photographs.photograph_loader(files, size, args.batch_size, args.workers, model.preprocessing):
->>>>>>> main
         for wrong in (photograph.wrong for photograph in batch if photograph.wrong):
             print(f'inference.py: left out: {wrong}', file=sys.stderr, flush=True)
             failed.append(wrong)

@@ -17,7 +17,7 @@ from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
 from engine import models, processes
 from engine.evaluation import MapMaker
-from wsol import classifiers
+from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 
@@ -176,15 +176,17 @@ def map_makers(experiment, names=None, at=None):
 
 
 def cell_under(experiment, x, y, width, height):
-    """The cell (row, column) of the network's own maps that lies under the point x, y of a picture: `at` of a click.
+    """The cell (row, column) of a network's maps of features that lies under the point x, y of a picture: `at` of a
+    click.
 
     x, y: in pixels from the picture's left upper corner; what lies outside counts as the nearest edge. width, height:
-    of the picture, the photograph as a person sees it, which the network sees squeezed to a square.
+    of the picture, which shows what the network sees (`photographs.panel_picture`). A network without a map of features
+    is a UserError.
     """
     side = experiment.arguments.crop_size
-    device = next(experiment.model.parameters()).device
-    with torch.no_grad():
-        rows, columns = experiment.model(torch.zeros(1, 3, side, side, device=device)).f.shape[2:]
+    options = map_options(experiment.arguments)
+    maps = attribution.explain('grad_cam', experiment.model, torch.zeros(1, 3, side, side), 0, options=options)
+    rows, columns = maps.shape[1:]
     row = min(max(int(y * rows / height), 0), rows - 1)
     column = min(max(int(x * columns / width), 0), columns - 1)
     return row, column

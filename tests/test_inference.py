@@ -15,12 +15,7 @@ from test_commands import read, run
 import eval_wsol
 import inference
 import wsol
-<<<<<<< HEAD
-from data_loaders import make_transform
 from report import experiments, photographs
-=======
-from report import photographs
->>>>>>> main
 from wsol import attribution
 from wsol.preprocessing import make_transform
 
@@ -152,17 +147,20 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
 
 
 def test_at_chooses_the_location_of_an_interaction(checkpoint, photos, tmp_path, monkeypatch):
-    """A location with h = 0 interacts with none; without --at it is one that does."""
     pixels = make_transform(False, crop_size=32)(photographs.read_photograph(str(photos / 'a/x.jpg')))[None]
-    row, column = (checkpoint[1](pixels).h[0, 0] == 0).nonzero()[0].tolist()
-    for name, more in (('dead', [f'--at={row},{column}']), ('most', [])):
-        more += [f'--save_scoremaps={tmp_path}/{name}', f'--output={tmp_path}/{name}', '--workers=0', '--classes=7']
-        call(monkeypatch, checkpoint, f'--images={photos}/a/x.jpg', '--method=taylor_interaction,jointll', *more)
-    dead, most = (np.load(tmp_path / name / 'x.jpg.taylor_interaction.7.npy') for name in ('dead', 'most'))
-    expected = attribution.explain('taylor_interaction', checkpoint[1], pixels, 7)[0]
-    np.testing.assert_allclose(most, expected, rtol=1e-3, atol=1e-5 * np.abs(most).max())
-    assert np.abs(dead).max() == 0 < np.abs(most).max()
-    assert inference.cell('3,5') == (3, 5)
+
+    def explained(at):
+        return attribution.explain('taylor_interaction', checkpoint[1], pixels, 7, at=at)[0].numpy()
+
+    maps = {(row, column): explained((row, column)) for row in range(4) for column in range(4) if row != column}
+    row, column = at = max(maps, key=lambda at: np.abs(maps[at] - explained(None)).max())
+    more = ['--method=taylor_interaction,jointll', '--classes=7', '--workers=0', f'--output={tmp_path}/out']
+    more += [f'--save_scoremaps={tmp_path}/maps', f'--at={row},{column}']
+    call(monkeypatch, checkpoint, f'--images={photos}/a/x.jpg', *more)
+    saved = np.load(tmp_path / 'maps/x.jpg.taylor_interaction.7.npy')
+    for other, close in ((at, True), (at[::-1], False), (None, False)):
+        gap = np.abs(explained(other) - saved).max()
+        assert (gap < 1e-4 * np.abs(explained(None)).max()) == close, other
 
 
 def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tmp_path, monkeypatch, capsys):
