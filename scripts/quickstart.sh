@@ -18,7 +18,7 @@ run() { note "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }   # a result file, then the command that makes it
 
 picture() {
-    run inference.py --classifier=timm/tf_efficientnet_lite0 --images docs/photographs --classes=@1,@2 \
+    run inference.py --classifier=timm/tf_efficientnet_lite0 --images docs/photographs --classes=@1,@2 --batch_size=4 \
         --method=vanilla,grad_cam,layer_cam,score_cam --seed=0 --output=save/picture/panels --override_cache=True
     note "[$SECONDS s] the pictures: save/picture/panels"
 }
