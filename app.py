@@ -1,14 +1,14 @@
-"""A live view in the browser: a photograph, a checkpoint, methods and classes; the panels of inference.py.
+"""A live view in the browser: a photograph, a network, methods and classes; the panels of inference.py.
 
     pip install -r requirements-app.txt
-    python app.py                                            # every checkpoint below save/ and checkpoints/
+    python app.py             # the installed trained network, every checkpoint below save/ and checkpoints/
     python app.py --checkpoints quickstart/CALM-EM --port 7861
 
-Open the address it prints. Only this machine reaches it unless --host says otherwise. A photograph is deleted from disk
-as soon as it is read and kept in memory for ten minutes; the page asks no other host for anything.
+Open the address it prints: a photograph of a cat is explained already. Only this machine reaches it unless --host says
+otherwise. A photograph is deleted from disk as soon as it is read and kept in memory for ten minutes; neither the page
+nor the server asks another host for anything.
 """
 
-import base64
 import glob
 import html
 import os
@@ -16,19 +16,18 @@ import signal
 import sys
 import tempfile
 import threading
-from functools import lru_cache
 
 from PIL import Image
 
 import config
 import util
-from report import experiments, panels, photographs
-from report.classes import parse_classes
+from report import live, photographs
 from wsol import attribution
 from wsol.errors import UserError
-from wsol.preprocessing import make_transform
 
 PIXELS = 60_000_000  # of a photograph; more is refused
+PLACES = ('first', 'second', 'third', 'fourth', 'fifth')  # of the classes that can be picked, in words: typing filters
+LETTERS = 100  # of a name that is typed
 KEPT = 600  # seconds that a photograph is kept in memory after its last use
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; object-src 'none'"
 
@@ -51,9 +50,9 @@ class Policy:
         await self.app(scope, receive, with_policy if scope['type'] == 'http' else send)
 
 
-def find_checkpoints(given, save_root):
-    """{name: checkpoint file}: those given, or all below save_root and the folder of downloaded ones. None is a
-    UserError."""
+def find_networks(given, save_root):
+    """{name: checkpoint file, or None for a trained classifier}: those given; or else the classifiers that are
+    installed, and all checkpoints below save_root and in the folder of downloaded ones. None at all is a UserError."""
     if given:
         return {name: util.find_checkpoint(name, save_root) for name in given}
     name = util.CHECKPOINT.format('last')
@@ -62,18 +61,13 @@ def find_checkpoints(given, save_root):
         for root in (save_root, util.DOWNLOADED)
         for path in sorted(glob.glob(os.path.join(root, '**', name), recursive=True))
     ]
-    if not files:
+    networks = {**dict.fromkeys(live.packaged_classifiers()), **{os.path.dirname(path): path for path in files}}
+    if not networks:
         raise UserError(
-            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, or train one '
-            '(scripts/quickstart.sh)'
+            f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, train one '
+            '(scripts/quickstart.sh), or pip install -r requirements-timm.txt for a trained network'
         )
-    return {os.path.dirname(path): path for path in files}
-
-
-@lru_cache(maxsize=2)
-def load(path):
-    """The `Experiment` of a checkpoint; the last two are kept."""
-    return experiments.load_experiment(path, {'batch_size': 8, 'seed': 0})
+    return networks
 
 
 def receive(path):
@@ -84,88 +78,101 @@ def receive(path):
         os.unlink(path)
 
 
-def explain(path, photograph, name, map_names, classes):
-    """The PNG of the panel of a photograph, as inference.py draws it."""
-    experiment = load(path)
-    arguments = experiment.arguments
-    chosen = parse_classes(classes or '@1', experiment.model.num_classes, experiment.class_names)
-    makers = experiments.map_makers(experiment, map_names)
-    images = make_transform(False, crop_size=arguments.crop_size)(photograph)[None]
-    device = next(experiment.model.parameters()).device
-    [explanation] = experiments.explain_batch(experiment.model, makers, images.to(device), chosen, [0])
-    picture = photographs.panel_picture(photograph)
-    panel = panels.make_panel(name, picture, experiment.class_names, *explanation, arguments.attribution_method)
-    return panels.panel_png(panel)
+class Desk:
+    """Answers the page's questions; a model is explained by one caller at a time."""
 
+    def __init__(self, gradio, networks):
+        self.gradio = gradio
+        self.networks = networks  # {name: checkpoint file, or None for a trained classifier}
+        self.lock = threading.Lock()
 
-def page(gradio, checkpoints):
-    """The page, a gradio.Blocks."""
-    lock = threading.Lock()  # a model is explained by one caller at a time
-
-    def show(photo, checkpoint, methods, classes):
+    def show(self, photo, network, methods, a, b):
+        """[the panel as HTML, what is offered for A and for B, the command line] of a photograph (image, name)."""
+        keep = self.gradio.update()
         if photo is None:
-            return '<p>Choose a photograph first.</p>'
+            return ['<p>Choose a photograph first.</p>', keep, keep, '']
+        classes = ','.join(one.strip()[:LETTERS] for one in (a, b) if one and one.strip())
+        wish = live.Wish((network or '').strip()[:LETTERS], methods, classes)
+        path = self.networks.get(wish.network)
         try:
-            with lock:
-                picture = explain(checkpoints[checkpoint], *photo, methods, classes)
+            with self.lock:
+                view = live.explain(live.load(wish.network, path), *photo, wish)
         except (UserError, OSError) as error:
-            return f'<p role="alert">{html.escape(str(error))}</p>'
-        words = f'Maps of {photo[1]} by {checkpoint}'
-        return (
-            f'<div style="overflow-x:auto"><img id="panel" alt="{html.escape(words)}" '
-            'style="width:100%;min-width:640px" '
-            f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"></div>'
-        )
+            return [alert(error), keep, keep, '']
+        classes = [(f'{name}, {place}', f'@{rank}') for rank, (name, place) in enumerate(zip(view.top, PLACES), 1)]
+        offered = [self.gradio.update(choices=classes), self.gradio.update(choices=[*classes, ('none', '')])]
+        return [live.as_html(view, wish, photo[1]), *offered, live.command_line(wish, path, photo[1])]
 
-    def upload(file, checkpoint, methods, classes):
+    def upload(self, file, *settings):
+        """As `show`, of an uploaded file; before it the emptied field and the photograph that is kept."""
+        keep = self.gradio.update()
         try:
             photo = receive(file)
         except UserError as error:
-            return None, None, f'<p role="alert">{html.escape(str(error).replace(file, os.path.basename(file)))}</p>'
-        return None, photo, show(photo, checkpoint, methods, classes)
+            return [None, None, alert(str(error).replace(file, os.path.basename(file))), keep, keep, '']
+        return [None, photo, *self.show(photo, *settings)]
 
+    def first(self, *settings):
+        """As `show`, of the photograph that the page opens on; before it that photograph."""
+        photo = photographs.read_photograph(live.CAT), os.path.basename(live.CAT)
+        return [photo, *self.show(photo, *settings)]
+
+
+def alert(error):
+    """A mistake, as the page shows it."""
+    return f'<p role="alert">{html.escape(str(error))}</p>'
+
+
+def fields(gradio, networks):
+    """The fields of the page: network, methods, A and B."""
     offered = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
+    free = {'allow_custom_value': True, 'min_width': 280}
+    ranks = [f'@{rank}' for rank in range(1, len(PLACES) + 1)]
+    with gradio.Row():
+        network = gradio.Dropdown(
+            list(networks),
+            value=next(iter(networks)),
+            label='Network: a checkpoint, timm/<name>, or a torchvision name',
+            elem_id='network',
+            **free,
+        )
+        methods = gradio.Dropdown(
+            offered, multiselect=True, label="Methods (none: the network's own map)", elem_id='methods', min_width=280
+        )
+    with gradio.Row():
+        a = gradio.Dropdown(ranks, value='@1', label='Class A: a name, a number, or @1', elem_id='a', **free)
+        b = gradio.Dropdown([*ranks, ''], value='@2', label='Class B: likewise, or none', elem_id='b', **free)
+    return [network, methods, a, b]
+
+
+def page(gradio, networks):
+    """The page, a gradio.Blocks."""
+    desk = Desk(gradio, networks)
     with gradio.Blocks(title='CALM: why A and not B', analytics_enabled=False, delete_cache=(60, 60)) as blocks:
         gradio.Markdown(
             '# Why A and not B?\nThe maps of class A and of class B over a photograph, and their difference.'
         )
-        with gradio.Row():
-            checkpoint = gradio.Dropdown(
-                list(checkpoints),
-                value=next(iter(checkpoints)),
-                label='Checkpoint',
-                elem_id='checkpoint',
-                min_width=280,
-            )
-            methods = gradio.Dropdown(
-                offered,
-                multiselect=True,
-                label="Methods (none: the network's own map)",
-                elem_id='methods',
-                min_width=280,
-            )
-            classes = gradio.Textbox(
-                '@1,@2',
-                label='Classes A,B: numbers, names, or @1 for the prediction, @2 for the runner-up',
-                elem_id='classes',
-                max_length=200,
-            )
+        settings = fields(gradio, networks)
         file = gradio.File(
             label='Photograph', file_types=list(photographs.SUFFIXES), type='filepath', elem_id='photograph', height=140
         )
         button = gradio.Button('Explain', variant='primary', elem_id='explain')
         photo = gradio.State(None, time_to_live=KEPT)
         output = gradio.HTML(elem_id='output')
-        settings = [checkpoint, methods, classes]
-        file.upload(upload, [file, *settings], [file, photo, output], api_visibility='private')
-        for event in (button.click, classes.submit, checkpoint.input):
-            event(show, [photo, *settings], output, api_visibility='private')
+        command = gradio.Textbox(
+            label='The command that draws the same panel', buttons=['copy'], interactive=False, elem_id='command'
+        )
+        answers = [output, *settings[2:], command]
+        blocks.load(desk.first, settings, [photo, *answers], api_visibility='private')
+        file.upload(desk.upload, [file, *settings], [file, photo, *answers], api_visibility='private')
+        for event in (button.click, *(one.input for one in settings[:1] + settings[2:])):
+            event(desk.show, [photo, *settings], answers, api_visibility='private')
     return blocks
 
 
 def serve(options):
     """Run the server until it is stopped; uploads live in a folder of their own, which goes with it."""
-    checkpoints = find_checkpoints(options.checkpoints, options.save_root)
+    networks = find_networks(options.checkpoints, options.save_root)
     with tempfile.TemporaryDirectory(prefix='calm-uploads-') as folder:
         os.environ.update(
             GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE='1', GRADIO_TEMP_DIR=folder
@@ -181,7 +188,7 @@ def serve(options):
             'font': ['system-ui', 'sans-serif'],
             'font_mono': ['ui-monospace', 'monospace'],
         }  # none from another host
-        page(gradio, checkpoints).queue(max_size=16).launch(
+        page(gradio, networks).queue(max_size=16).launch(
             server_name=options.host,
             server_port=options.port,
             share=False,

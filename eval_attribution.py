@@ -8,7 +8,8 @@
 The maps explain each test image's true label, and p is p(y|x) of it; gradient and perturbation methods explain the
 logit of CAM, log p(y|x) of CALM. Maps are resized to the image bilinearly; deletion, insertion and remove_and_classify
 use the order of their pixels, the other scores the map scaled to [0, 1] by min-max (a constant map gives zeros).
-loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py.
+loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The figure of
+loc_mask_iou is that of its best threshold; the result also has its curve over the thresholds (--cam_curve_interval).
 """
 
 import difflib

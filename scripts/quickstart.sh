@@ -2,10 +2,13 @@
 # The main job on ToyBirds: draw the data, train CAM, CALM-ML and CALM-EM, score their maps both ways, print one table
 # and draw one picture. Everything lands in save/$NAME; a finished step is not repeated.
 #   bash scripts/quickstart.sh [NAME]        NAME of the run, default quickstart
-#   bash scripts/quickstart.sh --picture     only a first picture, after a short training of CAM: save/picture/panels
+#   bash scripts/quickstart.sh --picture     only first pictures: three photographs explained by a trained ImageNet
+#                                            network, nothing is trained: save/picture/panels
 set -euo pipefail
+requirements=(requirements.txt)
+[ "${1:-}" != --picture ] || requirements+=(requirements-timm.txt)     # the network and its weights
 # shellcheck source=scripts/setup.sh
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "${requirements[@]}"
 # shellcheck source=scripts/reproduce/rows.sh
 source scripts/reproduce/rows.sh
 NAME=${1:-quickstart}
@@ -15,11 +18,8 @@ run() { note "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }   # a result file, then the command that makes it
 
 picture() {
-    NAME=picture
-    once CAM/accuracy.json main.py --config=configs/CAM_ToyBirds.yaml --experiment_name=picture/CAM --epochs=5 \
-        --lr_decay_frequency=5 "${COMMON[@]}"
-    run inference.py --load_checkpoint=picture/CAM --images dataset/ToyBirds/images/0[0-5]*/*_0121_*.jpg \
-        --classes=@1,@2 --workers=1 --seed=0 --output=save/picture/panels --override_cache=True
+    run inference.py --classifier=timm/tf_efficientnet_lite0 --images docs/photographs --classes=@1,@2 --batch_size=4 \
+        --method=vanilla,grad_cam,layer_cam,score_cam --seed=0 --output=save/picture/panels --override_cache=True
     note "[$SECONDS s] the pictures: save/picture/panels"
 }
 
@@ -39,11 +39,11 @@ evaluate() {  # evaluate METHOD MAP
     once "$1/pixel_perturb_$2.json" eval_pixel_perturb.py "${flags[@]}" --random_repeats=3
 }
 
-run scripts/make_toybirds.py
 if [ "$NAME" = --picture ]; then
     picture
     exit
 fi
+run scripts/make_toybirds.py
 for method in CAM CALM-ML CALM-EM; do train "$method"; done
 evaluate CAM vanilla
 evaluate CALM-ML jointll

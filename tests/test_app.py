@@ -8,6 +8,8 @@ import base64
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,7 +24,10 @@ from conftest import ROOT
 from PIL import Image
 
 import app
+import inference
 import wsol
+from report import live, photographs
+from wsol.errors import UserError
 
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'browser'))
 from chromium import chromium
@@ -44,23 +49,58 @@ def save_checkpoint(folder, method):
     )
 
 
-def test_checkpoints_are_found_and_uploads_deleted(tmp_path):
+def test_networks_are_found_and_uploads_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, 'packaged_classifiers', list)
     with pytest.raises(ValueError, match='give --checkpoints'):
-        app.find_checkpoints(None, str(tmp_path))
+        app.find_networks(None, str(tmp_path))
     save_checkpoint(tmp_path / 'runs' / 'one', 'CAM')
-    found = app.find_checkpoints(None, str(tmp_path))
-    assert found[str(tmp_path / 'runs' / 'one')] == str(tmp_path / 'runs' / 'one' / 'last_checkpoint.pth.tar')
+    name = str(tmp_path / 'runs' / 'one')
+    assert app.find_networks(None, str(tmp_path)) == {name: f'{name}/last_checkpoint.pth.tar'}
+    monkeypatch.setattr(live, 'packaged_classifiers', lambda: ['timm/some'])
+    found = app.find_networks(None, str(tmp_path))
+    assert next(iter(found.items())) == ('timm/some', None) and len(found) == 2
     Image.new('RGB', (50, 40), 'red').save(tmp_path / 'a.png')
-    photo, name = app.receive(str(tmp_path / 'a.png'))
-    assert photo.size == (50, 40) and name == 'a.png'
+    photo, title = app.receive(str(tmp_path / 'a.png'))
+    assert photo.size == (50, 40) and title == 'a.png'
     (tmp_path / 'b.jpg').write_text('no picture')
     with pytest.raises(ValueError, match='unreadable'):
         app.receive(str(tmp_path / 'b.jpg'))
     assert sorted(os.listdir(tmp_path)) == ['runs']
-    panel = app.explain(found[str(tmp_path / 'runs' / 'one')], photo, name, [], '@1,2')
-    assert Image.open(io.BytesIO(panel)).size[0] > 1000
-    with pytest.raises(ValueError, match='6 classes'):
-        app.explain(found[str(tmp_path / 'runs' / 'one')], photo, name, ['grad_cam'], '6')
+
+
+def test_the_command_line_draws_the_same_panel_and_maps(tmp_path, monkeypatch):
+    """Byte for byte, with a method that draws noise; the file's name has a blank and a quote."""
+    save_checkpoint(tmp_path / 'one', 'CAM')
+    monkeypatch.chdir(tmp_path)
+    title = "the cat's photo.png"
+    with Image.open(live.CAT) as image:
+        image.resize((60, 40)).save(title)
+    path = 'one/last_checkpoint.pth.tar'
+    wish = live.Wish('one', ['vanilla', 'smooth_grad'], '@1,2')
+    view = live.explain(live.load('one', path), photographs.read_photograph(title), title, wish)
+    words = shlex.split(live.command_line(wish, path, title))
+    assert words[0] == 'python'
+    monkeypatch.setattr(sys, 'argv', [*words[1:], '--workers=0', '--output=panels', '--save_scoremaps=maps'])
+    inference.main()
+    np.testing.assert_array_equal(Image.open(f'panels/{title}.png'), Image.open(io.BytesIO(view.png)))
+    assert {f'{title}.{name}.npy' for name in view.maps} == {*os.listdir('maps')} and len(view.maps) == 4
+    for name, one in view.maps.items():
+        np.testing.assert_array_equal(np.load(f'maps/{title}.{name}.npy'), one)
+    assert len({*view.top}) == 5 and all(re.fullmatch('class [0-5]', name) for name in view.top)
+    page = live.as_html(view, wish, title)
+    stored = np.load(io.BytesIO(base64.b64decode(re.search('zip;base64,([^"]*)', page)[1])))
+    assert {*stored.files} == {*view.maps}
+
+
+def test_a_typed_network_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    for name, said in (
+        ('resnet18', 'not on this machine'),
+        ('resnet1', 'close: resnet'),
+        ('x.pth', 'is no network of'),
+    ):
+        with pytest.raises(UserError, match=said):
+            live.load(name, None)
 
 
 def test_without_gradio_there_is_one_line(tmp_path, monkeypatch):
@@ -89,6 +129,7 @@ def server(tmp_path):
                 os.path.join(ROOT, 'app.py'),
                 f'--save_root={tmp_path}/save',
                 f'--port={port}',
+                f'--checkpoints={tmp_path}/save/CALM-EM',
                 '--max_upload_mb=1',
             ],
             stdout=said,
@@ -117,6 +158,7 @@ def uploads(temporary):
 
 def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     address, temporary = server
@@ -138,6 +180,9 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
                 iter(page.execute_script("return [...document.querySelectorAll('#panel')].map(one => one.src)")), ''
             )
 
+        def width(source):
+            return Image.open(io.BytesIO(base64.b64decode(source.split(',')[1]))).size[0]
+
         def text():
             return page.execute_script('return document.body.innerText')
 
@@ -145,22 +190,37 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
             until(lambda: find('#photograph input[type=file]'))
             find('#photograph input[type=file]')[0].send_keys(str(tmp_path / name))
 
+        def value(field):
+            return page.execute_script(f"return document.querySelector('#{field} input, #{field} textarea').value")
+
+        def type_into(field, words):
+            box = find(f'#{field} input')[0]
+            box.send_keys(Keys.CONTROL + 'a')
+            box.send_keys(words + Keys.ENTER)
+
         page.get(address)
+        until(source)  # of the photograph that the page opens on
+        opened = source()
+        assert 'inference.py --images=cat.jpg' in value('command')
+        assert {one.get_attribute('download') for one in find('#output a')} == {'cat.panel.png', 'cat.maps.npz'}
         upload('my photo.png')
-        until(source)
+        until(lambda: source() not in ('', opened))
         first = source()
-        assert Image.open(io.BytesIO(base64.b64decode(first.split(',')[1]))).size[0] > 1000
+        assert width(first) > 1000
         assert uploads(temporary) == []
-        box = find('#classes textarea, #classes input')[0]
-        box.clear()
-        box.send_keys('3')
-        find('#explain')[0].click()  # the photograph is still known
+        find('#b input')[0].click()
+        until(lambda: len(find('#b [role=option], ul[role=listbox] li')) == 6)  # five classes and none
+        assert re.search('class [0-5], second', text())
+        type_into('b', 'third')  # picks; the photograph is still known
         until(lambda: source() not in ('', first))
-        assert Image.open(io.BytesIO(base64.b64decode(source().split(',')[1]))).size[0] < 1000  # one class
-        box.clear()
-        box.send_keys('17')
-        find('#explain')[0].click()
+        assert '--classes=@1,@3' in value('command') and re.fullmatch('class [0-5], third', value('b'))
+        second = source()
+        type_into('b', ' ')
+        until(lambda: source() not in ('', second) and width(source()) < 1000)  # one class
+        type_into('a', '17')
         until(lambda: 'there are 6 classes' in text())
+        type_into('network', 'resnet1')
+        until(lambda: 'close: resnet' in text())
         upload('broken.jpg')
         until(lambda: 'broken.jpg is unreadable' in text())
         assert str(temporary) not in text() and uploads(temporary) == []
@@ -168,9 +228,10 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
         upload('notes.txt')
         until(lambda: 'invalid file type' in text().lower())
         page.refresh()
+        until(source)
         upload('large.png')
         until(lambda: 'maximum' in text().lower())  # over a megabyte
-        assert not source() and uploads(temporary) == []
+        assert source() == opened and uploads(temporary) == []
         events = [json.loads(entry['message'])['message'] for entry in page.get_log('performance')]
         asked = {
             event['params']['requestId']: event['params']['request']['url']

@@ -28,7 +28,7 @@ FOREIGN_FLAGS = {  # of other people's commands
 FOREIGN_FILES = {'eval_remove_classify.py'}  # of the released code
 UNMADE = {  # written by commands, listed in a data set's folder, or a name of the reader's choice
     *('experiment_name/', 'checkpoint_name/', '.venv/', 'panels/', 'SAVE_ROOT/slurm/'),
-    *('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt', 'FILE.yaml'),
+    *('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt', 'FILE.yaml', 'attribution_scores.md'),
 }
 SCRIPT = re.compile(r'[\w./-]*\w\.(py|sh|sbatch)')
 FILE = re.compile(r'[\w.-]+(/[\w.-]+)*/|[\w./-]*\w\.(py|sh|sbatch|toml|cff|md|yaml|txt)')

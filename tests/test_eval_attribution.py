@@ -112,7 +112,8 @@ def slow_figures(model, root):
     sizes = read_sizes(folder)
     taus = np.arange(0, 1, 0.05)
     columns = {
-        name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')
+        name: []
+        for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'over', 'inside', 'hit')
     }
     for number, (image_id, image, _) in enumerate(load_test_images(32)[0]):
 
@@ -151,6 +152,8 @@ def slow_figures(model, root):
         inside = np.array(
             [[any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in true) for x in range(32)] for y in range(32)]
         )
+        above = [scaled > tau + 1e-5 for tau in taus]
+        columns['over'].append([(mask & inside).sum() / (inside | mask).sum() for mask in above])
         columns['inside'].append(scaled[inside].sum() / scaled.sum())
         top_y, top_x = divmod(order[0], 32)
         columns['hit'].append(
@@ -170,6 +173,7 @@ def slow_figures(model, root):
         'insertion': mean['insertion'],
         'remove_and_classify': np.mean(ratio),
         'loc_iou': 100 * mean['at'],
+        'loc_mask_iou': 100 * mean['over'].max(),
         'max_box_acc': 100 * rate(0, 0.5),
         'max_box_acc_v2': 100 * np.mean([rate(1, iou) for iou in (0.3, 0.5, 0.7)]),
         'proportion': 100 * mean['inside'],
@@ -189,6 +193,8 @@ def test_the_figures_equal_an_image_by_image_loop(scored):
     assert row['win'] == pytest.approx(wins[0].sum() / 3) and wins.shape == (4, 4)
     np.testing.assert_allclose(wins + wins.T + np.array(result['wins']['tie']), 100)
     assert max(drops) > min(drops) and result['images'] == result['correct'] == 24
+    curve = row['loc_mask_iou_curve']
+    assert len(curve) == 20 and max(curve) == row['loc_mask_iou'] == curve[round(row['loc_mask_iou_threshold'] / 0.05)]
     assert row['deletion_curve'][0] == pytest.approx(row['insertion_curve'][-1]) and len(row['deletion_curve']) == 4
 
 
@@ -282,7 +288,8 @@ def test_methods_that_suit_the_model_are_the_default():
 
     plain = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     assert chosen('--attribution_method=CALM-EM') == chosen('--attribution_method=CAM', '--methods=all') == plain
-    assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency'}
+    assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency', 'taylor_interaction'}
+    assert 'taylor_interaction' in chosen('--attribution_method=LFI-CAM')
     assert 'vanilla-superclass' in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert 'jointll-superclass' not in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert chosen('--methods= grad_cam, vanilla,grad_cam') == ['grad_cam', 'vanilla']

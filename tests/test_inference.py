@@ -15,7 +15,7 @@ from test_commands import read, run
 import eval_wsol
 import inference
 import wsol
-from report import photographs
+from report import experiments, photographs
 from wsol import attribution
 from wsol.preprocessing import make_transform
 
@@ -144,6 +144,59 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
         f'--output={tmp_path}/out',
         '--override_cache',
     )
+
+
+def test_at_chooses_the_location_of_an_interaction(checkpoint, photos, tmp_path, monkeypatch):
+    pixels = make_transform(False, crop_size=32)(photographs.read_photograph(str(photos / 'a/x.jpg')))[None]
+
+    def explained(at):
+        return attribution.explain('taylor_interaction', checkpoint[1], pixels, 7, at=at)[0].numpy()
+
+    maps = {(row, column): explained((row, column)) for row in range(4) for column in range(4) if row != column}
+    row, column = at = max(maps, key=lambda at: np.abs(maps[at] - explained(None)).max())
+    more = ['--method=taylor_interaction,jointll', '--classes=7', '--workers=0', f'--output={tmp_path}/out']
+    more += [f'--save_scoremaps={tmp_path}/maps', f'--at={row},{column}']
+    call(monkeypatch, checkpoint, f'--images={photos}/a/x.jpg', *more)
+    saved = np.load(tmp_path / 'maps/x.jpg.taylor_interaction.7.npy')
+    for other, close in ((at, True), (at[::-1], False), (None, False)):
+        gap = np.abs(explained(other) - saved).max()
+        assert (gap < 1e-4 * np.abs(explained(None)).max()) == close, other
+
+
+def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tmp_path, monkeypatch, capsys):
+    image = [f'--images={photos}/a/x.jpg', '--workers=0', f'--output={tmp_path}/out']
+    for text in ('3', '1,2,3', 'a,b', '-1,2', '1.5,2', ','):
+        with pytest.raises(SystemExit) as stop:
+            call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', f'--at={text}')
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and len(message.strip().splitlines()) == 1
+        assert f"'{text}' is no location: give row,column" in message
+    with pytest.raises(ValueError, match='--at chooses a location for maps .*: give --method=taylor_interaction'):
+        call(monkeypatch, checkpoint, *image, '--method=jointll', '--at=1,2')
+    with pytest.raises(ValueError, match='--at chooses a location'):
+        call(monkeypatch, checkpoint, *image, '--at=1,2')
+    with pytest.raises(ValueError, match='at=4,0 lies outside the map: give a row of 0 to 3 and a column of 0 to 3'):
+        call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', '--at=4,0')
+
+
+def test_a_point_of_a_photograph_is_a_cell_of_the_map(checkpoint):
+    """On maps of 4 x 4 cells, and a photograph of 200 x 100 pixels: a cell is 50 wide and 25 high."""
+    experiment = experiments.load_experiment(checkpoint[0])
+    for point, cell in {
+        (0, 0): (0, 0),
+        (49.9, 24.9): (0, 0),
+        (50, 24.9): (0, 1),
+        (49.9, 25): (1, 0),
+        (199, 60): (2, 3),
+        (200, 100): (3, 3),
+        (-5, 500): (3, 0),
+    }.items():
+        assert experiments.cell_under(experiment, *point, 200, 100) == cell
+    makers = experiments.map_makers(experiment, ['taylor_interaction'], at=(2, 3))
+    x = torch.randn(1, 3, 32, 32)
+    [[found]] = makers['taylor_interaction'](x, None, [torch.tensor([5])], [0])
+    expected = attribution.explain('taylor_interaction', checkpoint[1], x, 5, at=(2, 3))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(found).max())
 
 
 @pytest.mark.parametrize('process', ['jointll', 'smooth_grad'])

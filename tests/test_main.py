@@ -14,6 +14,7 @@ import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
 from engine import processes, resuming, training
+from wsol.preprocessing import PAPER
 
 FLAGS = [
     '--dataset=CUB',
@@ -147,7 +148,7 @@ def test_an_epoch_in_order(monkeypatch, epoch, step, rates):
 
     monkeypatch.setattr(training, 'accuracy', accuracy)
     monkeypatch.setattr(main, 'save_checkpoints', lambda trainer, accuracy: trainer.events.append(f'best {accuracy}?'))
-    loaders = main.Loaders(SimpleNamespace(dataset=range(24)), 'val', None, 200)
+    loaders = main.Loaders(SimpleNamespace(dataset=range(24)), 'val', None)
     assert main.train(trainer, loaders, trainer, None) == -1.0
     expected = []
     for number, rate in zip(range(epoch, 4), rates.split()):
@@ -161,10 +162,9 @@ def test_processes_share_every_batch(monkeypatch):
     for rank in range(3):
         monkeypatch.setattr(processes, 'rank', lambda: rank)
         monkeypatch.setattr(processes, 'world', lambda: 3)
-        loaders = main.make_loaders(get_configs('', FLAGS), 4)
+        loaders = main.make_loaders(get_configs('', FLAGS), 4, PAPER)
         for name, batches in seen.items():
             batches.append([[key % 24 for key in keys] for keys in getattr(loaders, name).batch_sampler])
-    assert loaders.num_classes == 200
     for name in ('val', 'test'):
         assert seen[name] == [[list(range(24))[i : i + 5][rank::3] for i in range(0, 24, 5)] for rank in range(3)]
     together = [sum(parts, []) for parts in zip(*seen['train'])]
@@ -173,9 +173,9 @@ def test_processes_share_every_batch(monkeypatch):
 
 
 def test_a_test_alone_reads_the_test_split_alone():
-    loaders = main.make_loaders(get_configs('', [*FLAGS, '--is_train=False']), 4)
+    loaders = main.make_loaders(get_configs('', [*FLAGS, '--is_train=False']), 4, PAPER)
     assert loaders.train is loaders.val is None and loaders.test.dataset.split.name == 'test'
-    trained = main.make_loaders(get_configs('', FLAGS), 4)
+    trained = main.make_loaders(get_configs('', FLAGS), 4, PAPER)
     assert [getattr(trained, name).dataset.split.name for name in ('train', 'val', 'test')] == ['train', 'val', 'test']
     sizes = [type(getattr(trained, name).dataset.transform.transforms[1]).__name__ for name in ('train', 'val')]
     assert sizes == ['RandomCrop', 'ToTensor']

@@ -13,9 +13,11 @@ from torchvision import models
 
 import eval_attribution
 import wsol
+from config import get_configs
 from engine import comparing
 from report import own_photographs
 from report.photographs import read_photograph
+from report.tables import scores_markdown, winners
 from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, Preprocessing, photograph_transform
@@ -173,6 +175,27 @@ def test_maps_that_a_network_cannot_give_are_left_out():
     net = models.VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
     plain = classifiers.PlainClassifier(net, 5, PAPER, classifiers.token_layer(net)).eval()
     assert comparing.runnable(names, plain, 32, attribution.Options())[0] == names[1:]
+
+
+def test_equal_figures_share_the_win():
+    """Equal as the tables show them; a figure that is not defined wins nothing."""
+    rows = {name: {'deletion': value} for name, value in zip('abcd', (0.2371, 0.23709, None, 0.3))}
+    metrics = {'deletion': eval_attribution.scores.METRICS['deletion']}
+    assert winners(rows, metrics) == {'deletion': ['a', 'b']}
+    assert scores_markdown(rows, metrics, '').count('**0.237**') == 2
+    assert winners({'c': rows['c']}, metrics) == {'deletion': []}
+
+
+def test_the_maps_of_a_classifier_are_chosen_once_it_is_loaded(network, capsys):
+    def chosen(model, *flags):
+        args = get_configs('', ['--classifier=some', *flags], add=eval_attribution.add_flags)
+        return eval_attribution.map_chooser(args)(model, 64, attribution.Options())
+
+    assert chosen(network[1]) == attribution.suited('CAM') and 'jointll' in chosen(network[1], '--methods=all')
+    plain = classifiers.PlainClassifier(network[1].features.net, 1000, PAPER).eval()
+    assert chosen(plain) == attribution.suited('classifier') and not capsys.readouterr().err
+    assert chosen(plain, '--methods=all') == chosen(plain)
+    assert 'left out: vanilla, ' in capsys.readouterr().err
 
 
 def test_a_checkpoint_on_photographs(network, tmp_path, monkeypatch):

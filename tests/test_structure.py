@@ -38,7 +38,7 @@ def imported(path):
                 yield f'{module}.{alias.name}', node.lineno
 
 
-SOURCES = [*(f'{name}.py' for names in FLOORS for name in names if name not in ('engine', 'report', 'wsol'))]
+SOURCES = [f'{name}.py' for names in FLOORS for name in sorted(names - {'engine', 'report', 'wsol'})]
 SOURCES += sorted(python_files('engine', 'report', 'wsol'))
 
 

@@ -61,17 +61,15 @@ def left_out(state_dict, architecture):
 
 
 def own_names(state_dict, architecture):
-    """The state dict under this project's names, without the parts that no network here has.
+    """The state dict under this project's names; the matrix of class scores [C, L] as a 1x1 convolution [C, L, 1, 1].
 
-    The matrix of class scores [C, L] becomes a 1x1 convolution [C, L, 1, 1]. Batch norms get the counter that old files
-    lack and nothing here reads.
+    Batch norms get the counter that old files lack and nothing here reads.
     """
-    names = names_of(architecture)
+    renamed = names_of(architecture).renamed
     result = {}
     for key, value in without_prefix(state_dict).items():
         part = part_of(key)
-        if part not in names.left_out:
-            result[names.renamed.get(part, part) + key[len(part) :]] = value
+        result[renamed.get(part, part) + key[len(part) :]] = value
     scores = result.get('conv_last.weight')
     if torch.is_tensor(scores) and scores.ndim == 2:
         result['conv_last.weight'] = scores[:, :, None, None]  # [C, L, 1, 1]

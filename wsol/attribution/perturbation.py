@@ -19,17 +19,30 @@ SS_STD = 2.0
 
 
 def masked_scores(model, images, A, target, options, streams=None, std=0.0):
-    """S_y(M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any."""
+    """S_y(M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any.
+
+    Equal images that follow each other, one image's several classes, share their masked passes unless there is noise.
+    """
     b, channels = A.shape[:2]
-    maps = A.flatten(0, 1)  # [B L, H, W]
+    firsts, owner = ([*range(b)], [*range(b)]) if std else _distinct(images)
+    classes, column = target.unique(return_inverse=True)  # [K], [B]
+    maps = A[firsts].flatten(0, 1)  # [D L, H, W], D different images
     scores = []
-    for rows in chunks(b * channels, options.batch_size, options, 'masked images'):
-        image = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: which image a row is of
+    for rows in chunks(len(firsts) * channels, options.batch_size, options, 'masked images'):
+        number = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: which image a row is of
         masks = min_max(upsample(maps[rows], images.shape[2:]))  # [n, h, w]
         if std:
-            masks = masks + std * standard_normal(masks.shape[1:], [streams[i] for i in image.tolist()], masks)
-        scores.append(chosen(scores_of(model, masks[:, None] * images[image]), target[image])[0])
-    return torch.cat(scores).view(b, channels)  # [B, L]
+            masks = masks + std * standard_normal(masks.shape[1:], [streams[i] for i in number.tolist()], masks)
+        masked = masks[:, None] * images[firsts][number]  # [n, c, h, w]
+        scores.append(scores_of(model, masked)[:, classes])
+    scores = torch.cat(scores).view(len(firsts), channels, -1)  # [D, L, K]
+    return scores[owner, :, column]  # [B, L]
+
+
+def _distinct(images):
+    """(numbers of the images that differ from the one before, for each image its place among those)."""
+    firsts = [b for b in range(len(images)) if not b or not torch.equal(images[b], images[b - 1])]
+    return firsts, [sum(first <= b for first in firsts) - 1 for b in range(len(images))]
 
 
 def softmax_weights(scores):

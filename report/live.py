@@ -1,0 +1,124 @@
+"""What the live view (app.py) shows: networks by name, one photograph explained, its files and its command line."""
+
+import base64
+import html
+import io
+import os
+import shlex
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torchvision import models
+
+from wsol.backbones import packaged, timm
+from wsol.errors import UserError
+from wsol.preprocessing import photograph_transform
+
+from . import experiments, panels, photographs
+from .classes import parse_classes
+
+CAT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', 'photographs', 'cat.jpg')
+OFFERED = 5  # most probable classes that can be picked
+SEED = {'batch_size': 4, 'seed': 0}  # how maps are made, as `command_line` says
+
+
+class Wish(NamedTuple):
+    """What is asked of a photograph."""
+
+    network: str  # a checkpoint that was found, or the name of a trained classifier
+    methods: list  # names of attribution.MAPS; none: the network's own map
+    classes: str  # 'A' or 'A,B', as --classes takes it
+
+
+class View(NamedTuple):
+    """A photograph explained."""
+
+    png: bytes  # the panel
+    maps: dict  # {'<method>.<class>': float32 [h, w]}
+    top: list  # names of the most probable classes
+
+
+def packaged_classifiers():
+    """The names of the trained classifiers whose weights are installed as packages."""
+    return [f'{timm.PREFIX}{name}' for name in packaged.PACKAGED if packaged.file_for(name) and find_spec('timm')]
+
+
+def _check_at_hand(name):
+    """UserError for a torchvision network whose weights are not on this machine: a visitor starts no download."""
+    if name.startswith(timm.PREFIX) or name not in models.list_models(module=models):
+        return  # timm is told to stay offline; an unknown name has a line of its own
+    path = os.path.join(
+        torch.hub.get_dir(), 'checkpoints', os.path.basename(models.get_model_weights(name).DEFAULT.url)
+    )
+    if not os.path.isfile(path):
+        raise UserError(
+            f'the weights of {name} are not on this machine: explain a photograph by '
+            f'inference.py --classifier={name} once, which downloads them'
+        )
+
+
+@lru_cache(maxsize=2)
+def load(name, path):
+    """The `Experiment` of a checkpoint's file, or for a path of None of a trained classifier; the last two are kept."""
+    if path:
+        return experiments.load_experiment(path, SEED)
+    if os.path.splitext(name)[1] in ('.pth', '.pt', '.tar'):
+        raise UserError(
+            f'{name} is no network of this page: choose one that is offered, timm/<name> or a torchvision name'
+        )
+    _check_at_hand(name)
+    return experiments.load_classifier_experiment(name, SEED)
+
+
+def explain(experiment, photograph, title, wish):
+    """The `View` of a photograph, the panel being the one that inference.py draws."""
+    model = experiment.model
+    names = experiment.class_names
+    chosen = parse_classes(wish.classes or '@1', model.num_classes, names)
+    makers = experiments.map_makers(experiment, wish.methods)
+    image = photograph_transform(experiment.arguments.crop_size, model.preprocessing)(photograph)
+    images = image[None].to(next(model.parameters()).device)  # [1, 3, S, S]
+    [explanation] = experiments.explain_batch(model, makers, images, chosen, [0])
+    picture = photographs.panel_picture(photograph, model.preprocessing)
+    panel = panels.make_panel(title, picture, names, *explanation, model.attribution_method)
+    maps = {
+        f'{name}.{y}': one for name, arrays in explanation.maps.items() for y, one in zip(explanation.classes, arrays)
+    }
+    best = np.argsort(explanation.probs)[::-1]
+    top = [names[y] if names else f'class {y}' for y in best[:OFFERED]]
+    return View(panels.panel_png(panel), maps, top)
+
+
+def command_line(wish, path, title):
+    """The command that draws the same panel of a photograph `title`; path: of a checkpoint, or None."""
+    words = ['python', 'inference.py', f'--images={title}']
+    words.append(f'--load_checkpoint={os.path.dirname(path)}' if path else f'--classifier={wish.network}')
+    words += [f'--classes={wish.classes or "@1"}', f'--batch_size={SEED["batch_size"]}', f'--seed={SEED["seed"]}']
+    if wish.methods:
+        words.append(f'--method={",".join(wish.methods)}')
+    return shlex.join(words)
+
+
+def as_html(view, wish, title):
+    """The panel and links to its files, as HTML that asks for nothing more."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **view.maps)
+    stem = html.escape(os.path.splitext(title)[0])
+
+    def link(name, kind, content, words):
+        address = f'data:{kind};base64,{base64.b64encode(content).decode()}'
+        return f'<a id="{words.split()[-1]}" download="{name}" href="{address}">{words}</a>'
+
+    alt = html.escape(f'Maps of {title} by {wish.network}')
+    source = base64.b64encode(view.png).decode()
+    return (
+        '<div tabindex="0" role="region" aria-label="panel" style="overflow-x:auto">'
+        f'<img id="panel" alt="{alt}" style="width:100%;min-width:640px" src="data:image/png;base64,{source}"></div><p>'
+        + link(f'{stem}.panel.png', 'image/png', view.png, 'Download the panel')
+        + ' · '
+        + link(f'{stem}.maps.npz', 'application/zip', file.getvalue(), 'Download the maps')
+        + '</p>'
+    )
