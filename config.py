@@ -103,10 +103,22 @@ def _add_run(group):
 
 def _add_data(group):
     group.add_argument(
-        '--dataset', '--dataset_name', dest='dataset', default='CUB', choices=tuple(DATASETS), help='data set'
+        '--dataset',
+        '--dataset_name',
+        dest='dataset',
+        default='CUB',
+        choices=tuple(DATASETS),
+        help='data set; folder: photographs of your own, DIR/train/CLASS/*.jpg, with --data_root=DIR',
     )
-    group.add_argument('--data_root', default='dataset/', metavar='DIR', help='folder of the data sets')
-    group.add_argument('--metadata_root', default='metadata/', metavar='DIR', help='folder of the split files')
+    group.add_argument(
+        '--data_root', default='dataset/', metavar='DIR', help='folder of the data sets; with --dataset=folder the set'
+    )
+    group.add_argument(
+        '--metadata_root',
+        default='metadata/',
+        metavar='DIR',
+        help="folder of the split files; with --dataset=folder an experiment's, which has its split.json",
+    )
     _flag(group, '--proxy_training_set', False, 'train on image_ids_proxy.txt (ILSVRC: a tenth of the images)')
     group.add_argument(
         '--resize_size', type=in_range(int, 1), default=256, help='training images are resized to this square'
@@ -157,8 +169,8 @@ def _add_model(group):
         group,
         '--is_different_checkpoint',
         False,
-        'the checkpoint is of another method: conv_last is not taken from it, and '
-        'the whole backbone learns at the small rate',
+        'a training that starts from a checkpoint does not take conv_last from it, and '
+        'the whole backbone learns at the small rate (CALM from CAM)',
     )
 
 

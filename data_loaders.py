@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+import data_folders
 import util
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, make_transform
 
-SPLITS = ('train', 'val', 'test')
+SPLITS = data_folders.SPLITS
 
 
 class DatasetInfo(NamedTuple):
@@ -26,7 +27,7 @@ class DatasetInfo(NamedTuple):
 
     num_classes: int | None  # None: as many as the training labels name
     roots: dict  # {split: candidate image roots below the data root}
-    localization: str  # 'box' or 'mask' ground truth
+    localization: str | None  # 'box' or 'mask' ground truth; None: as the data root has it (data_truth.py)
     parts: str | None  # the folder in CUB's layout, with part annotations
     counts: dict  # {split: published image count}
 
@@ -56,6 +57,7 @@ DATASETS = {
         'ToyBirds',
         {},
     ),
+    data_folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DIR/train/CLASS/*.jpg, DIR being the data root
 }
 
 
@@ -64,10 +66,11 @@ class Split(NamedTuple):
 
     name: str
     root: str  # folder of its images
-    folder: str  # of its metadata files
+    folder: str  # of its metadata files, or of split.json
     image_ids: list  # paths below root
     labels: list  # ints, aligned with the ids
     num_classes: int
+    upright: bool = False  # are its images turned as their EXIF entries say?
 
 
 def _lines(path):
@@ -144,36 +147,6 @@ def read_masks(folder):
     return table
 
 
-def checked_boxes(folder, image_ids):
-    """{image id: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; one without them or an impossible one is a
-    UserError."""
-    boxes = read_boxes(folder)
-    sizes = read_sizes(folder)
-    for image_id in image_ids:
-        if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
-            name = 'image_sizes' if image_id in boxes else 'localization'
-            raise UserError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
-        if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
-            raise UserError(
-                f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1'
-            )
-    return {image_id: (boxes[image_id], sizes[image_id]) for image_id in image_ids}
-
-
-def checked_masks(folder, image_ids, root):
-    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a UserError."""
-    masks = read_masks(folder)
-    for image_id in image_ids:
-        if image_id not in masks:
-            raise UserError(f'{folder}/localization.txt has no row for {image_id}')
-        for path in (*masks[image_id][0], masks[image_id][1]):
-            if path and not os.path.isfile(os.path.join(root, path)):
-                raise UserError(
-                    f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root'
-                )
-    return masks
-
-
 def dataset_info(name):
     """The table's row; an unknown name is a UserError that lists the valid ones."""
     if name not in DATASETS:
@@ -195,14 +168,61 @@ def image_root(data_root, dataset, split, first_image):
 
 
 def class_count(dataset, metadata_root):
-    """The data set's class count; where the table has none, one more than the largest training label."""
+    """The data set's class count; where the table has none, one more than the largest training label.
+
+    Of a folder of photographs, metadata_root is the folder of its split.json.
+    """
     count = dataset_info(dataset).num_classes
+    if dataset == data_folders.NAME:
+        split = data_folders.read(metadata_root)
+        if split is None:
+            raise MissingFile(f'no {data_folders.FILE} in {metadata_root}: give the experiment folder of a training')
+        return len(split.classes)
     return count or 1 + max(read_labels(os.path.join(metadata_root, dataset, 'train')).values())
 
 
+def split_ids(dataset, split, data_root, metadata_root):
+    """The image ids of a split, in order."""
+    if dataset == data_folders.NAME:
+        return data_folders.known(metadata_root, data_root, split).images[split]
+    return read_image_ids(os.path.join(metadata_root, dataset, split))
+
+
 def load_split(dataset, split, data_root, metadata_root, proxy=False):
-    """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present."""
+    """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present.
+
+    Of a folder of photographs, metadata_root is the folder of its split.json.
+    """
     dataset_info(dataset)
+    if dataset == data_folders.NAME:
+        found = _folder_split(split, data_root, metadata_root, proxy)
+    else:
+        found = _listed_split(dataset, split, data_root, metadata_root, proxy)
+    image_ids = found.image_ids
+    for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
+        path = os.path.join(found.root, image_ids[position])
+        if not os.path.isfile(path):
+            what = (
+                'restore the file, or train again'
+                if found.upright
+                else (f'scripts/check_data.py --dataset={dataset} lists all of them')
+            )
+            raise MissingFile(f'missing image {path}: {what}')
+    for image_id in image_ids[:4]:
+        read_image(os.path.join(found.root, image_id), found.upright)
+    return found
+
+
+def _folder_split(split, data_root, metadata_root, proxy):
+    """The `Split` of a folder of photographs."""
+    if proxy:
+        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={data_folders.NAME} has not')
+    known = data_folders.known(metadata_root, data_root, split)
+    return Split(split, data_root, metadata_root, known.images[split], known.labels(split), len(known.classes), True)
+
+
+def _listed_split(dataset, split, data_root, metadata_root, proxy):
+    """The `Split` that metadata files list."""
     folder = os.path.join(metadata_root, dataset, split)
     image_ids = read_image_ids(folder, proxy)
     labels = read_labels(folder)
@@ -218,20 +238,15 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
                 f'0..{num_classes - 1} ({dataset} has {num_classes} classes)'
             )
     root = image_root(data_root, dataset, split, image_ids[0])
-    for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
-        path = os.path.join(root, image_ids[position])
-        if not os.path.isfile(path):
-            raise MissingFile(f'missing image {path}: scripts/check_data.py --dataset={dataset} lists all of them')
-    for image_id in image_ids[:4]:
-        read_image(os.path.join(root, image_id))
     return Split(split, root, folder, image_ids, [labels[image_id] for image_id in image_ids], num_classes)
 
 
-def read_image(path):
-    """A Pillow image in RGB; a missing, truncated or foreign file is a UserError that names it."""
+def read_image(path, upright=False):
+    """A Pillow image in RGB, with `upright` turned as its EXIF entry says; one that cannot be read is a UserError that
+    names it."""
     try:
         with Image.open(path) as image:
-            return image.convert('RGB')
+            return (ImageOps.exif_transpose(image) if upright else image).convert('RGB')
     except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
         what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
         raise UserError(f'image {path} is {what}: restore the file') from None
@@ -254,7 +269,7 @@ class ImageLabelDataset(Dataset):
 
     def __getitem__(self, key):
         epoch, index = divmod(key, len(self))
-        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]))
+        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]), self.split.upright)
         words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))

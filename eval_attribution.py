@@ -8,25 +8,29 @@
 The maps explain each test image's true label, and p is p(y|x) of it; gradient and perturbation methods explain the
 logit of CAM, log p(y|x) of CALM. Maps are resized to the image bilinearly; deletion, insertion and remove_and_classify
 use the order of their pixels, the other scores the map scaled to [0, 1] by min-max (a constant map gives zeros).
-loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py.
+loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The figure of
+loc_mask_iou is that of its best threshold; the result also has its curve over the thresholds (--cam_curve_interval).
 """
 
 import difflib
 import os
+import sys
 
 import numpy as np
-import torch
+from munch import Munch
 
 import util
 from config import get_configs, in_range, pick
-from data_loaders import checked_boxes, checked_masks, dataset_info
-from engine import evaluation
+from data_truth import localization
+from engine import comparing, evaluation, processes
+from report import own_photographs, sources
+from report.experiments import network_arguments, network_class_names
 from report.plots import plot_scores
-from report.tables import score_text, scores_csv, scores_markdown
+from report.tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
-from wsol.scoring import add_up, boxes, erasing, maps, pixels, regions, scores
+from wsol.scoring import erasing, regions, scores
 
 NAME = 'attribution_scores'
 FILES = [f'{NAME}.{ending}' for ending in ('csv', 'md', 'png')]  # beside NAME.json
@@ -71,8 +75,21 @@ def add_flags(parser):
         type=in_range(int, 1),
         default=None,
         metavar='N',
-        help='only so many images, evenly spread over the split',
+        help='only so many images, evenly spread over the split or the photographs',
     )
+    own = parser.add_argument_group("photographs of one's own (eval_attribution.py)")
+    own.add_argument(
+        '--images',
+        nargs='+',
+        metavar='PATTERN',
+        help="score on photographs instead of a split: files, folders, or patterns such as 'photos/*.jpg'; "
+        "the network's predictions are explained",
+    )
+    own.add_argument('--labels', metavar='FILE', help='lines file,class: explain these classes, not the predictions')
+    own.add_argument(
+        '--boxes', metavar='FILE', help='lines file,x0,y0,x1,y1 of the objects, in pixels of the photographs'
+    )
+    own.add_argument('--masks', metavar='DIR', help='<name>.png of each photograph, of its size: above 0 is the object')
 
 
 def choose(text, valid, default, every, flag):
@@ -98,162 +115,146 @@ def choose_maps(args):
     return choose(args.methods, attribution.MAPS, suited, every, '--methods')
 
 
-def choose_metrics(args):
-    """The names of the scores that --metrics means."""
-    truths = (None, 'any', dataset_info(args.dataset).localization)
+def choose_metrics(args, own=None):
+    """The names of the scores that --metrics means; own: photographs in place of the data set."""
+    kind = localization(args.dataset, args.data_root) if own is None else own.truth
+    truths = (None, kind and 'any', kind)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
     return choose(args.metrics, valid, valid, valid, '--metrics')
 
 
-def truth_reader(args, split):
-    """A function: image id -> its `regions.Truth`; an image without ground truth is a UserError now."""
-    root = os.path.join(args.mask_root, args.dataset)
-    size = args.crop_size
-    if dataset_info(args.dataset).localization == 'mask':
-        masks = checked_masks(split.folder, split.image_ids, root)
-        return lambda image_id: regions.Truth(None, *pixels.read_ground_truth(root, *masks[image_id], size))
-    table = checked_boxes(split.folder, split.image_ids)
+def map_chooser(args):
+    """What --methods means, as `evaluation.Request.maps` takes it.
 
-    def read_boxes(image_id):
-        true_boxes = boxes.scale_boxes(*table[image_id], size)
-        return regions.Truth(true_boxes, regions.box_region(true_boxes, size), None)
-
-    return read_boxes
-
-
-def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
-    """What a batch adds to the totals, {name: array}: 'MAP/name' is a map's own sum, the other names are shared.
-
-    makers: {map: MapMaker}; truths: a `regions.Truth` for each image, or none; numbers: of the images in the split. The
-    sum over all batches does not depend on how the images are dealt to them; `map_figures` reads it.
+    A classifier's own kind is known once it is loaded: without names its maps are those of that kind that it can give.
     """
-    with torch.no_grad():
-        output = model(images)
-        probs = output.probs
-    p = probs.gather(1, labels[:, None]).squeeze(1)
-    size = images.shape[-1]
-    drops = []
-    found = {'images': np.array(len(images)), 'correct': (probs.argmax(dim=1) == labels).sum().cpu().numpy()}
-    if 'remove_and_classify' in settings.metrics:
-        random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats)
-        found['correct_random'] = random.cpu().numpy()
-    for name, maker in makers.items():
-        native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
-        raw = maps.resize(native, size)  # [B, S, S]
-        scaled = maps.normalize(raw, 'minmax')
-        own, drop = scores.classifier_scores(model, images, labels, p, raw, settings)
-        own['constant'] = (scaled.max(axis=(1, 2)) == 0).sum()
-        drops.append(drop)
-        for row in zip(native, scaled, truths):
-            add_up(own, regions.region_scores(*row, settings))
-        found.update({f'{name}/{key}': value for key, value in own.items()})
-    if drops[0] is not None:
-        wins = erasing.wins(torch.stack(drops)).cpu().numpy()
-        found.update({f'{name}/wins': row for name, row in zip(makers, wins)})
-    return found
+    if not args.classifier or args.methods not in (None, 'all'):
+        args.methods = choose_maps(args)
+        return args.methods
+
+    def names_for(model, size, options):
+        described = Munch(args, attribution_method=model.attribution_method)
+        names, wrong = comparing.runnable(choose_maps(described), model, size, options)
+        if wrong and processes.rank() == 0:
+            why = '; '.join(dict.fromkeys(wrong.values()))
+            print(f'eval_attribution.py: left out: {", ".join(wrong)}: {why}', file=sys.stderr, flush=True)
+        return names
+
+    return names_for
 
 
-def map_figures(totals, names, settings):
-    """{map: its figures, and the number of constant maps} of the totals."""
-    shared = {key: value for key, value in totals.items() if '/' not in key}
-    rows = {}
-    for name in names:
-        own = {key.removeprefix(f'{name}/'): value for key, value in totals.items() if key.startswith(f'{name}/')}
-        rows[name] = {**scores.figures({**shared, **own}, settings), 'constant_maps': int(own['constant'])}
-    return rows
+def arguments():
+    """(the arguments, the `own_photographs.Collection` of --images or None); what was collected goes into the first, so
+    that --resume goes on with the same photographs alone."""
+    args = get_configs(__doc__, add=add_flags)
+    tables = [args.labels, args.boxes, args.masks]
+    if not args.images:
+        if any(tables):
+            raise UserError('--labels, --boxes and --masks belong to photographs: give --images=PATTERN too')
+        return args, None
+    args = network_arguments(__doc__, add_flags)
+    own = own_photographs.collect(args.images, args.boxes, args.masks)
+    args.photographs = own_photographs.digest(own, {'--labels': args.labels, '--boxes': args.boxes})
+    return args, own
 
 
-def win_table(totals, names):
-    """{win, tie: percent of the images [M][M] on which the row's drop is smaller than the column's, or equal}."""
-    wins = np.stack([totals[f'{name}/wins'] for name in names]) * 100 / totals['images']
-    return {'win': wins.tolist(), 'tie': (100 - wins - wins.T).tolist()}
+def described_by(setting, own, totals):
+    """(what was scored, how it was explained) in words; own: of the photographs, None for a split."""
+    flags = setting.run.arguments
+    images = int(totals['images'])
+    network = f'{setting.model.attribution_method} ({flags["classifier"] or flags["architecture"]})'
+    if own is None:
+        right = f', {int(totals["correct"])} classified right by {network}'
+        return f'{images} test images of {flags["dataset"]}{right}', 'the true label'
+    left_out = f' ({int(totals["left_out"])} more left out)' if totals.get('left_out') else ''
+    if flags['labels']:
+        right = f', {int(totals["correct"])} classified right by {network}'
+        return f'{images} photographs{left_out}{right}', 'the class given with --labels'
+    return f'{images} photographs{left_out}, classified by {network}', 'the prediction'
 
 
-def subset(split, count):
-    """(the split with `count` images, evenly spread over it, their numbers in it); all of them for None."""
-    total = len(split.image_ids)
-    numbers = np.linspace(0, total - 1, min(count or total, total)).round().astype(int).tolist()
-    image_ids = [split.image_ids[n] for n in numbers]
-    labels = [split.labels[n] for n in numbers]
-    return split._replace(image_ids=image_ids, labels=labels), numbers
-
-
-def note_of(flags, images, correct):
-    """The note below the tables: what was scored; flags: the command's arguments."""
-    head = flags['attribution_method']
-    return (
-        f'{images} test images of {flags["dataset"]}, {correct} classified right by {head} ({flags["architecture"]}). '
-        f'Explained class y: the true label; gradient and perturbation methods explain {HEADS[head].scalar}; '
+def report(setting, own, settings, totals, log):
+    """Write the table and the plot and print the table; own: as for `described_by`."""
+    run = setting.run
+    names = list(setting.makers)
+    images = int(totals['images'])
+    if not images:
+        raise UserError(f'none of the {int(totals["left_out"])} photographs could be scored')
+    predicted = own is not None and not run.arguments['labels']
+    counts = {'images': images, 'correct': None if predicted else int(totals['correct'])}
+    if own is not None:
+        counts['left_out'] = int(totals['left_out'])
+    rows = comparing.map_figures(totals, names, settings)
+    metrics = {name: scores.METRICS[name] for name in settings.metrics}
+    scored, explained = described_by(setting, own, totals)
+    head = HEADS[setting.model.attribution_method]
+    note = (
+        f'{scored}. Explained class y: {explained}; gradient and perturbation methods explain {head.scalar}; '
         'p is p(y|x).'
     )
-
-
-def report(run, settings, names, totals, log):
-    """Write the table and the plot and print the table."""
-    flags = run.arguments
-    images = int(totals['images'])
-    correct = int(totals['correct'])
-    rows = map_figures(totals, names, settings)
-    metrics = {name: scores.METRICS[name] for name in settings.metrics}
-    note = note_of(flags, images, correct)
     tables = {f'{NAME}.csv': scores_csv(rows, metrics), f'{NAME}.md': scores_markdown(rows, metrics, note)}
     for file_name, text in tables.items():
         util.write_text(os.path.join(run.folder, file_name), text)
-    described = f'{flags["dataset"]}, {flags["architecture"]}, {flags["attribution_method"]}'
-    plot_scores(
-        os.path.join(run.folder, f'{NAME}.png'),
-        rows,
-        metrics,
-        settings.curve_steps,
-        erasing.ERASE_K,
-        f'{described}: {images} test images, true label explained',
-    )
+    title = f'{scored}; explained: {explained}'
+    path = os.path.join(run.folder, f'{NAME}.png')
+    plot_scores(path, rows, metrics, settings.curve_steps, erasing.ERASE_K, title)
     result = {
-        'images': images,
-        'correct': correct,
+        **counts,
         'note': note,
         'metrics': {name: {'title': metric.title, 'better': metric.better} for name, metric in metrics.items()},
         'methods': rows,
-        'wins': win_table(totals, names) if 'win' in metrics else None,
-        'arguments': flags,
+        'best': winners(rows, metrics),
+        'wins': comparing.win_table(totals, names) if 'win' in metrics else None,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{NAME}.json'), result)
-    for name, row in rows.items():
+    print_scores(result, metrics, log)
+    log.report(note, **counts)
+
+
+def print_scores(result, metrics, log):
+    """Print the figures of each map and the best map of each score; the former go into the log too."""
+    for name, row in result['methods'].items():
         log.write(method=name, **{key: row[key] for key in metrics})
         figures = ', '.join(f'{metric.title} {score_text(row[key], metric)}' for key, metric in metrics.items())
         constant = f'; {row["constant_maps"]} constant maps' if row['constant_maps'] else ''
         print(f'{name}: {figures}{constant}', flush=True)
-    log.report(note, images=images, correct=correct)
+    best = '; '.join(f'{metrics[key].title} {", ".join(names)}' for key, names in result['best'].items() if names)
+    print(f'best: {best}', flush=True)
 
 
 def main():
-    args = get_configs(__doc__, add=add_flags)
-    args.methods = choose_maps(args)
-    args.metrics = choose_metrics(args)
+    args, own = arguments()
+    maps = map_chooser(args)
+    args.metrics = choose_metrics(args, own)
 
     def prepare(setting):
-        split, numbers = subset(setting.split, args.max_images)
         settings = pick(scores.Settings, args)
         needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
-        truth = truth_reader(args, split) if needs_truth else None
+        if own is None:
+            source = sources.split_source(setting, args, needs_truth)
+        else:
+            names = network_class_names(args, setting.model.num_classes)
+            source = sources.photograph_source(setting, args, own, names, needs_truth)
 
-        def batches(items):
-            return evaluation.split_loader(setting, split, args.crop_size, args.workers, items)
-
-        def score(items, batch):
-            images, labels, image_ids = batch
-            truths = [truth(image_id) for image_id in image_ids] if truth else []
-            images = images.to(setting.device)
-            labels = labels.to(setting.device)
-            chosen = [numbers[item] for item in items]
-            return score_batch(setting.model, setting.makers, settings, truths, images, labels, chosen, setting.seed)
+        def score(items, item):
+            batch = source.read(items, item)
+            if not batch.numbers:
+                return {'images': np.array(0), 'left_out': np.array(batch.left_out)}
+            labels = None if batch.labels is None else batch.labels.to(setting.device)
+            images = batch.images.to(setting.device)
+            found = comparing.score_batch(
+                setting.model, setting.makers, settings, batch.truths, images, labels, batch.numbers, setting.seed
+            )
+            return found if own is None else {**found, 'left_out': np.array(batch.left_out)}
 
         def finish(totals, log):
-            report(setting.run, settings, args.methods, totals, log)
+            report(setting, own, settings, totals, log)
 
-        return evaluation.Evaluation(len(numbers), batches, score, finish, 'attribution scores')
+        return evaluation.Evaluation(source.count, source.batches, score, finish, 'attribution scores')
 
-    evaluation.evaluate(evaluation.request(args, args.methods), NAME, prepare, FILES)
+    asked = evaluation.request(args, maps, split='test' if own is None else None)
+    evaluation.evaluate(asked, NAME, prepare, FILES)
 
 
 if __name__ == '__main__':

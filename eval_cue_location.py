@@ -98,7 +98,7 @@ def report(run, name, pairs, totals, log):
         'pairs': rows,
         'evaluations': int(totals['images'].sum()),
         'dropped_pixels': dropped / counted if counted else None,
-        'arguments': run.arguments,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{name}.json'), result)
     for mode, means in modes.items():

@@ -40,7 +40,7 @@ def report(run, name, totals, images, log):
         'correct_random': random,
         'ratio': ratio,
         'seed': flags['seed'],
-        'arguments': flags,
+        **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{name}.json'), result)
     title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'

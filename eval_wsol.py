@@ -15,7 +15,8 @@ import numpy as np
 
 import util
 from config import get_configs
-from data_loaders import checked_boxes, checked_masks, dataset_info, read_image_ids
+from data_loaders import split_ids
+from data_truth import ground_truth
 from engine import evaluation
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import add_up, boxes, pixels
@@ -88,7 +89,7 @@ def report(run, name, result, images, log):
     flags = run.arguments
     util.write_json(
         os.path.join(run.folder, f'{name}.json'),
-        {**result, 'split': flags['split'], 'images': images, 'arguments': flags},
+        {**result, 'split': flags['split'], 'images': images, **run.provenance()},
     )
     for key, value in result.items():
         if isinstance(value, dict):
@@ -111,15 +112,13 @@ def total(numbers, parts):
 
 def main():
     args = get_configs(__doc__)
+    asked = evaluation.request(args, split=args.split, saved_maps=bool(args.scoremap_root))
     name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
 
     def prepare(setting):
-        folder = os.path.join(args.metadata_root, args.dataset, args.split)
-        image_ids = read_image_ids(folder)
-        mask_root = None
-        if dataset_info(args.dataset).localization == 'mask':
-            mask_root = os.path.join(args.mask_root, args.dataset)
-        truth = checked_masks(folder, image_ids, mask_root) if mask_root else checked_boxes(folder, image_ids)
+        image_ids = split_ids(args.dataset, args.split, args.data_root, asked.metadata_root)
+        folder = os.path.join(asked.metadata_root, args.dataset, args.split)
+        truth, mask_root = ground_truth(args.dataset, folder, image_ids, args.data_root, args.mask_root)
         found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
         how = (mask_root, args.crop_size, args.cam_curve_interval, args.iou_thresholds)
 
@@ -142,7 +141,6 @@ def main():
 
         return evaluation.Evaluation(len(image_ids), counts, total, finish, 'localization')
 
-    asked = evaluation.request(args, split=args.split, saved_maps=bool(args.scoremap_root))
     evaluation.evaluate(asked, name, prepare)
 
 

@@ -9,6 +9,7 @@ to DIR/<path below the photographs' common folder>.png. What describes the netwo
 arguments where it has them. An image that cannot be read is left out with a line; the exit code is then 2.
 """
 
+import argparse
 import os
 import sys
 
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 
 import util
-from config import get_configs, pick
-from data_loaders import class_count, make_loader
+from config import pick
+from data_loaders import make_loader
 from engine import evaluation, models
 from report import experiments, panels, photographs
 from report.classes import parse_classes
@@ -30,26 +31,7 @@ def arguments(description, add=None, argv=None):
 
     `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
     """
-    args = get_configs(description, argv, add)
-    if args.classifier:
-        described, num_classes = {'crop_size': None, 'architecture': None}, None
-    elif args.use_load_checkpoint:
-        described, num_classes = experiments.trained_arguments(pick(models.Source, args).path())
-    else:
-        raise UserError(
-            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
-            'experiment folder, or --classifier=NAME of a trained network'
-        )
-
-    def with_defaults(parser):
-        if add:
-            add(parser)
-        parser.set_defaults(score_map_process='', **described)
-
-    args = get_configs(description, argv, with_defaults)
-    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
-    args.seed = util.set_seed(args.seed)
-    return args
+    return experiments.network_arguments(description, add, argv, score_map_process='')
 
 
 def load(args):
@@ -70,15 +52,27 @@ def save_map(folder, name, array, override):
     util.atomically(path, lambda file: np.save(file, array))
 
 
+def cell(text):
+    """An argparse type: 'row,column' as a pair of whole numbers from 0."""
+    numbers = text.split(',')
+    if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f'{text!r} is no location: give row,column in cells of the map, such as 3,5')
+    return int(numbers[0]), int(numbers[1])
+
+
 def map_names(args):
-    """The maps that --method or else --score_map_process names, a list; None for the network's own."""
+    """The maps that --method or else --score_map_process names, a list; None for the network's own.
+
+    --at without a map of interactions is a UserError.
+    """
+    interactions = [name for name, row in attribution.MAPS.items() if row.interaction]
     named = args.method or args.score_map_process
-    if not named:
-        return None
-    names = [name.strip() for name in named.split(',')]
+    names = [name.strip() for name in named.split(',')] if named else []
     for name in names:
         attribution.lookup(name)
-    return names
+    if args.at and not {*names} & {*interactions}:
+        raise UserError(f'--at chooses a location for maps of interactions: give --method={" or ".join(interactions)}')
+    return names or None
 
 
 def explain_photographs(args, files, titles, failed):
@@ -86,7 +80,7 @@ def explain_photographs(args, files, titles, failed):
     experiment = load(args)
     model = experiment.model
     chosen = parse_classes(args.classes or '@1', model.num_classes, experiment.class_names)
-    makers = experiments.map_makers(experiment, map_names(args))
+    makers = experiments.map_makers(experiment, map_names(args), args.at)
     device = next(model.parameters()).device
     size = experiment.arguments.crop_size
     for batch in photographs.photograph_loader(files, size, args.batch_size, args.workers, model.preprocessing):
@@ -151,7 +145,7 @@ def save_split(args):
     experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
     device = next(experiment.model.parameters()).device
-    [(name, maker)] = experiments.map_makers(experiment, names).items()
+    [(name, maker)] = experiments.map_makers(experiment, names, args.at).items()
     count = len(split.image_ids)
     batches = [list(range(first, min(first + args.batch_size, count))) for first in range(0, count, args.batch_size)]
     loader = make_loader(
@@ -187,6 +181,13 @@ def add_flags(parser):
         "; without it that flag's, else jointll for CALM and vanilla for others",
     )
     group.add_argument(
+        '--at',
+        type=cell,
+        metavar='ROW,COLUMN',
+        help='for taylor_interaction: the location whose interactions with all others are shown, in cells of the map '
+        'from 0,0, its left upper one; without it, the one that interacts most',
+    )
+    group.add_argument(
         '--output', metavar='DIR', help='folder of the panels; without it panels/ in the experiment folder'
     )
     group.add_argument(
@@ -199,6 +200,8 @@ def add_flags(parser):
 
 def main():
     args = arguments(__doc__, add_flags)
+    drawn = args.seed is None
+    args.seed = util.set_seed(args.seed)
     if args.images:
         draw_photographs(args)
     elif args.save_scoremaps:
@@ -207,6 +210,8 @@ def main():
         raise UserError(
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
+    if drawn:
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
 
 
 if __name__ == '__main__':

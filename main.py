@@ -2,7 +2,7 @@
 
     python main.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM --dataset=CUB \\
         --use_bn=True --large_feature_map=True
-    torchrun --nproc_per_node=4 main.py --resume=True (the same flags)
+    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
 """
 
 import os
@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import torch.utils.data
 
+import data_folders
 import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import models, processes, resuming, training
+from wsol import classifiers
+from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
 from wsol.preprocessing import from_record
 
@@ -29,6 +32,46 @@ class Loaders(NamedTuple):
     train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
     val: torch.utils.data.DataLoader | None
     test: torch.utils.data.DataLoader
+
+
+def find_split(args, checkpoint, seed):
+    """The folder of the split files, --metadata_root.
+
+    Of a folder of photographs, a training writes split.json down in its experiment folder: what --resume finds there,
+    what the checkpoint it starts from was trained on (its test images stay unseen), or a new one drawn by the seed.
+    """
+    if args.dataset != data_folders.NAME or not args.is_train:
+        return models.metadata_root(args, checkpoint)
+    own = [args.log_folder] if args.resume else []
+    beside = [os.path.dirname(checkpoint)] if checkpoint else []
+    split = data_folders.take_up(args.data_root, [*own, *beside], seed)
+    if processes.rank() == 0:
+        data_folders.write(args.log_folder, split)
+    processes.wait()
+    return args.log_folder
+
+
+def start_from_classifier(args):
+    """--classifier=NAME is --architecture=NAME with its pretrained weights, --classifier=FILE a --load_checkpoint.
+
+    What cannot be trained is a UserError.
+    """
+    name = args.classifier
+    if args.use_load_checkpoint:
+        raise UserError(f'--classifier={name} and a checkpoint are two networks to start from: give one of them')
+    if os.path.splitext(name)[1] in classifiers.FILES:
+        args.use_load_checkpoint = True
+        args.load_checkpoint = name
+        return
+    if not name.startswith(timm.PREFIX) and name not in PRETRAINED:
+        raise UserError(
+            f'--classifier={name} cannot be trained here: training starts from {", ".join(PRETRAINED)}, timm/<name>, '
+            'or a file of weights with its --architecture'
+        )
+    if not args.is_train:
+        raise UserError(f'--classifier={name} is where training starts; --is_train=False tests a --load_checkpoint')
+    args.architecture = name
+    args.pretrained = True
 
 
 def make_loaders(args, seed, preprocessing):
@@ -116,9 +159,14 @@ def saved_state(run, args):
     if not processes.agreed(args.is_train and run.resume and os.path.isfile(path)):
         return None
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
-    resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
-    if record['epoch'] + (record['progress']['step'] > 0) > args.epochs + 1:
-        raise UserError(f'{path} is in epoch {record["epoch"]} already: give --epochs={record["epoch"]} or more')
+    begun = record['epoch'] - (record['progress']['step'] == 0)  # the last epoch with a step done
+
+    def check():
+        resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
+        if begun > args.epochs:
+            raise UserError(f'{path} has gone into epoch {begun} already: give --epochs={begun} or more')
+
+    processes.first_alone(check)
     run.arguments['seed'] = record['args']['seed']
     return record
 
@@ -133,24 +181,30 @@ def make_board(args, trainer, dataset):
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
-def main():
-    args = get_configs(__doc__)
-    device = processes.start()
-    run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
-    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG])] if args.is_train else []
-    if not resuming.claim(run, RESULT, files, training.STATE if args.is_train else None):
-        return
+def make_model(args, num_classes, device, checkpoint, state):
+    """The network to train or to test, and the lines that say what a training starts from.
+
+    checkpoint: the file to load, or None; state: what an earlier call left, whose weights are loaded afterwards.
+    """
+    spec = pick(models.Spec, args)
+    if checkpoint and (args.is_train or args.is_different_checkpoint):
+        return models.start_model(spec, num_classes, device, checkpoint, args.is_different_checkpoint)
+    model = models.load_model(spec, num_classes, device, checkpoint, weights=not state)
+    if state:
+        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    return model, []
+
+
+def train_and_test(args, run, device):
+    """The run, once its folder is its own."""
     state = saved_state(run, args)
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
     run.arguments['seed'] = seed
-    num_classes = class_count(args.dataset, args.metadata_root)
     checkpoint = None if state else pick(models.Source, args).path()
-    model = models.load_model(
-        pick(models.Spec, args), num_classes, device, checkpoint, args.is_different_checkpoint, not state
-    )
-    if state:
-        model.preprocessing = from_record(state['args'].get('preprocessing'))
+    run.arguments['metadata_root'] = args.metadata_root = find_split(args, checkpoint, seed)
+    num_classes = class_count(args.dataset, args.metadata_root)
+    model, lines = make_model(args, num_classes, device, checkpoint, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, seed, model.preprocessing)
     recipe = pick(training.Recipe, args)
@@ -158,7 +212,11 @@ def main():
     if state:
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
-    log = util.Log(path, run.arguments, state['progress']['log_size'] if state else 0)
+    log = util.Log(path, run.provenance(), state['progress']['log_size'] if state else 0)
+    for line in lines:
+        log.report(line, start=line)
+    if args.seed is None and processes.rank() == 0:
+        util.tell_seed(seed)
     best = None
     if trainer:
         if not state:
@@ -169,15 +227,22 @@ def main():
     if processes.rank() == 0:
         util.write_json(
             os.path.join(run.folder, RESULT),
-            {
-                'test_accuracy': test,
-                'best_val_accuracy': best,
-                'images': len(loaders.test.dataset),
-                'arguments': run.arguments,
-            },
+            {'test_accuracy': test, 'best_val_accuracy': best, 'images': len(loaders.test.dataset), **run.provenance()},
         )
         if args.is_train:
             os.unlink(os.path.join(run.folder, training.STATE))
+
+
+def main():
+    args = get_configs(__doc__)
+    if args.classifier:
+        start_from_classifier(args)
+    device = processes.start()
+    run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
+    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
+    with resuming.claim(run, RESULT, files, training.STATE if args.is_train else None) as mine:
+        if mine:
+            train_and_test(args, run, device)
     processes.finish()
 
 

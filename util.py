@@ -8,7 +8,6 @@ import random
 import re
 import secrets
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -19,7 +18,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-import torchvision
 from tqdm import tqdm
 
 from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
@@ -34,6 +32,7 @@ MACHINE = {
     for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
 }
 STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
+INTERRUPTED = 130  # of one that was interrupted at the keyboard, as shells have it
 
 
 class Stopped(Exception):
@@ -49,7 +48,7 @@ def command(main):
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Stopped as error:
         _end_with(str(error), STOPPED)
     except (UserError, OSError) as error:
@@ -71,10 +70,11 @@ def _one_line(error):
 
 
 def _end_with(line, code):
-    """One line on standard error, then exit."""
+    """One line on standard error, if there is something to say, then exit."""
     if os.environ.get('CALM_TRACEBACK'):
         traceback.print_exc()
-    print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
+    if line:
+        print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
     sys.exit(code)
 
 
@@ -105,6 +105,11 @@ def set_seed(seed):
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
+
+
+def tell_seed(seed, file=None):
+    """Say on standard output, or in `file`, which seed was drawn."""
+    print(f'the seed is {seed}: --seed={seed} repeats this run', file=file, flush=True)
 
 
 def progress(iterable, total, text, size=1, shown=True):
@@ -184,24 +189,14 @@ def in_processes(workers, start=None):
             pool.shutdown(cancel_futures=True)
 
 
-def commit():
-    """The checkout's commit, or None outside one."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    try:
-        words = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return words.stdout.strip() or None if words.returncode == 0 else None
-
-
 class Log:
-    """A file of JSON lines whose first record has the arguments, the commit and the versions; records are also printed.
+    """A file of JSON lines that begins with the record `head`; records are also printed.
 
     keep: the bytes of an earlier call's file that stay, 0 for a new file. A path of None (every process but the first)
     writes and prints nothing.
     """
 
-    def __init__(self, path, args, keep=0):
+    def __init__(self, path, head, keep=0):
         self.file = None
         if path is None:
             return
@@ -209,13 +204,7 @@ class Log:
         self.file = open(path, 'r+' if keep else 'w')
         self.file.truncate(keep)
         self.file.seek(keep)
-        versions = {
-            'python': sys.version.split()[0],
-            'torch': torch.__version__,
-            'torchvision': torchvision.__version__,
-            'numpy': np.__version__,
-        }
-        self.write(arguments=dict(args), commit=commit(), versions=versions)
+        self.write(**head)
 
     def write(self, **record):
         """Append a record."""
@@ -310,11 +299,12 @@ def find_checkpoint(path, save_root):
     )
 
 
-def read_checkpoint(path, architecture, attribution_method, large_feature_map, other_method=False):
-    """The record of a checkpoint file, on the CPU, tensors and plain values only.
+def read_checkpoint(path, architecture, attribution_method, large_feature_map, start=False):
+    """The record of a checkpoint file, on the CPU, tensors and plain values only; a bare state dict becomes one.
 
-    UserError when the file is damaged, carries other objects, or is of another architecture, map size or (unless
-    `other_method`) method. Released files carry neither map size nor method: ResNet's weights fit both sizes.
+    UserError when the file is damaged, carries other objects, or is of another architecture, or (unless a training is
+    to `start` from it) of another map size or method. Released files, and those of other code bases, carry neither map
+    size nor method: ResNet's weights fit both sizes.
     """
     try:
         record = torch.load(path, map_location='cpu', weights_only=True)
@@ -330,18 +320,28 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, o
             f'{path} is damaged or holds more than tensors and plain values: '
             f'{reason[0] if reason else type(error).__name__}'
         ) from None
-    if not isinstance(record, dict) or 'state_dict' not in record:
+    if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
+        record = {'state_dict': record}
+    if not isinstance(record, dict) or not isinstance(record.get('state_dict'), dict):
         raise UserError(f'{path} is no checkpoint: it has no state_dict')
     found = record.get('architecture', architecture)
     if found != architecture:
         raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
-    trained = record.get('args', {})
+    if start:
+        return record
+    trained = trained_with(record)
     if trained.get('large_feature_map', large_feature_map) != large_feature_map:
         raise UserError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
     method = trained.get('attribution_method', attribution_method)
-    if method != attribution_method and not other_method:
+    if method != attribution_method:
         raise UserError(
             f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
-            'or --is_different_checkpoint=True to start training from it'
+            'or start a training from it (main.py)'
         )
     return record
+
+
+def trained_with(record):
+    """{flag: value} of the training that a checkpoint's record comes from; {} where it does not tell."""
+    arguments = record.get('args')
+    return arguments if isinstance(arguments, dict) else {}

@@ -107,17 +107,28 @@ class Request(NamedTuple):
     classifier: str | None  # a trained classifier in place of a checkpoint
     architecture: str | None  # of a classifier that is a file of weights
     dataset: str  # a name of data_loaders.DATASETS
-    split: str  # 'val' or 'test'
+    split: str | None  # 'val' or 'test'; None: the evaluator brings images of its own
+    num_classes: int | None  # of a checkpoint without a split
+    size: int | None  # side of the images; None: the classifier's own
     data_root: str
-    metadata_root: str
-    maps: list  # names of attribution.MAPS
+    metadata_root: str  # folder of the split files
+    maps: list | Callable  # names of attribution.MAPS, or (model, size of its images, options) -> names
     options: attribution.Options
     ksize: int  # smoothing of gradient maps
     batch_size: int  # images
 
 
+def _named_checkpoint(args):
+    """The checkpoint file that the arguments name, None where there is none: `evaluate` says what is wrong then."""
+    try:
+        return pick(models.Source, args).path()
+    except MissingFile:
+        return None
+
+
 def request(args, maps=None, split='test', saved_maps=False):
-    """The `Request` of a command's arguments; maps: without them --score_map_process."""
+    """The `Request` of a command's arguments; maps: without them --score_map_process; split: None for images that the
+    evaluator brings."""
     return Request(
         run=resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache),
         spec=pick(models.Spec, args),
@@ -126,8 +137,10 @@ def request(args, maps=None, split='test', saved_maps=False):
         architecture=args.architecture,
         dataset=args.dataset,
         split=split,
+        num_classes=args.get('num_classes'),
+        size=args.crop_size,
         data_root=args.data_root,
-        metadata_root=args.metadata_root,
+        metadata_root=models.metadata_root(args, _named_checkpoint(args)),
         maps=maps or [args.score_map_process],
         options=map_options(args, sys.stderr.isatty() and processes.rank() == 0),
         ksize=args.smoothing_ksize,
@@ -141,9 +154,10 @@ class Setting(NamedTuple):
     run: resuming.Run
     device: torch.device
     seed: int
-    split: Split | None  # None, the model too, where saved maps are evaluated
+    split: Split | None  # None where the evaluator brings images; None, the model too, where saved maps are evaluated
     model: torch.nn.Module | None  # in eval mode, on the device
     makers: dict  # {map: MapMaker}
+    size: int  # side of the images
 
 
 class Evaluation(NamedTuple):
@@ -163,14 +177,24 @@ def evaluate(asked, name, prepare, others=()):
     `Evaluation`. Nothing is done where --resume finds the result complete.
     """
     device = processes.start()
+    checkpoint = _checkpoint(asked.run, name, asked.source)
+    plan = resuming.plan_of(name)
+    with resuming.claim(asked.run, f'{name}.json', others, plan, resuming.SCORE_FLAGS) as mine:
+        if mine:
+            _go_through(asked, name, prepare, device, checkpoint)
+    processes.finish()
+
+
+def _go_through(asked, name, prepare, device, checkpoint):
+    """`evaluate` where there is something to do."""
     run = asked.run
-    checkpoint = _checkpoint(run, name, asked.source)
-    if not resuming.claim(run, f'{name}.json', others, resuming.plan_of(name), resuming.SCORE_FLAGS):
-        return
-    seed = run.arguments['seed']
-    run.arguments['seed'] = util.set_seed(resuming.planned_seed(run, name) if seed is None else seed)
+    given = run.arguments['seed']
+    seed = util.set_seed(resuming.planned_seed(run, name) if given is None else given)
+    run.arguments['seed'] = seed
     evaluation = prepare(_setting(asked, device, checkpoint))
     shards = resuming.Shards(run, name, evaluation.count, asked.batch_size)
+    if given is None and processes.rank() == 0:
+        util.tell_seed(seed)
     batches = shards.batches()
     images = asked.batch_size * processes.world()  # that a step takes in all processes
     with closing(_stream(evaluation.batches(batches))) as items:
@@ -178,9 +202,8 @@ def evaluate(asked, name, prepare, others=()):
         shards.run(shown, evaluation.score)
     totals = shards.total()
     if totals is not None:
-        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.arguments))
+        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
         shards.remove()
-    processes.finish()
 
 
 def _checkpoint(run, name, source):
@@ -211,14 +234,18 @@ def _setting(asked, device, checkpoint):
     """The `Setting` of a request: the split, the model, its map makers."""
     seed = asked.run.arguments['seed']
     if asked.source is None and asked.classifier is None:
-        return Setting(asked.run, device, seed, None, None, {})
-    split = load_split(asked.dataset, asked.split, asked.data_root, asked.metadata_root)
+        return Setting(asked.run, device, seed, None, None, {}, asked.size)
+    split = asked.split and load_split(asked.dataset, asked.split, asked.data_root, asked.metadata_root)
+    num_classes = split.num_classes if split else asked.num_classes
+    size = asked.size
     if asked.classifier:
-        model = models.load_trained(asked.classifier, asked.architecture, split.num_classes, device)
+        model, own_size = models.load_trained(asked.classifier, asked.architecture, num_classes, device)
+        size = size or own_size
     else:
-        model = models.load_model(asked.spec, split.num_classes, device, checkpoint).eval()
-    makers = {name: MapMaker(model, name, asked.options, seed, asked.ksize) for name in asked.maps}
-    return Setting(asked.run, device, seed, split, model, makers)
+        model = models.load_model(asked.spec, num_classes, device, checkpoint).eval()
+    names = asked.maps(model, size, asked.options) if callable(asked.maps) else asked.maps
+    makers = {name: MapMaker(model, name, asked.options, seed, asked.ksize) for name in names}
+    return Setting(asked.run, device, seed, split, model, makers, size)
 
 
 def _stream(items):

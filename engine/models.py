@@ -1,9 +1,12 @@
 """Networks as a command asks for them: built, with a checkpoint's weights, on a device."""
 
+import os
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
+import data_folders
 import util
 import wsol
 from wsol import classifiers, preprocessing
@@ -37,45 +40,95 @@ class Source(NamedTuple):
         return util.find_checkpoint(self.load_checkpoint or self.log_folder, self.save_root)
 
 
-def load_model(spec, num_classes, device, checkpoint=None, other_head=False, weights=True):
+def metadata_root(args, checkpoint=None):
+    """The folder of the split files that a command's arguments mean.
+
+    Of a folder of photographs that is the one with split.json: the checkpoint's own, --metadata_root, or the experiment
+    folder.
+    """
+    if args['dataset'] != data_folders.NAME:
+        return args['metadata_root']
+    beside = os.path.dirname(checkpoint) if checkpoint else None
+    return data_folders.place(beside, args['metadata_root'], args['log_folder'])
+
+
+def load_model(spec, num_classes, device, checkpoint=None, weights=True):
     """The network of a `Spec` on `device`, with the weights of the checkpoint file where one is given.
 
-    other_head: the checkpoint may be of another head, and conv_last is not taken from it (--is_different_checkpoint).
-    weights=False leaves the network untrained, for a state that is loaded afterwards. Its `preprocessing` is that of
-    the checkpoint, of pretrained weights, or the paper's.
+    What was trained is loaded as it was trained: a checkpoint of another architecture, head, map size or class count is
+    a UserError. weights=False leaves the network untrained, for a state that is loaded afterwards. Its `preprocessing`
+    is that of the checkpoint, of pretrained weights, or the paper's.
     """
-    record = None
-    if checkpoint and weights:
-        record = util.read_checkpoint(
-            checkpoint, spec.architecture, spec.attribution_method, spec.large_feature_map, other_head
-        )
-    model = wsol.build_model(
-        spec.architecture,
-        spec.attribution_method,
-        num_classes,
-        spec.large_feature_map,
-        spec.use_bn,
-        pretrained=spec.pretrained and weights and not record,
+    if not checkpoint:
+        return _placed(_build(spec, num_classes, spec.pretrained and weights), spec, device)
+    record = util.read_checkpoint(checkpoint, spec.architecture, spec.attribution_method, spec.large_feature_map)
+    model = _build(spec, num_classes)
+    with _naming(checkpoint):
+        wsol.load_trained_weights(model, record['state_dict'], spec.architecture)
+    model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
+    return _placed(model, spec, device)
+
+
+def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
+    """(the network of a `Spec` on `device` for a training that starts from a checkpoint file, the lines that say how).
+
+    The checkpoint's head, map size and class count may be others, and it may be of another code base: all that fits is
+    taken (`wsol.start_weights`), but for conv_last where `drop_conv_last` (--is_different_checkpoint).
+    """
+    record = util.read_checkpoint(
+        checkpoint, spec.architecture, spec.attribution_method, spec.large_feature_map, start=True
     )
-    if record:
-        try:
-            wsol.load_weights(model, record['state_dict'], drop_conv_last=other_head)
-        except UserError as error:
-            raise UserError(f'{checkpoint}: {error}; check --dataset, --architecture and --use_bn') from None
-        model.preprocessing = preprocessing.from_record(record.get('args', {}).get('preprocessing'))
+    model = _build(spec, num_classes)
+    with _naming(checkpoint):
+        lines = wsol.start_weights(model, record['state_dict'], spec.architecture, drop_conv_last)
+    model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
+    return _placed(model, spec, device), [f'starts from {checkpoint}: {_described(record)}', *lines]
+
+
+def load_trained(classifier, architecture, num_classes, device):
+    """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images); one of another class count than
+    num_classes is a UserError, None takes any."""
+    model, size = classifiers.load_classifier(classifier, architecture)
+    if num_classes not in (None, model.num_classes):
+        raise UserError(
+            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
+            'data set that it was trained on, or train it with main.py'
+        )
+    return model.to(device), size
+
+
+def _build(spec, num_classes, pretrained=False):
+    return wsol.build_model(
+        spec.architecture, spec.attribution_method, num_classes, spec.large_feature_map, spec.use_bn, pretrained
+    )
+
+
+@contextmanager
+def _naming(checkpoint):
+    """Errors of weights begin with their file's name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{checkpoint}: {error}') from None
+
+
+def _placed(model, spec, device):
+    """The model on its device, in its memory format, compiled where that is asked for."""
     model = model.to(device, memory_format=torch.channels_last if spec.channels_last else torch.contiguous_format)
     if spec.compile:
         model.forward_features = torch.compile(model.forward_features)
     return model
 
 
-def load_trained(classifier, architecture, num_classes, device):
-    """A trained classifier (wsol/classifiers.py) on `device`; one of another class count than the data is a
-    UserError."""
-    model, _ = classifiers.load_classifier(classifier, architecture)
-    if model.num_classes != num_classes:
-        raise UserError(
-            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
-            'data set that it was trained on, or train it with main.py'
-        )
-    return model.to(device)
+def _described(record):
+    """What a checkpoint's record tells of the training that it comes from."""
+    trained = util.trained_with(record)
+    large = trained.get('large_feature_map')
+    facts = {
+        'method': trained.get('attribution_method'),
+        'map size': None if large is None else f'--large_feature_map={large}',
+        'epoch': None if record.get('epoch') is None else f'epoch {record["epoch"]}',
+    }
+    told = ', '.join(str(fact) for fact in facts.values() if fact is not None)
+    silent = ', '.join(name for name, fact in facts.items() if fact is None)
+    return '; '.join([*([told] if told else []), *([f'it does not tell its {silent}'] if silent else [])])

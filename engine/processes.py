@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from datetime import timedelta
 
 import torch
@@ -82,6 +83,23 @@ def agreed(value):
     if world() > 1:
         dist.broadcast_object_list(box, src=0, group=_control[0])
     return box[0]
+
+
+def first_alone(work):
+    """work() in the first process; every process has what it returns. Where it fails, all leave and the first says
+    why."""
+    result, error = None, None
+    if rank() == 0:
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+    result, failed = agreed((result, error is not None))
+    if error:
+        raise error
+    if failed:
+        sys.exit(2)
+    return result
 
 
 def stop_asked():

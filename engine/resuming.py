@@ -6,13 +6,15 @@ import io
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 import util
-from engine import processes
+from engine import machine, processes
+from engine.locks import Lock
 from wsol.errors import AlreadyThere, UserError
 from wsol.scoring import add_up
 
@@ -21,12 +23,16 @@ SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
 RUN_FLAGS = {
+    'boxes',
     'config',
     'data_root',
     'experiment_name',
+    'images',
+    'labels',
     'log_folder',
     'metadata_root',
     'mask_root',
+    'masks',
     'override_cache',
     'resume',
     'save_minutes',
@@ -63,18 +69,23 @@ class Run(NamedTuple):
     resume: bool  # go on where an earlier call was stopped
     override: bool  # results of an earlier call may be replaced
 
+    def provenance(self):
+        """What logs and results say of where they come from: {arguments, commit, versions, device}."""
+        return {
+            'arguments': dict(self.arguments),
+            'commit': machine.commit(),
+            'versions': machine.versions(),
+            'device': machine.device_name(processes.accelerator()),
+        }
+
 
 def stop_marked(folder):
-    """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped."""
+    """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped, which speaks in the
+    first process alone."""
     with open(os.path.join(folder, MARKER), 'w') as file:
         file.write('asked to stop; run the same command with --resume to go on\n')
-    raise util.Stopped(f'stopped as asked, its state is in {folder}: run the same command with --resume to go on')
-
-
-def unmark(folder):
-    """Take an earlier stop's mark away."""
-    if processes.rank() == 0 and os.path.exists(os.path.join(folder, MARKER)):
-        os.unlink(os.path.join(folder, MARKER))
+    words = f'stopped as asked, its state is in {folder}: run the same command with --resume to go on'
+    raise util.Stopped('' if processes.rank() else words)
 
 
 def same_command(arguments, saved, where, free=()):
@@ -91,24 +102,39 @@ def same_command(arguments, saved, where, free=()):
         )
 
 
+@contextmanager
 def claim(run, result, others=(), kept=None, free=()):
-    """Claim the file `result` and `others` of the experiment folder; False where --resume finds the result complete.
+    """Within it, no other run makes the file `result` of the experiment folder; False where --resume finds it complete.
 
-    An existing file is AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is
-    a UserError; where the file `kept` exists, the state to go on from, nothing is complete yet. All processes agree.
+    Where another run is making it that is an InUse error, and nothing is touched. An existing file, of `others` too, is
+    AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is a UserError; where
+    the file `kept` exists, the state to go on from, nothing is complete yet. All processes agree.
     """
+    lock = Lock(run.folder, result)
+
+    def take():
+        lock.take()
+        return _is_ours(run, result, others, kept, free)
+
+    try:
+        yield processes.first_alone(take)
+    finally:
+        lock.release()
+
+
+def _is_ours(run, result, others, kept, free):
+    """`claim` in the first process, once it has the lock."""
     path = os.path.join(run.folder, result)
-    going_on = processes.agreed(bool(run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))))
-    if not going_on and processes.agreed(run.resume and os.path.isfile(path)):
+    going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
+    if not going_on and run.resume and os.path.isfile(path):
         with open(path) as file:
             same_command(run.arguments, json.load(file)['arguments'], path, free)
-        if processes.rank() == 0:
-            print(f'{path} is complete: nothing to do', flush=True)
+        print(f'{path} is complete: nothing to do', flush=True)
         return False
-    if processes.rank() == 0 and not going_on:
+    if not going_on:
         util.check_claim(run.folder, [result, *others], run.override)
-    processes.wait()
-    unmark(run.folder)
+    if os.path.exists(os.path.join(run.folder, MARKER)):
+        os.unlink(os.path.join(run.folder, MARKER))  # of an earlier stop
     return True
 
 
@@ -146,7 +172,7 @@ class Shards:
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.key = digest[:8]  # in the files' names: no other command's are taken
-        self._prepare(run)
+        processes.first_alone(lambda: self._prepare(run))
         mine = list(enumerate(self.shards))[processes.rank() :: processes.world()]
         self.todo = [(index, shard) for index, shard in mine if not os.path.exists(self._file(index))]
 
@@ -154,22 +180,21 @@ class Shards:
         return os.path.join(self.folder, f'{index:06}.{self.key}.npz')
 
     def _prepare(self, run):
-        """Make the folder; one that is there must belong to the same command."""
-        planned = processes.agreed(os.path.isfile(self.plan))
+        """In the first process: make the folder; one that is there must belong to the same command."""
+        planned = os.path.isfile(self.plan)
         if planned and run.resume:
             with open(self.plan) as file:
                 same_command(run.arguments, json.load(file), self.plan, SCORE_FLAGS)
-        elif planned and not run.override and processes.agreed(self._any_finished()):
+        elif planned and not run.override and self._any_finished():
             raise AlreadyThere(
                 f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
                 'go on with it, or --override_cache=True to begin anew'
             )
-        elif processes.rank() == 0:
+        else:
             if run.override:
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.makedirs(self.folder, exist_ok=True)
             util.write_json(self.plan, run.arguments)
-        processes.wait()
 
     def _any_finished(self):
         return any(name.endswith('.npz') for name in os.listdir(self.folder))

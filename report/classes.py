@@ -6,15 +6,19 @@ import re
 
 from torchvision import models
 
+import data_folders
 from wsol.errors import UserError
 
 
 def class_names(dataset, num_classes, roots):
     """The names of the classes, a list, from <root>/<dataset>/classes.txt ('1 001.Name' a line).
 
-    The first root that has the file counts; torchvision knows those of ILSVRC. None where there is no such list of
-    `num_classes` names.
+    The first root that has the file counts; torchvision knows those of ILSVRC, and split.json in one of the roots those
+    of a folder of photographs. None where there is no such list of `num_classes` names.
     """
+    if dataset == data_folders.NAME:
+        split = data_folders.read(data_folders.place(*roots))
+        return split.classes if split and len(split.classes) == num_classes else None
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories']) if dataset == 'ILSVRC' else []
     for path in (os.path.join(root, dataset, 'classes.txt') for root in roots):
         if os.path.isfile(path):
@@ -32,11 +36,11 @@ def parse_classes(text, num_classes, names=None):
     words = [word.strip() for word in text.split(',')]
     if len(words) > 2 or not all(words):
         raise UserError(f'--classes {text!r}: give one class, or two as A,B')
-    return [_parse_class(word, num_classes, names) for word in words]
+    return [parse_class(word, num_classes, names) for word in words]
 
 
-def _parse_class(word, num_classes, names):
-    """One class: a number from 0, or -r for the r-th most probable."""
+def parse_class(word, num_classes, names):
+    """One class of a word as in `parse_classes`: a number from 0, or -r for the r-th most probable."""
     if re.fullmatch(r'@?[0-9]+', word):
         return _parse_number(word, num_classes)
     if names is None:

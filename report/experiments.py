@@ -6,6 +6,7 @@ An experiment is described by arguments, named as the flags of config.py. B imag
 import os
 import pickle
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,9 @@ from munch import Munch
 import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
-from engine import processes
+from engine import models, processes
 from engine.evaluation import MapMaker
-from engine.models import Spec, load_model
-from wsol import classifiers
+from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 
@@ -73,6 +73,34 @@ def trained_arguments(path):
         return {}, None
 
 
+def network_arguments(description, add=None, argv=None, **defaults):
+    """The parsed arguments of a command that looks into one network; flags of the network that are not given are those
+    its checkpoint was trained with, or None where a classifier knows better.
+
+    add: as for config.get_configs; defaults: of other flags. `num_classes` is the checkpoint's class count, None for a
+    classifier.
+    """
+    args = get_configs(description, argv, add)
+    if args.classifier:
+        described, num_classes = {'crop_size': None, 'architecture': None}, None
+    elif args.use_load_checkpoint:
+        described, num_classes = trained_arguments(pick(models.Source, args).path())
+    else:
+        raise UserError(
+            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'experiment folder, or --classifier=NAME of a trained network'
+        )
+
+    def with_defaults(parser):
+        if add:
+            add(parser)
+        parser.set_defaults(**defaults, **described)
+
+    args = get_configs(description, argv, with_defaults)
+    args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
+    return args
+
+
 def _check_kinds(arguments, usual, path):
     """UserError where a describing argument is of another kind than its flag's: a damaged log or checkpoint."""
     for key in DESCRIBING:
@@ -81,23 +109,32 @@ def _check_kinds(arguments, usual, path):
             raise UserError(f'{path}: its {key} is {arguments[key]!r}, not a value of --{key}: train it again')
 
 
-def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None, other_head=False):
+def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None):
     """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
 
     checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
     what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
-    device: None for the accelerator where there is one; other_head: the checkpoint may be of another head.
+    device: None for the accelerator where there is one.
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
     trained, num_classes = trained_arguments(path)
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
+    arguments.metadata_root = models.metadata_root(arguments, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = load_model(pick(Spec, arguments), num_classes, device, path, other_head).eval()
+    model = models.load_model(pick(models.Spec, arguments), num_classes, device, path).eval()
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
+
+
+def network_class_names(arguments, num_classes):
+    """The names of the classes of a command's network, a list: of its data set, of a classifier ImageNet's; or
+    None."""
+    if arguments.classifier:
+        return classifiers.class_names(num_classes)
+    return class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
 
 
 def load_classifier_experiment(name, arguments=None, architecture=None, device=None):
@@ -126,13 +163,33 @@ def load_experiment_split(experiment, split_name):
     return split
 
 
-def map_makers(experiment, names=None):
-    """{map name: MapMaker} of an experiment; without names the map that its head is made for."""
+def map_makers(experiment, names=None, at=None):
+    """{map name: MapMaker} of an experiment; without names the map that its head is made for.
+
+    at: the cell (row, column) of which maps of interactions tell (`attribution.Options`).
+    """
     names = names or [HEADS[experiment.arguments.attribution_method].own_map]
     arguments = experiment.arguments
-    options = map_options(arguments, progress=sys.stderr.isatty())
+    options = replace(map_options(arguments, progress=sys.stderr.isatty()), at=at)
     seed = arguments.seed or 0
     return {name: MapMaker(experiment.model, name, options, seed, arguments.smoothing_ksize) for name in names}
+
+
+def cell_under(experiment, x, y, width, height):
+    """The cell (row, column) of a network's maps of features that lies under the point x, y of a picture: `at` of a
+    click.
+
+    x, y: in pixels from the picture's left upper corner; what lies outside counts as the nearest edge. width, height:
+    of the picture, which shows what the network sees (`photographs.panel_picture`). A network without a map of features
+    is a UserError.
+    """
+    side = experiment.arguments.crop_size
+    options = map_options(experiment.arguments)
+    maps = attribution.explain('grad_cam', experiment.model, torch.zeros(1, 3, side, side), 0, options=options)
+    rows, columns = maps.shape[1:]
+    row = min(max(int(y * rows / height), 0), rows - 1)
+    column = min(max(int(x * columns / width), 0), columns - 1)
+    return row, column
 
 
 def explain_batch(model, makers, images, chosen, numbers):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import data_folders
 import util
 from data_loaders import Split, read_image
 from wsol import attribution
@@ -80,6 +81,15 @@ def load_exhibit(run, data_root=None, metadata_root=None):
     save_root = run.arguments.get('save_root') or ''
     experiment = load_experiment(path, arguments, save_root=save_root, name=run.name)
     return Exhibit(experiment, load_experiment_split(experiment, 'test'))
+
+
+def data_of(exhibit):
+    """What exhibits on the same data have in common; a folder's split.json lies in each experiment of its own."""
+    flags = exhibit.experiment.arguments
+    same = flags.metadata_root
+    if flags.dataset == data_folders.NAME:
+        same = (*exhibit.split.image_ids, *exhibit.split.labels)
+    return flags.dataset, flags.data_root, same, flags.crop_size
 
 
 def data_uri(image, size):
@@ -151,7 +161,7 @@ def load_batch(split, count):
     total = len(split.image_ids)
     count = min(count, total)
     numbers = [(2 * n + 1) * total // (2 * count) for n in range(count)]
-    pictures = [read_image(os.path.join(split.root, split.image_ids[number])) for number in numbers]
+    pictures = [read_image(os.path.join(split.root, split.image_ids[number]), split.upright) for number in numbers]
     return Batch(numbers, pictures)
 
 
@@ -208,10 +218,7 @@ def build_gallery(runs, *, images, classes, maps, data_root=None, metadata_root=
         except UNUSABLE as error:
             notes.append(f'{run.name}: {error}')
             continue
-        key = tuple(
-            exhibit.experiment.arguments[word] for word in ('dataset', 'data_root', 'metadata_root', 'crop_size')
-        )
-        exhibits.setdefault(key, []).append(exhibit)
+        exhibits.setdefault(data_of(exhibit), []).append(exhibit)
     for together in exhibits.values():
         try:
             described, records = show_set(together, images, classes, maps, notes)

@@ -4,6 +4,8 @@ import json
 import math
 from html import escape
 
+PROVENANCE = ('arguments', 'commit', 'versions', 'device')  # what a result says of where it comes from
+
 
 def number(value, digits=4):
     """A number as the page shows it; '-' for what is none or not finite."""
@@ -54,12 +56,12 @@ def _numbered(value):
 def tables_of_anything(value, name=''):
     """Tables of whatever an object holds: a list or object of objects as rows, what is left as pairs.
 
-    'arguments' is left out.
+    What says where the object comes from is left out.
     """
     pairs = []
     tables = []
     for key, one in value.items():
-        if key == 'arguments':
+        if key in PROVENANCE:
             continue
         title = f'{name}, {key}'.removeprefix(', ')
         rows = _numbered(one)

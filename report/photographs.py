@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from data_folders import SUFFIXES
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, photograph_transform, seen_part
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # looked for in a folder
 FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may run a program
 
 
@@ -152,8 +152,10 @@ def panel_picture(image, preprocessing=PAPER):
     return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
 
 
-def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER):
-    """A DataLoader of lists of `Photograph`, in the order of the files; size and preprocessing: the network's."""
-    return DataLoader(
-        Photographs(files, size, preprocessing), batch_size=batch_size, num_workers=workers, collate_fn=list
-    )
+def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, batches=None):
+    """A DataLoader of lists of `Photograph`; size and preprocessing: the network's.
+
+    The files come in their order, batch_size at a time, or as the lists of their numbers in `batches` say.
+    """
+    dealt = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
+    return DataLoader(Photographs(files, size, preprocessing), num_workers=workers, collate_fn=list, **dealt)

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 
 import util
 
-from .tables import best_score, score_text
+from .tables import score_text, winners
 
 COLUMNS = 4  # panels in a row of `plot_scores`
 
@@ -29,11 +29,11 @@ def plot_erasing(path, ks, ratios, title):
 def _draw_bars(axes, rows, name, metric, colours, labelled):
     """One metric: a bar a map, its figure behind it, the best one in bold."""
     values = [row[name] for row in rows.values()]
-    best = best_score(rows, name, metric)
+    best = winners(rows, {name: metric})[name]
     top = max([value for value in values if value is not None] + [1e-12])
     axes.barh(range(len(rows)), [value or 0 for value in values], color=colours, height=0.75)
-    for y, value in enumerate(values):
-        weight = 'bold' if value is not None and value == best else 'normal'
+    for y, (map_name, value) in enumerate(zip(rows, values)):
+        weight = 'bold' if map_name in best else 'normal'
         text = score_text(value, metric)
         axes.text((value or 0) + 0.02 * top, y, text, va='center', fontsize=7, fontweight=weight)
     axes.set(xlim=(0, 1.25 * top), ylim=(len(rows) - 0.4, -0.6), xticks=[])

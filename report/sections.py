@@ -31,14 +31,16 @@ def summary_section(runs):
 
 
 def argument_rows(runs):
-    """Rows [argument, its value in each run] of all arguments, of the commit and of the versions."""
+    """Rows [argument, its value in each run] of all arguments, of the commit, of the device and of the versions."""
     rows = []
     for key in dict.fromkeys(key for run in runs for key in run.arguments):
         values = [json.dumps(run.arguments[key], ensure_ascii=False) if key in run.arguments else '-' for run in runs]
         rows.append([key, *values])
     rows.append(['commit', *(str(run.first.get('commit') or '-')[:12] for run in runs)])
-    for package in ('python', 'torch', 'torchvision', 'numpy'):
-        rows.append([package, *(str((run.first.get('versions') or {}).get(package, '-')) for run in runs)])
+    rows.append(['device', *(str(run.first.get('device') or '-') for run in runs)])
+    versions = [run.first.get('versions') or {} for run in runs]
+    for package in dict.fromkeys(package for found in versions for package in found):
+        rows.append([package, *(str(found.get(package, '-')) for found in versions)])
     return rows
 
 

@@ -167,6 +167,16 @@ def best_score(rows, name, metric):
     return best(known) if known else None
 
 
+def winners(rows, metrics):
+    """{metric: the names of the maps that have its best figure, as far as the tables show it}."""
+    found = {}
+    for name, metric in metrics.items():
+        best = score_text(best_score(rows, name, metric), metric)
+        known = [map_name for map_name, row in rows.items() if row[name] is not None]
+        found[name] = [map_name for map_name in known if score_text(rows[map_name][name], metric) == best]
+    return found
+
+
 def title_with_arrow(title, better):
     """A metric's title with the arrow to its better side ('higher' or 'lower')."""
     return f'{title} {"↑" if better == "higher" else "↓"}'
@@ -183,15 +193,15 @@ def scores_csv(rows, metrics):
 
 def scores_markdown(rows, metrics, note):
     """Attribution scores as Markdown, the best figure of each column in bold, and the note below it."""
-    best = {name: best_score(rows, name, metric) for name, metric in metrics.items()}
+    best = winners(rows, metrics)
 
-    def cell(value, name):
-        text = score_text(value, metrics[name])
-        return f'**{text}**' if value is not None and value == best[name] else text
+    def cell(map_name, name):
+        text = score_text(rows[map_name][name], metrics[name])
+        return f'**{text}**' if map_name in best[name] else text
 
     lines = [
         ['method', *(title_with_arrow(metric.title, metric.better) for metric in metrics.values())],
         ['---', *('---:' for _ in metrics)],
-        *([map_name, *(cell(row[name], name) for name in metrics)] for map_name, row in rows.items()),
+        *([map_name, *(cell(map_name, name) for name in metrics)] for map_name in rows),
     ]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\n{note}\n'

@@ -25,7 +25,7 @@ import eval_pixel_perturb
 import wsol
 from config import make_parser, pick
 from data_loaders import load_split, make_loader
-from engine import evaluation, processes, training
+from engine import evaluation, machine, processes, training
 from wsol import calm, cub_parts
 from wsol.scoring import cues, erasing, pixels
 
@@ -237,7 +237,7 @@ def main():
     args = parse()
     torch.manual_seed(0)
     device = processes.accelerator()
-    name = torch.cuda.get_device_name(device) if device.type != 'cpu' else f'CPU, {torch.get_num_threads()} threads'
+    name = machine.device_name(device)
     print(f'{name}; {args.architecture} at {args.size} px, batches of {args.batch}; medians of {args.repeats}')
     only = args.only.split(',')
     if 'loss' in only:

@@ -5,7 +5,8 @@
 
 Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with
 image_sizes.txt; boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue
-localization. Exit code 0: all right; 1: something is wrong, the summary says what; 2: the command itself.
+localization. --splits val test: only what an evaluation needs. Exit code 0: all right; 1: something is wrong, the
+summary says what; 2: the command itself.
 """
 
 import argparse
@@ -214,7 +215,7 @@ def summary(results, args):
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
+    parser.add_argument('--dataset', required=True, choices=tuple(name for name, row in DATASETS.items() if row.roots))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
     parser.add_argument(
         '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'

@@ -3,7 +3,8 @@
 #
 #   scripts/prepare_openimages.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
-# PART: images (OpenImages_images.zip), annotations (OpenImages_annotations.zip); default: both.
+# PART: images (OpenImages_images.zip), annotations (OpenImages_annotations.zip), evaluation (OpenImages30k_eval.zip: the
+# images and masks of val and test, all that evaluation needs); default: images annotations.
 # Makes OpenImages/{train,val,test}/<class>/ in the data root (default: the folder dataset of the checkout).
 # Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed. A part that
 # is done has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours is
@@ -16,11 +17,16 @@ shopt -s nullglob dotglob
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ONEDRIVE='https://onedrive.live.com/download?cid=B7111B95B80CCC66&resid=B7111B95B80CCC66%21'
 
-archive_of() { echo "OpenImages_$1.zip"; }
+archive_of() {
+    case $1 in evaluation) echo OpenImages30k_eval.zip ;; *) echo "OpenImages_$1.zip" ;; esac
+}
 
 prepare_images() { prepare_archive oi_images OpenImages_images.zip - "${ONEDRIVE}30813&authkey=AHgXVPxKxO_5Fvc" 11; }
 prepare_annotations() {
     prepare_archive oi_annotations OpenImages_annotations.zip - "${ONEDRIVE}30811&authkey=AMWbBWZVQFbm4jw" 1
+}
+prepare_evaluation() {
+    prepare_archive oi_evaluation OpenImages30k_eval.zip - "${ONEDRIVE}30826&authkey=AJI0Cb0e74L3s00" 3
 }
 
 arrange_oi_images() {
@@ -31,6 +37,12 @@ arrange_oi_images() {
 
 arrange_oi_annotations() { arrange_oi_images "$@"; }
 
-prepare_options 'images annotations' 'images annotations' "$@"
+arrange_oi_evaluation() {
+    layout='the folders val and test are expected'
+    local folder; folder=$(folder_with "$1" 'test') || return 1
+    [ -d "$folder/val" ] && mv "$folder" "$2/OpenImages"
+}
+
+prepare_options 'images annotations evaluation' 'images annotations' "$@"
 need unzip md5sum
 run_parts

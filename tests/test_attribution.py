@@ -419,6 +419,81 @@ def test_no_noise_is_the_plain_gradient():
     close(explain('ss_cam', net, x, std=0, num_samples=1), explain('score_cam', net, x))
 
 
+@pytest.mark.parametrize(
+    'name, module, samples, std, layer',
+    [('smooth_grad_cam_pp', cam_family, 4, 0.3, 'last'), ('ss_cam', perturbation, 35, 2.0, 'relu')],
+)
+def test_default_noise_of_the_smooth_forms(monkeypatch, name, module, samples, std, layer):
+    """With a noise of ones: how often it is drawn, and what the network sees of it."""
+    net = classifier()
+    seen = []
+    drawn = []
+    net.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+
+    def ones(shape, streams, like):
+        drawn.append(shape)
+        return torch.ones(len(streams), *shape).to(like)
+
+    monkeypatch.setattr(module, 'standard_normal', ones)
+    explain(name, net, torch.ones(1, 3, 16, 16), 1, target_layer=layer)
+    noisy = torch.stack(seen[1:])  # the first pass is of the image itself
+    assert len(drawn) == len(noisy) == samples
+    top = 1 + std  # of an image of ones; SS-CAM's masks in [0, 1] get the noise before they multiply it
+    low = std if name == 'ss_cam' else top
+    assert (noisy.min().item(), noisy.max().item()) == (pytest.approx(low), pytest.approx(top))
+
+
+ROWS = {  # map: (kind, unit, does it draw noise)
+    'vanilla': ('readout', 'class score f', False),
+    'vanilla-saliency': ('readout', 'sum of scaled class scores f', False),
+    'jointll': ('readout', 'p(y, z | x)', False),
+    'gtcond': ('readout', 'p(z | x, y)', False),
+    'saliency': ('readout', 'p(z | x)', False),
+    'vanilla-superclass': ('readout', 'sum of scaled class scores f', False),
+    'jointll-superclass': ('readout', 'sum of p(y, z | x)', False),
+    'jointll-superclass-mean': ('readout', 'mean of p(y, z | x)', False),
+    'gtcond-superclass': ('readout', 'sum of p(z | x, y)', False),
+    'gtcond-superclass-mean': ('readout', 'mean of p(z | x, y)', False),
+    'input_grad': ('gradient', '|gradient| of S', False),
+    'smooth_grad': ('gradient', '|gradient| of S', True),
+    'smooth_grad_square': ('gradient', '(|gradient| of S)²', True),
+    'var_grad': ('gradient', 'variance of |gradient| of S', True),
+    'integrated_grad': ('gradient', '|gradient| of S', False),
+    'integrated_gradients': ('gradient', 'share of S', False),
+    'guided_backprop': ('gradient', '|gradient| of S', False),
+    'grad_cam': ('activation', 'relevance to S', False),
+    'grad_cam_pp': ('activation', 'relevance to S', False),
+    'smooth_grad_cam_pp': ('activation', 'relevance to S', True),
+    'layer_cam': ('activation', 'relevance to S', False),
+    'eigen_cam': ('activation', 'principal component of the activations', False),
+    'taylor_cam': ('activation', 'relevance to S', False),
+    'score_cam': ('perturbation', 'relevance to S', False),
+    'ss_cam': ('perturbation', 'relevance to S', True),
+    'ablation_cam': ('perturbation', 'relevance to S', False),
+}
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_the_registry_says_of_a_map_what_it_is(name):
+    row = MAPS[name]
+    assert (row.kind, row.unit.format(scalar='S'), row.noisy) == ROWS[name]
+    assert (name in attribution.READOUTS) == (row.kind == 'readout' and 'superclass' not in name)
+    assert (name in attribution.SUPERCLASS_READOUTS) == ('superclass' in name)
+
+
+def test_the_defaults_of_the_options():
+    options = Options()
+    assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (32, 50, 4)
+    assert options.integrated_grad_nr_iter == 50 and not options.progress
+    for name in ('target_layer', 'superclass', 'noise_seeds', 'generator', 'baseline', 'num_samples', 'std'):
+        assert getattr(options, name) is None
+    with pytest.raises(ValueError, match='num_samples is 1.5'):
+        Options(num_samples=1.5)
+    with pytest.raises(ValueError, match='std is nan'):
+        Options(std=float('nan'))
+    assert Options(std=0, smooth_grad_sigma=0, num_samples=1).std == 0
+
+
 def test_grad_cam_is_cam_up_to_its_constant():
     net = network('CAM')
     x = photos()
@@ -461,6 +536,15 @@ def test_readouts():
     )
     top = net(x).probs.argmax(1)
     close(explain('gtcond', net, x), explain('gtcond', net, x, top), 1e-6)
+    for name in ('jointll', 'gtcond', 'vanilla'):
+        one, other = (explain(name, net, x, y) for y in (4, 0))
+        if name == 'vanilla':  # each map is scaled to [0, 1] first
+            one, other = (attribution.normalize(maps, 'minmax') for maps in (one, other))
+        close(explain(f'{name}-superclass', net, x, 4, superclass=SUPERCLASS), one + other, 1e-5)
+        if name != 'vanilla':
+            close(explain(f'{name}-superclass-mean', net, x, 4, superclass=SUPERCLASS), (one + other) / 2, 1e-5)
+    scaled = [attribution.normalize(explain('vanilla', net, x, y), 'minmax') for y in range(5)]
+    close(explain('vanilla-saliency', net, x, 2), sum(scaled), 1e-5)
     with pytest.raises(ValueError, match='superclass'):
         explain('gtcond-superclass', net, x)
     with pytest.raises(ValueError, match='plain classifier'):
@@ -482,6 +566,137 @@ def test_taylor_cam_by_its_whole_hessian():
     assert not torch.allclose(explain('taylor_cam', net, x, 2), explain('grad_cam', net, x, 2), rtol=1e-3)
 
 
+class Quadratic(nn.Module):
+    """Two classes over its input, which is its layer `maps`: a linear score, and one with products of locations."""
+
+    def __init__(self, score):
+        super().__init__()
+        self.maps = nn.Identity()
+        self.score = score
+
+    def forward(self, x):
+        A = self.maps(x)
+        return torch.stack([A.sum(dim=(1, 2, 3)), self.score(A)], dim=1)
+
+
+def test_taylor_interaction_of_a_quadratic_network_by_hand():
+    """S = ab + 5bc + 7a + 2c^2 of one row a, b, c of locations: H has 1 at ab, 5 at bc, 4 at cc."""
+
+    def score(A):
+        a, b, c = A[:, 0, 0].unbind(1)
+        return a * b + 5 * b * c + 7 * a + 2 * c**2
+
+    net = Quadratic(score)
+    x = torch.tensor([[[[1.0, 2, 3]]], [[[2.0, 1, -1]]]])
+
+    def ask(y, at=None, images=x):
+        return explain('taylor_interaction', net, images, y, target_layer='maps', at=at).tolist()
+
+    assert ask(1, (0, 0)) == [[[0, 1 * 2, 0]], [[0, 2 * 1, 0]]]  # a b
+    assert ask(1, (0, 1)) == [[[1 * 2, 0, 5 * 2 * 3]], [[2 * 1, 0, 5 * 1 * -1]]]  # a b and 5 b c, with their signs
+    assert ask(1, [0, 2]) == [[[0, 5 * 2 * 3, 4 * 3 * 3]], [[0, 5 * 1 * -1, 4 * -1 * -1]]]  # 5 b c, 4 c c
+    assert ask(0, (0, 1)) == [[[0, 0, 0]], [[0, 0, 0]]]  # a linear score has no interactions
+    # The sums of the rows are 2, 32, 66 in the first image, where c has most, and 2, -3, -1 in the second, where b has.
+    assert ask(1) == [ask(1, (0, 2))[0], ask(1, (0, 1))[1]]
+
+
+def test_taylor_interaction_of_channels_by_hand():
+    """S = a1 b2 - 3 a2 b1 + a1 a2 of two channels at the locations a, b, one below the other."""
+
+    def score(A):
+        (a1, b1), (a2, b2) = (A[:, k, :, 0].unbind(1) for k in range(2))
+        return a1 * b2 - 3 * a2 * b1 + a1 * a2
+
+    a1, b1, a2, b2 = 2.0, 3.0, 5.0, 7.0
+    x = torch.tensor([[[[a1], [b1]], [[a2], [b2]]]])
+    pair = a1 * b2 - 3 * a2 * b1
+    for at, expected in (((0, 0), [[2 * a1 * a2], [pair]]), ((1, 0), [[pair], [0]])):
+        maps = explain('taylor_interaction', Quadratic(score), x, 1, target_layer='maps', at=at)
+        assert maps[0].tolist() == expected
+
+
+def test_taylor_interaction_by_its_whole_hessian():
+    net = network('CALM-ML').double()
+    x = photos(2, 4).double()
+    A = net.forward_features(x).detach()
+    channels, height, width = A.shape[1:]
+    cells = height * width
+    rows = []
+    for b in range(2):
+        H = torch.autograd.functional.hessian(lambda a: net.forward_head(a[None]).log_score[0, 2], A[b])
+        rows.append(
+            torch.einsum('kz,kzlw,lw->zw', A[b].flatten(1), H.view(channels, cells, channels, cells), A[b].flatten(1))
+        )
+    rows = torch.stack(rows)  # [B, HW, HW]
+    for z in range(cells):
+        maps = explain('taylor_interaction', net, x, 2, at=divmod(z, width))
+        close(maps.flatten(1), rows[:, z], 1e-9)
+    most = rows.sum(dim=2).abs().argmax(dim=1)
+    close(explain('taylor_interaction', net, x, 2).flatten(1), rows[[0, 1], most], 1e-9)
+
+
+def test_the_location_of_an_interaction_on_several_layers():
+    """A cell of the larger map stands for the cell of the smaller one that holds its centre; the two maps are fused."""
+    assert [cam_family._cell_number((row, 0), (3, 5), (6, 6)) for row in range(6)] == [0, 0, 5, 5, 10, 10]
+    assert [cam_family._cell_number((0, column), (2, 2), (3, 3)) for column in range(3)] == [0, 1, 1]
+    net = classifier(curved())
+    x = photos()
+    names = ['relu', 'last']  # 16 x 16 and 8 x 8 cells
+    one = [
+        explain('taylor_interaction', net, x, 1, target_layer=name, at=at) for name, at in zip(names, [(9, 4), (4, 2)])
+    ]
+    one = [attribution.upsample(attribution.normalize(maps, 'minmax'), 16) for maps in one]
+    close(explain('taylor_interaction', net, x, 1, target_layer=names, at=(9, 4)), torch.maximum(*one), 1e-5)
+
+
+def test_second_derivatives_through_attention():
+    """A transformer's fused attention has none: both Taylor maps take another way through it."""
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    sizes = {'image_size': 16, 'patch_size': 4, 'num_layers': 2, 'num_heads': 2, 'hidden_dim': 8, 'mlp_dim': 8}
+    vit = VisionTransformer(**sizes, num_classes=5)
+    vit.heads.head.weight.data.normal_()
+    net = attribution.Classifier(vit, tokens='encoder.layers.encoder_layer_1.ln_1').eval()
+    for name in ('taylor_cam', 'taylor_interaction'):
+        maps = explain(name, net, photos(2), [0, 3], target_layer='maps')
+        assert maps.shape == (2, 4, 4) and maps.isfinite().all() and maps.abs().max() > 0
+
+
+def test_both_averages_of_smooth_grad_cam_pp_by_hand(monkeypatch):
+    """S = a^2 + b over the locations a, b; x = (2, 1) and the noise -1, +1 on a alone: the copies (1, 1) and (3, 1).
+
+    Grad-CAM++ weighs by sum_z relu(G) / (2 + G sum A): G is (2, 1) in the first copy, (6, 1) in the second.
+    """
+    net = Quadratic(lambda A: A[:, 0, 0, 0] ** 2 + A[:, 0, 0, 1])
+    x = torch.tensor([[[[2.0, 1]]]])
+    noise = torch.tensor([[[[[-1.0, 0]]]], [[[[1.0, 0]]]]])
+
+    def ask(**options):
+        replay(monkeypatch, cam_family, noise)
+        return explain('smooth_grad_cam_pp', net, x, 1, target_layer='maps', num_samples=2, std=1, **options)
+
+    first = 2 / (2 + 2 * 2) + 1 / (2 + 1 * 2)
+    second = 6 / (2 + 6 * 4) + 1 / (2 + 1 * 4)
+    close(
+        ask(smooth_average='maps'), torch.tensor([[[(first * 1 + second * 3) / 2, (first * 1 + second * 1) / 2]]]), 1e-6
+    )
+    G1, G2, G3 = (2 + 6) / 2, (2**2 + 6**2) / 2, (2**3 + 6**3) / 2  # of a; of b they are 1
+    w = G1 * G2 / (2 * G2 + G3 * 3) + 1 / (2 + 3)
+    close(ask(smooth_average='derivatives'), torch.tensor([[[w * 2, w * 1]]]), 1e-6)
+    assert torch.equal(ask(), ask(smooth_average='derivatives'))
+
+
+def test_the_average_of_maps_is_that_of_grad_cam_pp_on_the_noisy_copies(monkeypatch):
+    net = network('CALM-EM')
+    x = photos(2)
+    noise = torch.randn(3, 2, 3, 16, 16)
+    for names in ('last', ['conv2', 'relu']):
+        maps = [explain('grad_cam_pp', net, x + 0.5 * one, [1, 4], target_layer=names) for one in noise]
+        replay(monkeypatch, cam_family, noise)
+        options = {'num_samples': 3, 'std': 0.5, 'smooth_average': 'maps', 'target_layer': names}
+        close(explain('smooth_grad_cam_pp', net, x, [1, 4], **options), torch.stack(maps).mean(0), 1e-5)
+
+
 def test_grad_cam_pp_and_its_smooth_form_by_loops():
     A = torch.rand(2, 3, 4, 4)  # G: two noisy copies
     G = torch.randn(2, 2, 3, 4, 4)
@@ -498,7 +713,12 @@ def test_grad_cam_pp_and_its_smooth_form_by_loops():
     close(cam_family.grad_cam_pp_weights(A, G[0]), weights(G[0], G[0] ** 2, G[0] ** 3), 1e-5)
     means = [(G**p).mean(0) for p in (1, 2, 3)]
     close(cam_family.smooth_grad_cam_pp_weights(A, *means), weights(*means), 1e-5)
-    assert cam_family.grad_cam_pp_weights(A, torch.zeros(2, 3, 4, 4)).eq(0).all()
+    zeros = torch.zeros(2, 3, 4, 4)
+    assert cam_family.grad_cam_pp_weights(A, zeros).eq(0).all()
+    assert cam_family.smooth_grad_cam_pp_weights(A, zeros, zeros, zeros).eq(0).all()
+    half = torch.full((1, 1, 2, 2), 0.5)  # its sum is 2: where G is -1 the denominator 2 + G * 2 is 0
+    slopes = torch.tensor([[[[-1.0, 1.0], [0.0, 2.0]]]])
+    close(cam_family.grad_cam_pp_weights(half, slopes), torch.tensor([[0 + 1 / 4 + 0 + 2 / 6]]), 1e-6)
     tiny = cam_family.grad_cam_pp_weights(A, torch.full((2, 3, 4, 4), 1e-30))  # its square underflows
     close(tiny, torch.full((2, 3), 16 * 0.5e-30), 1e-5)
 
@@ -717,6 +937,16 @@ def test_wrong_requests():
         'baseline of shape': {'name': 'integrated_gradients', 'baseline': torch.zeros(7)},
         'batch_size is 0': {'batch_size': 0},
         'smooth_grad_sigma is -1': {'smooth_grad_sigma': -1},
+        "smooth_average is 'both': choose one of derivatives, maps": {'smooth_average': 'both'},
+        r'at is \(1, -1\): give \(row, column\)': {'at': (1, -1)},
+        'at is 3: give': {'at': 3},
+        r'at is \(1, 2, 3\): give': {'at': (1, 2, 3)},
+        r'at is \(1, 0.5\): give': {'at': (1, 0.5)},
+        'at=8,0 lies outside the map: give a row of 0 to 7 and a column of 0 to 7': {
+            'name': 'taylor_interaction',
+            'at': (8, 0),
+        },
+        'at=0,8 lies outside': {'name': 'taylor_interaction', 'at': (0, 8)},
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):

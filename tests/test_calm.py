@@ -111,6 +111,21 @@ def test_dead_attention_is_uniform_with_finite_losses_and_gradients():
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, (f, h)))
 
 
+def test_the_released_epsilons_by_hand():
+    """Under 1e-8 a p(z|x) is raised by 1e-8 before the log; p(y|x) is raised by 1e-10 before it divides."""
+    h = torch.tensor([1.0, 2e-8, 9e-9, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    total = 1 + 2e-8 + 9e-9
+    want = [math.log(1 / total), math.log(2e-8 / total), math.log(9e-9 / total + 1e-8), math.log(1e-8)]
+    torch.testing.assert_close(calm.log_p_z_given_x(h).flatten(), torch.tensor(want, dtype=h.dtype), rtol=1e-9, atol=0)
+    f = torch.tensor([0.0, -23.0], dtype=torch.float64).view(1, 2, 1, 1)
+    p = math.exp(-23) / (1 + math.exp(-23))  # about 1e-10
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    assert calm.p_z_given_xy(f, one)[0, 1].item() == pytest.approx(p / (p + 1e-10), rel=1e-6)
+    given = calm.p_z_given_xy(f, one, torch.tensor([[1, 3e-10]], dtype=torch.float64))
+    assert given[0, 1].item() == pytest.approx(p / 4e-10, rel=1e-6)
+    assert calm.em_loss(f, one, torch.tensor([1])).item() == pytest.approx(-p / (p + 1e-10) * math.log(p), rel=1e-6)
+
+
 def test_one_location_and_one_class_by_hand():
     f = torch.tensor([[[[0.0]], [[math.log(3)]]]])
     h = torch.tensor([[[[7.0]]]])

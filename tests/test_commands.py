@@ -1,11 +1,13 @@
 """The commands as a user runs them: training, both evaluators, golden figures, refusals."""
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from conftest import GOLDEN, MINICUB, ROOT
 from weights import fill
 
 import wsol
-from wsol import cub_parts
+from wsol import attribution, cub_parts
 from wsol.scoring import maps as maps_of
 from wsol.scoring import pixels
 
@@ -88,9 +90,11 @@ def test_training_writes_log_result_and_checkpoints(trained):
     with open(trained / 'cam' / 'log.jsonl') as file:
         head, *epochs, test = [json.loads(line) for line in file]
     assert head['arguments']['attribution_method'] == 'CAM' and head['versions']['torch'] == torch.__version__
+    assert head['versions']['opencv'] == cv2.__version__ and 'thread' in head['device']
     assert [record['epoch'] for record in epochs] == [1, 2]
     assert epochs[0]['lr'] == pytest.approx([0.001, 0.01]) and epochs[1]['lr'] == pytest.approx([0.0001, 0.001])
     result = read(trained, 'cam', 'accuracy.json')
+    assert all(result[key] == head[key] for key in ('arguments', 'commit', 'versions', 'device'))
     assert result['images'] == 24 and result['test_accuracy'] == test['test_accuracy']
     record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
     assert set(record) == {'architecture', 'epoch', 'state_dict', 'optimizer', 'args'} and record['epoch'] == 2
@@ -100,10 +104,12 @@ def test_training_writes_log_result_and_checkpoints(trained):
         'last_checkpoint.pth.tar',
         'log.jsonl',
     ]
-    split_ids = open(os.path.join(MINICUB, 'metadata/CUB/test/image_ids.txt')).read().split()
-    assert result['test_accuracy'] * len(split_ids) / 100 == pytest.approx(
-        round(result['test_accuracy'] * len(split_ids) / 100)
-    )
+    model = wsol.build_model('vgg_tiny', 'CAM', 200, large_feature_map=True).eval()
+    wsol.load_weights(model, record['state_dict'])
+    images, labels = load_test_images(32)
+    with torch.no_grad():
+        predicted = model(torch.stack([tensor for _, tensor, _ in images])).f.mean(dim=(2, 3)).argmax(dim=1).tolist()
+    assert result['test_accuracy'] == pytest.approx(100 * np.mean([a == b for a, b in zip(predicted, labels)]))
 
 
 def test_the_two_step_option_takes_all_but_the_class_scores(trained):
@@ -153,37 +159,53 @@ def test_cue_localization_equals_a_pair_by_pair_version(trained):
     result = read(trained, 'calm', 'cue_location_jointll.json')
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
     wsol.load_weights(model, torch.load(trained / 'calm' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict'])
-    folder = os.path.join(MINICUB, 'dataset', 'CUB')
     images, labels = load_test_images(32)
-    edges = np.append([10**-t for t in np.arange(0, 7, 0.07)[::-1]], [1, 2, 3])
-    running = np.zeros((2, len(edges) - 1))
-    locations = cub_parts.read_part_locations(folder)
-    pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder))
-    assert len(result['pairs']) == len(pairs) == 19
     with torch.no_grad():
         output = model.eval()(torch.stack([tensor for _, tensor, _ in images]))
         maps = (output.f.softmax(1) * output.h / output.h.sum(dim=(2, 3), keepdim=True)).numpy()
-    for pair, row in zip(pairs, result['pairs']):
-        alone = np.zeros_like(running)
+    edges = [10**-t for t in np.arange(0, 7, 0.07)[::-1]]
+    pairs = pair_by_pair(lambda number, y: maps[number, y], lambda one: np.clip(one, 0, 1), edges, images, labels)
+    running = 0
+    alone = []
+    for (pair, counts, count), row in zip(pairs, result['pairs'], strict=True):
+        running = running + counts
+        alone.append(pixels.pixel_average_precision(counts))
+        assert row['classes'] == [pair.a, pair.b] and row['images'] == count
+        assert row['pxap']['per_pair'] == pytest.approx(alone[-1], abs=1e-6)
+        assert row['pxap']['released'] == pytest.approx(pixels.pixel_average_precision(running[:, 1:]), abs=1e-6)
+    assert [len(pair.parts) for pair, *_ in pairs] == [1] * 6 + [2] * 8 + [3] * 5
+    released = [row['pxap']['released'] for row in result['pairs']]
+    for mode, values in (('released', released), ('per_pair', alone)):
+        means = [np.mean(values[:6]), np.mean(values[6:14]), np.mean(values[14:]), np.mean(values)]
+        assert [*result[mode].values()] == pytest.approx(means) and len({*means}) == 4
+    assert sum(counts[:, 0].sum() for _, counts, _ in pairs) > 0  # `per_pair` counts what the first threshold drops
+
+
+def pair_by_pair(map_of, scale, taus, images, labels):
+    """[(pair, counts [2, bins] with the bin below the first threshold, images)] of the small set, a pixel at a time.
+
+    map_of: (image number, class) -> its map; scale: a map of differences at image size to [0, 1]; images, labels: of
+    `load_test_images(32)`.
+    """
+    folder = os.path.join(MINICUB, 'dataset', 'CUB')
+    edges = np.concatenate([[-np.inf], taus, [1, 2, 3]])
+    locations = cub_parts.read_part_locations(folder)
+    rows = []
+    for pair in cub_parts.pairs_by_count(cub_parts.class_pairs(folder)):
+        counts = np.zeros((2, len(edges) - 1))
         count = 0
         for number, (image_id, _, size) in enumerate(images):
             points, ids = cub_parts.part_points(locations[image_id], size, 32)
             if labels[number] not in (pair.a, pair.b) or not pair.parts & set(ids):
                 continue
-            mask = np.isin(cub_parts.nearest_part(points, ids, 32), list(pair.parts)) & cub_parts.segmentation(
-                folder, image_id, 32
-            )
-            difference = maps_of.resize((maps[number, pair.a] - maps[number, pair.b])[None], 32)[0]
-            scores = np.clip(np.abs(difference), 0, 1).astype(np.float64)
-            alone += [np.histogram(scores[~mask], edges)[0], np.histogram(scores[mask], edges)[0]]
+            nearest = cub_parts.nearest_part(points, ids, 32)
+            mask = np.isin(nearest, list(pair.parts)) & cub_parts.segmentation(folder, image_id, 32)
+            difference = cv2.resize(map_of(number, pair.a) - map_of(number, pair.b), (32, 32))
+            values = scale(np.abs(difference)).astype(np.float64)
+            counts += [np.histogram(values[~mask], edges)[0], np.histogram(values[mask], edges)[0]]
             count += 1
-        running += alone
-        assert row['classes'] == [pair.a, pair.b] and row['images'] == count
-        assert row['pxap']['released'] == pytest.approx(pixels.pixel_average_precision(running), abs=1e-6)
-    assert result['released']['cue_1'] == pytest.approx(
-        np.mean([row['pxap']['released'] for row in result['pairs'][:6]])
-    )
-    assert result['per_pair']['mean'] == pytest.approx(np.mean([row['pxap']['per_pair'] for row in result['pairs']]))
+        rows.append((pair, counts, count))
+    return rows
 
 
 def load_test_images(size):
@@ -205,10 +227,11 @@ def load_test_images(size):
 def test_remove_and_classify_writes_counts_ratios_and_curve(trained):
     out = evaluate(trained, 'eval_pixel_perturb.py', '--random_repeats=2')
     result = read(trained, 'calm', 'pixel_perturb_jointll.json')
-    assert {'k', 'images', 'correct', 'correct_topk', 'correct_random', 'ratio', 'seed', 'arguments'} == set(result)
+    own = {'k', 'images', 'correct', 'correct_topk', 'correct_random', 'ratio', 'seed'}
+    assert {*own, 'arguments', 'commit', 'versions', 'device'} == set(result)
     assert result['k'] == [0.1, 0.3, 0.5, 0.7, 0.9] and result['images'] == 24 and result['seed'] == 1
-    for top, random, ratio in zip(result['correct_topk'], result['correct_random'], result['ratio']):
-        assert ratio is None if random == 0 else ratio == pytest.approx(top / random)
+    top, random = result['correct_topk'], result['correct_random']  # against a loop: tests/test_evaluation.py
+    assert result['ratio'] == [a / b if b else None for a, b in zip(top, random)]
     assert open(trained / 'calm' / 'pixel_perturb_jointll.png', 'rb').read(8) == b'\x89PNG\r\n\x1a\n'
     assert '24 images' in out
     line = refuse(
@@ -228,14 +251,25 @@ def test_remove_and_classify_writes_counts_ratios_and_curve(trained):
 
 @pytest.mark.parametrize('process', ['smooth_grad', 'grad_cam'])
 def test_evaluators_take_any_attribution_method(trained, process):
-    evaluate(
-        trained,
-        'eval_cue_location.py',
-        f'--score_map_process={process}',
-        '--norm_type=minmax',
-        '--smooth_grad_nr_iter=2',
-    )
-    assert read(trained, 'calm', f'cue_location_{process}.json')['per_pair']['mean'] > 0
+    """The same maps by attribution.explain, an image at a time, pair by pair."""
+    more = [f'--score_map_process={process}', '--norm_type=minmax', '--smooth_grad_nr_iter=2']
+    evaluate(trained, 'eval_cue_location.py', *more, '--cam_curve_interval=.01')
+    found = [row['pxap']['per_pair'] for row in read(trained, 'calm', f'cue_location_{process}.json')['pairs']]
+    model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True).eval()
+    wsol.load_weights(model, torch.load(trained / 'calm' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict'])
+    images, labels = load_test_images(32)
+
+    @functools.cache
+    def map_of(number, y):
+        noise = {'noise_seeds': [attribution.noise_seed(1, number)], 'smooth_grad_nr_iter': 2}
+        return attribution.explain(process, model, images[number][1][None], y, **noise)[0].numpy()
+
+    def scale(one):
+        return (one - one.min()) / (one.max() - one.min())
+
+    pairs = pair_by_pair(map_of, scale, np.arange(0, 1, 0.01), images, labels)
+    expected = [pixels.pixel_average_precision(counts) for _, counts, _ in pairs]
+    assert found == pytest.approx(expected, abs=0.05) and max(found) > min(found) > 0
 
 
 @pytest.fixture(scope='module')
@@ -309,7 +343,8 @@ def test_remove_and_classify_equals_the_released_code(released, method):
     golden = read(GOLDEN, 'eval.json')[method]
     result = read(released, method, f'pixel_perturb_{FLAGS[method][0].split("=")[1]}.json')
     assert (result['correct'], result['images']) == (golden['correct'], golden['images'])
-    assert result['correct_topk'] == pytest.approx(list(golden['correct_topk'].values()), abs=1)
+    differences = np.abs(np.subtract(result['correct_topk'], list(golden['correct_topk'].values())))
+    assert differences.sum() <= 1  # a single image may fall to the other side by rounding
 
 
 def test_unknown_choices_are_refused():

@@ -43,6 +43,59 @@ def test_true_cub_has_the_papers_images(real_cub):
     assert evaluations == {True: 11019, False: 20}
 
 
+def test_a_class_has_an_attribute_from_half_of_its_annotators_on(tmp_path):
+    (tmp_path / 'attributes').mkdir()
+    (tmp_path / 'attributes' / 'attributes.txt').write_text('1 has_bill_shape::cone\n2 has_size::large\n')
+    values = tmp_path / 'attributes' / 'class_attribute_labels_continuous.txt'
+    values.write_text('49.9 0\n50 100\n50.1 50.0\n49.999 50.001\n')
+    names, table = cub_parts.read_class_attributes(str(tmp_path))
+    assert names == ['has_bill_shape::cone', 'has_size::large']
+    assert table.tolist() == [[False, False], [True, True], [True, True], [False, True]]
+    values.write_text('49.9 0 1\n')
+    with pytest.raises(ValueError, match='3 values a class for 2 attributes'):
+        cub_parts.read_class_attributes(str(tmp_path))
+
+
+WORDS = {
+    'bill': 1,
+    'crown': 1,
+    'eye': 1,
+    'forehead': 1,
+    'head': 1,
+    'nape': 1,
+    'throat': 1,
+    'back': 2,
+    'belly': 3,
+    'breast': 4,
+    'tail': 5,
+    'leg': 6,
+    'wing': 7,
+}
+
+
+@pytest.mark.parametrize('word', WORDS)
+def test_every_word_names_its_part(word):
+    assert cub_parts.named_parts(f'has_{word}_color::red') == {WORDS[word]}
+
+
+def test_the_words_of_the_parts_are_these():
+    assert {word: part for part, words in cub_parts.PART_WORDS.items() for word in words} == WORDS
+    assert sum(len(words) for words in cub_parts.PART_WORDS.values()) == len(WORDS) == 13
+
+
+def test_fifteen_parts_become_seven():
+    """Of CUB's 15 parts the seven of the head are one point, their mean; legs and wings are a point each."""
+    pairs = {1: (2, 5, 6, 7, 10, 11, 15), 2: (1,), 3: (3,), 4: (4,), 5: (14,), 6: (8, 12), 7: (9, 13)}
+    for part, members in pairs.items():
+        locations = {member: (member, 2 * member) for member in members}
+        points, ids = cub_parts.part_points(locations, (100, 100), 100)
+        if part == 1:
+            assert ids == [1] and points.tolist() == [[8, 16]]
+        else:
+            assert ids == [part] * len(members) and points.tolist() == [[member, 2 * member] for member in members]
+    assert sorted(member for members in pairs.values() for member in members) == list(range(1, 16))
+
+
 def test_attributes_name_parts_by_substring():
     assert cub_parts.named_parts('has_bill_shape::cone') == {1}
     assert cub_parts.named_parts('has_shape::long-legged-like') == {6}

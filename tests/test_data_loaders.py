@@ -73,6 +73,23 @@ def test_splits_of_the_small_sets_load(dataset, split, count):
     )
 
 
+def test_the_table_of_data_sets_is_the_published_one():
+    known = {name: (row.num_classes, row.localization, row.parts, row.counts) for name, row in data.DATASETS.items()}
+    assert known == {
+        'CUB': (200, 'box', 'CUB', {'train': 5994, 'val': 1000, 'test': 5794}),
+        'ILSVRC': (1000, 'box', None, {'train': 1281167, 'val': 10000, 'test': 50000}),
+        'OpenImages': (100, 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}),
+        'ToyBirds': (None, 'box', 'ToyBirds', {}),
+    }
+    assert PAPER.mean == (0.485, 0.456, 0.406) and PAPER.std == (0.229, 0.224, 0.225)
+
+
+def test_where_the_table_has_no_class_count_the_training_labels_have(tmp_path):
+    write(tmp_path / 'ToyBirds' / 'train', class_labels='a,3\nb,0\nc,6')
+    write(tmp_path / 'ToyBirds' / 'test', class_labels='a,9')
+    assert data.class_count('ToyBirds', str(tmp_path)) == 7 and data.class_count('CUB', 'nowhere') == 200
+
+
 @pytest.mark.parametrize(
     'dataset, split, root, image_id',
     [
@@ -164,23 +181,97 @@ def test_an_epoch_depends_on_seed_and_epoch_alone():
         assert order != ids and sorted(order) == sorted(ids) and not torch.equal(other, images)
 
 
-def test_augmentation_crops_and_flips():
-    split = data.load_split('CUB', 'train', DATA, META)
-    dataset = data.ImageLabelDataset(split, make_transform(True, 40, 32), seed=1)
-    picture = data.read_image(os.path.join(split.root, split.image_ids[0]))
-    resized = transforms.Compose(
-        [transforms.Resize((40, 40)), transforms.ToTensor(), transforms.Normalize(*PAPER[:2])]
-    )(picture)
-    flips = set()
-    for epoch in range(12):
-        crop = dataset[epoch * len(dataset)][0]
-        found = [
-            (flip, i, j)
-            for flip, whole in ((0, resized), (1, resized.flip(2)))
-            for i in range(9)
-            for j in range(9)
-            if torch.allclose(whole[:, i : i + 32, j : j + 32], crop, atol=1e-6)
-        ]
-        assert found, 'a training image is no 32 x 32 crop of the resized picture'
-        flips.add(found[0][0])
-    assert flips == {0, 1}
+@pytest.fixture
+def places(tmp_path):
+    """A split of one picture under eight ids, whose pixels tell where they are: red is 6 x, green 6 y, [40, 40]."""
+    (tmp_path / 'images').mkdir()
+    y, x = np.mgrid[:40, :40]
+    picture = np.stack([6 * x, 6 * y, 0 * x], axis=2).astype(np.uint8)
+    ids = [f'{number}.png' for number in range(8)]
+    for name in ids:
+        Image.fromarray(picture).save(tmp_path / 'images' / name)
+    return data.Split('train', str(tmp_path / 'images'), '', ids, [0] * 8, 1)
+
+
+def crop_of(item):
+    """(flipped?, x, y) of the corner of a crop of 32 x 32 pixels out of such a picture; nothing else happened to it."""
+    pixels = (denormalize(item[0][None])[0] * 255 / 6).round().int()
+    x, y = pixels[0, 0, :], pixels[1, :, 0]
+    flipped = bool(x[0] > x[-1])
+    left, top = min(x[0], x[-1]).item(), y[0].item()
+    columns = torch.arange(left, left + 32)
+    assert torch.equal(pixels[0], (columns.flip(0) if flipped else columns).expand(32, 32))
+    assert torch.equal(pixels[1], torch.arange(top, top + 32)[:, None].expand(32, 32))
+    return flipped, left, top
+
+
+def test_augmentation_crops_anywhere_and_flips(places):
+    dataset = data.ImageLabelDataset(places, make_transform(True, 40, 32), seed=1)
+    crops = [crop_of(dataset[key]) for key in range(20 * len(dataset))]
+    counts = [{value: crops_at.count(value) for value in set(crops_at)} for crops_at in zip(*crops)]
+    flips, lefts, tops = counts
+    assert set(flips) == {False, True} and 50 < flips[True] < 110  # of 160
+    assert set(lefts) == set(tops) == set(range(9)) and max(*lefts.values(), *tops.values()) < 40
+    assert any(left != top for _, left, top in crops)
+
+
+def test_what_is_cropped_is_the_picture_resized_to_a_square():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+    whole = make_transform(False, crop_size=32)(image)
+    seen = [make_transform(True, 32, 32)(image) for _ in range(12)]  # nothing left to crop
+    assert {torch.equal(one, whole) for one in seen} == {True, False}
+    assert all(torch.equal(one, whole) or torch.equal(one.flip(2), whole) for one in seen)
+
+
+def test_the_randomness_of_an_image_is_of_seed_epoch_and_image(places):
+    """Each of the three alone changes it; nothing else does."""
+
+    def crops(seed, epoch):
+        dataset = data.ImageLabelDataset(places, make_transform(True, 40, 32), seed)
+        return [crop_of(dataset[epoch * len(dataset) + index]) for index in range(8)]
+
+    first = crops(1, 3)
+    torch.manual_seed(99)
+    assert crops(1, 3) == first
+    assert len(set(first)) > 5  # the images of an epoch each have their own
+    for other in (crops(1, 4), crops(2, 3)):
+        assert sum(a == b for a, b in zip(first, other)) < 3
+    before = torch.get_rng_state()
+    crops(5, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_crop_larger_than_the_picture_is_refused_in_training_alone():
+    with pytest.raises(ValueError, match='--crop_size 33 is larger than --resize_size 32'):
+        make_transform(True, 32, 33)
+    assert make_transform(True, 32, 32) and make_transform(False, 32, 33)
+
+
+def test_batches_of_an_epoch_by_hand():
+    """The order of (seed, epoch) cut into batches, of which a process takes every world-th image."""
+    order = np.random.default_rng((5, 2)).permutation(10).tolist()
+    keys = [20 + index for index in order]  # epoch * length + index
+    cases = {
+        (0, 1, 0): [keys[:4], keys[4:8], keys[8:]],
+        (0, 1, 1): [keys[4:8], keys[8:]],
+        (0, 3, 0): [[keys[0], keys[3]], [keys[4], keys[7]], [keys[8]]],
+        (1, 3, 0): [[keys[1]], [keys[5]], [keys[9]]],
+        (2, 3, 2): [[]],
+    }
+    for (rank, world, start), batches in cases.items():
+        sampler = data.EpochBatches(10, 4, 5, rank, world)
+        assert len(sampler) == 3
+        sampler.epoch = 2
+        sampler.start = start
+        assert list(sampler) == batches and len(sampler) == len(batches)
+
+
+def test_a_loader_without_batches_goes_through_all_images(places):
+    plain = data.make_loader(places, False, 3, 0, 40, 32)
+    assert [list(ids) for _, _, ids in plain] == [places.image_ids[i : i + 3] for i in (0, 3, 6)]
+    assert all(images.shape[1:] == (3, 32, 32) for images, _, _ in plain)
+    mixed = [list(ids) for _, _, ids in data.make_loader(places, True, 3, 0, 40, 32, seed=4)]
+    order = np.random.default_rng((4, 0)).permutation(8)
+    assert sum(mixed, []) == [places.image_ids[i] for i in order] and [len(batch) for batch in mixed] == [3, 3, 2]
+    images, labels, ids = next(iter(data.make_loader(places, False, 3, 0, 40, 32, batches=[[]])))
+    assert images.shape == (0, 3, 32, 32) and labels.dtype == torch.long and len(labels) == len(ids) == 0

@@ -320,6 +320,10 @@ CUB_RESULT = {
     'CUBV2/001.A/1.jpg': b'v2',
     'CUBV2/002.B/2.jpg': b'v2',
 }
+OPENIMAGES_EVALUATION = {  # of the images and masks that OpenImages has
+    f'{split}/0c/{name}': split for split in ('val', 'test') for name in ('x.jpg', 'x_m0c_1.png')
+}
+OPENIMAGES_RESULT = {f'OpenImages/{name}': data.encode() for name, data in OPENIMAGES_EVALUATION.items()}
 
 
 @pytest.fixture
@@ -332,6 +336,7 @@ def archives(tmp_path):
             'CUBV2.tar': tar_bytes({'./001.A/1.jpg': 'v2', './002.B/2.jpg': 'v2'}),
             'OpenImages_images.zip': zip_bytes({f'{split}/0c/x.jpg': split for split in ('train', 'val', 'test')}),
             'OpenImages_annotations.zip': zip_bytes({f'{split}/0c/x_m0c_1.png': split for split in ('val', 'test')}),
+            'OpenImages30k_eval.zip': zip_bytes(OPENIMAGES_EVALUATION),
         },
     )
     return ('--archives', tmp_path / 'archives', '--data_root', tmp_path / 'data', '--no_checksum')
@@ -400,7 +405,7 @@ def test_prepare_cub_never_overwrites(archives, tmp_path):
     refused(run('prepare_cub.sh', *archives, 'images'), 'CUB/images.txt', 'nothing was changed')
     assert read_tree(tmp_path / 'data') == {'CUB/images.txt': b'mine', 'CUBV2/001.A/1.jpg': b'v2'}
     assert run('prepare_cub.sh', *archives, 'cubv2')[0] == 0  # the same file is no conflict
-    assert len(read_tree(tmp_path / 'archives')) == 5
+    assert len(read_tree(tmp_path / 'archives')) == 6
 
 
 def test_prepare_downloads_from_a_mirror_and_stops_offline(archives, tmp_path):
@@ -428,6 +433,16 @@ def test_prepare_openimages_merges_masks_into_the_class_folders(archives, tmp_pa
         **{f'OpenImages/{split}/0c/x.jpg': split.encode() for split in ('train', 'val', 'test')},
         **{f'OpenImages/{split}/0c/x_m0c_1.png': split.encode() for split in ('val', 'test')},
     }
+
+
+def test_prepare_openimages_for_evaluation_only(archives, tmp_path):
+    code, _, error = run('prepare_openimages.sh', *archives, 'evaluation')
+    assert code == 0 and read_tree(tmp_path / 'data') == OPENIMAGES_RESULT, error
+    assert run('prepare_openimages.sh', *archives)[0] == 0  # what both archives hold is no conflict
+    assert read_tree(tmp_path / 'data') == {**OPENIMAGES_RESULT, 'OpenImages/train/0c/x.jpg': b'train'}
+    write_tree(tmp_path / 'archives', {'OpenImages30k_eval.zip': zip_bytes({'test/0c/x.jpg': 'test'})})
+    other = (*archives[:2], '--data_root', tmp_path / 'other')
+    refused(run('prepare_openimages.sh', *other, 'evaluation'), 'OpenImages30k_eval.zip', 'val and test')
 
 
 def test_prepare_imagenet(tmp_path):
@@ -485,6 +500,41 @@ def test_prepare_imagenet(tmp_path):
         run('prepare_imagenet.sh', '--data_root', tmp_path / 'other', 'train'), 'ILSVRC2012_img_train.tar', 'account'
     )
     assert not (tmp_path / 'other').exists()
+
+
+# ---- prepare_evaluation_data.sh
+
+
+def test_prepare_evaluation_data_downloads_nothing_that_only_training_needs(archives, tmp_path):
+    val2 = {f'imagenetv2-threshold0.7/{c}/0.jpeg': f'{c}' for c in (0, 10)}
+    val = {'ILSVRC2012_val_00000001.JPEG': 'v'}
+    write_tree(tmp_path / 'archives', {'imagenetv2-threshold0.7.tar.gz': tar_bytes(val2, 'w:gz')})
+    write_tree(tmp_path / 'account', {'ILSVRC2012_img_val.tar': tar_bytes(val)})
+    flags = ('--data_root', tmp_path / 'data', '--no_checksum')
+    mirror = {'CALM_MIRROR': (tmp_path / 'archives').as_uri()}
+    code, _, error = run('prepare_evaluation_data.sh', *flags, **mirror)  # ImageNet's val cannot be downloaded
+    assert code == 2 and 'ILSVRC2012_img_val.tar' in error and 'account' in error
+    assert error.splitlines()[-1].startswith('prepare_evaluation_data.sh: error: not prepared: ILSVRC')
+    found = read_tree(tmp_path / 'data')
+    assert {name for name in found if '/' not in name} == {  # every archive but those of training images alone
+        *('CUB_200_2011.tgz', 'segmentations.tgz', 'CUBV2.tar'),
+        *('OpenImages30k_eval.zip', 'imagenetv2-threshold0.7.tar.gz'),
+    }
+    expected = {**CUB_RESULT, **OPENIMAGES_RESULT, **{f'ILSVRC/val2/{c}/0.jpeg': f'{c}'.encode() for c in (0, 10)}}
+    assert {name: data for name, data in found.items() if '/' in name} == expected
+    done = run('prepare_evaluation_data.sh', *flags, '--archives', tmp_path / 'account')  # offline
+    assert done[0] == 0 and done[1].count('already done') == 5, done
+    found = read_tree(tmp_path / 'data')
+    assert {name: data for name, data in found.items() if '/' in name} == {
+        **expected,
+        'ILSVRC/val/ILSVRC2012_val_00000001.JPEG': b'v',
+    }
+
+
+def test_prepare_evaluation_data_of_one_set(archives, tmp_path):
+    code, _, error = run('prepare_evaluation_data.sh', *archives, 'OpenImages')
+    assert code == 0 and read_tree(tmp_path / 'data') == OPENIMAGES_RESULT, error
+    refused(run('prepare_evaluation_data.sh', *archives, 'Birds'), 'Birds', 'CUB OpenImages ILSVRC')
 
 
 # ---- download_checkpoints.sh
@@ -620,3 +670,29 @@ def test_check_data_masks_and_all_right(tmp_path, monkeypatch, check_data, capsy
     assert code == 1 and 'missing mask: 1\n' in out and 'unreadable mask: 1\n' in out
     refused(check(check_data, capsys, '--dataset=OpenImages', '--data_root=none'), '--data_root none')
     refused(check(check_data, capsys, '--dataset=Birds'), 'Birds', 'ToyBirds')
+
+
+def test_check_data_of_an_evaluation_alone(tmp_path, monkeypatch, check_data, capsys):
+    """OpenImages as its evaluation archive leaves it: with --splits val test nothing of train is asked for."""
+    for split in ('val', 'test'):
+        lists = {
+            'image_ids': f'{split}/0c/x.jpg',
+            'class_labels': f'{split}/0c/x.jpg,99',
+            'image_sizes': '',
+            'localization': f'{split}/0c/x.jpg,{split}/0c/x_m_a.png,',
+        }
+        write_tree(tmp_path / 'meta/OpenImages' / split, {f'{name}.txt': text for name, text in lists.items()})
+    masks = {f'{split}/0c/x_m_a.png': picture(kind='PNG') for split in ('val', 'test')}
+    images = {f'{split}/0c/x.jpg': picture() for split in ('val', 'test')}
+    write_tree(tmp_path / 'archives', {'OpenImages30k_eval.zip': zip_bytes({**images, **masks})})
+    data = ('--data_root', tmp_path / 'data')
+    code, _, error = run('prepare_evaluation_data.sh', *data, '--archives', tmp_path / 'archives', 'OpenImages')
+    assert code == 0, error
+    counts = dict.fromkeys(('train', 'val', 'test'), 1)
+    row = check_data.DATASETS['OpenImages']._replace(counts=counts)
+    monkeypatch.setitem(check_data.DATASETS, 'OpenImages', row)
+    flags = ('--dataset=OpenImages', f'--data_root={tmp_path}/data', f'--metadata_root={tmp_path}/meta')
+    found = check(check_data, capsys, *flags, '--splits', 'val', 'test')
+    assert found[:2] == (0, 'OpenImages val: all right\nOpenImages test: all right\n'), found
+    code, out, _ = check(check_data, capsys, *flags)
+    assert code == 1 and 'OpenImages train: ' in out and 'image_ids.txt' in out

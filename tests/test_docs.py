@@ -21,7 +21,6 @@ PAGES = [
 ] + sorted(os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, 'docs', '*.md')))
 
 FOREIGN_FLAGS = {  # of other people's commands
-    *('--nproc_per_node',),  # torchrun
     *('--nodes', '--gpus-per-node', '--cpus-per-task', '--ntasks-per-node', '--mail-type'),  # sbatch
     *('--dependency', '--partition', '--time'),
     *('--logger_type',),  # the released code's, dropped here
@@ -29,7 +28,7 @@ FOREIGN_FLAGS = {  # of other people's commands
 FOREIGN_FILES = {'eval_remove_classify.py'}  # of the released code
 UNMADE = {  # written by commands, listed in a data set's folder, or a name of the reader's choice
     *('experiment_name/', 'checkpoint_name/', '.venv/', 'panels/', 'SAVE_ROOT/slurm/'),
-    *('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt', 'FILE.yaml'),
+    *('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt', 'FILE.yaml', 'attribution_scores.md'),
 }
 SCRIPT = re.compile(r'[\w./-]*\w\.(py|sh|sbatch)')
 FILE = re.compile(r'[\w.-]+(/[\w.-]+)*/|[\w./-]*\w\.(py|sh|sbatch|toml|cff|md|yaml|txt)')
@@ -158,7 +157,8 @@ def flags_of(path, words=()):
     if not path.endswith('.py'):
         return usage_flags(path)
     parser = parser_of(path)
-    return set(parser._option_string_actions) if parser else set()
+    started = next((word for word in words if word.endswith('.py')), None) if path.endswith('torchrun.py') else None
+    return (set(parser._option_string_actions) if parser else set()) | (flags_of(started) if started else set())
 
 
 @functools.cache

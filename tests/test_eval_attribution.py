@@ -17,7 +17,9 @@ import eval_attribution
 import wsol
 from config import get_configs, map_options
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
+from engine import comparing
 from engine.evaluation import MapMaker
+from report import sources
 from wsol import attribution
 from wsol.preprocessing import make_transform
 from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
@@ -110,7 +112,8 @@ def slow_figures(model, root):
     sizes = read_sizes(folder)
     taus = np.arange(0, 1, 0.05)
     columns = {
-        name: [] for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'inside', 'hit')
+        name: []
+        for name in ('drop', 'rise', 'deletion', 'insertion', 'top', 'random', 'at', 'ious', 'over', 'inside', 'hit')
     }
     for number, (image_id, image, _) in enumerate(load_test_images(32)[0]):
 
@@ -149,6 +152,8 @@ def slow_figures(model, root):
         inside = np.array(
             [[any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in true) for x in range(32)] for y in range(32)]
         )
+        above = [scaled > tau + 1e-5 for tau in taus]
+        columns['over'].append([(mask & inside).sum() / (inside | mask).sum() for mask in above])
         columns['inside'].append(scaled[inside].sum() / scaled.sum())
         top_y, top_x = divmod(order[0], 32)
         columns['hit'].append(
@@ -168,6 +173,7 @@ def slow_figures(model, root):
         'insertion': mean['insertion'],
         'remove_and_classify': np.mean(ratio),
         'loc_iou': 100 * mean['at'],
+        'loc_mask_iou': 100 * mean['over'].max(),
         'max_box_acc': 100 * rate(0, 0.5),
         'max_box_acc_v2': 100 * np.mean([rate(1, iou) for iou in (0.3, 0.5, 0.7)]),
         'proportion': 100 * mean['inside'],
@@ -187,6 +193,8 @@ def test_the_figures_equal_an_image_by_image_loop(scored):
     assert row['win'] == pytest.approx(wins[0].sum() / 3) and wins.shape == (4, 4)
     np.testing.assert_allclose(wins + wins.T + np.array(result['wins']['tie']), 100)
     assert max(drops) > min(drops) and result['images'] == result['correct'] == 24
+    curve = row['loc_mask_iou_curve']
+    assert len(curve) == 20 and max(curve) == row['loc_mask_iou'] == curve[round(row['loc_mask_iou_threshold'] / 0.05)]
     assert row['deletion_curve'][0] == pytest.approx(row['insertion_curve'][-1]) and len(row['deletion_curve']) == 4
 
 
@@ -239,6 +247,7 @@ def test_mask_data_sets_are_scored_against_masks(scored):
             '--methods=vanilla',
             '--metrics=pxap,proportion,pointing_game',
             '--max_images=5',
+            '--pointing_tolerance=3',
         ),
     )
     assert code == 0, err
@@ -247,6 +256,7 @@ def test_mask_data_sets_are_scored_against_masks(scored):
     labels = dict(line.split(',') for line in open(os.path.join(folder, 'class_labels.txt')).read().split())
     counts = {}
     energy = []
+    hits = []
     masks = list(read_masks(folder).items())
     for image_id, paths in (masks[n] for n in np.linspace(0, len(masks) - 1, 5).round().astype(int)):
         image = make_transform(False, crop_size=32)(read_image(os.path.join(MINICUB, 'dataset/OpenImages', image_id)))
@@ -258,11 +268,14 @@ def test_mask_data_sets_are_scored_against_masks(scored):
         one = cv2.resize(native, (32, 32))
         one = (one - one.min()) / (one.max() - one.min())
         energy.append(one[truth].sum() / one[truth | ~ignore].sum())
+        y, x = divmod(one.argmax(), 32)
+        hits.append(min((y - i) ** 2 + (x - j) ** 2 for i, j in np.argwhere(truth)) <= 9)
     result = read(root, 'masks', 'attribution_scores.json')
     assert result['images'] == 5 and result['wins'] is None
     row = result['methods']['vanilla']
     assert row['pxap'] == pytest.approx(pixels.mask_figures(counts)['PxAP'], abs=0.01)
-    assert row['proportion'] == pytest.approx(100 * np.mean(energy), rel=1e-4) and 0 <= row['pointing_game'] <= 100
+    assert row['proportion'] == pytest.approx(100 * np.mean(energy), rel=1e-4)
+    assert row['pointing_game'] == pytest.approx(100 * np.mean(hits)) and 0 < sum(hits) < len(hits)
 
 
 def arguments(*argv):
@@ -275,7 +288,8 @@ def test_methods_that_suit_the_model_are_the_default():
 
     plain = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     assert chosen('--attribution_method=CALM-EM') == chosen('--attribution_method=CAM', '--methods=all') == plain
-    assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency'}
+    assert {*plain} - {*chosen('--attribution_method=CAM')} == {'jointll', 'gtcond', 'saliency', 'taylor_interaction'}
+    assert 'taylor_interaction' in chosen('--attribution_method=LFI-CAM')
     assert 'vanilla-superclass' in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert 'jointll-superclass' not in chosen('--attribution_method=CAM', '--superclass=x.json')
     assert chosen('--methods= grad_cam, vanilla,grad_cam') == ['grad_cam', 'vanilla']
@@ -357,7 +371,7 @@ def totals_of(model, args, methods, batches):
     for rows in batches:
         add_up(
             total,
-            eval_attribution.score_batch(
+            comparing.score_batch(
                 model,
                 makers,
                 settings_of(),
@@ -385,9 +399,9 @@ def test_the_sums_do_not_depend_on_the_batches(toy):
 
 def test_a_subset_is_spread_evenly():
     split = Munch(image_ids=list('abcdefgh'), labels=list(range(8)), _replace=lambda **changes: changes)
-    changes, numbers = eval_attribution.subset(split, 3)
+    changes, numbers = sources.subset(split, 3)
     assert changes == {'image_ids': ['a', 'e', 'h'], 'labels': [0, 4, 7]} and numbers == [0, 4, 7]
-    assert eval_attribution.subset(split, None)[1] == eval_attribution.subset(split, 99)[1] == list(range(8))
+    assert sources.subset(split, None)[1] == sources.subset(split, 99)[1] == list(range(8))
 
 
 def test_constant_maps_are_counted_and_harm_nothing(toy):
@@ -396,7 +410,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
     torch.nn.init.constant_(model.attention[0].weight, 0)
     torch.nn.init.constant_(model.attention[0].bias, -1)
     total, images, labels = totals_of(model, args, ['saliency', 'vanilla'], [[0, 1], [2]])
-    rows = eval_attribution.map_figures(total, ['saliency', 'vanilla'], settings_of())
+    rows = comparing.map_figures(total, ['saliency', 'vanilla'], settings_of())
     assert rows['saliency']['constant_maps'] == 3 and rows['vanilla']['constant_maps'] == 0
     assert rows['saliency']['proportion'] == rows['saliency']['pointing_game'] == rows['saliency']['max_box_acc'] == 0
     with torch.no_grad():

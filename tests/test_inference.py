@@ -2,6 +2,7 @@
 checkpoint."""
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -11,9 +12,10 @@ from conftest import MINICUB
 from PIL import Image
 from test_commands import read, run
 
+import eval_wsol
 import inference
 import wsol
-from report import photographs
+from report import experiments, photographs
 from wsol import attribution
 from wsol.preprocessing import make_transform
 
@@ -25,6 +27,9 @@ def checkpoint(tmp_path_factory):
     """A checkpoint as main.py writes it, whose arguments are no command's defaults; 200 classes as CUB."""
     torch.manual_seed(3)
     model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
+    with torch.no_grad():
+        model.conv_last.weight.mul_(12)  # confident, and no map is constant
+        model.attention[0].bias.add_(1)
     trained = {
         'architecture': 'vgg_tiny',
         'attribution_method': 'CALM-EM',
@@ -141,12 +146,74 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
     )
 
 
+def test_at_chooses_the_location_of_an_interaction(checkpoint, photos, tmp_path, monkeypatch):
+    pixels = make_transform(False, crop_size=32)(photographs.read_photograph(str(photos / 'a/x.jpg')))[None]
+
+    def explained(at):
+        return attribution.explain('taylor_interaction', checkpoint[1], pixels, 7, at=at)[0].numpy()
+
+    maps = {(row, column): explained((row, column)) for row in range(4) for column in range(4) if row != column}
+    row, column = at = max(maps, key=lambda at: np.abs(maps[at] - explained(None)).max())
+    more = ['--method=taylor_interaction,jointll', '--classes=7', '--workers=0', f'--output={tmp_path}/out']
+    more += [f'--save_scoremaps={tmp_path}/maps', f'--at={row},{column}']
+    call(monkeypatch, checkpoint, f'--images={photos}/a/x.jpg', *more)
+    saved = np.load(tmp_path / 'maps/x.jpg.taylor_interaction.7.npy')
+    for other, close in ((at, True), (at[::-1], False), (None, False)):
+        gap = np.abs(explained(other) - saved).max()
+        assert (gap < 1e-4 * np.abs(explained(None)).max()) == close, other
+
+
+def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tmp_path, monkeypatch, capsys):
+    image = [f'--images={photos}/a/x.jpg', '--workers=0', f'--output={tmp_path}/out']
+    for text in ('3', '1,2,3', 'a,b', '-1,2', '1.5,2', ','):
+        with pytest.raises(SystemExit) as stop:
+            call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', f'--at={text}')
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and len(message.strip().splitlines()) == 1
+        assert f"'{text}' is no location: give row,column" in message
+    with pytest.raises(ValueError, match='--at chooses a location for maps .*: give --method=taylor_interaction'):
+        call(monkeypatch, checkpoint, *image, '--method=jointll', '--at=1,2')
+    with pytest.raises(ValueError, match='--at chooses a location'):
+        call(monkeypatch, checkpoint, *image, '--at=1,2')
+    with pytest.raises(ValueError, match='at=4,0 lies outside the map: give a row of 0 to 3 and a column of 0 to 3'):
+        call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', '--at=4,0')
+
+
+def test_a_point_of_a_photograph_is_a_cell_of_the_map(checkpoint):
+    """On maps of 4 x 4 cells, and a photograph of 200 x 100 pixels: a cell is 50 wide and 25 high."""
+    experiment = experiments.load_experiment(checkpoint[0])
+    for point, cell in {
+        (0, 0): (0, 0),
+        (49.9, 24.9): (0, 0),
+        (50, 24.9): (0, 1),
+        (49.9, 25): (1, 0),
+        (199, 60): (2, 3),
+        (200, 100): (3, 3),
+        (-5, 500): (3, 0),
+    }.items():
+        assert experiments.cell_under(experiment, *point, 200, 100) == cell
+    makers = experiments.map_makers(experiment, ['taylor_interaction'], at=(2, 3))
+    x = torch.randn(1, 3, 32, 32)
+    [[found]] = makers['taylor_interaction'](x, None, [torch.tensor([5])], [0])
+    expected = attribution.explain('taylor_interaction', checkpoint[1], x, 5, at=(2, 3))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(found).max())
+
+
 @pytest.mark.parametrize('process', ['jointll', 'smooth_grad'])
 def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, monkeypatch, process):
-    import eval_wsol
-
+    """Against boxes of a ninth of the image, so that the best thresholds lie above 0."""
+    metadata = tmp_path / 'metadata' / 'CUB' / 'test'
+    shutil.copytree(f'{MINICUB}/metadata/CUB/test', metadata)
+    sizes = [line.split(',') for line in (metadata / 'image_sizes.txt').read_text().splitlines()]
+    boxes = [f'{name},{int(w) // 3},{int(h) // 3},{2 * int(w) // 3},{2 * int(h) // 3}\n' for name, w, h in sizes]
+    (metadata / 'localization.txt').write_text(''.join(boxes))
     common = [
         *ROOTS,
+        f'--metadata_root={tmp_path}/metadata',
+        '--iou_thresholds',
+        '10',
+        '20',
+        '30',
         f'--save_root={tmp_path}',
         '--crop_size=32',
         '--workers=0',
@@ -177,6 +244,8 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
     for key in ('MaxBoxAcc', 'MaxBoxAccV2', 'largest_contour', 'all_contours', 'images'):
         assert direct[key] == saved[key]
     assert direct['images'] == 24 and direct['MaxBoxAccV2'] > 0
+    best = [row['threshold'] for table in ('largest_contour', 'all_contours') for row in direct[table].values()]
+    assert max(best) > 0 and len({*best}) > 1
     with pytest.raises(FileExistsError, match='--override_cache=True'):
         call(
             monkeypatch,
@@ -195,6 +264,17 @@ def test_the_command_line_wins_over_the_checkpoint(checkpoint, photos, monkeypat
     assert args.crop_size == 64 and args.architecture == 'vgg_tiny'
     with pytest.raises(ValueError, match='trained as CALM-EM, not CAM'):
         call(monkeypatch, checkpoint, '--attribution_method=CAM', f'--images={photos}/a/x.jpg', '--workers=0')
+
+
+def test_a_seed_that_nobody_gave_is_told_beside_the_list_of_files(checkpoint, photos, tmp_path, monkeypatch, capsys):
+    command = ['', *ROOTS, f'--load_checkpoint={checkpoint[0]}', f'--images={photos}/a/x.jpg', '--workers=0']
+    for seed in ([], ['--seed=5']):
+        arguments = [*command, '--method=smooth_grad', '--smooth_grad_nr_iter=1', *seed]
+        arguments.remove('--seed=1')
+        monkeypatch.setattr(sys, 'argv', [*arguments, f'--output={tmp_path}/out{len(seed)}'])
+        inference.main()
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 and ('repeats this run' in err) == (not seed)
 
 
 def test_mistakes_are_one_line(checkpoint, photos, monkeypatch, tmp_path):

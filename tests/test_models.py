@@ -265,7 +265,7 @@ def test_weights_of_another_network_are_refused_by_name():
 def test_calm_from_a_cam_checkpoint_keeps_its_own_class_scores():
     cam, calm = (wsol.build_model('resnet18', method, 3) for method in ('CAM', 'CALM-EM'))
     own = calm.conv_last.weight.clone()
-    wsol.load_weights(calm, cam.state_dict(), drop_conv_last=True)
+    wsol.start_weights(calm, cam.state_dict(), 'resnet18', drop_conv_last=True)
     assert torch.equal(calm.conv_last.weight, own) and torch.equal(
         calm.layer4[0].conv1.weight, cam.layer4[0].conv1.weight
     )

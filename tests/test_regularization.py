@@ -44,7 +44,7 @@ def plain_gradients(net, x, loss):
 
 
 def test_names_are_those_of_the_command_line():
-    assert tuple(ERRORS) == config.GRADIENT_ERRORS
+    assert [config.get_configs('', [f'--gradient_reg_error={name}']).gradient_reg_error for name in ERRORS] == [*ERRORS]
     with pytest.raises(ValueError, match='cosine, l1, l2'):
         gradient_regularization(network('CAM'), photos(), Y, 'l3')
 
@@ -144,6 +144,23 @@ def test_gradient_in_the_weights_by_finite_differences(method, error):
         assert (values[0] - values[1]).item() / 2e-6 == pytest.approx(
             along.item(), rel=1e-4, abs=1e-7 * errors.mean().item()
         )
+
+
+@pytest.mark.parametrize('error, power', [('cosine', 0), ('l1', 1), ('l2', 2)])
+def test_the_mean_loss_of_the_paper_and_the_sum_here(error, power):
+    """The paper differentiates the mean loss of a batch of n: its errors are ours over n^power, ours are the same in
+    every batch."""
+    net = network('CALM-ML').eval()  # batch norm would mix the images
+    x = photos()
+    errors = gradient_regularization(net, x, Y, error)[1].detach()
+    for mode in (plain := [], guided := []):
+        images = x.clone().requires_grad_()
+        with gradient.GuidedReLUs(guided=mode is guided):
+            mode.append(torch.autograd.grad(net(images).loss(Y).mean(), images)[0].flatten(1))
+    torch.testing.assert_close(ERRORS[error](plain[0], guided[0]) * 4**power, errors)
+    alone = [gradient_regularization(net, x[i : i + 1], Y[i : i + 1], error)[1].detach() for i in range(4)]
+    torch.testing.assert_close(torch.cat(alone), errors)
+    assert errors.min() > 0
 
 
 @pytest.mark.parametrize('error, tolerance', [('l1', 0), ('l2', 0), ('cosine', 1e-12)])

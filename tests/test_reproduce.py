@@ -193,6 +193,12 @@ def test_missing_data_are_one_line(tmp_path, name):
     assert os.listdir(tmp_path) == []
 
 
+def test_given_checkpoints_need_no_training_data(tmp_path):
+    (tmp_path / 'given').mkdir()
+    code, _, err = script('cue_localization', '--checkpoints', tmp_path / 'given', '--data_root', tmp_path / 'nothing')
+    assert code == 2 and 'scripts/prepare_evaluation_data.sh CUB' in err and 'prepare_cub' not in err
+
+
 @pytest.mark.parametrize(
     'options, said',
     [

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,9 +16,14 @@ import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
 
+import eval_attribution
+import eval_pixel_perturb
+import main
 import util
 import wsol
+from config import get_configs
 from engine import processes, resuming, training
+from wsol.errors import InUse
 
 DATA = [
     '--dataset=CUB',
@@ -37,11 +43,14 @@ DATA = [
 TRAIN = [*DATA, '--epochs=4', '--lr_decay_frequency=3', '--save_minutes=.000001']  # a state at every step
 
 
-def start(command, *arguments, processes=0):
+LAUNCHER = [os.path.join(ROOT, 'scripts', 'torchrun.py')]
+
+
+def start(command, *arguments, processes=0, launcher=('-m', 'torch.distributed.run')):
     """A running command of the checkout, on one thread; with `processes`, as many of them under torchrun."""
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes else []
+    launched = [*launcher, '--standalone', f'--nproc_per_node={processes}'] if processes else []
     return subprocess.Popen(
-        [sys.executable, *launcher, os.path.join(ROOT, command), *arguments],
+        [sys.executable, *launched, os.path.join(ROOT, command), *arguments],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -164,7 +173,10 @@ def test_two_processes_train_as_one(tmp_path, method):
     one = epochs(tmp_path / 'one')
     two = epochs(tmp_path / 'two')
     assert [record['loss'] for record in one] == pytest.approx([record['loss'] for record in two], rel=1e-5)
-    assert [record['train_accuracy'] for record in one] == [record['train_accuracy'] for record in two]
+    for figure in ('train_accuracy', 'val_accuracy', 'lr'):
+        assert [record[figure] for record in one] == [record[figure] for record in two]
+    accuracies = [read(tmp_path, name, 'accuracy.json')['test_accuracy'] for name in ('one', 'two')]
+    assert accuracies[0] == accuracies[1]
     for (key, a), b in zip(weights(tmp_path / 'one').items(), weights(tmp_path / 'two').values()):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), key
 
@@ -228,14 +240,18 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
         '--workers=1',
         '--experiment_name=stopped',
     ]
-    process = start(command, *arguments, processes=2)
+    process = start(command, *arguments, processes=2, launcher=LAUNCHER)
     shards = trained / 'stopped' / 'shards_pixel_perturb_smooth_grad'
     wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
-    assert code != 0 and 'stopped as asked' in err and '--resume' in err and 'loading process' not in err
+    assert code == util.STOPPED and '--resume' in err and 'loading process' not in err, err
+    assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
     assert (trained / 'stopped' / resuming.MARKER).exists() and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
+    code, _, err = finish(start(command, *arguments, processes=2, launcher=LAUNCHER))
+    mistakes = [line for line in err.splitlines() if ': error: ' in line]
+    assert code == 2 and len(mistakes) == 1 and 'give --resume' in mistakes[0] and 'Traceback' not in err, err
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path):
@@ -272,6 +288,74 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
     )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
     assert not (trained / 'broken' / resuming.MARKER).exists()
+
+
+def call(monkeypatch, command, *arguments):
+    """A command in this process."""
+    monkeypatch.setattr(sys, 'argv', [command.__name__, *arguments])
+    command.main()
+
+
+def contents(folder):
+    """{file: its bytes} of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path, monkeypatch):
+    folder = tmp_path / 'run'
+    arguments = [*TRAIN, f'--save_root={tmp_path}', '--experiment_name=run']
+    process = start('main.py', *arguments)
+    wait_for(process, (folder / 'last_checkpoint.pth.tar').exists)
+    try:
+        process.send_signal(signal.SIGSTOP)
+        before = contents(folder)
+        assert 'accuracy.json.lock' in before
+        for flag in ('--resume=True', '--override_cache=True', '--is_train=False'):
+            with pytest.raises(InUse, match=f'process {process.pid} on'):
+                call(monkeypatch, main, *arguments, flag)
+        assert contents(folder) == before
+        call(monkeypatch, eval_pixel_perturb, *arguments, '--load_checkpoint=run')  # it writes other files
+    finally:
+        process.kill()
+        finish(process)
+    call(monkeypatch, main, *arguments, '--resume=True')
+    assert (folder / 'accuracy.json').exists() and not list(folder.glob('*.lock'))
+
+
+def test_a_training_that_lacks_only_its_test_asks_for_no_further_epoch(tmp_path, monkeypatch, capsys):
+    arguments = [*DATA, f'--save_root={tmp_path}', '--experiment_name=run', '--resume=True', '--epochs=2']
+    arguments.remove('--seed=1')
+    accuracy = training.accuracy
+
+    def stopped_in_the_test(*given):
+        if given[4] == 'test':
+            raise util.Stopped
+        return accuracy(*given)
+
+    monkeypatch.setattr(training, 'accuracy', stopped_in_the_test)
+    with pytest.raises(util.Stopped):
+        call(monkeypatch, main, *arguments)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='give --epochs=2 or more'):
+        call(monkeypatch, main, *arguments, '--epochs=1')
+    drawn = capsys.readouterr().out
+    call(monkeypatch, main, *arguments)
+    result = read(tmp_path, 'run', 'accuracy.json')
+    assert len(epochs(tmp_path / 'run')) == 2 and not (tmp_path / 'run' / training.STATE).exists()
+    told = f'--seed={result["arguments"]["seed"]} repeats this run'
+    assert told in drawn and told in capsys.readouterr().out  # nobody gave one; the second call takes it over
+
+
+def test_the_code_of_a_launch_says_most(capsys, monkeypatch):
+    """By the codes of the processes; -15 is torchrun's own SIGTERM to those that are left."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, 'scripts'))
+    code_of = runpy.run_path(LAUNCHER[0])['code_of']
+    assert code_of({0: 75, 1: 75}) == code_of({0: -15, 1: 75}) == 75
+    assert code_of({0: 2, 1: -15}) == 2 and code_of({0: 2, 1: 1}) == 1  # 1: a defect, whose end 0 has felt
+    assert capsys.readouterr().err == ''
+    assert code_of({0: -15, 1: -9}) == 1 and '(number 1 by SIGKILL)' in capsys.readouterr().err
+    assert code_of({0: 2, 1: -9}) == 1 and 'SIGKILL' in capsys.readouterr().err
+    assert code_of({0: -15}) == 1 and 'SIGTERM' in capsys.readouterr().err
 
 
 def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
@@ -337,6 +421,130 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             and total['sum'].tolist() == [4950, 100]
             and total['first'] == sum(range(0, 100, 7))
         )
+
+
+# Flags that change no result of a training, and those that beside them change no score of a checkpoint.
+OF_A_RUN = {
+    'config',
+    'data_root',
+    'experiment_name',
+    'log_folder',
+    'mask_root',
+    'metadata_root',
+    'override_cache',
+    'resume',
+    'save_minutes',
+    'save_root',
+    'tensorboard',
+    'workers',
+}
+OF_A_TRAINING = {
+    'amp',
+    'epochs',
+    'freeze_bn',
+    'gradient_reg',
+    'gradient_reg_error',
+    'is_train',
+    'load_checkpoint',
+    'lr',
+    'lr_classifier_ratio',
+    'lr_decay_frequency',
+    'momentum',
+    'sync_bn',
+    'use_load_checkpoint',
+    'weight_decay',
+}
+EVERY_FLAG = sorted(get_configs('', [], add=eval_attribution.add_flags))
+
+
+@pytest.mark.parametrize('flag', EVERY_FLAG)
+def test_a_flag_that_changes_the_result_makes_another_command(flag, tmp_path):
+    """Each flag alone differs: from a training's state, from an evaluation's result, from its shards."""
+    here = {**get_configs('', [], add=eval_attribution.add_flags), 'seed': 1}
+    saved = {**here, flag: 'another'}
+    for free, same in (((), OF_A_RUN), (resuming.SCORE_FLAGS, OF_A_RUN | OF_A_TRAINING)):
+        if flag in same:
+            resuming.same_command(here, saved, 'here', free)
+        else:
+            with pytest.raises(ValueError, match=f'here is of another command, with --{flag}=another: give the same'):
+                resuming.same_command(here, saved, 'here', free)
+    runs = [resuming.Run(str(tmp_path / name), one, False, False) for name, one in (('a', here), ('b', saved))]
+    first, second = (resuming.Shards(run, 'x', 9, 4).key for run in runs)
+    assert (first == second) == (flag in OF_A_RUN | OF_A_TRAINING)
+
+
+def test_a_seed_that_is_drawn_is_taken_over_and_a_flag_that_is_new_is_no_difference():
+    resuming.same_command({'seed': None, 'new': 1}, {'seed': 5, 'old': 2}, 'here')
+    with pytest.raises(ValueError, match='--seed=5'):
+        resuming.same_command({'seed': 4}, {'seed': 5}, 'here')
+    resuming.same_command({'iou_thresholds': (30, 50)}, {'iou_thresholds': [30, 50]}, 'here')  # as JSON has it
+    resuming.same_command({'epochs': 4}, {'epochs': 3}, 'here', ['epochs'])
+    with pytest.raises(ValueError, match='--a=1, --c=3:'):
+        resuming.same_command({'a': 0, 'b': 2, 'c': 0}, {'a': 1, 'b': 2, 'c': 3}, 'here')
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """One process that nobody asked to stop."""
+    monkeypatch.setattr(processes, '_signals', [])
+
+
+def shards_of(folder, resume=False, override=False, count=20, batch_size=3, name='x', **arguments):
+    run = resuming.Run(str(folder), {'seed': 1, **arguments}, resume, override)
+    return resuming.Shards(run, name, count, batch_size)
+
+
+def score(numbers, item):
+    assert item == [10 * number for number in numbers]
+    return {'sum': sum(numbers), 'images': len(numbers)}
+
+
+def items_of(shards):
+    return [[10 * number for number in batch] for batch in shards.batches()]
+
+
+def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alone):
+    """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
+    shards = shards_of(tmp_path)
+    assert shards.batches() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16, 17], [18, 19]]
+
+    def until_the_fifth(numbers, item):
+        if numbers[0] == 12:
+            processes._note(15, None)
+        return score(numbers, item)
+
+    shards.run(items_of(shards), until_the_fifth)
+    with pytest.raises(util.Stopped, match='run the same command with --resume'):
+        shards.total()
+    assert (tmp_path / resuming.MARKER).exists() and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
+    with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
+        shards_of(tmp_path)
+    shards_of(tmp_path / 'other', norm_type='max')
+    with pytest.raises(ValueError, match='another command, with --norm_type=max'):
+        shards_of(tmp_path / 'other', resume=True, norm_type='minmax')
+    processes._signals.clear()
+    again = shards_of(tmp_path, resume=True)
+    assert again.batches()[0] == [9, 10, 11] and again.key == shards.key
+    again.run(items_of(again), score)
+    total = again.total()
+    assert (total['sum'], total['images']) == (sum(range(20)), 20)
+    again.remove()
+    assert not (tmp_path / 'shards_x').exists()
+
+
+def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
+    shards = shards_of(tmp_path)
+    shards.run(items_of(shards), score)
+    assert len(shards_of(tmp_path, resume=True).batches()) == 0
+    assert len(shards_of(tmp_path, override=True).batches()) == 7
+    assert not list(tmp_path.glob('shards_x/*.npz'))
+    shards_of(tmp_path)  # a plan without a finished shard is in nobody's way
+
+
+@pytest.mark.parametrize('batch_size, size', [(1, 8), (3, 9), (7, 14), (8, 8), (9, 9), (64, 64)])
+def test_a_shard_is_whole_batches_of_at_least_eight_images(tmp_path, batch_size, size):
+    shards = shards_of(tmp_path, count=100, batch_size=batch_size).shards
+    assert shards == [range(first, min(first + size, 100)) for first in range(0, 100, size)]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):

@@ -28,6 +28,16 @@ def test_erase_counts_pixels_as_the_released_code(k):
     assert torch.equal(erased[:, 0], erased[:, 2])
 
 
+def test_random_ranks_are_permutations_drawn_from_the_seed_and_the_images_number():
+    ranks = erasing.random_ranks(11, 4, 3, 36, 'cpu')
+    assert ranks.shape == (3, 36) and (ranks.sort(dim=1).values == torch.arange(36)).all()
+    torch.manual_seed(99)
+    assert torch.equal(erasing.random_ranks(11, 4, 3, 36, 'cpu'), ranks)  # whatever was drawn elsewhere
+    others = [erasing.random_ranks(seed, number, 1, 36, 'cpu')[0] for seed, number in ((11, 5), (12, 4), (4, 11))]
+    orders = {tuple(order.tolist()) for order in (*ranks, *others)}
+    assert len(orders) == 6  # no two alike: of the draws, of other images, of other seeds
+
+
 def test_ratio_with_nothing_right_is_undefined():
     assert erasing.erasing_ratios([1, 2], [4, 0]) == [0.25, None]
 

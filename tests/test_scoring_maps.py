@@ -1,5 +1,7 @@
 """Maps before they are scored: the protocol's scaling, against the torch one and a NumPy version bit for bit."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_a_map_without_anything_above_zero_has_no_score():
 def test_score_maps_are_opencvs_bicubic_filter_then_min_max():
     native = np.random.default_rng(3).random((2, 5, 5)).astype(np.float32)
     for one, got in zip(native, maps.score_maps(native, 17)):
-        large = cv2.resize(one, (17, 17), interpolation=cv2.INTER_CUBIC)
+        large = cv2.resize(one.astype(np.float64), (17, 17), interpolation=cv2.INTER_CUBIC)
         np.testing.assert_array_equal(got, (large - large.min()) / (large - large.min()).max())
 
 
@@ -91,9 +93,18 @@ def test_resize_is_opencvs_bilinear_filter_on_each_map():
     assert maps.resize(resized, 17) is resized
 
 
-def test_smoothing_keeps_a_constant_and_refuses_even_sizes():
-    flat = np.full((1, 9, 9), 0.5, np.float32)
-    np.testing.assert_allclose(maps.smooth(flat, 5), flat, rtol=1e-6)
-    assert maps.smooth(flat, 1) is flat
-    with pytest.raises(ValueError, match='odd'):
-        maps.smooth(flat, 4)
+def test_smoothing_by_hand():
+    """Of 3 pixels the deviation is .8: beside the middle lies exp(-1 / 1.28) of it, beyond the edge the mirror."""
+    dots = np.zeros((2, 5, 5), np.float32)
+    dots[0, 2, 2] = 1
+    dots[1, 0, 1] = 1  # in the first row: its neighbour below sees it once, the mirrored row above the edge is row 1
+    side = math.exp(-1 / (2 * 0.8**2))
+    row = np.array([0, side, 1, side, 0]) / (1 + 2 * side)
+    np.testing.assert_allclose(maps.smooth(dots, 3)[0], row[:, None] * row, atol=1e-6)
+    first = np.array([2 * side, 1, side, 0, 0]) / (1 + 2 * side)  # the corner sees the dot on both of its sides
+    below = np.array([1, side, 0, 0, 0]) / (1 + 2 * side)
+    np.testing.assert_allclose(maps.smooth(dots, 3)[1], below[:, None] * first, atol=1e-6)
+    assert maps.smooth(dots, 1) is dots
+    for ksize in (2, 4):
+        with pytest.raises(ValueError, match=f'{ksize} is even: give an odd'):
+            maps.smooth(dots, ksize)

@@ -36,6 +36,23 @@ def test_a_box_is_drawn_above_the_chosen_threshold():
         assert found['located'] == hit, (threshold, iou)  # IoU of the two: 25 of 81 pixels
 
 
+def test_the_best_threshold_is_that_of_the_mean_over_the_images():
+    """Two images, thresholds 0, .25, .5, .75: each is best at another threshold than their mean."""
+    chosen = settings('loc_mask_iou', cam_curve_interval=0.25)
+    box = np.array([[0, 0, 1, 0]])
+    truth = regions.Truth(box, regions.box_region(box, 3), None)
+    first = np.array([[1, 1, 0.7], [0.4, 0.4, 0.4], [0, 0, 0]])
+    second = np.array([[1, 0.6, 0.1], [0, 0, 0], [0, 0, 0]])
+    total = {'images': np.array(2)}
+    for scaled in (first, second):
+        add_up(total, regions.region_scores(np.ones((2, 2), np.float32), scaled, truth, chosen))
+    curves = [[2 / 6, 2 / 6, 2 / 3, 1], [2 / 3, 1, 1, 1 / 2]]
+    figures = scores.figures(total, chosen)
+    assert figures['loc_mask_iou_curve'] == pytest.approx([100 * sum(pair) / 2 for pair in zip(*curves)])
+    assert figures['loc_mask_iou'] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert figures['loc_mask_iou_threshold'] == 0.5
+
+
 def test_box_and_mask_figures_are_those_of_the_protocol():
     rng = np.random.default_rng(4)
     chosen = settings('max_box_acc', 'max_box_acc_v2')
@@ -89,3 +106,25 @@ def test_figures_by_hand():
         {**total, 'wins': np.array([0]), 'correct_random': np.zeros(5)}, settings('win', 'remove_and_classify')
     )
     assert alone['win'] is None and alone['remove_and_classify'] is None
+
+
+@pytest.mark.parametrize(
+    'name, title, better, truth',
+    [
+        ('average_drop', 'average drop (%)', 'lower', None),
+        ('average_increase', 'average increase (%)', 'higher', None),
+        ('win', 'mean win (%)', 'higher', None),
+        ('deletion', 'deletion AUC', 'lower', None),
+        ('insertion', 'insertion AUC', 'higher', None),
+        ('remove_and_classify', 'mean R_k', 'lower', None),
+        ('loc_iou', 'Loc@IoU (%)', 'higher', 'box'),
+        ('max_box_acc', 'MaxBoxAcc (%)', 'higher', 'box'),
+        ('max_box_acc_v2', 'MaxBoxAccV2 (%)', 'higher', 'box'),
+        ('proportion', 'proportion in the object (%)', 'higher', 'any'),
+        ('pointing_game', 'pointing game (%)', 'higher', 'any'),
+        ('pxap', 'PxAP (%)', 'higher', 'mask'),
+    ],
+)
+def test_the_scores_say_which_side_is_better(name, title, better, truth):
+    metric = scores.METRICS[name]
+    assert (metric.title, metric.better, metric.truth) == (title, better, truth)

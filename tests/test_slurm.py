@@ -195,7 +195,7 @@ def test_two_nodes_train_together(slurm, jobs):
 
 def test_a_mistake_ends_the_job(slurm, jobs):
     (task,) = slurm.ended(jobs['mistaken'])
-    assert (task['JobState'], task['ExitCode'], task['Restarts']) == ('FAILED', '1:0', '0')
+    assert (task['JobState'], task['ExitCode'], task['Restarts']) == ('FAILED', '2:0', '0')
     assert "'fast' is not a number" in slurm.printed(jobs['mistaken'])
 
 

@@ -1,7 +1,11 @@
 """Backbones from timm: maps against timm's own features, training, every map, pretrained weights, refusals."""
 
+import http.server
 import json
+import socket
 import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ import config
 import main
 import wsol
 from wsol import attribution
+from wsol.backbones import hub as hub_of_weights
 from wsol.backbones import timm as timm_backbone
 
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
@@ -180,6 +185,63 @@ def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     with pytest.raises(ConnectionError, match='--pretrained=False'):
         build(VIT, pretrained=True)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The host of timm's weights is one that refuses, the cache is empty; waiting before another try is an error."""
+    constants = pytest.importorskip('huggingface_hub').constants
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9')
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(time, 'sleep', lambda seconds: pytest.fail(f'it waits for {seconds} s'))
+    return constants
+
+
+def test_without_a_network_nothing_is_tried_again(hub):
+    with pytest.raises(ConnectionError, match=r'127.0.0.1:9 is out of reach: .*refused.*--pretrained=False'):
+        build(VIT, pretrained=True)
+    assert hub.HF_HUB_OFFLINE is False
+
+
+def test_a_network_that_swallows_everything_is_none(hub, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{silent.getsockname()[1]}')
+        monkeypatch.setattr(hub_of_weights, 'PATIENCE', 0.2)
+        with pytest.raises(ConnectionError, match='out of reach: .*--pretrained=False'):
+            build(VIT, pretrained=True)
+
+
+def test_weights_that_were_downloaded_need_no_network(hub, tmp_path):
+    safetensors = pytest.importorskip('safetensors.torch')
+    folder = tmp_path / 'models--timm--test_vit.r160_in1k'
+    (folder / 'refs').mkdir(parents=True)
+    (folder / 'refs' / 'main').write_text('1' * 40)
+    (folder / 'snapshots' / ('1' * 40)).mkdir(parents=True)
+    torch.manual_seed(7)
+    state = timm.create_model('test_vit').state_dict()
+    safetensors.save_file(state, folder / 'snapshots' / ('1' * 40) / 'model.safetensors')
+    model = build(VIT, pretrained=True)
+    assert all(torch.equal(value, state[key]) for key, value in model.trunk.net.state_dict().items())
+
+
+def test_a_host_that_answers_anything_is_reached(hub, monkeypatch):
+    """What it then says of the weights is the library's matter."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01}, daemon=True).start()
+        monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{server.server_port}')
+        try:
+            assert hub_of_weights.unreachable() is None
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,11 @@ def test_checkpoints_round_trip(tmp_path):
     )
     with pytest.raises(ValueError, match='--attribution_method=CAM'):
         util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', False)
-    assert util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', False, other_method=True)
+    with pytest.raises(ValueError, match='--large_feature_map=False'):
+        util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CAM', True)
+    assert util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', True, start=True)['epoch'] == 3
+    with pytest.raises(ValueError, match='is of architecture resnet18'):
+        util.read_checkpoint(tmp_path / 'a', 'resnet50', 'CAM', False, start=True)
 
 
 def test_a_drawn_seed_is_told_and_a_given_one_repeats():

@@ -22,6 +22,7 @@ from .errors import MissingFile, Unreachable, UserError
 from .network import HEADS, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 
+FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
 LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
 TOKENS = (
     ('blocks', 'norm1'),
@@ -95,7 +96,7 @@ def load_classifier(name, architecture=None):
     network `architecture` names in the same way. `.preprocessing` of the network is its own. Unknown names and files
     that do not fit are a UserError, weights that cannot be had an Unreachable.
     """
-    trained = _from_file(name, architecture) if os.path.splitext(name)[1] in ('.pth', '.pt', '.tar') else _by_name(name)
+    trained = _from_file(name, architecture) if os.path.splitext(name)[1] in FILES else _by_name(name)
     net = trained.net.eval()
     images = torch.rand(1, 3, trained.size, trained.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -127,7 +128,8 @@ def _timm_classifier(name, weights, **options):
     own = name.removeprefix(timm_backbone.PREFIX)
     timm_backbone.check(timm, own, weights)
     try:
-        net = timm_backbone.create(timm, own, weights, **options)
+        with timm_backbone.fetching(own, weights):
+            net = timm_backbone.create(timm, own, weights, **options)
     except (URLError, OSError) as error:
         raise _unreachable(name, error) from None
     return Trained(net, of_timm(net.pretrained_cfg), net.pretrained_cfg['input_size'][-1])

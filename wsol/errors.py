@@ -18,6 +18,10 @@ class AlreadyThere(UserError, FileExistsError):
     """A file that would have to be replaced, and no flag allows it."""
 
 
+class InUse(UserError, BlockingIOError):
+    """A result that another run is making."""
+
+
 class Unreachable(UserError, ConnectionError):
     """Something that only a network has."""
 

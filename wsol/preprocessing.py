@@ -80,6 +80,29 @@ def photograph_transform(crop_size, preprocessing=PAPER):
     return transforms.Compose(first + _tensor_of(preprocessing))
 
 
+class Placement(NamedTuple):
+    """Where the square that a network sees lies in a photograph."""
+
+    width: int  # of the resized photograph
+    height: int
+    left: int  # of the square's corner in it; negative where black is added
+    top: int
+
+
+def placement(width, height, crop_size, preprocessing=PAPER):
+    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as torchvision computes
+    it."""
+    if preprocessing.crop_share is None:
+        return Placement(crop_size, crop_size, 0, 0)
+    side = math.floor(crop_size / preprocessing.crop_share)
+    short = min(width, height)
+    resized = [side if value == short else int(side * value / short) for value in (width, height)]
+    corner = [
+        round((value - crop_size) / 2) if value >= crop_size else -((crop_size - value) // 2) for value in resized
+    ]
+    return Placement(*resized, *corner)
+
+
 def seen_part(image, preprocessing=PAPER):
     """The part of a Pillow image that a network sees through `photograph_transform`, at the image's own resolution."""
     if preprocessing.crop_share is None:

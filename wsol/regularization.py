@@ -7,7 +7,10 @@
     g_i      the same by guided back-propagation    [3, h, w], a constant: no gradient flows through it
     E        an error of ERRORS
 
-d_i and g_i are gradients of the sum of the images' losses, so that E does not depend on the size of the batch.
+d_i and g_i are gradients of the sum of the images' losses, so that the scale of E depends neither on the size n of the
+batch nor on the number of processes that share it. The paper differentiates their mean, L_C itself, which makes d_i and
+g_i n times smaller. That is nothing to the cosine, which sees directions; it makes l1 n times and l2 n^2 times smaller.
+The paper's lambda with batches of n is therefore lambda / n here for l1, and lambda / n^2 for l2.
 """
 
 import torch

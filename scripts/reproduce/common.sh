@@ -110,6 +110,7 @@ prepare() {
         ILSVRC) make="scripts/prepare_imagenet.sh, $make" ;;
         *) make="scripts/prepare_openimages.sh, $make" ;;
     esac
+    [ -z "$checkpoints" ] || make="scripts/prepare_evaluation_data.sh $1, scripts/fetch_metadata.sh $1"
     if ! [ -d "$data_root" ] || ! [ -d "$metadata_root/$1" ]; then
         die "no data of $1: $data_root and $metadata_root/$1 must be folders; prepare them with $make, or give" \
             "--data_root and --metadata_root"

@@ -14,7 +14,7 @@ venv_python=$root/.venv/bin/python
     die "$venv_python is missing: run bash scripts/quickstart.sh or scripts/test.sh once on the login node"
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
-# launch COMMAND ARGUMENT...: the step of the job. Its exit code is torchrun's: 0, or 1 for any failure of a worker.
+# launch COMMAND ARGUMENT...: the step of the job. Its exit code is the command's, as scripts/torchrun.py has them.
 launch() {
     local head processes=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_ON_NODE:-1}
     [ "$processes" -gt 0 ] || processes=${SLURM_NTASKS_PER_NODE:-1}
@@ -27,10 +27,10 @@ launch() {
     # passes the signals on to the workers and must leave them time to save; SLURM gives 120 seconds (--signal).
     # shellcheck disable=SC2016
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none \
-        --kill-on-bad-exit=0 --wait=60 bash -c 'exec "$0" -m torch.distributed.run --node_rank="$SLURM_NODEID" "$@"' \
-        "$venv_python" --nnodes="$SLURM_JOB_NUM_NODES" --nproc_per_node="$processes" --master_addr="$head" \
-        --master_port=$((15000 + SLURM_JOB_ID % 15000)) \
-        --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=100 "$root/$1" "${@:2}"
+        --kill-on-bad-exit=0 --wait=60 bash -c 'exec "$0" "$1" --node_rank="$SLURM_NODEID" "${@:2}"' \
+        "$venv_python" "$root/scripts/torchrun.py" --nnodes="$SLURM_JOB_NUM_NODES" --nproc_per_node="$processes" \
+        --master_addr="$head" --master_port=$((15000 + SLURM_JOB_ID % 15000)) --shutdown-timeout=100 \
+        "$root/$1" "${@:2}"
 }
 
 # folder_of ARGUMENT...: the experiment folder that the arguments of a command mean.
@@ -57,8 +57,8 @@ work() {
     rm -f "$folder/requeue"                                     # of a job that was stopped for good
     launch "$1" --resume "${@:2}" || code=$?
     [ $code -ne 0 ] || return 0
-    # 138: SIGUSR1 came before torchrun was there to take it; there is nothing to save yet.
-    [ -e "$folder/requeue" ] || [ $code -eq 138 ] || { say "$1 failed with code $code"; exit $code; }
+    # 75 without the file, and 138, where torchrun was not there yet to take SIGUSR1: there was nothing to save.
+    [ -e "$folder/requeue" ] || [ $code -eq 75 ] || [ $code -eq 138 ] || { say "$1 failed with code $code"; exit $code; }
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the task alone, not the array
     say "$1 was stopped: job $job goes back into the queue and will go on from its saved state"
     scontrol requeue "$job" ||

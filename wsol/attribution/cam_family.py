@@ -3,12 +3,15 @@
     A_k(z)   activation of channel k at location z of the layer     [B, L, H, W]
     G_k(z)   dS_y / dA_k(z), S_y the explained scalar of class y    [B, L, H, W]
     w_k      weight of the channel                                  [B, L]
+    H        the Hessian of S_y in A, met only as a product H v     [B, L H W, L H W]
 
 Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
+from torch.nn import functional
 
+from ..errors import UserError
 from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients
 from .maps import fuse
@@ -65,12 +68,16 @@ def grad_cam(model, images, target=None, options=Options()):
     return fuse([weighted(A.detach(), grad_cam_weights(G)).relu() for A, G in pairs])
 
 
+def _grad_cam_pp(model, images, target, layers):
+    """The map of grad_cam_pp [B, H, W]."""
+    pairs = zip(*layer_gradients(model, images, layers, target))
+    return fuse([weighted(A.detach(), grad_cam_pp_weights(A.detach(), G)).relu() for A, G in pairs])
+
+
 @explainer
 def grad_cam_pp(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k) with grad_cam_pp_weights: Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5 and 19)."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([weighted(A.detach(), grad_cam_pp_weights(A.detach(), G)).relu() for A, G in pairs])
+    return _grad_cam_pp(model, images, target, find_layers(model, options.target_layer, images))
 
 
 @explainer
@@ -83,11 +90,13 @@ def layer_cam(model, images, target=None, options=Options()):
 
 @explainer
 def smooth_grad_cam_pp(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k) with smooth_grad_cam_pp_weights: Smooth Grad-CAM++ (Omeiza et al., 2019), A of the clean
-    image.
+    """Grad-CAM++ with a mean over num_samples (4) copies of the image with Gaussian noise of deviation std (.3).
 
-    The mean is over num_samples (4) copies of the image with Gaussian noise of deviation std (.3). The numerator of
-    alpha is the mean of G^2, as in Grad-CAM++ (the paper prints G there).
+    smooth_average says of what. 'derivatives', the default, is Smooth Grad-CAM++ (Omeiza et al., 2019): relu(sum_k w_k
+    A_k) with smooth_grad_cam_pp_weights and A of the clean image. The numerator of alpha is the mean of G^2, as in
+    Grad-CAM++ (the paper prints G there). 'maps' is the mean of the maps M(x + noise) of grad_cam_pp, each with the
+    weights and A of its own copy, as SmoothGrad (Smilkov et al., 2017) averages its maps.
+    torchcam (0.5) averages derivatives too, G^2 and G^3; it takes relu(G) and A of the last copy alone.
     """
     layers = find_layers(model, options.target_layer, images)
     n = options.num_samples or SMOOTH_SAMPLES
@@ -95,9 +104,11 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     activations, scores = capture(model, images, layers)
     target = chosen(scores, target)[1]
     streams = noise_streams(images, options)
+    copies = (images + std * standard_normal(images.shape[1:], streams, images) for _ in range(n))
+    if options.smooth_average == 'maps':
+        return sum(_grad_cam_pp(model, noisy, target, layers) / n for noisy in copies)
     powers = [[0, 0, 0] for _ in layers]
-    for _ in range(n):
-        noisy = images + std * standard_normal(images.shape[1:], streams, images)
+    for noisy in copies:
         for means, G in zip(powers, layer_gradients(model, noisy, layers, target)[1]):
             means[:] = [mean + G**p / n for p, mean in enumerate(means, start=1)]
     return fuse([weighted(A, smooth_grad_cam_pp_weights(A, *means)).relu() for A, means in zip(activations, powers)])
@@ -112,22 +123,83 @@ def eigen_cam(model, images, target=None, options=Options()):
     return fuse([principal_map(A).relu() for A in activations])
 
 
+def hessian_product(A, G, v):
+    """H v [B, L, H, W] of each image, by one more backward pass, through G; 0 where S_y is linear in A.
+
+    G with the graph that leads to A, as `layer_gradients` gives it with create_graph; v [B, L, H, W] is a constant.
+    """
+    product = None
+    if G.requires_grad:
+        product = torch.autograd.grad((G * v).sum(), A, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(v) if product is None else product.detach()
+
+
 @explainer
 def taylor_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w_k = mean_z (G - H A / 2)_k(z): Grad-CAM with second-order interactions.
 
-    H [LHW, LHW] is the Hessian of S_y in A, met only as the product H A. Expanding S_y around A to second order and
-    reading it at 0 gives S_y(A) - S_y(0) = sum A (G - H A / 2): each activation's first-order share minus half of its
-    interactions with all others (Shapley values of that expansion). Where S_y is linear in A it is Grad-CAM.
-    Source: the Taylor reading of Grad-CAM; the same weights as ShapleyCAM (arXiv 2501.06261).
+    Expanding S_y around A to second order and reading it at 0 gives S_y(A) - S_y(0) = sum A (G - H A / 2): each
+    activation's first-order share minus half of its interactions with all others (Shapley values of that expansion).
+    Where S_y is linear in A it is Grad-CAM.
+    Sources: the name, and Grad-CAM with second derivatives, are those of Taylor-CAM (Lerman et al., ICCV 2021, arXiv
+    2006.08601), whose own maps are of pairs of locations: taylor_interaction. Interactions folded into the weights of
+    the channels are ShapleyCAM's (arXiv 2501.06261), and the weights are the same.
+    """
+    layers = find_layers(model, options.target_layer, images)
+    maps = []
+    for A, G in zip(*layer_gradients(model, images, layers, target, create_graph=True)):
+        a = A.detach()
+        w = grad_cam_weights(G.detach() - hessian_product(A, G, a) / 2)
+        maps.append(weighted(a, w).relu())
+    return fuse(maps)
+
+
+def interaction_sums(A, G):
+    """The row sums of A H A: what each location has in interactions with all of them together, [B, H, W]."""
+    a = A.detach()
+    return (a * hessian_product(A, G, a)).sum(dim=1)  # [B, H, W]
+
+
+def interaction_row(A, G, z0):
+    """The row z0 of A H A: sum_kl A_k(z) H_kl(z, z0) A_l(z0) for every z, [B, H, W]; z0: LongTensor [B], in 0..HW-1."""
+    a = A.detach()
+    height, width = a.shape[2:]
+    at_z0 = functional.one_hot(z0, height * width).view(-1, 1, height, width).to(a)  # [B, 1, H, W]
+    return (a * hessian_product(A, G, a * at_z0)).sum(dim=1)  # [B, H, W]
+
+
+def _cell_number(at, grid, size):
+    """The number of the cell, on a grid (h, w), in which the cell `at` of a map of size (H, W) has its centre."""
+    row, column = ((2 * n + 1) * side // (2 * whole) for n, side, whole in zip(at, grid, size))
+    return row * grid[1] + column
+
+
+@explainer
+def taylor_interaction(model, images, target=None, options=Options()):
+    """sum_kl A_k(z) H_kl(z, z0) A_l(z0): the second-order interaction of every location z with one location z0, signed.
+
+    H_kl(z, z0) = d^2 S_y / dA_k(z) dA_l(z0), the cross derivative. Positive where z and z0 together raise the score by
+    more than each of them does alone, negative where one makes the other dispensable; the cell z0 holds what its own
+    channels have among themselves. 0 everywhere where S_y is linear in A, as CAM's logit is in F.
+    z0 is options.at or else, for each image, the location that interacts most: where the sum of its row of A H A over
+    all z, sum_k A_k(z0) (H A)_k(z0), has the largest absolute value.
+    Source: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601), interactions of locations by cross derivatives. The
+    authors' code sums H_kl over one location's channels without their activations, squares, and adds both orders of the
+    pair; here both activations are factors, so this is the pair's term of the Taylor expansion and keeps its sign.
     """
     layers = find_layers(model, options.target_layer, images)
     activations, gradients = layer_gradients(model, images, layers, target, create_graph=True)
+    height, width = size = [max(A.shape[d] for A in activations) for d in (2, 3)]  # of the map
+    at = options.at
+    if at and not (at[0] < height and at[1] < width):
+        raise UserError(
+            f'at={at[0]},{at[1]} lies outside the map: give a row of 0 to {height - 1} and a column of 0 to {width - 1}'
+        )
     maps = []
     for A, G in zip(activations, gradients):
-        product = None
-        if G.requires_grad:  # else S_y is linear in A and H is 0
-            product = torch.autograd.grad((G * A.detach()).sum(), A, retain_graph=True, allow_unused=True)[0]
-        w = grad_cam_weights(G.detach() if product is None else (G - product / 2).detach())
-        maps.append(weighted(A.detach(), w).relu())
+        if at:
+            z0 = torch.full((len(A),), _cell_number(at, A.shape[2:], size), device=A.device)  # [B]
+        else:
+            z0 = interaction_sums(A, G).abs().flatten(1).argmax(dim=1)  # [B]
+        maps.append(interaction_row(A, G, z0))
     return fuse(maps)

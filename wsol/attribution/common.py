@@ -8,12 +8,15 @@ import functools
 import operator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..errors import UserError
+
+SMOOTH_AVERAGES = ('derivatives', 'maps')
 
 
 def flag(default, low, help):
@@ -34,6 +37,9 @@ class Options:
     by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
     number or a tensor that broadcasts to the images; None is 0.
     num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3) and ss_cam (None: 35 and 2).
+    smooth_average: of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
+    at: (row, column) from 0, the location whose interactions taylor_interaction shows, in cells of its map; None: the
+    one that interacts most.
     """
 
     target_layer: object = None
@@ -48,6 +54,8 @@ class Options:
     baseline: object = None
     num_samples: int = None
     std: float = None
+    smooth_average: str = 'derivatives'
+    at: tuple = None
 
     def __post_init__(self):
         for name in ('batch_size', 'smooth_grad_nr_iter', 'integrated_grad_nr_iter', 'num_samples'):
@@ -58,6 +66,15 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f'{name} is {value}: give a number of at least 0')
+        if self.smooth_average not in SMOOTH_AVERAGES:
+            raise UserError(f'smooth_average is {self.smooth_average!r}: choose one of {", ".join(SMOOTH_AVERAGES)}')
+        if self.at is not None and not _is_cell(self.at):
+            raise UserError(f'at is {self.at!r}: give (row, column), two whole numbers of at least 0')
+
+
+def _is_cell(at):
+    """Is it a pair of whole numbers of at least 0?"""
+    return isinstance(at, tuple | list) and len(at) == 2 and all(isinstance(n, Integral) and n >= 0 for n in at)
 
 
 def scores_of(model, images):

@@ -1,7 +1,7 @@
 """Gradient methods at the input: S_y(x) is the explained scalar of class y, x an image [c, h, w], z one of its pixels.
 
-Names of the paper's rows (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad) follow the released
-code: each is made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
+The released maps (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad; all but the third are rows of
+the paper) are made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
 All maps are [B, h, w], at the size of the images. Errors: those of common.explainer and common.chosen.
 """
 

@@ -4,10 +4,11 @@ A [B, L, H, W] is what a layer gives out, G [B, L, H, W] the gradient of the exp
 """
 
 import difflib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
 from ..network import Network
@@ -107,11 +108,12 @@ def capture(model, images, layers, graph=False):
 
 def layer_gradients(model, images, layers, target, create_graph=False):
     """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward and one backward
-    pass.
+    pass; with create_graph G can be differentiated again.
 
     Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
     """
-    activations, scores = capture(model, images, layers, graph=True)
+    with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():  # fused attention has no second derivative
+        activations, scores = capture(model, images, layers, graph=True)
     score, _ = chosen(scores, target)
     try:
         gradients = torch.autograd.grad(score.sum(), activations, create_graph=create_graph)

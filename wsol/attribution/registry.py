@@ -21,6 +21,7 @@ class Map(NamedTuple):
     kind: str  # of KINDS: read off the output, gradients at the input, activations of a layer, changed images
     unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
+    interaction: bool = False  # of locations with the one at Options.at: none where the score is linear in the features
     readout: readouts.Readout = None  # of kind readout: how it is read off the output
 
 
@@ -47,6 +48,7 @@ def readout_row(read, unit, **how):
 STRENGTH = '|gradient| of {scalar}'
 SHARE = 'share of {scalar}'
 RELEVANCE = 'relevance to {scalar}'
+INTERACTION = 'interaction in {scalar}'
 
 MAPS = {
     'vanilla': readout_row(readouts.vanilla, 'class score f'),
@@ -72,6 +74,7 @@ MAPS = {
     'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
     'eigen_cam': Map(cam_family.eigen_cam, 'activation', 'principal component of the activations'),
     'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
+    'taylor_interaction': Map(cam_family.taylor_interaction, 'activation', INTERACTION, interaction=True),
     'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
     'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True),
     'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE),
@@ -95,12 +98,15 @@ def unit_of(name, head_name):
 def suited(head_name, sets=False):
     """Names of the maps that a head gives in earnest, in the registry's order; maps of superclasses with `sets`.
 
-    Left out are the readouts of a p(z|x) that the head does not train (Head.unsuited).
+    Left out are the readouts of a p(z|x) that the head does not train (Head.unsuited), and interactions of locations
+    where the head's score is linear in the features and has none.
     """
     head = HEADS[head_name]
     names = []
     for name, row in MAPS.items():
         if row.readout and (row.readout.read.__name__ in head.unsuited or row.readout.sets and not sets):
+            continue
+        if row.interaction and head.linear:
             continue
         names.append(name)
     return names

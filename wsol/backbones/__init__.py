@@ -8,12 +8,13 @@ Every module defines these four names:
     SMALL_LR_PATTERNS
         a parameter whose name contains one of these learns at the backbone's rate in the released recipe
     BACKBONE_PATTERNS
-        the same for the whole backbone (CALM from a CAM checkpoint)
+        the same for CALM from a CAM checkpoint: the whole backbone, but for Inception's tail, as released
     INIT
         'xavier' or 'he': how the convolutions begin that have no pretrained weights
 
 A new backbone is such a module and a row of BACKBONES; where torchvision publishes weights for it, a row of
-PRETRAINED too. The names of the nn.Sequential's modules are the beginnings of the checkpoint's keys.
+PRETRAINED too; where other code bases call its parts otherwise, a row of wsol/foreign_weights.py. The names of the
+nn.Sequential's modules are the beginnings of the checkpoint's keys.
 """
 
 from torchvision import models

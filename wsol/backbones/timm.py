@@ -9,6 +9,7 @@ with their own preprocessing (wsol/preprocessing.py), which the network remember
 
 import difflib
 from collections import OrderedDict
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..preprocessing import PAPER, of_timm
-from . import packaged
+from . import hub, packaged
 
 PREFIX = 'timm/'
 SMALL_LR_PATTERNS = ('trunk.',)
@@ -100,11 +101,17 @@ def check(timm, name, pretrained):
         raise UserError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
 
 
+def fetching(name, pretrained):
+    """The context in which timm's network `name` is made, where its pretrained weights may have to be downloaded."""
+    needed = pretrained and packaged.file_for(name) is None
+    return hub.no_retries_without_network() if needed else nullcontext()
+
+
 def create(timm, name, pretrained, **options):
     """timm's network; pretrained weights are those of an installed package (packaged.py) where it has some, else
     timm's.
 
-    Without network the latter are an OSError.
+    Without network the latter are an OSError, within `fetching` at once.
     """
     weights = packaged.state_for(name) if pretrained else None
     net = timm.create_model(name, pretrained=pretrained and weights is None, **options)
@@ -148,7 +155,8 @@ def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
     timm = library()
     name = architecture.removeprefix(PREFIX)
     check(timm, name, weights)
-    net = _create(timm, name, large_feature_map, bool(weights))
+    with fetching(name, weights):
+        net = _create(timm, name, large_feature_map, bool(weights))
     own = of_timm(net.pretrained_cfg) if weights else PAPER
     try:
         net.reset_classifier(0, '')  # from now on unpooled features come out

@@ -1,6 +1,6 @@
 """One map against one image's true region: what the image adds to the scores that need ground truth.
 
-S is the side of the map at image size, G the number of true boxes.
+S is the side of the map at image size, G the number of true boxes, T of thresholds.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from .maps import score_maps
 from .pixels import mask_histogram, thresholds
 
 POINTING_TOLERANCE = 15  # pixels; Zhang et al., IJCV 2018
+ROUNDING = 1e-5  # a pixel so little above a threshold is at it: enlarged maps of few live cells take many such values
 BOX_METRICS = {'max_box_acc', 'max_box_acc_v2'}  # computed together
 
 
@@ -53,6 +54,23 @@ def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
     return bool(((rows - y) ** 2 + (columns - x) ** 2 <= tolerance**2).any())
 
 
+def mask_ious(scaled, region, taus):
+    """IoU(d) of the map's pixels above d with the region, for each threshold d of taus [T]: Loc of Grad-CAM++.
+
+    Pixels above d inside the region, over the pixels of the region plus those above d outside it; no box is drawn
+    around the map. scaled: [S, S], in [0, 1]; region: bool [S, S]. An empty region gives 0. Source: Chattopadhyay et
+    al., WACV 2018, section 4.3, where it is called Loc_I^c(d).
+    """
+    inside = _count_above(scaled[region], taus)
+    outside = _count_above(scaled[~region], taus)
+    return inside / np.maximum(region.sum() + outside, 1)  # [T]; 1: an empty region with nothing outside
+
+
+def _count_above(values, taus):
+    """How many of the values [n] lie above each threshold [T], by more than ROUNDING."""
+    return len(values) - np.searchsorted(np.sort(values), taus + ROUNDING, side='right')
+
+
 def region_scores(native, scaled, truth, settings):
     """{name: what one image adds} of the scores by true regions; settings: `scores.Settings`.
 
@@ -74,6 +92,8 @@ def region_scores(native, scaled, truth, settings):
     if 'loc_iou' in wanted:
         best = best_ious(score_map, truth.boxes, np.array([settings.box_threshold]))[0, 0]
         found['located'] = best >= settings.box_iou / 100
+    if 'loc_mask_iou' in wanted:
+        found['mask_iou'] = mask_ious(scaled, truth.region, taus)
     if 'pxap' in wanted:
         found['histogram'] = mask_histogram(score_map, truth.region, truth.ignore, taus)
     return {name: np.asarray(value, float) for name, value in found.items()}

@@ -77,6 +77,16 @@ def mean_win(total, settings):
     return float(100 * total['wins'].sum() / total['images'] / others) if others else None
 
 
+def mask_iou_curve(total):
+    """The images' mean IoU(d) in percent, a point for each threshold d: mLoc of Grad-CAM++ (`regions.mask_ious`)."""
+    return 100 * total['mask_iou'] / total['images']  # [T]
+
+
+def best_mask_iou(total, settings):
+    """The highest point of `mask_iou_curve`."""
+    return float(mask_iou_curve(total).max())
+
+
 def average_precision(total, settings):
     """PxAP of the summed histogram."""
     return pixels.mask_figures(total)['PxAP']
@@ -90,6 +100,7 @@ METRICS = {
     'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion')),
     'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio),
     'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located')),
+    'loc_mask_iou': Metric('Loc mask IoU (%)', 'higher', 'box', best_mask_iou),
     'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', box_accuracy('MaxBoxAcc')),
     'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', box_accuracy('MaxBoxAccV2')),
     'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion')),
@@ -127,11 +138,19 @@ def classifier_scores(model, images, labels, p, raw, settings):
 
 
 def figures(total, settings):
-    """{metric: figure} of a map's sums {name: array}, and where they are R_k and the mean curves, as lists."""
+    """{metric: figure} of a map's sums {name: array}, and where they are R_k and the mean curves, as lists.
+
+    Beside the curve of loc_mask_iou stands the threshold of its highest point, the first of several.
+    """
     row = {name: METRICS[name].figure(total, settings) for name in settings.metrics}
     if 'correct_topk' in total:
         row['R_k'] = ratios(total, settings)
     for name in CURVES:
         if name in total:
             row[f'{name}_curve'] = (total[name] / total['images']).tolist()
+    if 'mask_iou' in total:
+        curve = mask_iou_curve(total)
+        row['loc_mask_iou_curve'] = curve.tolist()
+        taus = pixels.thresholds('even', settings.cam_curve_interval)
+        row['loc_mask_iou_threshold'] = float(taus[curve.argmax()])
     return row

@@ -1,0 +1,212 @@
+"""Data sets that are folders of photographs: DIR/train/CLASS/*.jpg, with or without DIR/val and DIR/test.
+
+The names of the folders are the names of the classes. Where val or test is not there, it is drawn from train, class by
+class, by a seed. What a network was trained on is written down as split.json in its experiment folder, and every later
+command takes it up from there.
+"""
+
+import csv
+import json
+import os
+import random
+from typing import NamedTuple
+
+from PIL import Image
+
+import util
+from wsol.errors import MissingFile, UserError
+
+NAME = 'folder'  # of the data set, as --dataset names it
+FILE = 'split.json'
+SPLITS = ('train', 'val', 'test')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # of photographs
+DRAWN = 0.15  # share of a class's training images that each missing split takes, at least one image
+BOXES = 'boxes.csv'  # rows path,x0,y0,x1,y1; the path is below DIR, the box in pixels of the photograph
+MASKS = 'masks'  # folder of <path>.png, or with the photograph's ending replaced
+ORIENTATION = 0x0112  # EXIF's entry; from 5 on width and height change places
+
+
+class FolderSplit(NamedTuple):
+    """What split.json says."""
+
+    classes: list  # names; a class's number is its place
+    seed: int | None  # that the missing splits were drawn by; None: nothing was drawn
+    drawn: list  # names of the splits that were
+    images: dict  # {split: [path below DIR, ...]}; the folder after the split's own is the class
+
+    def labels(self, name):
+        """The class numbers of a split's images."""
+        number = {one: y for y, one in enumerate(self.classes)}
+        return [number[image_id.split('/')[1]] for image_id in self.images[name]]
+
+
+def _images_below(root, folder):
+    """Sorted paths below `root` of the photographs in root/folder and its folders; hidden ones are left out."""
+    found = []
+    for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
+        folders[:] = [one for one in folders if not one.startswith('.')]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith('.'):
+                found.append(os.path.relpath(os.path.join(place, name), root).replace(os.sep, '/'))
+    return sorted(found)
+
+
+def scan(root):
+    """{split: {class name: [path below `root`, ...]}} of the folders that are there; what cannot be trained on is a
+    UserError."""
+    if not os.path.isdir(os.path.join(root, 'train')):
+        raise MissingFile(
+            f'--data_root={root} has no folder train: put the photographs of each class into {root}/train/CLASS/'
+        )
+    found = {}
+    for split in SPLITS:
+        place = os.path.join(root, split)
+        if os.path.isdir(place):
+            names = sorted(one for one in os.listdir(place) if os.path.isdir(os.path.join(place, one)))
+            found[split] = {one: _images_below(root, f'{split}/{one}') for one in names if not one.startswith('.')}
+    _check_classes(root, found)
+    return found
+
+
+def _check_classes(root, found):
+    """A UserError for classes that cannot be told apart or have no training images, and for a split without images."""
+    train = found['train']
+    spelt = {}
+    for split, classes in found.items():
+        for name in classes:
+            other = spelt.setdefault(name.lower(), name)
+            if other != name:
+                raise UserError(f'{root} has classes {other} and {name}, which differ only in case: rename one folder')
+            if name not in train:
+                raise UserError(f'class {name} of {root}/{split} has no training images: put some into train/{name}')
+        if not any(classes.values()):
+            raise UserError(f'{root}/{split} holds no photographs in class folders: fill it, or take it away')
+    for name, images in train.items():
+        if not images:
+            raise UserError(f'class {name} is empty: {root}/train/{name} holds no photograph; fill it, or remove it')
+    if len(train) < 2:
+        raise UserError(f'{root}/train has one class, {next(iter(train))}: a classifier needs at least two folders')
+
+
+def make(root, seed):
+    """The `FolderSplit` of a folder; the same seed draws the same val and test where they are missing."""
+    found = scan(root)
+    drawn = [split for split in ('val', 'test') if split not in found]
+    images = {split: [one for row in found.get(split, {}).values() for one in row] for split in SPLITS}
+    if drawn:
+        images['train'] = []
+        for name, row in found['train'].items():
+            count = max(1, round(DRAWN * len(row)))
+            if len(row) <= count * len(drawn):
+                raise UserError(
+                    f'class {name} has {len(row)} images in {root}/train, too few to draw {" and ".join(drawn)} from '
+                    f'them too: add some, or give {root}/{drawn[0]}'
+                )
+            row = random.Random(f'{seed}/{name}').sample(row, len(row))
+            for split in drawn:
+                images[split] += sorted(row[:count])
+                row = row[count:]
+            images['train'] += sorted(row)
+    return FolderSplit(list(found['train']), seed if drawn else None, drawn, images)
+
+
+def write(folder, split):
+    """Write split.json into an experiment folder."""
+    os.makedirs(folder, exist_ok=True)
+    util.write_json(os.path.join(folder, FILE), split._asdict())
+
+
+def read(folder):
+    """The `FolderSplit` of an experiment folder, None where it has none; a damaged file is a UserError."""
+    path = os.path.join(folder, FILE)
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path) as file:
+            split = FolderSplit(**json.load(file))
+        assert all(len(split.labels(name)) == len(split.images[name]) for name in SPLITS)
+        return split
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f'{path} is damaged ({type(error).__name__}: {error}): train again') from None
+
+
+def place(*folders):
+    """The first of these folders that holds a split.json, else the last; None are passed over."""
+    folders = [folder for folder in folders if folder is not None]
+    return next((folder for folder in folders if os.path.isfile(os.path.join(folder, FILE))), folders[-1])
+
+
+def known(folder, root, name):
+    """The `FolderSplit` of an experiment folder, or, without its split.json, that of DIR's own folders.
+
+    A split that would have to be drawn is a UserError then: nobody knows what the network was trained on.
+    """
+    split = read(folder)
+    if split is None:
+        split = make(root, 0)
+        if name in split.drawn:
+            raise UserError(
+                f'{root} has no folder {name}, and no {FILE} beside the checkpoint or in {folder} says which images a '
+                f'training left for it: give {root}/{name}, or the experiment of the training'
+            )
+    return split
+
+
+def take_up(root, folders, seed):
+    """The `FolderSplit` of a training: the first split.json in `folders` that is of the data in `root`, or a new
+    one."""
+    for folder in folders:
+        split = read(folder)
+        if split and all(os.path.isfile(os.path.join(root, one)) for row in split.images.values() for one in row):
+            return split
+    return make(root, seed)
+
+
+def truth_kind(root):
+    """'box' or 'mask', as what DIR holds beside the photographs; None for neither."""
+    if os.path.isfile(os.path.join(root, BOXES)):
+        return 'box'
+    return 'mask' if os.path.isdir(os.path.join(root, MASKS)) else None
+
+
+def _size(path):
+    """(width, height) of a photograph as it is seen."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (height, width) if image.getexif().get(ORIENTATION, 1) >= 5 else (width, height)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'image {path} is missing or unreadable ({error}): restore the file') from None
+
+
+def boxes(root, image_ids):
+    """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))} of boxes.csv; what is missing is a UserError."""
+    path = os.path.join(root, BOXES)
+    table = {}
+    with open(path, newline='') as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            if not row or number == 1 and row[0] == 'path':
+                continue
+            try:
+                x0, y0, x1, y1 = (int(value) for value in row[-4:])
+            except ValueError:
+                raise UserError(f'{path}, line {number}: not path,x0,y0,x1,y1 in whole numbers') from None
+            if x0 > x1 or y0 > y1:
+                raise UserError(f'{path}, line {number}: not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
+            table.setdefault(','.join(row[:-4]), []).append((x0, y0, x1, y1))
+    missing = [image_id for image_id in image_ids if image_id not in table]
+    if missing:
+        raise UserError(f'{path} has no row for {missing[0]} ({len(missing)} images lack one): add it')
+    return {image_id: (table[image_id], _size(os.path.join(root, image_id))) for image_id in image_ids}
+
+
+def masks(root, image_ids):
+    """{path: ([its mask's path below `root`], '')}; an image without a mask is a UserError."""
+    table = {}
+    for image_id in image_ids:
+        names = [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
+        there = [name for name in names if os.path.isfile(os.path.join(root, name))]
+        if not there:
+            raise MissingFile(f'no mask of {image_id} in {root}: neither {" nor ".join(names)} is a file')
+        table[image_id] = ([there[0]], '')
+    return table

@@ -1,0 +1,75 @@
+"""Many maps by many scores: which maps a network can give, what a batch of images adds, what the sums say."""
+
+import numpy as np
+import torch
+
+from wsol import attribution
+from wsol.errors import UserError
+from wsol.scoring import add_up, erasing, maps, regions, scores
+
+# A map that stands for all of its kind: where it cannot run, none of them can. Gradient maps run on every network.
+TRIED = {'readout': 'vanilla', 'activation': 'grad_cam', 'perturbation': 'grad_cam'}
+
+
+def runnable(names, model, size, options):
+    """(those of the maps `names` that the network can give, {name of another: why not}), tried on one grey image."""
+    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    reasons = {}
+    for kind, tried in TRIED.items():
+        try:
+            attribution.explain(tried, model, image, 0, options=options)
+        except UserError as error:
+            reasons[kind] = str(error)
+    wrong = {name: reasons[kind] for name in names if (kind := attribution.lookup(name).kind) in reasons}
+    return [name for name in names if name not in wrong], wrong
+
+
+def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
+    """What a batch adds to the totals, {name: array}: 'MAP/name' is a map's own sum, the other names are shared.
+
+    makers: {map: MapMaker}; truths: a `regions.Truth` for each image, or none; labels [B]: the classes that are
+    explained, None for the predictions; numbers: of the images, which noise and random masks depend on. The sum over
+    all batches does not depend on how the images are dealt to them; `map_figures` reads it.
+    """
+    with torch.no_grad():
+        output = model(images)
+        probs = output.probs
+    predicted = probs.argmax(dim=1)
+    labels = predicted if labels is None else labels
+    p = probs.gather(1, labels[:, None]).squeeze(1)
+    size = images.shape[-1]
+    drops = []
+    found = {'images': np.array(len(images)), 'correct': (predicted == labels).sum().cpu().numpy()}
+    if 'remove_and_classify' in settings.metrics:
+        random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats)
+        found['correct_random'] = random.cpu().numpy()
+    for name, maker in makers.items():
+        native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
+        raw = maps.resize(native, size)  # [B, S, S]
+        scaled = maps.normalize(raw, 'minmax')
+        own, drop = scores.classifier_scores(model, images, labels, p, raw, settings)
+        own['constant'] = (scaled.max(axis=(1, 2)) == 0).sum()
+        drops.append(drop)
+        for row in zip(native, scaled, truths):
+            add_up(own, regions.region_scores(*row, settings))
+        found.update({f'{name}/{key}': value for key, value in own.items()})
+    if drops[0] is not None:
+        wins = erasing.wins(torch.stack(drops)).cpu().numpy()
+        found.update({f'{name}/wins': row for name, row in zip(makers, wins)})
+    return found
+
+
+def map_figures(totals, names, settings):
+    """{map: its figures, and the number of constant maps} of the totals."""
+    shared = {key: value for key, value in totals.items() if '/' not in key}
+    rows = {}
+    for name in names:
+        own = {key.removeprefix(f'{name}/'): value for key, value in totals.items() if key.startswith(f'{name}/')}
+        rows[name] = {**scores.figures({**shared, **own}, settings), 'constant_maps': int(own['constant'])}
+    return rows
+
+
+def win_table(totals, names):
+    """{win, tie: percent of the images [M][M] on which the row's drop is smaller than the column's, or equal}."""
+    wins = np.stack([totals[f'{name}/wins'] for name in names]) * 100 / totals['images']
+    return {'win': wins.tolist(), 'tie': (100 - wins - wins.T).tolist()}

@@ -1,0 +1,216 @@
+"""Photographs of the user's own with what is known of them: the class of each, boxes or masks of its object.
+
+Photographs go by their path below the folder that holds them all (photographs.unique_names), such as 'cats/1.jpg'.
+"""
+
+import csv
+import hashlib
+import os
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from report.classes import parse_class
+from report.photographs import find_photographs, unique_names
+from wsol.errors import MissingFile, UserError
+from wsol.preprocessing import placement
+from wsol.scoring import regions
+
+ROTATED = (5, 6, 7, 8)  # EXIF orientations that turn width into height
+ORIENTATION = 0x0112  # the EXIF entry
+
+
+class Collection(NamedTuple):
+    """Photographs and what is known of their objects."""
+
+    files: list  # paths
+    names: list  # of the files: what tables call them
+    sizes: list  # (width, height) in pixels as a person sees them, None where a file cannot be read
+    boxes: list | None  # of each photograph [(x0, y0, x1, y1), ...] in its pixels, far sides included
+    masks: list | None  # of each photograph the path of its mask
+
+    @property
+    def truth(self):
+        """The kind of ground truth: 'box', 'mask' or None."""
+        return 'box' if self.boxes else 'mask' if self.masks else None
+
+
+def collect(patterns, boxes=None, masks=None):
+    """The `Collection` of --images; boxes: a file of boxes, masks: a folder of masks. Mistakes are a UserError."""
+    if boxes and masks:
+        raise UserError('--boxes and --masks: give one of them')
+    files = find_photographs(patterns)
+    names = unique_names(files)
+    sizes = [photograph_size(path) for path in files]
+    own = Collection(files, names, sizes, None, None)
+    if boxes:
+        own = own._replace(boxes=read_boxes(boxes, own))
+    if masks:
+        own = own._replace(masks=find_masks(masks, own))
+    return own
+
+
+def digest(own, tables):
+    """What tells photographs and what is known of them apart: names and bytes of the files, contents of the tables.
+
+    tables: {flag: path or None} of those that are files.
+    """
+    found = hashlib.sha256()
+    for name, path in [*zip(own.names, own.files), *((path, path) for path in own.masks or [])]:
+        found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode())
+    for flag, path in tables.items():
+        found.update(f'{flag}\n{_text(path, flag) if path else ""}'.encode())
+    return found.hexdigest()[:16]
+
+
+def photograph_size(path):
+    """(width, height) of a photograph as a person sees it, None where the file cannot be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION) in ROTATED
+            return image.size[::-1] if turned else image.size
+    except Exception:  # decoders raise nearly everything on a damaged file, which is named when it is read
+        return None
+
+
+def _text(path, flag):
+    """The text of a file that a flag names; one that is missing or no text is a UserError."""
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            return file.read()
+    except FileNotFoundError:
+        raise MissingFile(f'{flag}={path}: there is no such file') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{flag}={path} cannot be read ({error})') from None
+
+
+def _rows(path, columns, flag):
+    """(line number, row) of a comma-separated file, its header left out; a row of another width is a UserError."""
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(_text(path, flag).splitlines()), 1) if row]
+    except csv.Error as error:
+        raise UserError(f'{flag}={path} cannot be read ({error})') from None
+    for number, row in rows:
+        if len(row) != len(columns):
+            raise UserError(f'{path}, line {number}: {len(row)} columns: {flag} has lines {",".join(columns)}')
+    stripped = [(number, [cell.strip() for cell in row]) for number, row in rows]
+    return stripped[1:] if stripped and stripped[0][1] == list(columns) else stripped
+
+
+def _finder(own):
+    """A function: what a table calls a photograph, its path below the common folder or its file name -> its number.
+
+    -1: several photographs have this file name; None: no photograph has it.
+    """
+    numbers = {}
+    for number, name in enumerate(own.names):
+        base = os.path.basename(name)
+        numbers[base] = -1 if base in numbers else number
+    numbers.update({name: number for number, name in enumerate(own.names)})
+    return lambda name: numbers.get(os.path.normpath(name))
+
+
+def _number(find, name, where):
+    number = find(name)
+    if number is None or number < 0:
+        what = 'is no photograph' if number is None else 'is the name of several photographs'
+        raise UserError(f'{where}: {name!r} {what} of --images: give its path below their common folder')
+    return number
+
+
+def _all_known(table, own, path):
+    """The table's entries in the photographs' order; a photograph without one is a UserError."""
+    missing = [name for number, name in enumerate(own.names) if number not in table]
+    if missing:
+        more = f' and {len(missing) - 1} more' if missing[1:] else ''
+        raise UserError(f'{path} has no line for {missing[0]}{more}: add it, or leave the photograph out of --images')
+    return [table[number] for number in range(len(own.names))]
+
+
+def read_labels(path, own, num_classes, names):
+    """The class of each photograph, from lines file,class: a number from 0, or one of the `names`."""
+    find = _finder(own)
+    table = {}
+    for line, (file, word) in _rows(path, ('file', 'class'), '--labels'):
+        where = f'{path}, line {line}'
+        number = _number(find, file, where)
+        if number in table:
+            raise UserError(f'{where}: a second class for {file}')
+        try:
+            table[number] = parse_class(word, num_classes, names)
+        except UserError as error:
+            raise UserError(f'{where}: {error}') from None
+        if word.startswith('@'):
+            raise UserError(f'{where}: {word} is no class: give a number or a name')
+    return _all_known(table, own, path)
+
+
+def read_boxes(path, own):
+    """The boxes of each photograph, from lines file,x0,y0,x1,y1 in its pixels; several lines a photograph."""
+    find = _finder(own)
+    table = {}
+    for line, (file, *cells) in _rows(path, ('file', 'x0', 'y0', 'x1', 'y1'), '--boxes'):
+        where = f'{path}, line {line}'
+        number = _number(find, file, where)
+        try:
+            x0, y0, x1, y1 = (float(cell) for cell in cells)
+        except ValueError:
+            raise UserError(f'{where}: not a number in {",".join(cells)!r}') from None
+        width, height = own.sizes[number] or (np.inf, np.inf)
+        if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+            raise UserError(
+                f'{where}: {",".join(cells)} is no box of {file}, which is {width} x {height} pixels: give x0,y0,x1,y1 '
+                'with x0 <= x1 and y0 <= y1 inside it'
+            )
+        table.setdefault(number, []).append((x0, y0, x1, y1))
+    return _all_known(table, own, path)
+
+
+def find_masks(folder, own):
+    """The mask of each photograph, DIR/<its name without extension>.png, of the photograph's size."""
+    paths = [os.path.join(folder, f'{os.path.splitext(name)[0]}.png') for name in own.names]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        more = f' (and {len(missing) - 1} more)' if missing[1:] else ''
+        raise MissingFile(f'mask {missing[0]} is missing{more}: --masks has <name>.png for every photograph')
+    for path, size in zip(paths, own.sizes):
+        own_size = photograph_size(path)
+        if own_size is None or size not in (None, own_size):
+            what = 'is unreadable' if own_size is None else f'is {own_size}, its photograph {size} (width, height)'
+            raise UserError(f'mask {path} {what}: give one of the same size')
+    return paths
+
+
+def truth_of(own, number, size, preprocessing):
+    """The `regions.Truth` of a photograph in the square of `size` that a network sees; None where nothing of it is
+    seen."""
+    if own.boxes:
+        seen = placed_boxes(own.boxes[number], own.sizes[number], size, preprocessing)
+        return regions.Truth(seen, regions.box_region(seen, size), None) if len(seen) else None
+    region = placed_mask(own.masks[number], size, preprocessing)
+    return regions.Truth(None, region, np.zeros_like(region)) if region.any() else None
+
+
+def placed_boxes(boxes, image_size, size, preprocessing):
+    """Boxes in pixels of a photograph of (width, height) in the square of `size` that a network sees, cut at its sides:
+    whole numbers [G, 4], truncated as `boxes.scale_boxes` does; those outside are left out."""
+    placed = placement(*image_size, size, preprocessing)
+    scale = np.array([placed.width / image_size[0], placed.height / image_size[1]] * 2)
+    corner = np.array([placed.left, placed.top] * 2)
+    moved = np.floor(np.array(boxes) * scale).astype(int) - corner  # [G, 4]
+    seen = (moved[:, 2:] >= 0).all(axis=1) & (moved[:, :2] < size).all(axis=1)
+    return moved[seen].clip(0, size - 1)
+
+
+def placed_mask(path, size, preprocessing):
+    """A mask file in the square of `size` that a network sees: bool [size, size], the nearest pixel, > 0."""
+    try:
+        with Image.open(path) as image:
+            grey = image.convert('L')
+    except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
+        raise UserError(f'mask {path} is unreadable ({error}): restore the file') from None
+    placed = placement(*grey.size, size, preprocessing)
+    resized = grey.resize((placed.width, placed.height), Image.Resampling.NEAREST)
+    corner = (placed.left, placed.top)
+    return np.asarray(resized.crop((*corner, placed.left + size, placed.top + size))) > 0  # beyond it Pillow has zeros

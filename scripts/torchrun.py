@@ -1,0 +1,55 @@
+"""torchrun, with the ends that the commands have alone: their own line and exit code, and no traceback of torchrun's.
+
+    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
+
+All arguments are torchrun's. SIGUSR1 is passed on to the processes too. Exit codes: 75 asked to stop, run it again with
+--resume; 130 interrupted at the keyboard; 2 what the user can mend; 1 a defect, or a process that was ended from
+outside.
+"""
+
+import signal
+import sys
+
+import checkout  # noqa: F401
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+from util import INTERRUPTED, STOPPED
+
+SIGNALS = '--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+
+
+def code_of(failures):
+    """The exit code of a run by the codes of its processes that failed, {rank: code}.
+
+    The lowest says most, as those that end after another have codes of their own; torchrun ends what is left by
+    SIGTERM.
+    """
+    left = [code for code in failures.values() if code > 0]
+    ended = {rank: signal.Signals(-code).name for rank, code in failures.items() if code < 0}
+    outside = {rank: name for rank, name in ended.items() if name != 'SIGTERM'} or (ended if not left else {})
+    if not outside:
+        return min(left)
+    named = ', '.join(f'{rank} by {name}' for rank, name in outside.items())
+    print(
+        f'torchrun.py: error: a process was ended from outside (number {named}): out of memory? start all of them '
+        'again, with --resume to go on',
+        file=sys.stderr,
+    )
+    return 1
+
+
+def launch(arguments):
+    """Run torchrun; returns the exit code."""
+    try:
+        main([SIGNALS, *arguments])
+    except ChildFailedError as error:
+        return code_of({rank: failure.exitcode for rank, failure in error.failures.items()})
+    except SignalException as error:  # the processes had their time to save what they have
+        return INTERRUPTED if error.sigval == signal.SIGINT else STOPPED
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(launch(sys.argv[1:]))

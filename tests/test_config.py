@@ -1,0 +1,198 @@
+"""The command line: what its values may be, what it makes of them, and who has the last word."""
+
+import json
+from typing import NamedTuple
+
+import pytest
+
+import config
+import eval_attribution
+from wsol import attribution
+
+
+def parsed(*words, add=None):
+    return config.get_configs('', list(words), add=add)
+
+
+def refusal(capsys, *words, add=None):
+    """The one line with which the words are refused, exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        parsed(*words, add=add)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize('name', [*attribution.MAPS, ''])
+def test_backprop_stands_for_input_grad_where_a_readout_is_named_and_for_nothing_else(name):
+    """The released backprop map; a method of its own name keeps its meaning."""
+    choices = [f'--score_map_process={name}'] if name else []
+
+    def unnamed(parser):  # inference.py's: '' where nothing names a map
+        parser.set_defaults(score_map_process='')
+
+    args = parsed('--score_map_method=backprop', *choices, add=None if name else unnamed)
+    readouts = {'', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS}
+    assert args.score_map_process == ('input_grad' if name in readouts else name)
+    assert readouts > {'vanilla', 'saliency', 'jointll-superclass-mean'}
+    if name:
+        assert parsed('--score_map_method=activation_map', *choices).score_map_process == name
+
+
+RANGES = {  # flag: (values that are allowed, values that are not)
+    'seed': ('0 7', '-1 1.5'),
+    'workers': ('0 3', '-1'),
+    'resize_size': ('1', '0'),
+    'crop_size': ('1', '0'),
+    'epochs': ('1', '0'),
+    'batch_size': ('1', '0'),
+    'lr': ('1e-9 3', '0 -1'),
+    'lr_decay_frequency': ('1', '0'),
+    'lr_classifier_ratio': ('0 10', '-.1'),
+    'momentum': ('0 1', '-.1 1.1'),
+    'weight_decay': ('0 1', '-1e-9'),
+    'gradient_reg': ('0 1', '-1'),
+    'save_minutes': ('1e-6', '0'),
+    'smoothing_ksize': ('1', '0'),
+    'cam_curve_interval': ('1e-3 1', '0 1.1'),
+    'random_repeats': ('1', '0'),
+    'iou_thresholds': ('1 100', '0 101'),
+    'smooth_grad_nr_iter': ('1', '0'),
+    'smooth_grad_sigma': ('1e-3', '0'),
+    'integrated_grad_nr_iter': ('1', '0'),
+    'curve_steps': ('1', '0'),
+    'box_threshold': ('0 1', '-.1 1.1'),
+    'box_iou': ('1 100', '0 101'),
+    'pointing_tolerance': ('0 .5', '-1'),
+    'max_images': ('1', '0'),
+}
+
+
+@pytest.mark.parametrize('flag', RANGES)
+def test_numbers_have_their_ranges(flag, capsys):
+    allowed, refused = (text.split() for text in RANGES[flag])
+    for text in allowed:
+        value = parsed(f'--{flag}={text}', add=eval_attribution.add_flags)[flag]
+        assert value == ([float(text)] if flag == 'iou_thresholds' else float(text))
+    for text in refused:
+        line = refusal(capsys, f'--{flag}={text}', add=eval_attribution.add_flags)
+        assert f'--{flag}' in line and ('out of range: it must be' in line or 'not a number' in line)
+
+
+def test_a_range_says_itself(capsys):
+    assert '0 is out of range: it must be over 0 ' in refusal(capsys, '--lr=0')
+    assert '-1 is out of range: it must be at least 0 and at most 1 ' in refusal(capsys, '--momentum=-1')
+    assert "'x' is not a number" in refusal(capsys, '--lr=x')
+
+
+@pytest.mark.parametrize('flag', ['use_bn', 'large_feature_map', 'pretrained', 'is_train', 'resume'])
+def test_booleans_in_every_spelling(flag, capsys):
+    for word in ('yes', 'true', 't', 'y', '1', 'True', 'YES'):
+        assert parsed(f'--{flag}={word}')[flag] is True
+    for word in ('no', 'false', 'f', 'n', '0', 'False', 'NO'):
+        assert parsed(f'--{flag}={word}')[flag] is False
+    assert parsed(f'--{flag}')[flag] is True
+    assert 'True or False' in refusal(capsys, f'--{flag}=2')
+
+
+def test_defaults_beside_the_released_ones():
+    """The released ones: tests/test_commands.py."""
+    args = parsed(add=eval_attribution.add_flags)
+    wanted = {
+        'config': None,
+        'resume': False,
+        'gradient_reg': 0,
+        'gradient_reg_error': 'cosine',
+        'freeze_bn': False,
+        'save_minutes': 30,
+        'tensorboard': False,
+        'amp': 'off',
+        'channels_last': False,
+        'compile': False,
+        'sync_bn': False,
+        'target_layer': None,
+        'superclass': None,
+        'random_repeats': 1,
+        'scoremap_root': None,
+        'mask_root': 'dataset/',
+        'iou_thresholds': [30, 50, 70],
+        'split': 'test',
+        'methods': None,
+        'metrics': None,
+        'curve_steps': 32,
+        'box_threshold': 0.2,
+        'box_iou': 50,
+        'pointing_tolerance': 15,
+        'max_images': None,
+        'log_folder': 'save/result',
+    }
+    assert {flag: args[flag] for flag in wanted} == wanted
+
+
+def test_a_checkpoint_that_is_named_is_loaded_unless_told_otherwise():
+    assert parsed('--load_checkpoint=x').use_load_checkpoint is True
+    assert parsed('--load_checkpoint=x', '--use_load_checkpoint=False').use_load_checkpoint is False
+    assert parsed().use_load_checkpoint is False and parsed('--use_load_checkpoint').use_load_checkpoint is True
+
+
+def test_folders():
+    """Quotes that a YAML file or a script left around them are no part of them."""
+    args = parsed('--data_root="a b/"', '--mask_root="c/"', '--save_root=s', '--experiment_name=e/f')
+    assert (args.data_root, args.mask_root, args.log_folder) == ('a b/', 'c/', 's/e/f')
+
+
+def test_an_architecture_is_one_of_the_list_or_of_timm(capsys):
+    assert parsed('--architecture=timm/convnext_tiny').architecture == 'timm/convnext_tiny'
+    assert 'did you mean resnet50' in refusal(capsys, '--architecture=resnet5')
+    assert 'unknown name' in refusal(capsys, '--architecture=timm/')
+
+
+def test_going_on_and_beginning_anew_exclude_each_other(capsys):
+    assert 'give one of them' in refusal(capsys, '--resume', '--override_cache')
+    assert parsed('--resume').resume and parsed('--override_cache').override_cache
+
+
+def test_a_yaml_file_is_read_with_care(tmp_path, capsys):
+    path = tmp_path / 'run.yaml'
+    path.write_text('lr: 0.5\nuse_bn: true\niou_thresholds: [40, 60]\nload_checkpoint: here\n')
+    args = parsed('--lr=.25', f'--config={path}')
+    assert (args.lr, args.use_bn, args.iou_thresholds, args.use_load_checkpoint) == (0.25, True, [40, 60], True)
+    for text, said in (
+        ('', None),
+        ('- 1\n', 'not a file of flag: value lines'),
+        ('lr: [', 'run.yaml'),
+        ('help: 1\n', 'unknown flags help'),
+        ('config: x\nlearning: 1\n', 'unknown flags config, learning'),
+    ):
+        path.write_text(text)
+        if said is None:
+            assert parsed(f'--config={path}') == {**parsed(), 'config': str(path)}
+        else:
+            assert said in refusal(capsys, f'--config={path}')
+    assert 'nowhere.yaml' in refusal(capsys, '--config=nowhere.yaml')
+
+
+def test_records_are_picked_out_of_the_arguments():
+    class Two(NamedTuple):
+        epochs: int
+        lr: float
+
+    assert config.pick(Two, parsed('--epochs=3', '--lr=2')) == Two(3, 2.0)
+
+
+def test_the_options_of_maps_are_the_flags(tmp_path):
+    (tmp_path / 'sets.json').write_text(json.dumps({'0': [0, 2], '1': [1]}))
+    args = parsed(
+        '--batch_size=5',
+        '--smooth_grad_nr_iter=6',
+        '--smooth_grad_sigma=7',
+        '--integrated_grad_nr_iter=8',
+        '--target_layer=layer3,layer4',
+        f'--superclass={tmp_path}/sets.json',
+    )
+    options = config.map_options(args, progress=True)
+    assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (5, 6, 7)
+    assert (options.integrated_grad_nr_iter, options.target_layer) == (8, ['layer3', 'layer4'])
+    assert options.superclass == {0: [0, 2], 1: [1]} and options.progress
+    plain = config.map_options(parsed())
+    assert plain == attribution.Options(batch_size=64) and plain.target_layer is None and plain.superclass is None

@@ -1,0 +1,136 @@
+"""Tables of results as text: every number in its own column."""
+
+import csv
+import io
+import json
+
+from report import tables
+from wsol.scoring.scores import METRICS
+
+MEANS = {'cue_1': 11.0, 'cue_2': 12.0, 'cue_3': 13.0, 'mean': 14.0}
+RATIOS = [0.1, 0.2, None, 0.4, 0.5]
+
+
+def write(folder, **results):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in results.items():
+        (folder / f'{name}.json').write_text(json.dumps(value))
+    return str(folder)
+
+
+def shown(folder):
+    """The rows of an experiment, {column: text}."""
+    return [dict(zip(tables.COLUMNS, row, strict=True)) for row in tables.summary_rows(folder)]
+
+
+def test_every_number_of_an_experiment_stands_in_its_column(tmp_path):
+    folder = write(
+        tmp_path / 'run',
+        accuracy={'test_accuracy': 61.234, 'arguments': {'attribution_method': 'CAM'}},
+        cue_location_jointll={
+            'released': {**MEANS, 'mean': 21.0},
+            'per_pair': {**MEANS, 'mean': 22.0},
+            'exact': {**MEANS, 'mean': 23.0},
+            'arguments': {'attribution_method': 'CALM-EM'},
+        },
+        pixel_perturb_jointll={'ratio': RATIOS, 'correct': 3, 'images': 4, 'arguments': {'attribution_method': 'x'}},
+        pixel_perturb_var_grad={'ratio': RATIOS[::-1], 'correct': 3, 'images': 4, 'arguments': {}},
+    )
+    first, second = shown(folder)
+    assert first == {
+        'method': 'CALM-EM',
+        'map': 'jointll',
+        'top-1': '61.23',
+        'cue released': '21.00',
+        'cue per pair': '22.00',
+        'cue exact': '23.00',
+        'R_10': '0.10',
+        'R_30': '0.20',
+        'R_50': '-',
+        'R_70': '0.40',
+        'R_90': '0.50',
+    }
+    assert [second[name] for name in ('method', 'map', 'cue released')] == ['-', 'var_grad', '-']
+    assert [second[f'R_{k}0'] for k in (1, 3, 5, 7, 9)] == ['0.50', '0.40', '-', '0.20', '0.10']
+
+
+def test_what_an_experiment_lacks(tmp_path):
+    """Without an accuracy it is that of remove-and-classify; without anything there is one row of dashes."""
+    erased = write(tmp_path / 'a', pixel_perturb_vanilla={'ratio': RATIOS, 'correct': 3, 'images': 8})
+    assert [row['top-1'] for row in shown(erased)] == ['37.50']
+    empty = write(tmp_path / 'b')
+    assert shown(empty) == [dict.fromkeys(tables.COLUMNS, '-')]
+
+
+def test_the_printed_table_is_aligned(tmp_path, capsys):
+    tables.print_summary([write(tmp_path / 'a', accuracy={'test_accuracy': 5.0}), write(tmp_path / 'b')])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1 and set(lines[1]) == set('| -')
+    assert [cell.strip() for cell in lines[2].strip('|').split('|')][:4] == ['-', '-', '5.00', '-']
+
+
+def test_numbers_as_text():
+    assert [tables.number_text(value) for value in (None, 0, 1.005, 12)] == ['-', '0.00', '1.00', '12.00']
+    assert tables.number_text(1.5, 3, '~') == '1.500~' and tables.number_text(None, mark='~') == '-'
+    drop = METRICS['average_drop']
+    assert tables.score_text(12.345, drop) == '12.35' and tables.score_text(0.12345, METRICS['deletion']) == '0.123'
+
+
+def test_what_each_table_takes_of_a_result():
+    result = {
+        'released': MEANS,
+        'per_pair': {key: -value for key, value in MEANS.items()},
+        'ratio': RATIOS,
+        'test_accuracy': 1.0,
+        'MaxBoxAcc': 2.0,
+        'MaxBoxAccV2': 3.0,
+        'PxAP': 4.0,
+    }
+    found = {name: {kind: take(result) for kind, take in kinds.items()} for name, (_, kinds) in tables.TABLES.items()}
+    assert found == {
+        'cue_localization': {'': [11, 12, 13, 14], ' per pair': [-11, -12, -13, -14]},
+        'remove_and_classify': {'': RATIOS},
+        'classification': {'': [1]},
+        'wsol': {'': [2, 3, 4]},
+    }
+    for _, kinds in tables.TABLES.values():
+        assert all({*take({})} == {None} for take in kinds.values())
+    assert [pattern.format(map='m') for pattern, _ in tables.TABLES.values()] == [
+        'cue_location_m.json',
+        'pixel_perturb_m.json',
+        'accuracy.json',
+        'wsol_m.json',
+    ]
+
+
+def test_our_numbers_are_of_the_given_checkpoint_then_of_the_trained_run(tmp_path):
+    for place, value in (('given/CAM_CUB_vgg16', 70.0), ('CAM_CUB_vgg16', 71.0), ('CAM_CUB', 72.0)):
+        write(tmp_path / place, accuracy={'test_accuracy': value})
+    row = {'method': 'CAM', 'architecture': 'vgg16'}
+    assert tables.our_numbers('classification', row, 'CUB', str(tmp_path)) == [[70], [71]]
+    assert tables.our_numbers('classification', {'method': 'CAM'}, 'CUB', str(tmp_path)) == [[None], [72]]
+
+
+ROWS = {'a': {'deletion': 0.25, 'win': 5.0}, 'b': {'deletion': 0.5, 'win': None}, 'c': {'deletion': 0.25, 'win': 7.0}}
+CHOSEN = {name: METRICS[name] for name in ('deletion', 'win')}
+
+
+def test_the_best_score_is_the_lowest_or_the_highest():
+    assert tables.best_score(ROWS, 'deletion', METRICS['deletion']) == 0.25
+    assert tables.best_score(ROWS, 'win', METRICS['win']) == 7
+    assert tables.best_score({'a': {'win': None}}, 'win', METRICS['win']) is None
+    assert tables.title_with_arrow('x', 'lower') == 'x ↓' and tables.title_with_arrow('x', 'higher') == 'x ↑'
+
+
+def test_attribution_scores_as_files():
+    rows = list(csv.reader(io.StringIO(tables.scores_csv(ROWS, CHOSEN))))
+    assert rows == [['method', 'deletion', 'win'], ['a', '0.25', '5.0'], ['b', '0.5', ''], ['c', '0.25', '7.0']]
+    assert tables.scores_markdown(ROWS, CHOSEN, 'a note').splitlines() == [
+        '| method | deletion AUC ↓ | mean win (%) ↑ |',
+        '| --- | ---: | ---: |',
+        '| a | **0.250** | 5.00 |',
+        '| b | 0.500 | - |',
+        '| c | **0.250** | **7.00** |',
+        '',
+        'a note',
+    ]

@@ -1,0 +1,100 @@
+"""Weights into a network: exactly its own, those of a file to evaluate, or those that a training starts from."""
+
+import torch
+
+from .errors import UserError
+from .foreign_weights import left_out, names_of, own_names, part_of, parts_of, renumbered, without_prefix
+
+HEAD_PARTS = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
+
+
+def load_weights(model, state_dict):
+    """Load a state dict strictly, with or without the `module.` prefix of a data-parallel run.
+
+    A dict of another network is a UserError that names what differs.
+    """
+    state_dict = without_prefix(state_dict)
+    own = model.state_dict()
+    missing = sorted(own.keys() - state_dict.keys())
+    extra = sorted(state_dict.keys() - own.keys())
+    wrong = [
+        f'{key} {_shape(state_dict[key])} instead of {_shape(value)}'
+        for key, value in own.items()
+        if key in state_dict and _shape(state_dict[key]) != _shape(value)
+    ]
+    if missing or extra or wrong:
+        parts = [
+            f'{title} {len(keys)} ({keys[0]})'
+            for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
+            if keys
+        ]
+        raise UserError(
+            f'weights are of another architecture or class count: {"; ".join(parts)}; '
+            'check --dataset, --architecture and --use_bn'
+        )
+    model.load_state_dict(state_dict, strict=True)
+
+
+def load_trained_weights(model, state_dict, architecture):
+    """Load the weights of a trained network of this architecture, head and class count, under foreign names too.
+
+    Only the attention may be missing, and only where the head does not use it: it is 0 then, and p(z|x) uniform.
+    Whatever else does not fit is a UserError.
+    """
+    if lost := left_out(state_dict, architecture):
+        raise UserError(f'its {", ".join(lost)} is in no network here: only a training may start from it (main.py)')
+    state_dict = own_names(state_dict, architecture)
+    if 'attention' not in parts_of(state_dict) and 'conv_last' in parts_of(state_dict):
+        if model.head.attends:
+            raise UserError(
+                f'it has no attention, which {model.attribution_method} reads: give --attribution_method=CAM, '
+                'or start a training from it (main.py)'
+            )
+        own = model.state_dict()
+        state_dict |= {key: torch.zeros_like(own[key]) for key in own if part_of(key) == 'attention'}
+    load_weights(model, state_dict)
+
+
+def start_weights(model, state_dict, architecture, drop_conv_last=False):
+    """Load what a training starts from, under foreign names too; returns a line for all that is fresh or left out.
+
+    Head, map size and class count may be others. What the file lacks of a head's parts, or of the layers that
+    torchvision's network lacks, stays as it is in the model. `drop_conv_last` leaves the class scores as they are in
+    any case (CALM from a CAM checkpoint), and LFI-CAM's importance network. Whatever else does not fit is a UserError.
+    """
+    own = model.state_dict()
+    given = renumbered(own_names(state_dict, architecture), own, architecture)
+    lost = left_out(state_dict, architecture)
+    lost += [part for part in HEAD_PARTS if part in parts_of(given) - parts_of(own)]
+    fresh = _fresh_parts(given, own, names_of(architecture).tail, drop_conv_last)
+    taken = {key: value for key, value in given.items() if part_of(key) not in (*lost, *fresh)}
+    load_weights(model, taken | {key: value for key, value in own.items() if part_of(key) in fresh})
+    reasons = list(dict.fromkeys(fresh.values()))
+    lines = [f'fresh: {", ".join(part for part in fresh if fresh[part] == reason)} ({reason})' for reason in reasons]
+    return lines + ([f'left out: {", ".join(lost)} (this network has no such part)'] if lost else [])
+
+
+def _fresh_parts(given, own, tail, drop_conv_last):
+    """{part of the network that starts fresh: why}."""
+    there = parts_of(given)
+    tail = [] if there.intersection(tail) else tail
+    fresh = {}
+    for part in (part for part in (*HEAD_PARTS, *tail) if part in parts_of(own)):
+        if drop_conv_last and part != 'attention' and part in HEAD_PARTS:
+            fresh[part] = 'not taken from the file, as --is_different_checkpoint asks'
+        elif part not in there:
+            fresh[part] = 'not in the file'
+        elif part == 'conv_last' and (counts := _other_class_count(given, own)):
+            fresh[part] = f'of {counts[0]} classes in the file, of {counts[1]} here'
+    return fresh
+
+
+def _other_class_count(given, own):
+    """(class count there, class count here) where nothing but these tells the two conv_last apart, else None."""
+    there, here = (_shape(state_dict.get('conv_last.weight')) for state_dict in (given, own))
+    return (there[0], here[0]) if there[1:] == here[1:] and there[0] != here[0] else None
+
+
+def _shape(value):
+    """A tensor's shape, or the name of the type of what should have been one."""
+    return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
