@@ -82,7 +82,7 @@ def scored(untrained):
             'four',
             '--methods=jointll,grad_cam,smooth_grad,saliency',
             '--curve_steps=3',
-            '--batch_size=8',
+            '--batch_size=1',
             '--random_repeats=2',
             '--pointing_tolerance=2',
             '--box_threshold=.4',

@@ -84,7 +84,7 @@ def numbers(value):
             [
                 '--methods=smooth_grad,jointll',
                 '--curve_steps=2',
-                '--metrics=average_drop,deletion,insertion,proportion',
+                '--metrics=average_drop,proportion',
             ],
         ),
     ],
