@@ -1,5 +1,6 @@
 """Pieces of the report by hand: what is read from folders, what is drawn where, which commands are offered."""
 
+import base64
 import json
 import math
 import re
@@ -72,15 +73,8 @@ def test_results_are_found_by_their_kind(tmp_path):
 
 
 def test_ticks_are_round_values():
-    for low, high, step in (
-        (0, 41, 10),
-        (0.9, 1.1, 0.05),
-        (0, 5, 1),
-        (0, 5.1, 2),
-        (-3, 7, 2),
-        (0, 24, 5),
-        (0, 0.5, 0.1),
-    ):
+    cases = (0, 41, 10), (0.9, 1.1, 0.05), (0, 5, 1), (0, 5.1, 2), (-3, 7, 2), (0, 24, 5), (0, 0.5, 0.1)
+    for low, high, step in cases:
         found = charts.ticks(low, high)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         assert found == pytest.approx([step * n for n in range(first, last + 1)])
@@ -107,7 +101,7 @@ def test_bars_stand_beside_each_other_on_the_line_of_zero():
     (_, x1, y1, w1, h1), (_, x2, y2, _, h2), (_, x3, y3, _, h3) = bars
     room = (charts.WIDTH - charts.LEFT - charts.RIGHT) / 2
     assert x2 - x1 == pytest.approx(room, abs=0.11) and x3 - x1 == pytest.approx(w1 + 1, abs=0.11)
-    assert h2 == pytest.approx(h1 / 2, abs=0.11) == pytest.approx(h3, abs=0.11)
+    assert (h2, h3) == (pytest.approx(h1 / 2, abs=0.11), pytest.approx(h1 / 2, abs=0.11))
     assert y1 + h1 == pytest.approx(y2, abs=0.2) and y3 + h3 == pytest.approx(y2, abs=0.2)  # below zero it hangs
     assert x1 + w1 + 0.5 == pytest.approx(charts.LEFT + room / 2, abs=0.2)  # the middle of the first group
 
@@ -128,7 +122,7 @@ def test_tables_of_whatever_an_object_holds():
     page = markup.tables_of_anything(
         {'note': 'n', 'arguments': {'x': 1}, 'rows': [{'a': 1.23456}, {'b': [1] * 9}], 'inner': {'deep': {'c': 2}}}
     )
-    cells = [re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', table) for table in page]
+    cells = [re.findall(r'<t[hd](?: [^>]*)?>(.*?)</t[hd]>', table) for table in page]
     assert cells[0] == ['name', 'value', 'note', 'n']
     assert cells[1] == ['rows', 'a', 'b', '1', '1.235', '-', '2', '-', '9 values']
     assert cells[2] == ['inner', 'c', 'deep', '2']
@@ -232,12 +226,10 @@ def test_the_gallerys_images_are_spread_over_the_split(tmp_path):
 
 
 def test_maps_are_kept_in_sixteen_bits_up_to_64_pixels():
-    for side, kind in ((64, '<i2'), (65, '<i1')):
+    for side, top, size in ((64, 32767, 2), (65, 127, 1)):
         record = gallery.encode(np.linspace(-1, 1, side * side).reshape(1, side, side))
-        top = 32767 if side == 64 else 127
-        assert (
-            record['scales'] == pytest.approx([1 / top]) and len(record['data']) >= side * side * int(kind[2]) * 4 / 3
-        )
+        assert record['scales'] == pytest.approx([1 / top])
+        assert len(base64.b64decode(record['data'])) == side * side * size
 
 
 # ---- pairs, plots, explanations
