@@ -137,6 +137,57 @@ def test_segmentation_is_pillows_bicubic_filter_cut_at_zero():
         cub_parts.segmentation(FOLDER, 'no_such.jpg', 224)
 
 
+def test_beside_the_bird_the_bicubic_filter_drops_what_is_faint(tmp_path):
+    """Its negative lobes, cut at 0: another filter has other pixels there."""
+    grey = np.zeros((7, 7), np.uint8)
+    grey[:, 1] = 255
+    grey[:, 3] = 6
+    (tmp_path / 'segmentations').mkdir()
+    Image.fromarray(grey).save(tmp_path / 'segmentations' / 'a.png')
+    inside = cub_parts.segmentation(str(tmp_path), 'a.jpg', 63)
+    wide, narrow = (
+        np.asarray(Image.fromarray(grey).resize((63, 63), kind)) for kind in (Image.BICUBIC, Image.BILINEAR)
+    )
+    np.testing.assert_array_equal(inside, wide > 0)
+    assert 0 < inside.sum() < (narrow > 0).sum() - 63
+
+
+def test_exact_part_maps_mix_no_labels(tmp_path):
+    labels = np.array([[1, 1, 3], [1, 1, 3], [7, 7, 3]], np.uint8)
+    (tmp_path / 'part_masks' / 'x').mkdir(parents=True)
+    Image.fromarray(labels).save(tmp_path / 'part_masks' / 'x' / 'a.png')
+    large = cub_parts.exact_part_map(str(tmp_path), 'x/a.jpg', 6)
+    np.testing.assert_array_equal(large, labels.repeat(2, axis=0).repeat(2, axis=1))
+    with pytest.raises(ValueError, match='part mask .*b.png is missing'):
+        cub_parts.exact_part_map(str(tmp_path), 'x/b.jpg', 6)
+    (tmp_path / 'part_masks' / 'labels.txt').write_text('1 bill\n3 wing\n7 back\n')
+    assert cub_parts.read_exact_labels(str(tmp_path)) == {1: 'bill', 3: 'wing', 7: 'back'}
+    assert cub_parts.read_exact_labels(str(tmp_path / 'part_masks')) is None
+
+
+def test_parts_that_cannot_be_seen_have_no_place(tmp_path):
+    (tmp_path / 'parts').mkdir()
+    (tmp_path / 'images.txt').write_text('1 a.jpg\n2 b c.jpg\n3 d.jpg\n')
+    (tmp_path / 'parts' / 'part_locs.txt').write_text('1 2 10.5 20.0 1\n1 3 5.0 6.0 0\n2 15 1.0 2.0 1\n')
+    assert cub_parts.read_part_locations(str(tmp_path)) == {
+        'a.jpg': {2: (10.5, 20.0)},
+        'b c.jpg': {15: (1.0, 2.0)},
+        'd.jpg': {},
+    }
+
+
+def test_the_part_map_is_of_the_bird_alone():
+    with open(os.path.join(MINICUB, 'metadata', 'CUB', 'test', 'image_ids.txt')) as file:
+        image_id = file.readline().strip()
+    locations = cub_parts.read_part_locations(FOLDER)[image_id]
+    size = Image.open(os.path.join(FOLDER, 'images', image_id)).size
+    parts, seen = cub_parts.part_map(FOLDER, image_id, locations, size, 40)
+    points, ids = cub_parts.part_points(locations, size, 40)
+    inside = cub_parts.segmentation(FOLDER, image_id, 40)
+    np.testing.assert_array_equal(parts[inside], cub_parts.nearest_part(points, ids, 40)[inside])
+    assert not parts[~inside].any() and parts.dtype == np.uint8 and seen == set(ids) and 0 < inside.mean() < 1
+
+
 def test_exact_labels_of_a_pair_are_the_named_parts():
     pair = cub_parts.Pair(0, 1, {1, 7}, ['has_bill_shape::cone', 'has_wing_pattern::solid'])
     assert cub_parts.exact_labels_of(pair, {1: 'bill', 2: 'crown', 3: 'wing', 4: 'back'}) == {1, 3}

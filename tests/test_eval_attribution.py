@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -82,7 +83,7 @@ def scored(untrained):
             'four',
             '--methods=jointll,grad_cam,smooth_grad,saliency',
             '--curve_steps=3',
-            '--batch_size=8',
+            '--batch_size=1',
             '--random_repeats=2',
             '--pointing_tolerance=2',
             '--box_threshold=.4',
@@ -419,3 +420,68 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
         100 * ((p - grey).clamp(min=0) / p).mean().item(), rel=1e-4
     )
     assert rows['saliency']['deletion_curve'][-1] == pytest.approx(grey.mean().item(), rel=1e-4)
+
+
+def test_wins_and_ties_in_percent():
+    totals = {'a/wins': np.array([0, 2, 1]), 'b/wins': np.array([1, 0, 4]), 'c/wins': np.array([3, 0, 0]), 'images': 4}
+    table = eval_attribution.win_table(totals, ['a', 'b', 'c'])
+    assert table['win'] == [[0, 50, 25], [25, 0, 100], [75, 0, 0]]
+    assert table['tie'] == [[100, 25, 0], [25, 100, 0], [0, 0, 100]]
+
+
+class Enough(Exception):
+    """The call that was looked for has come."""
+
+
+def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypatch):
+    """Of 24 images three: the noise and the random masks are those of the images in the whole split."""
+    root, _ = untrained
+    seen = []
+
+    def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
+        seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], seed, images.shape, [*makers]))
+        raise Enough
+
+    monkeypatch.setattr(eval_attribution, 'score_batch', score_batch)
+    more = '--max_images=3', '--methods=jointll,grad_cam', '--metrics=deletion,loc_iou', '--batch_size=8'
+    monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'enough', *more)])
+    with pytest.raises(Enough):
+        eval_attribution.main()
+    labels = [int(line.split(',')[1]) for line in open(root / 'metadata/CUB/test/class_labels.txt')]
+    numbers = [0, 12, 23]
+    assert seen == [(numbers, [labels[n] for n in numbers], [1] * 3, 1, (3, 3, 32, 32), ['jointll', 'grad_cam'])]
+
+
+def test_scores_without_ground_truth_read_none(untrained, monkeypatch):
+    root, _ = untrained
+
+    def score_batch(model, makers, settings, truths, *_):
+        assert truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
+        raise Enough
+
+    monkeypatch.setattr(eval_attribution, 'score_batch', score_batch)
+    more = '--methods=jointll', '--metrics=deletion', '--curve_steps=7'
+    monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'none', *more)])
+    with pytest.raises(Enough):
+        eval_attribution.main()
+
+
+def test_what_a_batch_adds_by_name(toy):
+    model, args = toy
+    total, images, labels = totals_of(model, args, ['jointll', 'vanilla'], [[0, 1], [2]])
+    with torch.no_grad():
+        probs = model(images).probs
+    right = probs.argmax(dim=1) == labels
+    assert total['images'] == 3 and total['correct'] == right.sum()
+    ranks = [erasing.random_ranks(7, 10 * n, 5, 1024, 'cpu') for n in range(3)]
+    counts = erasing.correct_random(model, images, labels, torch.stack(ranks, dim=1))
+    assert total['correct_random'].tolist() == counts.tolist()
+    p = probs[range(3), labels]
+    for name in ('jointll', 'vanilla'):
+        raw = attribution.upsample(attribution.explain(name, model, images, labels), 32)
+        masked = images * attribution.normalize(raw, 'minmax')[:, None]
+        with torch.no_grad():
+            after = model(masked).probs[range(3), labels]
+        assert total[f'{name}/increase'] == (after > p).sum()
+        assert total[f'{name}/drop'] == pytest.approx(((p - after).clamp(min=0) / p).sum().item(), rel=1e-3, abs=1e-6)
+    assert (total['jointll/wins'][1] + total['vanilla/wins'][0]) <= 3

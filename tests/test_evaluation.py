@@ -1,6 +1,8 @@
 """The one way that all evaluators go: noise from (seed, image number) alone, bugs that show themselves."""
 
+import functools
 import json
+import os
 import shutil
 import sys
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MINICUB
+from test_commands import load_test_images, pair_by_pair
 
 import eval_attribution
 import eval_cue_location
@@ -16,10 +19,11 @@ import eval_pixel_perturb
 import eval_wsol
 import util
 import wsol
+from config import get_configs
 from data_loaders import load_split, make_loader
 from engine import evaluation
 from wsol import attribution
-from wsol.scoring import erasing
+from wsol.scoring import erasing, pixels
 from wsol.scoring import maps as scoring_maps
 
 DATA = [
@@ -81,11 +85,7 @@ def numbers(value):
         (
             eval_attribution,
             'attribution_scores.json',
-            [
-                '--methods=smooth_grad,jointll',
-                '--curve_steps=2',
-                '--metrics=average_drop,deletion,insertion,proportion',
-            ],
+            ['--methods=smooth_grad,jointll', '--curve_steps=2', '--metrics=average_drop,proportion'],
         ),
     ],
 )
@@ -245,12 +245,146 @@ def test_remove_and_classify_counts_what_a_loop_counts(save_root, monkeypatch, t
         draws = erasing.random_ranks(3, number, 10, 1024, 'cpu').argsort(dim=1).numpy()
         for i, k in enumerate([0.1, 0.3, 0.5, 0.7, 0.9]):
             for counts, orders in ((topk, [order]), (random, draws[2 * i : 2 * i + 2])):
-                for pixels in orders:
+                for one in orders:
                     erased = image.flatten(1).clone()
-                    erased[:, pixels[: int(k * 1024)]] = 0
+                    erased[:, one[: int(k * 1024)]] = 0
                     counts[i] += predicted(erased.view_as(image)) == y
     assert (found['correct'], found['images'], found['k']) == (23, 24, [0.1, 0.3, 0.5, 0.7, 0.9])
     assert np.abs(found['correct_topk'] - topk).sum() <= 1  # a tie may fall either way
     assert np.abs(np.array(found['correct_random']) - random / 2).sum() <= 1
     assert len({*found['correct_topk'], *found['correct_random']}) > 3
     assert found['ratio'] == [a / b if b else None for a, b in zip(found['correct_topk'], found['correct_random'])]
+
+
+class Files:
+    """An evaluation of five numbers that need no image: what is asked of it, and the files beside it."""
+
+    def __init__(self, save_root, folder):
+        self.words = [*DATA, f'--save_root={save_root}', f'--experiment_name={folder}', '--batch_size=2']
+        self.folder = save_root / folder
+        self.settings = []
+        self.reports = []
+
+    def run(self, *more):
+        args = get_configs('', [*self.words, *more])
+        evaluation.evaluate(evaluation.request(args), 'five', self.prepare, ['five.txt'])
+
+    def prepare(self, setting):
+        self.settings.append(setting)
+
+        def score(numbers, item):
+            assert item == [number**2 for number in numbers]
+            return {'sum': sum(item), 'images': len(item)}
+
+        def report(totals, log):
+            self.reports.append({name: int(value) for name, value in totals.items()})
+            log.report('reported')
+            util.write_json(str(self.folder / 'five.json'), {'arguments': setting.run.arguments})
+
+        def batches(items):
+            return ([number**2 for number in numbers] for numbers in items)
+
+        return evaluation.Evaluation(5, batches, score, report, 'squares')
+
+
+def test_an_evaluation_goes_from_claim_to_report(save_root, capsys):
+    five = Files(save_root, 'five')
+    five.run('--score_map_process=smooth_grad', '--smoothing_ksize=3')
+    [setting] = five.settings
+    assert not setting.model.training and setting.seed == 3 and setting.split.name == 'test'
+    [(name, maker)] = setting.makers.items()
+    assert (name, maker.name, maker.seed, maker.ksize) == ('smooth_grad', 'smooth_grad', 3, 3)
+    assert maker.options.smooth_grad_nr_iter == 2 and maker.options.batch_size == 2
+    assert five.reports == [{'sum': 30, 'images': 5}]
+    assert {path.name for path in five.folder.iterdir()} == {'five.json', 'log_five.jsonl'}
+    capsys.readouterr()
+    five.run('--score_map_process=smooth_grad', '--smoothing_ksize=3', '--resume')
+    assert 'five.json is complete: nothing to do' in capsys.readouterr().out and len(five.reports) == 1
+    with pytest.raises(FileExistsError, match='already holds five.json'):
+        five.run('--score_map_process=smooth_grad', '--smoothing_ksize=3')
+
+
+def test_a_result_belongs_to_its_checkpoint(save_root, tmp_path):
+    """It is named by size and time, whatever path leads there; a finished result outlives it."""
+    checkpoint = tmp_path / 'one.pth.tar'
+    shutil.copy(save_root / 'net.pth.tar', checkpoint)
+    os.utime(checkpoint, (1e9, 1e9))
+    five = Files(save_root, 'belongs')
+    five.run(f'--load_checkpoint={checkpoint}')
+    checkpoint.rename(tmp_path / 'two.pth.tar')
+    five.run(f'--load_checkpoint={tmp_path}/two.pth.tar', '--resume')
+    five.run(f'--load_checkpoint={checkpoint}', '--resume')  # which is gone
+    os.utime(tmp_path / 'two.pth.tar', (2e9, 2e9))
+    with pytest.raises(ValueError, match='another command, with --checkpoint_time=1000000000'):
+        five.run(f'--load_checkpoint={tmp_path}/two.pth.tar', '--resume')
+    checkpoint.write_bytes(b'of another size')
+    os.utime(checkpoint, (1e9, 1e9))
+    with pytest.raises(ValueError, match='another command, with --checkpoint_bytes='):
+        five.run(f'--load_checkpoint={checkpoint}', '--resume')
+    assert len(five.reports) == 1
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        Files(save_root, 'other').run('--load_checkpoint=gone', '--resume')
+    with pytest.raises(ValueError, match='nothing to evaluate: give --load_checkpoint'):
+        Files(save_root, 'other').run('--use_load_checkpoint=False')
+
+
+def test_a_drawn_seed_is_written_down_and_taken_over(save_root, monkeypatch):
+    five = Files(save_root, 'drawn')
+    five.words.remove('--seed=3')
+    prepare = Files.prepare
+
+    def stopped(self, setting):
+        made = prepare(self, setting)
+        return made._replace(score=lambda numbers, item: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, 'prepare', stopped)
+        with pytest.raises(KeyboardInterrupt):
+            five.run()
+    five.run('--resume')
+    first, second = five.settings
+    assert first.run.arguments['seed'] == second.run.arguments['seed'] is not None
+    with open(five.folder / 'five.json') as file:
+        assert json.load(file)['arguments']['seed'] == first.run.arguments['seed']
+
+
+def test_a_checkpoint_needs_no_pretrained_weights(save_root, monkeypatch):
+    def asked(*_):
+        raise AssertionError('pretrained weights are asked for')
+
+    monkeypatch.setattr(wsol, 'pretrained_weights', asked)
+    Files(save_root, 'none').run('--pretrained=True')
+
+
+@pytest.mark.parametrize('name', ['jointll', 'smooth_grad'])
+def test_cue_localization_counts_what_a_loop_counts(name, save_root, monkeypatch):
+    """Each map by attribution.explain, each pair and pixel by itself."""
+    log = name == 'jointll'
+    scale = ['--norm_type=clipping', '--threshold_type=log'] if log else ['--norm_type=max']
+    flags = [f'--score_map_process={name}', *scale]
+    found = scores(eval_cue_location, f'cue_location_{name}.json', save_root, monkeypatch, *flags, '--batch_size=5')
+    model = wsol.build_model('vgg_tiny', 'CALM-ML', 200, large_feature_map=True).eval()
+    model.load_state_dict(torch.load(save_root / 'net.pth.tar', weights_only=True)['state_dict'])
+    images, labels = load_test_images(32)
+
+    @functools.cache
+    def map_of(number, y):
+        noise = {'noise_seeds': [attribution.noise_seed(3, number)], 'smooth_grad_nr_iter': 2}
+        return attribution.explain(name, model, images[number][1][None], y, **noise)[0].numpy()
+
+    taus = [10**-t for t in np.arange(0, 7, 0.07)[::-1]] if log else np.arange(0, 1, 0.01)
+    rows = pair_by_pair(map_of, lambda one: np.clip(one, 0, 1) if log else one / one.max(), taus, images, labels)
+    counts = np.array([counts for _, counts, _ in rows])
+    alone = [pixels.pixel_average_precision(one) for one in counts]
+    running = [pixels.pixel_average_precision(one) for one in counts[:, :, 1:].cumsum(axis=0)]
+    near = {'rel': 2e-3, 'abs': 0.02}
+    for mode, values in (('per_pair', alone), ('released', running)):
+        assert [row['pxap'][mode] for row in found['pairs']] == pytest.approx(values, **near)
+        means = [np.mean(values[:6]), np.mean(values[6:14]), np.mean(values[14:]), np.mean(values)]
+        assert [found[mode][key] for key in ('cue_1', 'cue_2', 'cue_3', 'mean')] == pytest.approx(means, **near)
+    assert [row['classes'] for row in found['pairs']] == [[pair.a, pair.b] for pair, *_ in rows]
+    assert [row['images'] for row in found['pairs']] == [count for *_, count in rows]
+    assert [row['differing_parts'] for row in found['pairs']] == [1] * 6 + [2] * 8 + [3] * 5
+    assert found['evaluations'] == sum(count for *_, count in rows) and 'exact' not in found
+    assert found['dropped_pixels'] == pytest.approx(counts[:, :, 0].sum() / counts.sum(), rel=1e-2)
+    assert (found['dropped_pixels'] > 0) == log

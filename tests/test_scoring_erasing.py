@@ -20,6 +20,10 @@ def test_rank_breaks_ties_by_index_and_erase_takes_the_highest():
     assert images.all()
 
 
+def test_the_erased_shares_are_the_released_ones():
+    assert erasing.ERASE_K == (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
 @pytest.mark.parametrize('k', erasing.ERASE_K)
 def test_erase_counts_pixels_as_the_released_code(k):
     rank = erasing.descending_rank(torch.rand(2, 224 * 224))

@@ -1,8 +1,11 @@
 """The registry of scores: what images add, what figures the sums give."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from wsol.scoring import add_up, boxes, maps, pixels, regions, scores
 
@@ -51,6 +54,69 @@ def test_the_best_threshold_is_that_of_the_mean_over_the_images():
     assert figures['loc_mask_iou_curve'] == pytest.approx([100 * sum(pair) / 2 for pair in zip(*curves)])
     assert figures['loc_mask_iou'] == pytest.approx(100 * (2 / 3 + 1) / 2)
     assert figures['loc_mask_iou_threshold'] == 0.5
+
+
+def test_what_a_map_adds_by_hand():
+    """A map of 4 x 4 pixels, half of its energy in the object, its highest pixel one row above it."""
+    scaled = np.zeros((4, 4))
+    scaled[0, 1], scaled[2, 1], scaled[3, 3] = 1, 0.75, 0.5
+    region = np.zeros((4, 4), bool)
+    region[1:4, 0:2] = True
+    ignore = np.zeros((4, 4), bool)
+    ignore[3] = True
+    for tolerance, hit in ((0.9, 0), (1, 1)):
+        chosen = settings('proportion', 'pointing_game', pointing_tolerance=tolerance)
+        plain = regions.region_scores(scaled, scaled, regions.Truth(None, region, None), chosen)
+        assert plain == {'proportion': pytest.approx(0.75 / 2.25), 'pointing': hit}
+        parted = regions.region_scores(scaled, scaled, regions.Truth(None, region, ignore), chosen)
+        assert parted == {'proportion': pytest.approx(0.75 / 1.75), 'pointing': hit}
+
+
+def test_a_box_counts_where_its_iou_is_reached():
+    """A blob of 4 x 4 pixels gives the box 2, 2, 6, 6; the true one shares 15 of its 25 pixels: IoU .6."""
+    native = np.zeros((12, 12), np.float32)
+    native[2:6, 2:6] = 1
+    true = np.array([[2, 2, 4, 6]])
+    truth = regions.Truth(true, regions.box_region(true, 12), None)
+    for iou, hit in ((59, 1), (60, 1), (61, 0)):
+        assert regions.region_scores(native, native, truth, settings('loc_iou', box_iou=iou))['located'] == hit
+    chosen = settings('max_box_acc', iou_thresholds=[60, 61], cam_curve_interval=0.25)
+    found = regions.region_scores(native, native, truth, chosen)['max_box']  # of IoU 50, 60, 61 at 0, .25, .5, .75
+    assert found.tolist() == [[[1] * 4, [1] * 4, [0] * 4]] * 2
+
+
+def test_thresholds_are_those_of_the_settings():
+    total = {'images': np.array(2), 'max_box': np.zeros((2, 3, 4), int)}
+    total['max_box'][0, 1] = [0, 1, 2, 1]  # IoU 50
+    total['max_box'][1] = [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    chosen = settings('max_box_acc', 'max_box_acc_v2', cam_curve_interval=0.25)
+    assert scores.figures(total, chosen) == {'max_box_acc': 100, 'max_box_acc_v2': pytest.approx(200 / 3)}
+
+
+class Brightness:
+    """In the place of a network: two classes, p of the first is the mean of the image cut to [0, 1]."""
+
+    def __call__(self, images):
+        p = images.mean(dim=(1, 2, 3)).clamp(0, 1)
+        return SimpleNamespace(probs=torch.stack([p, 1 - p], dim=1))
+
+
+def test_what_changed_images_add_by_hand():
+    """Maps that leave all, half and nothing of three grey images, and one that is not changed by what it loses."""
+    images = torch.full((4, 3, 2, 2), 0.8)
+    images[3, :, 1] = 0
+    raw = np.zeros((4, 2, 2), np.float32)
+    raw[0], raw[1, 0], raw[2], raw[3, 0] = [[1, 2], [2, 2]], 5, 3, 1
+    labels = torch.tensor([0, 1, 0, 0])
+    p = Brightness()(images).probs.gather(1, labels[:, None])[:, 0]
+    assert p.tolist() == pytest.approx([0.8, 0.2, 0.8, 0.4])
+    chosen = settings('average_drop', 'average_increase', 'deletion', 'remove_and_classify', curve_steps=2)
+    found, drop = scores.classifier_scores(Brightness(), images, labels, p, raw, chosen)
+    assert drop.tolist() == pytest.approx([0.25, 0, 1, 0], abs=1e-6)  # .8 -> .6, .2 -> .6, .8 -> 0, .4 -> .4
+    assert found['drop'] == pytest.approx(1.25, abs=1e-6) and found['increase'] == 1
+    assert found['deletion'] == pytest.approx([2.2, 0.4 + 0.6 + 0.4 + 0, 0 + 1 + 0 + 0])
+    assert found.keys() == {'drop', 'increase', 'deletion', 'correct_topk'} and len(found['correct_topk']) == 5
+    assert scores.classifier_scores(Brightness(), images, labels, p, raw, settings('deletion'))[1] is None
 
 
 def test_box_and_mask_figures_are_those_of_the_protocol():

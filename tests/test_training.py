@@ -15,7 +15,7 @@ import util
 from config import get_configs, pick
 from engine import processes, resuming, training
 from wsol.errors import NotFinite
-from wsol.network import Network
+from wsol.network import HEADS, Network, Output
 from wsol.regularization import gradient_regularization
 
 FLAGS = '--epochs=3 --batch_size=4 --lr=.01 --lr_classifier_ratio=5 --lr_decay_frequency=2 --weight_decay=.1'.split()
@@ -349,6 +349,14 @@ def test_the_objective_adds_so_much_of_the_gradient_error():
     torch.testing.assert_close(plain.detach(), losses.detach().float(), rtol=1e-5, atol=1e-6)
 
 
+def test_an_image_is_right_where_its_label_is_the_most_probable():
+    predicted = torch.tensor([2, 0, 1, 3])
+    f = torch.nn.functional.one_hot(predicted, 4).double()[:, :, None, None]
+    output = Output(f, torch.ones(4, 1, 1, 1), HEADS['CAM'])
+    _, right = training.Objective(lambda images: output)(torch.zeros(4, 3, 1, 1), torch.tensor([2, 1, 0, 3]))
+    assert right.tolist() == [True, False, False, True]
+
+
 def test_mixed_precision_is_of_the_network_alone():
     seen = []
     net = network('CALM-ML').float()
@@ -390,6 +398,14 @@ def test_the_layout_of_images():
         assert torch.equal(there, images) and torch.equal(same, labels)
         assert there.is_contiguous(memory_format=torch.channels_last) == channels_last
         assert there.is_contiguous() != channels_last
+
+
+def test_of_several_wishes_the_largest_counts():
+    assert training.GO_ON < training.SAVE < training.STOP
+
+
+def test_an_epoch_without_an_image_right_is_the_best_so_far():
+    assert trainer().best < 0
 
 
 def test_training_may_go_on_for_longer_and_nothing_else_may_differ():

@@ -1,6 +1,10 @@
 """Checkpoints are found where users put them and written whole or not at all; seeds and progress lines."""
 
+import errno
+import json
 import os
+import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import torch
 from munch import Munch
 
 import util
+from wsol.errors import UserError
 
 
 def test_a_checkpoint_is_found_as_file_as_folder_below_save_root_and_among_the_downloaded(tmp_path, monkeypatch):
@@ -23,6 +28,11 @@ def test_a_checkpoint_is_found_as_file_as_folder_below_save_root_and_among_the_d
         ('CALM-EM_CUB', f'checkpoints/CALM-EM_CUB/{name}'),
     ):
         assert os.path.samefile(util.find_checkpoint(given, 'save'), found)
+    for folder in ('run', 'save/CALM-EM_CUB'):  # where there are several: as given, then below save_root
+        os.makedirs(folder)
+        open(os.path.join(folder, name), 'w').close()
+    assert os.path.samefile(util.find_checkpoint('run', 'save'), f'run/{name}')
+    assert os.path.samefile(util.find_checkpoint('CALM-EM_CUB', 'save'), f'save/CALM-EM_CUB/{name}')
     with pytest.raises(FileNotFoundError, match='no checkpoint nothing'):
         util.find_checkpoint('nothing', 'save')
 
@@ -90,6 +100,8 @@ def test_checkpoints_round_trip(tmp_path):
     assert (
         record['epoch'] == 3 and record['args'] == dict(args) and torch.equal(record['state_dict']['bias'], layer.bias)
     )
+    with pytest.raises(ValueError, match='another map size: give --large_feature_map=False'):
+        util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CAM', True)
     with pytest.raises(ValueError, match='--attribution_method=CAM'):
         util.read_checkpoint(tmp_path / 'a', 'resnet18', 'CALM-ML', False)
     with pytest.raises(ValueError, match='--large_feature_map=False'):
@@ -100,14 +112,122 @@ def test_checkpoints_round_trip(tmp_path):
 
 
 def test_a_drawn_seed_is_told_and_a_given_one_repeats():
-    assert util.set_seed(7) == 7
-    first = torch.rand(1), np.random.rand()
-    util.set_seed(7)
-    assert (torch.rand(1), np.random.rand()) == first
+    for draw in (random.random, np.random.rand, lambda: torch.rand(1).item()):
+        assert util.set_seed(7) == 7
+        first = draw()
+        assert draw() != first
+        util.set_seed(7)
+        assert draw() == first
+        util.set_seed(8)
+        assert draw() != first
     assert util.set_seed(None) != util.set_seed(None)
+    assert util.set_seed(2**40) == 2**40 and 0 <= util.draw_seed() < 2**31
 
 
 def test_progress_without_a_terminal_is_plain_lines(capsys):
     assert list(util.progress(iter(range(25)), 25, 'work')) == list(range(25))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith('work: 3/25, ') and lines[-1].startswith('work: 25/25, ') and len(lines) <= 11
+    assert [line.split(',')[0] for line in lines] == [f'work: {n}/25' for n in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)]
+    assert list(util.progress('ab', 2, 'work', shown=False)) == ['a', 'b'] and capsys.readouterr().err == ''
+
+
+def test_progress_counts_images(capsys, monkeypatch):
+    """By a clock on which each of four batches of 8 images takes two seconds; within SLURM a line a minute."""
+    now = iter(range(0, 1000, 2))
+    monkeypatch.setattr(util, 'time', SimpleNamespace(monotonic=lambda: next(now)))
+    list(util.progress('abcd', 4, 'work', 8))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        'work: 2/4, 4 s, 4 images/s, 4 s left',
+        'work: 3/4, 6 s, 4 images/s, 2 s left',
+        'work: 4/4, 8 s, 4 images/s, 0 s left',
+    ]
+    monkeypatch.setenv('SLURM_JOB_ID', '1')
+    list(util.progress(range(100), 100, 'work'))
+    counts = [line.split(',')[0] for line in capsys.readouterr().err.splitlines()]
+    assert counts == ['work: 30/100', 'work: 60/100', 'work: 90/100', 'work: 100/100']
+
+
+@pytest.mark.parametrize(
+    'error, code, said',
+    [
+        (KeyboardInterrupt(), 130, ''),
+        (util.Stopped('stopped, run it again'), 75, 'stopped, run it again'),
+        (UserError('--x is odd'), 2, 'error: --x is odd'),
+        (
+            UserError('Caught UserError in worker 0.\n  File "x"\nwsol.errors.UserError: a is gone'),
+            2,
+            'error: a is gone',
+        ),
+        (PermissionError(errno.EACCES, 'no right', 'a.txt'), 2, "no right: 'a.txt'"),
+        (OSError(errno.ENOSPC, 'full'), 2, 'full'),
+        (torch.OutOfMemoryError('CUDA'), 2, 'give a smaller --batch_size'),
+        (RuntimeError('DataLoader worker (pid 3) is killed by signal: Killed.'), 2, 'give fewer --workers'),
+        (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run is gone'),
+    ],
+)
+def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monkeypatch):
+    monkeypatch.delenv('CALM_TRACEBACK', raising=False)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        util.command(main)
+    err = capsys.readouterr().err
+    assert stop.value.code == code and said in err and len(err.splitlines()) == (1 if said else 0)
+
+
+@pytest.mark.parametrize('error', [ValueError('ours'), RuntimeError('shapes'), FileNotFoundError(errno.ENOENT, 'x')])
+def test_a_defect_of_the_code_is_shown(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        util.command(main)
+
+
+def test_a_log_begins_with_what_was_asked_and_goes_on_where_it_was_left(tmp_path, capsys):
+    path = str(tmp_path / 'new' / 'log.jsonl')
+    log = util.Log(path, {'lr': 1})
+    kept = log.size()
+    log.report('said', epoch=1)
+    assert log.size() > kept and capsys.readouterr().out == 'said\n'
+    again = util.Log(path, {'lr': 2}, kept)
+    again.write(epoch=2)
+    with open(path) as file:
+        records = [json.loads(line) for line in file]
+    assert [record['arguments'] for record in records[:2]] == [{'lr': 1}, {'lr': 2}] and records[2] == {'epoch': 2}
+    assert len(records) == 3 and {*records[0]['versions']} >= {'python', 'torch', 'torchvision', 'numpy'}
+    util.Log(path, {}).write(epoch=3)
+    with open(path) as file:
+        assert len(file.readlines()) == 2  # a new file
+    silent = util.Log(None, {})
+    silent.report('nothing', epoch=1)
+    assert silent.size() == 0 and capsys.readouterr().out == ''
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    util.check_claim(str(tmp_path), ['a', 'b'], False)
+    (tmp_path / 'b').touch()
+    with pytest.raises(FileExistsError, match='already holds b: give another --experiment_name, or --override_cache'):
+        util.check_claim(str(tmp_path), ['a', 'b'], False)
+    util.check_claim(str(tmp_path), ['a', 'b'], True)
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path):
+    def full(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(UserError, match='cannot write .*x: the disk is full'):
+        util.atomically(str(tmp_path / 'x'), full)
+    assert os.listdir(tmp_path) == []
+
+
+def square(n):
+    return n * n
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_results_come_in_the_order_of_the_jobs(workers):
+    with util.in_processes(workers) as run:
+        assert list(run(square, range(70))) == [n * n for n in range(70)]

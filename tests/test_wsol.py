@@ -160,3 +160,31 @@ def test_a_list_of_iou_thresholds_in_yaml(tmp_path):
     assert (args.iou_thresholds, args.split) == ([55], 'test')
     (tmp_path / 'one.yaml').write_text('iou_thresholds: 30\nlr: 0.5\n')
     assert get_configs('', [f'--config={tmp_path}/one.yaml']).iou_thresholds == [30]
+
+
+def test_a_map_has_the_images_name_with_or_without_its_ending(tmp_path):
+    for name in ('a/x.jpg.npy', 'a/x.npy', 'a/y.npy'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = eval_wsol.find_score_maps(str(tmp_path), ['a/x.jpg', 'a/y.jpg'])
+    assert found == {'a/x.jpg': f'{tmp_path}/a/x.jpg.npy', 'a/y.jpg': f'{tmp_path}/a/y.npy'}
+    assert list(eval_wsol.saved_maps(found, [[1], [0]])) == [*found.items()][::-1]
+    with pytest.raises(FileNotFoundError, match='neither z.jpg.npy nor z.npy is a file'):
+        eval_wsol.find_score_maps(str(tmp_path), ['z.jpg'])
+
+
+def test_what_an_image_adds(tmp_path):
+    """A map of its file scores as the map itself; the truth is boxes in pixels of the image, or masks."""
+    score_map = np.zeros((8, 8))
+    score_map[2:6, 2:6] = 1
+    np.save(tmp_path / 'map.npy', score_map)
+    truth = ([(20, 20, 60, 60)], (80, 80))  # 2, 2, 6, 6 of 8 pixels: the box that the blob gives
+    for source in (score_map, str(tmp_path / 'map.npy')):
+        counts = eval_wsol.count_image(eval_wsol.Job(source, truth, None, 8, 0.25, [50, 100]))
+        assert counts['images'] == 1 and counts['correct'].tolist() == [[[1] * 4] * 2] * 2
+    cv2.imwrite(str(tmp_path / 'mask.png'), (score_map * 255).astype(np.uint8))
+    job = eval_wsol.Job(score_map, (['mask.png'], ''), str(tmp_path), 8, 0.25, [50])
+    counts = eval_wsol.count_image(job)
+    assert counts['images'] == 1 and counts['histogram'].shape == (2, 7)
+    assert counts['histogram'].sum(axis=1).tolist() == [48, 16]
+    assert eval_wsol.total([0, 1], [{'images': 1, 'a': 2}, {'images': 1, 'a': 3}]) == {'images': 2, 'a': 5}
