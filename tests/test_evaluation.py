@@ -21,8 +21,9 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import evaluation
+from engine import evaluation, resuming
 from wsol import attribution
+from wsol.cub_parts import Pair
 from wsol.scoring import erasing, pixels
 from wsol.scoring import maps as scoring_maps
 
@@ -388,3 +389,25 @@ def test_cue_localization_counts_what_a_loop_counts(name, save_root, monkeypatch
     assert found['evaluations'] == sum(count for *_, count in rows) and 'exact' not in found
     assert found['dropped_pixels'] == pytest.approx(counts[:, :, 0].sum() / counts.sum(), rel=1e-2)
     assert (found['dropped_pixels'] > 0) == log
+
+
+def test_a_cue_that_is_never_seen_has_no_score(tmp_path):
+    run = resuming.Run(str(tmp_path), {'seed': 1}, False, False)
+    found = [Pair(0, 1, {2}, ['has_back_color::red']), Pair(0, 2, {1, 2}, ['has_bill_shape::cone'])]
+    totals = {'histogram': np.zeros((2, 2, 5), int), 'images': np.array([0, 0])}
+    eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
+    with open(tmp_path / 'cue.json') as file:
+        result = json.load(file)
+    nothing = {'cue_1': None, 'cue_2': None, 'cue_3': None, 'mean': None}
+    assert (result['released'], result['per_pair']) == (nothing, nothing)
+    assert (result['dropped_pixels'], result['evaluations']) == (None, 0)
+    totals['histogram'][0] = [[1, 2, 0, 0, 0], [3, 0, 2, 0, 0]]
+    eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
+    with open(tmp_path / 'cue.json') as file:
+        result = json.load(file)
+    assert result['dropped_pixels'] == 0.5 and result['per_pair']['cue_2'] is None
+    assert result['released']['cue_2'] == result['released']['cue_1'] == 100  # what ran before, its first bin left out
+    assert [row['pxap'] for row in result['pairs']] == [
+        {'released': 100, 'per_pair': pytest.approx(100 * (0.4 + 0.6 * 5 / 8))},
+        {'released': 100, 'per_pair': None},
+    ]

@@ -193,6 +193,9 @@ def test_a_panel_s_scales_and_words(picture):
     )
     overlays = [axes.images[1].get_clim() for axes in figure.axes if len(axes.images) == 2]
     assert np.allclose(overlays[:4], [(0, 0.04), (0, 0.04), (-0.04, 0.04), (-0.04, 0)])
+    above = panels.make_panel('x', picture, None, [1.0], [0], {'vanilla': corners()[:1] + 0.5}, 'CAM')
+    [overlay] = [axes.images[1].get_clim() for axes in panels.draw_panel(above).axes if len(axes.images) == 2]
+    assert np.allclose(overlay, (0, 0.54))  # the scale begins at 0
     assert Image.open(io.BytesIO(panels.panel_png(panel))).size[0] > 1000
 
 

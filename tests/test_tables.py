@@ -111,6 +111,27 @@ def test_our_numbers_are_of_the_given_checkpoint_then_of_the_trained_run(tmp_pat
     assert tables.our_numbers('classification', {'method': 'CAM'}, 'CUB', str(tmp_path)) == [[None], [72]]
 
 
+def test_a_table_of_the_paper_has_the_scores_of_the_data_set(tmp_path, capsys):
+    write(tmp_path / 'CAM_OpenImages', wsol_vanilla={'PxAP': 60.25, 'MaxBoxAcc': 1.0})
+    write(tmp_path / 'given' / 'CAM_CUB', wsol_vanilla={'PxAP': 1.0, 'MaxBoxAcc': 61.25, 'MaxBoxAccV2': 62.25})
+    tables.print_paper_table('wsol', str(tmp_path), ['CUB', 'OpenImages', 'ToyBirds'])
+    lines = [line.strip('|').split('|') for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
+    head, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert head == ['set', 'method', 'map', 'backbone', 'score', 'paper', 'README', 'given', 'trained']
+    ours = [row for row in rows if row[-1] != '-' or row[-2] != '-']
+    assert [[*row[:1], *row[3:5], *row[-2:]] for row in ours] == [
+        ['CUB', 'resnet50', 'MaxBoxAcc', '61.25', '-'],
+        ['CUB', 'resnet50', 'MaxBoxAccV2', '62.25', '-'],
+        ['OpenImages', 'resnet50', 'PxAP', '-', '60.25'],
+    ]
+    assert {row[3] for row in rows if row[0] == 'ToyBirds'} == {'vgg_tiny'}
+    assert {row[3] for row in rows if row[0] == 'CUB'} == {'resnet50', 'vgg16', 'inception_v3'}
+    assert {(row[0], row[4]) for row in rows} == {
+        *((name, score) for name in ('CUB', 'ToyBirds') for score in ('MaxBoxAcc', 'MaxBoxAccV2')),
+        ('OpenImages', 'PxAP'),
+    }
+
+
 ROWS = {'a': {'deletion': 0.25, 'win': 5.0}, 'b': {'deletion': 0.5, 'win': None}, 'c': {'deletion': 0.25, 'win': 7.0}}
 CHOSEN = {name: METRICS[name] for name in ('deletion', 'win')}
 

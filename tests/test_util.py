@@ -79,6 +79,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / 'result.json'
     util.write_json(str(path), {'a': 1})
     before = path.read_bytes()
+    assert os.listdir(tmp_path) == ['result.json'] and json.loads(before) == {'a': 1}
     with pytest.raises(ValueError):
         util.write_json(str(path), {'a': float('nan')})
 
@@ -190,8 +191,8 @@ def test_a_log_begins_with_what_was_asked_and_goes_on_where_it_was_left(tmp_path
     path = str(tmp_path / 'new' / 'log.jsonl')
     log = util.Log(path, {'lr': 1})
     kept = log.size()
-    log.report('said', epoch=1)
-    assert log.size() > kept and capsys.readouterr().out == 'said\n'
+    log.report('said', epoch=1, lost='x' * 9999)
+    assert log.size() > kept + 9999 and capsys.readouterr().out == 'said\n'
     again = util.Log(path, {'lr': 2}, kept)
     again.write(epoch=2)
     with open(path) as file:
