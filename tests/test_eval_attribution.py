@@ -424,7 +424,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
 
 def test_wins_and_ties_in_percent():
     totals = {'a/wins': np.array([0, 2, 1]), 'b/wins': np.array([1, 0, 4]), 'c/wins': np.array([3, 0, 0]), 'images': 4}
-    table = eval_attribution.win_table(totals, ['a', 'b', 'c'])
+    table = comparing.win_table(totals, ['a', 'b', 'c'])
     assert table['win'] == [[0, 50, 25], [25, 0, 100], [75, 0, 0]]
     assert table['tie'] == [[100, 25, 0], [25, 100, 0], [0, 0, 100]]
 
@@ -442,7 +442,7 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
         seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], seed, images.shape, [*makers]))
         raise Enough
 
-    monkeypatch.setattr(eval_attribution, 'score_batch', score_batch)
+    monkeypatch.setattr(comparing, 'score_batch', score_batch)
     more = '--max_images=3', '--methods=jointll,grad_cam', '--metrics=deletion,loc_iou', '--batch_size=8'
     monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'enough', *more)])
     with pytest.raises(Enough):
@@ -459,7 +459,7 @@ def test_scores_without_ground_truth_read_none(untrained, monkeypatch):
         assert truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
         raise Enough
 
-    monkeypatch.setattr(eval_attribution, 'score_batch', score_batch)
+    monkeypatch.setattr(comparing, 'score_batch', score_batch)
     more = '--methods=jointll', '--metrics=deletion', '--curve_steps=7'
     monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'none', *more)])
     with pytest.raises(Enough):

@@ -437,6 +437,7 @@ OF_A_RUN = {
     'save_root',
     'tensorboard',
     'workers',
+    *('images', 'labels', 'boxes', 'masks'),  # paths: what is in these files is told by its digest, `photographs`
 }
 OF_A_TRAINING = {
     'amp',

@@ -189,16 +189,16 @@ def test_a_defect_of_the_code_is_shown(error):
 
 def test_a_log_begins_with_what_was_asked_and_goes_on_where_it_was_left(tmp_path, capsys):
     path = str(tmp_path / 'new' / 'log.jsonl')
-    log = util.Log(path, {'lr': 1})
+    log = util.Log(path, {'arguments': {'lr': 1}})
     kept = log.size()
     log.report('said', epoch=1, lost='x' * 9999)
     assert log.size() > kept + 9999 and capsys.readouterr().out == 'said\n'
-    again = util.Log(path, {'lr': 2}, kept)
+    again = util.Log(path, {'arguments': {'lr': 2}}, kept)
     again.write(epoch=2)
     with open(path) as file:
         records = [json.loads(line) for line in file]
     assert [record['arguments'] for record in records[:2]] == [{'lr': 1}, {'lr': 2}] and records[2] == {'epoch': 2}
-    assert len(records) == 3 and {*records[0]['versions']} >= {'python', 'torch', 'torchvision', 'numpy'}
+    assert len(records) == 3
     util.Log(path, {}).write(epoch=3)
     with open(path) as file:
         assert len(file.readlines()) == 2  # a new file
