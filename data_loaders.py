@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 import data_folders
 import util
 from wsol.errors import MissingFile, UserError
-from wsol.preprocessing import PAPER, make_transform
+from wsol.preprocessing import PAPER, ImageLoader, make_transform
 
 SPLITS = data_folders.SPLITS
 
@@ -246,14 +246,16 @@ def read_image(path, upright=False):
     names it."""
     try:
         with Image.open(path) as image:
-            return (ImageOps.exif_transpose(image) if upright else image).convert('RGB')
+            image.load()
+            image = ImageOps.exif_transpose(image) if upright else image
+            return image if image.mode == 'RGB' else image.convert('RGB')  # which copies an RGB image
     except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
         what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
         raise UserError(f'image {path} is {what}: restore the file') from None
 
 
 class ImageLabelDataset(Dataset):
-    """Items (image [3, crop, crop], label, image id) of a split.
+    """Items (transform(image, generator), label, image id) of a split.
 
     The key is epoch * len + index: the augmentation's randomness comes from (seed, epoch, index) alone, whatever the
     worker, the rank or the restart that asks for it.
@@ -271,9 +273,8 @@ class ImageLabelDataset(Dataset):
         epoch, index = divmod(key, len(self))
         image = read_image(os.path.join(self.split.root, self.split.image_ids[index]), self.split.upright)
         words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
-            return self.transform(image), self.split.labels[index], self.split.image_ids[index]
+        generator = torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
+        return self.transform(image, generator), self.split.labels[index], self.split.image_ids[index]
 
 
 class EpochBatches(Sampler):
@@ -303,14 +304,25 @@ class EpochBatches(Sampler):
 
 
 def make_loader(
-    split, training, batch_size, workers, resize_size=256, crop_size=224, seed=0, batches=None, preprocessing=PAPER
+    split,
+    training,
+    batch_size,
+    workers,
+    resize_size=256,
+    crop_size=224,
+    seed=0,
+    batches=None,
+    preprocessing=PAPER,
+    device=torch.device('cpu'),
+    channels_last=False,
 ):
-    """A DataLoader of (images [B, 3, crop, crop], labels [B], image ids).
+    """An `ImageLoader` of (images [B, 3, crop, crop] on `device`, labels [B], image ids).
 
     batches: the keys of each batch; None: in training augmented `EpochBatches`, else all images in order.
-    preprocessing: the network's.
+    preprocessing: the network's; channels_last: the images' memory format.
     """
-    dataset = ImageLabelDataset(split, make_transform(training, resize_size, crop_size, preprocessing), seed)
+    transform = make_transform(training, resize_size, crop_size, preprocessing)
+    dataset = ImageLabelDataset(split, transform.pixels, seed)
     if batches is None:
         count = len(dataset)
         batches = (
@@ -318,22 +330,21 @@ def make_loader(
             if training
             else [list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
         )
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == 'cuda',
         collate_fn=partial(collate, crop_size),
         persistent_workers=workers > 0,
         worker_init_fn=util.leave_group,
         generator=torch.Generator(),
     )  # its own: a loader draws no number of the run's
+    return ImageLoader(loader, preprocessing, device, channels_last)
 
 
 def collate(crop_size, items):
-    """torch's default, and a batch of no image where there are no items."""
-    return (
-        default_collate(items)
-        if items
-        else (torch.empty(0, 3, crop_size, crop_size), torch.empty(0, dtype=torch.long), [])
-    )
+    """torch's default, and a batch of no pixels where there are no items."""
+    if items:
+        return default_collate(items)
+    return torch.empty(0, crop_size, crop_size, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.long), []

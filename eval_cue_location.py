@@ -17,13 +17,13 @@ from data_loaders import DATASETS, dataset_info, read_image
 from engine import evaluation
 from wsol import cub_parts
 from wsol.errors import UserError
-from wsol.preprocessing import PAPER, make_transform
+from wsol.preprocessing import PAPER, ImageLoader, make_transform
 from wsol.scoring import cues, pixels
 from wsol.scoring.maps import resize
 
 
 class CueDataset(Dataset):
-    """Items (image [3, S, S], part map [S, S], exact part map [S, S], visible parts bool [8], number in the split).
+    """Items (pixels uint8 [S, S, 3], part map [S, S], exact part map [S, S], visible parts bool [8], image number).
 
     The images are those of the split with the numbers `numbers`. Each is read and decoded once; the part maps are made
     beside it, in the loader's processes.
@@ -51,7 +51,7 @@ class CueDataset(Dataset):
         exact = cub_parts.exact_part_map(self.folder, image_id, self.size) if self.exact else np.zeros_like(parts)
         visible = np.isin(np.arange(8), list(seen))
         return (
-            self.transform(image),
+            self.transform.pixels(image),
             torch.from_numpy(parts),
             torch.from_numpy(exact),
             torch.from_numpy(visible),
@@ -67,7 +67,7 @@ def count_batch(batch, maker, labels, table, cue, device):
     images, parts, exact, visible, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
-    maps = maker(images.to(device), None, classes, numbers)
+    maps = maker(images, None, classes, numbers)
 
     def scored():
         for b, number in enumerate(numbers):
@@ -140,13 +140,14 @@ def main():
         maker = setting.makers[args.score_map_process]
 
         def batches(items):
-            return DataLoader(
+            loader = DataLoader(
                 dataset,
                 batch_sampler=items,
                 num_workers=args.workers,
                 pin_memory=device.type != 'cpu',
                 worker_init_fn=util.leave_group,
             )
+            return ImageLoader(loader, dataset.transform.preprocessing, device)
 
         def count(items, batch):
             return count_batch(batch, maker, split.labels, table, cue, device)

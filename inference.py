@@ -156,6 +156,7 @@ def save_split(args):
         crop_size=args.crop_size,
         batches=batches,
         preprocessing=experiment.model.preprocessing,
+        device=device,
     )
     score_maps = evaluation.split_score_maps(maker, loader, batches, device, args.crop_size)
     for image_id, one in util.progress(score_maps, count, 'score maps'):

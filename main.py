@@ -9,7 +9,7 @@ import os
 import time
 from typing import NamedTuple
 
-import torch.utils.data
+import torch
 
 import data_folders
 import util
@@ -19,7 +19,7 @@ from engine import models, processes, resuming, training
 from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
-from wsol.preprocessing import from_record
+from wsol.preprocessing import ImageLoader, from_record
 
 LOG = 'log.jsonl'
 RESULT = 'accuracy.json'
@@ -29,9 +29,9 @@ CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 class Loaders(NamedTuple):
     """What a run reads: the loader of each split."""
 
-    train: torch.utils.data.DataLoader | None  # None and val too where nothing is trained
-    val: torch.utils.data.DataLoader | None
-    test: torch.utils.data.DataLoader
+    train: ImageLoader | None  # None and val too where nothing is trained
+    val: ImageLoader | None
+    test: ImageLoader
 
 
 def find_split(args, checkpoint, seed):
@@ -74,8 +74,8 @@ def start_from_classifier(args):
     args.pretrained = True
 
 
-def make_loaders(args, seed, preprocessing):
-    """The `Loaders`; a process gets its share of every batch. preprocessing: the network's."""
+def make_loaders(args, seed, preprocessing, device=torch.device('cpu')):
+    """The `Loaders`, of images on `device`; a process gets its share of every batch. preprocessing: the network's."""
     share = slice(processes.rank(), None, processes.world())
     size = args.batch_size
     loaders = {'train': None, 'val': None}
@@ -87,9 +87,9 @@ def make_loaders(args, seed, preprocessing):
             batches = EpochBatches(len(keys), size, seed, processes.rank(), processes.world())
         else:
             batches = [list(keys[first : first + size][share]) for first in range(0, len(keys), size)]
-        loaders[name] = make_loader(
-            split, name == 'train', size, args.workers, args.resize_size, args.crop_size, seed, batches, preprocessing
-        )
+        sizes = args.resize_size, args.crop_size
+        how = batches, preprocessing, device, args.channels_last
+        loaders[name] = make_loader(split, name == 'train', size, args.workers, *sizes, seed, *how)
     return Loaders(**loaders)
 
 
@@ -206,7 +206,7 @@ def train_and_test(args, run, device):
     num_classes = class_count(args.dataset, args.metadata_root)
     model, lines = make_model(args, num_classes, device, checkpoint, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
-    loaders = make_loaders(args, seed, model.preprocessing)
+    loaders = make_loaders(args, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
     trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
     if state:

@@ -81,9 +81,8 @@ def target_maps(maker, images, output, labels, size, numbers):
 def split_loader(setting, split, crop_size, workers, batches):
     """The loader of a split's images for an evaluation's network: square, in order, in `batches` of image numbers."""
     size = max(map(len, batches), default=1)
-    return make_loader(
-        split, False, size, workers, crop_size=crop_size, batches=batches, preprocessing=setting.model.preprocessing
-    )
+    how = {'batches': batches, 'preprocessing': setting.model.preprocessing, 'device': setting.device}
+    return make_loader(split, False, size, workers, crop_size=crop_size, **how)
 
 
 def split_score_maps(maker, loader, batches, device, size):

@@ -5,7 +5,7 @@ import numpy as np
 from engine.evaluation import MapMaker
 from wsol.errors import UserError
 from wsol.network import HEADS
-from wsol.preprocessing import denormalize
+from wsol.preprocessing import denormalize, network_input
 
 from .experiments import explain_batch
 from .panels import draw_panel, make_panel
@@ -17,7 +17,7 @@ class Board:
     """Writes what TensorBoard shows of a training."""
 
     def __init__(self, folder, dataset, model, head_name, first_epoch):
-        """folder: of TensorBoard's files; dataset: of (image [3, S, S], label, image id); first_epoch: the next one.
+        """folder: of TensorBoard's; dataset: of (pixels uint8 [S, S, 3], label, image id); first_epoch: the next one.
 
         What an earlier call wrote of first_epoch and later is dropped. Without the package tensorboard a UserError.
         """
@@ -37,8 +37,8 @@ class Board:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, epoch)
         device = next(model.parameters()).device
-        for number, (image, label, image_id) in enumerate(self.items):
-            batch = image[None]  # [1, 3, S, S]
+        for number, (pixels, label, image_id) in enumerate(self.items):
+            batch = network_input(pixels[None], model.preprocessing)  # [1, 3, S, S]
             picture = denormalize(batch, model.preprocessing)[0].permute(1, 2, 0).numpy()  # [S, S, 3]
             [explanation] = explain_batch(model, self.makers, batch.to(device), [label], [number])
             panel = make_panel(image_id, picture, None, *explanation, self.head_name)

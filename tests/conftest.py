@@ -20,6 +20,14 @@ MINICUB = os.path.join(ROOT, 'tests', 'minicub')
 SHARED = os.path.join(os.path.dirname(ROOT), 'shared')
 
 
+@pytest.fixture(params=['cpu', 'cuda'])
+def device(request):
+    """The CPU, and the accelerator where there is one."""
+    if request.param == 'cuda' and not torch.cuda.is_available():
+        pytest.skip('this machine has no CUDA device')
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def real_cub(tmp_path):
     """The true CUB-200-2011 annotation files in the folder layout of the loaders, or a skip."""

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 import data_loaders as data
-from wsol.preprocessing import PAPER, denormalize, make_transform
+from wsol.preprocessing import PAPER, Preprocessing, denormalize, make_transform, network_input
 
 DATA = os.path.join(MINICUB, 'dataset')
 META = os.path.join(MINICUB, 'metadata')
@@ -157,6 +157,82 @@ def test_evaluation_transform_is_the_released_one():
         ]
     )
     assert torch.equal(make_transform(False)(image), released(image))
+
+
+OTHER = Preprocessing((0.5, 0.4, 0.3), (0.21, 0.5, 0.33), 'bicubic', None)
+
+
+def plain_transform(training, resize_size, crop_size, preprocessing):
+    """The same steps in plain torchvision code."""
+    resize = [
+        transforms.Resize((size, size), transforms.InterpolationMode(preprocessing.interpolation))
+        for size in (resize_size, crop_size)
+    ]
+    cut = [resize[0], transforms.RandomCrop(crop_size), transforms.RandomHorizontalFlip()] if training else [resize[1]]
+    last = [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
+    return transforms.Compose([*cut, *last])
+
+
+@pytest.mark.parametrize('preprocessing', [PAPER, OTHER], ids=['paper', 'another'])
+@pytest.mark.parametrize('sizes', [(40, 32), (33, 32), (32, 32)])
+def test_training_images_are_torchvisions_bit_for_bit(sizes, preprocessing):
+    """And so are the random numbers: the same draws in the same order from the same seed."""
+    plain = plain_transform(True, *sizes, preprocessing)
+    ours = make_transform(True, *sizes, preprocessing)
+    rng = np.random.default_rng(0)
+    for seed, shape in enumerate([(50, 70, 3), (70, 50, 3), (32, 32, 3), (20, 90, 3)] * 3):
+        image = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+        torch.manual_seed(seed)
+        expected = plain(image)
+        left = torch.get_rng_state()
+        torch.manual_seed(seed)
+        assert torch.equal(ours(image), expected) and torch.equal(torch.get_rng_state(), left)
+        generator = torch.Generator().manual_seed(seed)
+        assert torch.equal(ours(image, generator), expected) and torch.equal(generator.get_state(), left)
+
+
+def test_every_byte_is_normalised_as_torchvision_does(device):
+    pixels = torch.arange(256, dtype=torch.uint8).view(16, 16, 1).expand(-1, -1, 3)
+    for preprocessing in (PAPER, OTHER):
+        image = Image.fromarray(pixels.numpy())
+        expected = plain_transform(False, 16, 16, preprocessing)(image)
+        for channels_last in (False, True):
+            found = network_input(pixels[None], preprocessing, device, channels_last)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            assert found.device.type == device.type and found.is_contiguous(memory_format=layout)
+            assert torch.equal(found[0].cpu(), expected)
+
+
+def test_batches_are_those_of_plain_torchvision_code(places, device):
+    """Seeds as they always were: an image's numbers come from a generator seeded by (seed, epoch, number)."""
+    plain = plain_transform(True, 40, 32, PAPER)
+    expected = []
+    for index in range(8):
+        words = np.random.SeedSequence((5, 2, index)).generate_state(2)
+        torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
+        expected.append(plain(data.read_image(os.path.join(places.root, places.image_ids[index]))))
+    keys = [[16 + index for index in batch] for batch in ([0, 1, 2, 3, 4], [5, 6, 7])]
+    loader = data.make_loader(places, True, 5, 0, 40, 32, 5, keys, device=device, channels_last=True)
+    batches = list(loader)
+    assert [len(labels) for _, labels, _ in batches] == [5, 3] and len(loader) == 2
+    assert all(images.device.type == device.type for images, _, _ in batches)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _, _ in batches)
+    assert torch.equal(torch.cat([images for images, _, _ in batches]).cpu(), torch.stack(expected))
+    pixels, labels, ids = next(iter(loader.loader))  # what the loader's processes send
+    assert pixels.dtype == torch.uint8 and pixels.shape == (5, 32, 32, 3) and list(ids) == places.image_ids[:5]
+
+
+def test_an_image_that_is_rgb_already_is_not_copied(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).save(tmp_path / 'rgb.png')
+    Image.fromarray(rng.integers(0, 256, (9, 7), np.uint8)).save(tmp_path / 'grey.png')
+    read = {name: data.read_image(str(tmp_path / f'{name}.png')) for name in ('rgb', 'grey')}
+    for name, image in read.items():
+        with Image.open(tmp_path / f'{name}.png') as file:
+            assert image.mode == 'RGB' and image.tobytes() == file.convert('RGB').tobytes()
+    monkeypatch.setattr(Image.Image, 'copy', None)
+    monkeypatch.setattr(Image.Image, 'convert', None)
+    assert data.read_image(str(tmp_path / 'rgb.png')).getpixel((3, 4)) == read['rgb'].getpixel((3, 4))
 
 
 def test_denormalize_gives_the_picture_back():

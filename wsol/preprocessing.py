@@ -4,10 +4,13 @@ The paper's protocol (PAPER) brings every image to a square, whatever its shape,
 deviation. A network trained elsewhere comes with a `Preprocessing` of its own.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
@@ -51,21 +54,88 @@ def _tensor_of(preprocessing):
     return [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
 
 
+@functools.cache
+def _constants(preprocessing, device):
+    """(255, mean [3, 1, 1], deviation [3, 1, 1]) as tensors on the device."""
+    with torch.inference_mode(False):
+        values = torch.tensor([preprocessing.mean, preprocessing.std], device=device)[:, :, None, None]
+        return torch.tensor(255.0, device=device), *values
+
+
+def network_input(pixels, preprocessing=PAPER, device=None, channels_last=False):
+    """Pixels uint8 [B, h, w, 3] -> normalised floats [B, 3, h, w] on `device` (None: where the pixels are).
+
+    Divided by 255, minus the mean, over the deviation, each rounded once: bit for bit torchvision's ToTensor and
+    Normalize on every device. (255 is a tensor, as an accelerator multiplies by the reciprocal of a plain number.)
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    full, mean, std = _constants(preprocessing, pixels.device)
+    return pixels.to(torch.float32, memory_format=layout).div_(full).sub_(mean).div_(std)
+
+
+class SquareTransform:
+    """Pillow image in RGB -> the square that a network sees (released protocol: square resize, then crop and flip)."""
+
+    def __init__(self, training, resize_size, crop_size, preprocessing):
+        """training: a random crop of crop_size out of the resized square, flipped half the time."""
+        self.training = training
+        self.crop_size = crop_size
+        self.size = resize_size if training else crop_size
+        self.preprocessing = preprocessing
+        self.filter = Image.Resampling[preprocessing.interpolation.split('-')[0].upper()]  # nearest-exact is nearest
+
+    def _draw(self, generator):
+        """(top, left, flipped?) of a crop: the numbers that torchvision's RandomCrop and RandomHorizontalFlip draw."""
+        top = left = 0
+        if self.size > self.crop_size:
+            span = self.size - self.crop_size + 1
+            top, left = (torch.randint(span, (1,), generator=generator).item() for _ in range(2))
+        return top, left, torch.rand(1, generator=generator).item() < 0.5
+
+    def pixels(self, image, generator=None):
+        """The square as it travels, a tensor uint8 [crop, crop, 3]; generator: of the crop, None for torch's own."""
+        image = image.resize((self.size, self.size), self.filter)
+        if self.training:
+            top, left, flipped = self._draw(generator)
+            image = image.crop((left, top, left + self.crop_size, top + self.crop_size))
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image
+        return torch.from_numpy(np.array(image))
+
+    def __call__(self, image, generator=None):
+        """The square as the network takes it, normalised floats [3, crop, crop]."""
+        return network_input(self.pixels(image, generator)[None], self.preprocessing)[0]
+
+
+class ImageLoader:
+    """The batches of a loader (pixels uint8 [B, h, w, 3], ...) with the pixels as images on a device, for the network.
+
+    So bytes travel, and what the network sees is made in one place (`network_input`).
+    """
+
+    def __init__(self, loader, preprocessing, device, channels_last=False):
+        self.loader = loader
+        self.dataset = loader.dataset
+        self.batch_sampler = loader.batch_sampler
+        self.how = preprocessing, device, channels_last
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        for pixels, *rest in self.loader:
+            yield network_input(pixels, *self.how), *rest
+
+
 def make_transform(training, resize_size=256, crop_size=224, preprocessing=PAPER):
-    """Pillow image -> normalised float tensor [3, crop, crop] (released protocol: square resize, then crop and flip).
+    """The `SquareTransform` of these sizes: Pillow image -> normalised float tensor [3, crop, crop].
 
     Of `preprocessing` the filter, the mean and the deviation are taken: data sets with boxes, masks and parts are
     scored on the whole image, so nothing is cropped away.
     """
     if crop_size > resize_size and training:
         raise UserError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
-    interpolation = InterpolationMode(preprocessing.interpolation)
-    if training:
-        resize = transforms.Resize((resize_size, resize_size), interpolation)
-        first = [resize, transforms.RandomCrop(crop_size), transforms.RandomHorizontalFlip()]
-    else:
-        first = [transforms.Resize((crop_size, crop_size), interpolation)]
-    return transforms.Compose(first + _tensor_of(preprocessing))
+    return SquareTransform(training, resize_size, crop_size, preprocessing)
 
 
 def photograph_transform(crop_size, preprocessing=PAPER):

@@ -1,0 +1,71 @@
+"""What a training item costs, beside the same steps in plain torchvision code."""
+
+import glob
+import os
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.timing import Row, seconds
+from data_loaders import Split, make_loader
+from wsol.preprocessing import PAPER
+
+SIZES = 256, 224  # resized, cropped: the paper's
+
+
+class Plain(Dataset):
+    """Training items as torchvision's users write them: floats from the loader, seeds by torch's global generator."""
+
+    def __init__(self, files):
+        self.files = files
+        size, crop = SIZES
+        cut = [transforms.Resize((size, size)), transforms.RandomCrop(crop), transforms.RandomHorizontalFlip()]
+        last = [transforms.ToTensor(), transforms.Normalize(PAPER.mean, PAPER.std)]
+        self.transform = transforms.Compose([*cut, *last])
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, number):
+        with Image.open(self.files[number]) as image:
+            image = image.convert('RGB')
+        words = np.random.SeedSequence((0, 0, number)).generate_state(2)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
+            return self.transform(image), 0, self.files[number]
+
+
+def item_rows(args, device):
+    """The cost of an item in a loader's process, and to the network's images on the device."""
+    torch.set_num_threads(1)  # as in a loader's process
+    files = sorted(glob.glob(os.path.join(args.photographs, '**', '*.jp*g'), recursive=True))[: args.files]
+    if not files:
+        return [Row(f'a training item: no photographs in {args.photographs}', '', float('nan'))]
+    keys = [list(range(len(files)))[i : i + args.batch] for i in range(0, len(files), args.batch)]
+    plain = DataLoader(Plain(files), batch_sampler=keys)
+    split = Split('train', '', '', files, [0] * len(files), 1)
+    ours = make_loader(split, True, args.batch, 0, *SIZES, 0, keys, device=device)
+    for (images, *_), (expected, *_) in zip(ours, plain):
+        assert torch.equal(images.cpu(), expected), 'the inputs of the network differ'
+
+    def through(loader, there=False):
+        for images, *_ in loader:
+            _ = images.to(device) if there else images
+
+    actions = [
+        lambda: through(ours.loader),
+        lambda: through(plain),
+        lambda: through(ours),
+        lambda: through(plain, True),
+    ]
+    times = [1000 * one / len(files) for one in seconds(here + there, device, args.repeats)]
+    width, height = np.median([Image.open(file).size for file in files], axis=0).astype(int)
+    note = f'{{:.2f}} ms, plain {{:.2f}} ms; {len(files)} photographs of {width} x {height} (median)'
+    return [
+        Row('a training item, in a process of the loader', 'plain torchvision code', times[0] / times[1], '<= 0.71',
+            note.format(*times[:2])),
+        Row('the same, until the device has the images', 'the same', times[2] / times[3], '', note.format(*times[2:])),
+    ]  # fmt: skip

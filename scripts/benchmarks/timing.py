@@ -1,0 +1,65 @@
+"""How everything here is measured: actions take turns in one run, so that a busy machine hits all of them alike."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    over: str  # what its time is divided by
+    ratio: float
+    goal: str = ''  # such as '<= 1.10'
+    note: str = ''
+
+
+def kept_bytes(loss, f, h, y):
+    """Bytes kept for the backward pass beside the scores f, each storage once."""
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() != f.untyped_storage().data_ptr():
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = loss(f, h, y)
+        size = sum(kept.values())
+    del value
+    return size
+
+
+def peak_bytes(action, device):
+    """The most memory that `action` holds at one moment beside what there was before it.
+
+    On a CPU the profiler's allocations and releases are added up; on an accelerator its own statistics are read.
+    """
+    if device.type != 'cpu':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        action()
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
+    return int(np.cumsum(changes).max())
+
+
+def seconds(actions, device, repeats):
+    """Median time of each of several actions that take turns; the first turn warms up."""
+
+    def once(action):
+        start = time.perf_counter()
+        action()
+        if device.type != 'cpu':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    for action in actions:
+        once(action)
+    return np.median([[once(action) for action in actions] for _ in range(repeats)], axis=0).tolist()
