@@ -57,6 +57,17 @@ DATASETS = {
         'ToyBirds',
         {},
     ),
+    'ToyBirdsSingle': DatasetInfo(  # classes that differ from one bird by one part each
+        None,
+        {
+            'train': ('ToyBirdsSingle/images',),
+            'val': ('ToyBirdsSingle/val_images',),
+            'test': ('ToyBirdsSingle/images',),
+        },
+        'box',
+        'ToyBirdsSingle',
+        {},
+    ),
     data_folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DIR/train/CLASS/*.jpg, DIR being the data root
 }
 

@@ -4,8 +4,8 @@
     python scripts/make_superclasses.py --dataset=CUB --output=birds.json
     python scripts/make_superclasses.py --dataset=ILSVRC --depth=9 --output=depth9.json [--helper_dir=DIR]
 
-CUB, ToyBirds: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet ancestor at
---depth.
+CUB, ToyBirds, ToyBirdsSingle: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet
+ancestor at --depth.
 
 The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (in WordNet's
 nouns only `entity`, depth 0; `physical entity` is at 1, `mammal` at 9, `dog` at 13). A class belongs to each entry of
@@ -195,7 +195,7 @@ def build(args):
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ILSVRC'))
+    parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ToyBirdsSingle', 'ILSVRC'))
     parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
     parser.add_argument('--depth', type=int, help='ILSVRC: depth of the shared ancestor, 0 is the root')
     parser.add_argument(

@@ -1,10 +1,12 @@
 """Writes ToyBirds, a drawn bird data set in the layout of CUB-200-2011, with part masks.
 
     python scripts/make_toybirds.py --data_root dataset --metadata_root metadata
+    python scripts/make_toybirds.py --design=single        a data set of its own, ToyBirdsSingle, beside ToyBirds
 
-A class is a code of eight bits: one of two looks for each of eight parts (PART_LOOKS in toybirds/classes.py); pose,
-colours, light, background and distractors vary alike in all classes. Written are `<data_root>/ToyBirds` (images,
-val_images, segmentations, part_masks, parts, attributes, boxes and splits as CUB has them) and
+combined: a class is a combination of looks, one of two for each of eight parts. single: there is one common bird, and
+each of the 24 classes differs from it by the look of one part. The looks are in toybirds/classes.py; pose, colours,
+light, background and distractors vary alike in all classes. Written are `<data_root>/ToyBirds` (images, val_images,
+segmentations, part_masks, parts, attributes, boxes and splits as CUB has them) and
 `<metadata_root>/ToyBirds/{train,val,test}`. The same arguments give the same bytes. Exit code 2: bad arguments, or
 something else is in the way; nothing is touched then.
 """
@@ -18,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import checkout  # noqa: F401
-from toybirds.classes import design_classes
+from toybirds.classes import DESIGNS
 from toybirds.layout import (
     MARKER,
     NAME,
@@ -34,7 +36,6 @@ from toybirds.layout import (
 from wsol.errors import AlreadyThere
 
 RANGES = {  # of each number that the command takes
-    'classes': (20, 64),
     'train': (1, 9999),
     'val': (1, 9999),
     'test': (1, 9999),
@@ -53,7 +54,7 @@ def check_target(folder, args, kind):
         found = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
         raise AlreadyThere(
-            f'{folder} exists and is not a {NAME} folder of this program (no readable {MARKER}): {advice}'
+            f'{folder} exists and is not a {folder.name} folder of this program (no readable {MARKER}): {advice}'
         ) from None
     wanted = arguments_of(args)
     if found != wanted:
@@ -68,7 +69,8 @@ def check_target(folder, args, kind):
 
 def arguments_of(args):
     """The arguments that decide the content, as the marker file holds them."""
-    return {name: getattr(args, name) for name in ('classes', 'train', 'val', 'test', 'size', 'seed')}
+    named = {} if args.design == 'combined' else {'design': args.design}
+    return named | {name: getattr(args, name) for name in ('classes', 'train', 'val', 'test', 'size', 'seed')}
 
 
 def build(args, targets):
@@ -84,7 +86,8 @@ def build(args, targets):
             scratch[kind].chmod(0o755)
         jobs = list_jobs(args, scratch['data'])
         results = render_all(jobs, args.workers)
-        write_layout(scratch['data'], design_classes(args.classes), jobs, results)
+        design = DESIGNS[args.design]
+        write_layout(scratch['data'], design.codes(args.classes), design.looks, jobs, results)
         write_metadata(scratch['metadata'], jobs, results)
         for kind, folder in targets.items():
             write_lines(scratch[kind] / MARKER, [json.dumps(arguments_of(args))])
@@ -100,16 +103,19 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data_root', type=Path, default=Path('dataset'))
     parser.add_argument('--metadata_root', type=Path, default=Path('metadata'))
-    parser.add_argument('--classes', type=int, default=24, help='20 to 64')
+    parser.add_argument('--design', default='combined', choices=tuple(DESIGNS), help='what tells the classes apart')
+    parser.add_argument('--classes', type=int, default=24, help='combined: 20 to 64; single: 24')
     for split, count in zip(SPLITS, (120, 10, 20)):
         parser.add_argument(f'--{split}', type=int, default=count, help='images of a class')
     parser.add_argument('--size', type=int, default=256, help='shorter side of an image in pixels, 224 to 1024')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes; no influence on the result')
     args = parser.parse_args(argv)
-    for name, (low, high) in RANGES.items():
+    for name, (low, high) in {'classes': DESIGNS[args.design].classes, **RANGES}.items():
         if not low <= getattr(args, name) <= high:
-            fail(f'--{name} {getattr(args, name)}: give a whole number from {low} to {high}')
+            allowed = low if low == high else f'a whole number from {low} to {high}'
+            design = f' of --design={args.design}' if name == 'classes' else ''
+            fail(f'--{name} {getattr(args, name)}{design}: give {allowed}')
     return args
 
 
@@ -122,13 +128,14 @@ def fail(message):
 def main(argv=None):
     """Checks what is there, makes what is not, and says so."""
     args = parse_args(argv)
-    targets = {'data': args.data_root / NAME, 'metadata': args.metadata_root / NAME}
+    name = DESIGNS[args.design].name
+    targets = {'data': args.data_root / name, 'metadata': args.metadata_root / name}
     try:
         done = [check_target(folder, args, kind) for kind, folder in targets.items()]
     except AlreadyThere as error:
         fail(str(error))
     if all(done):
-        print(f'{NAME} is complete: {targets["data"]} and {targets["metadata"]}; nothing written')
+        print(f'{name} is complete: {targets["data"]} and {targets["metadata"]}; nothing written')
         return
     try:
         build(args, targets)
@@ -138,7 +145,7 @@ def main(argv=None):
         print('make_toybirds: interrupted; nothing was left behind', file=sys.stderr)
         sys.exit(130)
     images = args.classes * (args.train + args.val + args.test)
-    print(f'{NAME}: {args.classes} classes, {images} images -> {targets["data"]} and {targets["metadata"]}')
+    print(f'{name}: {args.classes} classes, {images} images -> {targets["data"]} and {targets["metadata"]}')
 
 
 if __name__ == '__main__':

@@ -80,6 +80,7 @@ def test_the_table_of_data_sets_is_the_published_one():
         'ILSVRC': (1000, 'box', None, {'train': 1281167, 'val': 10000, 'test': 50000}),
         'OpenImages': (100, 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}),
         'ToyBirds': (None, 'box', 'ToyBirds', {}),
+        'ToyBirdsSingle': (None, 'box', 'ToyBirdsSingle', {}),
         'folder': (None, None, None, {}),  # whatever lies in the folders
     }
     assert PAPER.mean == (0.485, 0.456, 0.406) and PAPER.std == (0.229, 0.224, 0.225)

@@ -14,8 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_loaders import load_split
+from wsol import cub_parts
+
 SCRIPTS = Path(__file__).resolve().parent.parent / 'scripts'
 SMALL = {'classes': 20, 'train': 1, 'val': 1, 'test': 2, 'size': 224, 'seed': 3}
+SINGLE = {'design': 'single', 'classes': 24, 'test': 1}
+PINNED_PIXELS = [47846, 534, 887, 1838, 1096, 1071, 872, 1108, 972]
+PINNED_MEAN = [70.699, 120.409, 79.628]
 CUB_PARTS = [
     'back',
     'beak',
@@ -72,6 +78,15 @@ def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp('toybirds')
     done = run(root)
     assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope='module')
+def single(tmp_path_factory):
+    """The root of a small set of the design `single`, written once."""
+    root = tmp_path_factory.mktemp('single')
+    done = run(root, **SINGLE)
+    assert done.returncode == 0 and 'ToyBirdsSingle: 24 classes, 72 images' in done.stdout, done.stderr
     return root
 
 
@@ -218,20 +233,77 @@ def test_part_points_lie_in_their_masks(toy):
     assert set(shown.values()) == {13}  # one eye and one wing are on the far side
 
 
-def test_a_changed_look_changes_its_part_alone(modules):
+def test_the_combined_design_draws_what_it_always_drew(modules):
+    """Pinned before there was a second design: the pixels of each part, and the picture's mean but for rounding."""
+    classes, render = modules
+    looks = classes.looks_of(classes.design_classes(24)[5])
+    bird = render.render_bird(looks, np.random.default_rng(7), 224)
+    assert np.bincount(bird.labels.ravel()).tolist() == PINNED_PIXELS
+    np.testing.assert_allclose(bird.image.mean(axis=(0, 1)), PINNED_MEAN, atol=0.05)
+
+
+@pytest.mark.parametrize('design, seeds', [('combined', (0, 1)), ('single', (0,))])
+def test_a_changed_look_changes_its_part_alone(modules, design, seeds):
     """Equal generators: two looks of a part give the same picture outside it, so nothing else tells classes apart."""
     classes, render = modules
-    first = {part: looks[0] for part, (_, looks) in classes.PART_LOOKS.items()}
-    for part, (_, looks) in classes.PART_LOOKS.items():
-        for seed in (0, 1):
-            one = render.render_bird(first, np.random.default_rng(seed), 224)
-            other = render.render_bird({**first, part: looks[1]}, np.random.default_rng(seed), 224)
+    table = classes.DESIGNS[design].looks
+    first = {part: looks[0] for part, (_, looks) in table.items()}
+    common = {seed: render.render_bird(first, np.random.default_rng(seed), 224, table) for seed in seeds}
+    for part, look in [(part, look) for part, (_, looks) in table.items() for look in looks[1:]]:
+        for seed, one in common.items():
+            other = render.render_bird({**first, part: look}, np.random.default_rng(seed), 224, table)
             changed = np.any(one.image != other.image, axis=-1)
             label = classes.LABELS[part]
             around = np.pad((one.labels == label) | (other.labels == label), 2)
             height, width = changed.shape  # a part's soft edge reaches a pixel or two beyond its label
             around = np.any([around[dy : dy + height, dx : dx + width] for dy in range(5) for dx in range(5)], axis=0)
             assert changed.sum() > 0.002 * changed.size and not np.any(changed & ~around)
+
+
+def test_a_class_of_the_single_design_differs_from_the_common_bird_by_one_look(single, modules):
+    data = single / 'dataset/ToyBirdsSingle'
+    names = [name for _, name in table(data / 'attributes/attributes.txt')]
+    values = np.loadtxt(data / 'attributes/class_attribute_labels_continuous.txt').reshape(24, 8, 4)
+    assert set(np.unique(values)) == {0, 100} and np.all(values.sum(axis=2) == 100)  # one look of each part
+    looks = values.argmax(axis=2)
+    assert len(names) == 32 and len({tuple(row) for row in looks}) == 24
+    assert np.all((looks != 0).sum(axis=1) == 1) and np.all((looks != 0).sum(axis=0) == 3)
+    for (_, name), row in zip(table(data / 'classes.txt'), looks):
+        assert name.endswith('.Toybird_' + ''.join(map(str, row)))
+    for part, (attribute, values_of_part) in modules[0].SINGLE_LOOKS.items():
+        for look in values_of_part:
+            assert f'{attribute}::{look}' in names
+            assert parts_named(f'{attribute}::{look}') == {'head' if part in ('bill', 'crown') else part}
+
+
+def test_pairs_of_the_single_design_differ_in_one_or_two_parts(single):
+    """By hand: 8 parts x 3 pairs of looks, 9 of a bill and a crown (both the head), of 276; and the true pixels."""
+    data = single / 'dataset/ToyBirdsSingle'
+    pairs = cub_parts.class_pairs(data)
+    assert Counter(len(pair.parts) for pair in pairs) == {1: 8 * 3 + 9, 2: 276 - 33}
+    names = [name for _, name in table(data / 'attributes/attributes.txt')]
+    values = np.loadtxt(data / 'attributes/class_attribute_labels_continuous.txt')
+    assert pair_counts(names, values) == Counter(len(pair.parts) for pair in pairs)
+    labels = cub_parts.read_exact_labels(data)
+    for pair in pairs:  # three classes a part, in the order of the labels
+        assert cub_parts.exact_labels_of(pair, labels) == {pair.a // 3 + 1, pair.b // 3 + 1}
+
+
+def test_files_of_the_single_design_hold_what_is_drawn(single, modules):
+    """Every split loads; masks are the drawing's own labels; the marker names the design."""
+    classes, render = modules
+    design = classes.DESIGNS['single']
+    data = single / 'dataset/ToyBirdsSingle'
+    for split in ('train', 'val', 'test'):
+        loaded = load_split('ToyBirdsSingle', split, str(single / 'dataset'), str(single / 'metadata'))
+        assert loaded.labels == list(range(24)) and loaded.num_classes == 24
+    for label in (0, 8, 14, 23):
+        looks = classes.looks_of(design.codes(24)[label], design.looks)
+        bird = render.render_bird(looks, np.random.default_rng([SMALL['seed'], 2, label, 0]), 224, design.looks)
+        assert np.array_equal(mask_of(data, 'part_masks', loaded.image_ids[label]), bird.labels)
+        assert np.array_equal(mask_of(data, 'segmentations', loaded.image_ids[label]), bird.segmentation)
+        assert np.bincount(bird.labels.ravel(), minlength=9).min() >= 0.004 * bird.labels.size
+    assert json.loads((data / 'toybirds.json').read_text()) == {**SMALL, **SINGLE}
 
 
 def test_same_bytes_for_any_number_of_workers(toy, tmp_path):
@@ -277,7 +349,16 @@ def test_incomplete_set_is_refused_and_lost_metadata_is_made_again(toy, tmp_path
 
 
 @pytest.mark.parametrize(
-    'change', [{'classes': 19}, {'classes': 65}, {'size': 223}, {'test': -1}, {'train': 0}, {'workers': 0}]
+    'change',
+    [
+        {'classes': 19},
+        {'classes': 65},
+        {'classes': 20, 'design': 'single'},
+        {'size': 223},
+        {'test': -1},
+        {'train': 0},
+        {'workers': 0},
+    ],
 )
 def test_bad_arguments_are_refused(tmp_path, change):
     done = run(tmp_path, **change)

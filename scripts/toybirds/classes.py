@@ -1,7 +1,13 @@
-"""What the classes of ToyBirds are: a class is a code of eight bits, one of two looks for each of eight parts."""
+"""What the classes of ToyBirds are: a class is a code of eight numbers, which look each of eight parts has.
 
+In the design `combined` a class is a combination of eight looks, two of a part. In the design `single` there is one
+common bird, and each class differs from it by the look of one part.
+"""
+
+from collections.abc import Callable
 from functools import cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +21,17 @@ PART_LOOKS = {
     'belly': ('has_belly_color', ('orange', 'white')),
     'tail': ('has_tail_shape', ('forked_tail', 'fan-shaped_tail')),
     'leg': ('has_leg_color', ('red', 'blue')),
+}
+# the same for the design `single`: the look of the common bird, then the three that classes have
+SINGLE_LOOKS = {
+    'bill': ('has_bill_shape', ('cone', 'dagger', 'curved_(up_or_down)', 'spatulate')),
+    'crown': ('has_crown_color', ('black', 'red', 'yellow', 'blue')),
+    'wing': ('has_wing_pattern', ('solid', 'striped', 'spotted', 'multi-colored')),
+    'back': ('has_back_color', ('black', 'green', 'purple', 'yellow')),
+    'breast': ('has_breast_pattern', ('solid', 'striped', 'spotted', 'multi-colored')),
+    'belly': ('has_belly_color', ('white', 'orange', 'blue', 'green')),
+    'tail': ('has_tail_shape', ('squared_tail', 'forked_tail', 'fan-shaped_tail', 'pointed_tail')),
+    'leg': ('has_leg_color', ('black', 'red', 'blue', 'yellow')),
 }
 PARTS = tuple(PART_LOOKS)
 LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
@@ -32,7 +49,7 @@ GROUP_OF = (0, 0, 1, 2, 3, 4, 5, 6)  # bill and crown are both 'head' for cue lo
 
 
 def count_differences(codes):
-    """Pairs of codes (tuples of eight bits) by the number of part groups that differ; {number: pairs}."""
+    """Pairs of codes (tuples of eight numbers) by the number of part groups that differ; {number: pairs}."""
     found = {}
     for one, other in combinations(codes, 2):
         number = len({GROUP_OF[i] for i in range(len(PARTS)) if one[i] != other[i]})
@@ -80,11 +97,33 @@ def design_classes(count):
     return tuple(codes)
 
 
+def single_classes(count):
+    """The codes of the design `single`, 24: eight zeros, the common bird, but for one part with a look of 1, 2 or 3."""
+    codes = [tuple(look * (i == part) for i in range(len(PARTS))) for part in range(len(PARTS)) for look in (1, 2, 3)]
+    assert len(codes) == count
+    return tuple(codes)
+
+
+class Design(NamedTuple):
+    """A way to make classes of looks: a data set of its own."""
+
+    name: str  # of the data set and of its folders
+    looks: dict  # part -> (name of the CUB attribute, its values: the looks); in the order of PARTS
+    classes: tuple  # how many there may be: (fewest, most)
+    codes: Callable  # count -> tuple of codes
+
+
+DESIGNS = {
+    'combined': Design('ToyBirds', PART_LOOKS, (20, 64), design_classes),
+    'single': Design('ToyBirdsSingle', SINGLE_LOOKS, (24, 24), single_classes),
+}
+
+
 def class_name(number, code):
     """Folder name of class `number` (from 1), as CUB writes it."""
     return f'{number:03d}.Toybird_' + ''.join(map(str, code))
 
 
-def looks_of(code):
-    """{part: look} of a code."""
-    return {part: PART_LOOKS[part][1][bit] for part, bit in zip(PARTS, code)}
+def looks_of(code, table=PART_LOOKS):
+    """{part: look} of a code; table: of a design."""
+    return {part: table[part][1][number] for part, number in zip(PARTS, code)}

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .classes import LABELS, PART_LOOKS, class_name, design_classes, looks_of
+from .classes import DESIGNS, LABELS, class_name, looks_of
 from .render import CUB_PARTS, render_bird
 
-NAME = 'ToyBirds'
+NAME = 'ToyBirds'  # of the program's sets together; each design has a name of its own
 MARKER = 'toybirds.json'  # a complete folder's last file: the arguments it was made with
 SPLITS = ('train', 'val', 'test')
 SPLIT_TABLES = ('image_ids', 'class_labels', 'image_sizes', 'localization')
@@ -44,6 +44,7 @@ class Job(NamedTuple):
     seed: int
     size: int  # the shorter side in pixels
     root: str  # the folder of the set
+    design: str  # a key of DESIGNS
 
 
 class Drawn(NamedTuple):
@@ -62,7 +63,8 @@ def list_jobs(args, root):
     """
     jobs = []
     number = 0
-    for label, code in enumerate(design_classes(args.classes)):
+    design = DESIGNS[args.design]
+    for label, code in enumerate(design.codes(args.classes)):
         folder = class_name(label + 1, code)
         for split in SPLITS:
             for place in range(getattr(args, split)):
@@ -70,7 +72,8 @@ def list_jobs(args, root):
                 running = place + 1 + (args.train if split == 'test' else 0)
                 name = f'{folder[4:]}_{running:04d}' + (f'_{number}' if split != 'val' else '')
                 path = f'{folder}/{name}.jpg'
-                jobs.append(Job(split, label, place, path, looks_of(code), args.seed, args.size, str(root)))
+                looks = looks_of(code, design.looks)
+                jobs.append(Job(split, label, place, path, looks, args.seed, args.size, str(root), args.design))
     return jobs
 
 
@@ -83,7 +86,7 @@ def render_job(job):
     """Draw and write one picture and, but for validation, its masks; returns what the tables say of it, a Drawn."""
     cv2.setNumThreads(1)  # the pool has a process a core already
     rng = np.random.default_rng([job.seed, SPLITS.index(job.split), job.label, job.place])
-    bird = render_bird(job.looks, rng, job.size)
+    bird = render_bird(job.looks, rng, job.size, DESIGNS[job.design].looks)
     root = Path(job.root)
     Image.fromarray(bird.image).save(root / folders_of(job)[0] / job.path, quality=95)
     if job.split != 'val':
@@ -129,12 +132,12 @@ def write_lines(path, lines):
     path.write_text(''.join(f'{line}\n' for line in lines))
 
 
-def write_layout(root, codes, jobs, results):
-    """CUB's text files, for the pictures of train and test."""
+def write_layout(root, codes, looks, jobs, results):
+    """CUB's text files, for the pictures of train and test; codes: of the classes; looks: of their design."""
     listed = [(job, drawn) for job, drawn in zip(jobs, results) if job.split != 'val']
     write_image_tables(root, listed)
     write_part_tables(root, [drawn.part_locs for _, drawn in listed])
-    write_class_tables(root, codes)
+    write_class_tables(root, codes, looks)
 
 
 def write_image_tables(root, listed):
@@ -159,12 +162,13 @@ def write_part_tables(root, part_locs):
     write_lines(root / 'part_masks/labels.txt', (f'{label} {part}' for part, label in LABELS.items()))
 
 
-def write_class_tables(root, codes):
-    """Names of the classes and, as percentages, their attributes."""
+def write_class_tables(root, codes, looks):
+    """Names of the classes and, as percentages, their attributes: has the class this look, 100 or 0."""
     write_lines(root / 'classes.txt', (f'{n} {class_name(n, code)}' for n, code in enumerate(codes, 1)))
-    attributes = [f'{group}::{look}' for group, looks in PART_LOOKS.values() for look in looks]
+    attributes = [f'{group}::{look}' for group, values in looks.values() for look in values]
     write_lines(root / 'attributes/attributes.txt', (f'{n} {name}' for n, name in enumerate(attributes, 1)))
-    rows = (' '.join(f'{100 * (bit == look):.1f}' for bit in code for look in (0, 1)) for code in codes)
+    values = [len(values) for _, values in looks.values()]  # how many looks each part has
+    rows = (' '.join(f'{100 * (one == n):.1f}' for one, k in zip(code, values) for n in range(k)) for code in codes)
     write_lines(root / 'attributes/class_attribute_labels_continuous.txt', rows)
 
 

@@ -21,6 +21,14 @@ LOOK_HSV = {  # hue in degrees, saturation, value; the body is muted, so that th
     ('belly', 'white'): (40, 0.03, 0.99),
     ('leg', 'red'): (358, 0.92, 0.88),
     ('leg', 'blue'): (216, 0.90, 0.92),
+    ('crown', 'black'): (0, 0.05, 0.14),
+    ('crown', 'blue'): (216, 0.90, 0.92),
+    ('back', 'black'): (0, 0.05, 0.14),
+    ('back', 'yellow'): (54, 0.95, 0.98),
+    ('belly', 'blue'): (216, 0.85, 0.92),
+    ('belly', 'green'): (125, 0.80, 0.62),
+    ('leg', 'black'): (0, 0.05, 0.14),
+    ('leg', 'yellow'): (54, 0.95, 0.98),
 }
 DARK = np.full(3, 28.0)
 PALE = np.full(3, 245.0)
@@ -98,6 +106,15 @@ def draw_colours(rng, looks):
     return colours
 
 
+def paint_pattern(painter, place, part, look, ink, scale, area):
+    """Paint the pattern `look` of a part in the colour `ink` where `area` (bool canvas) allows."""
+    if look == 'spotted':
+        painter.discs(place[f'{part} spotted'], 0.05 * scale, ink, LABELS[part], area)
+    elif look != 'solid':
+        for piece in place[f'{part} {look}']:
+            painter.fill(piece, ink, LABELS[part], area, outline=0)
+
+
 def paint_bird(painter, pose, shapes, looks, colours):
     """Paint all parts from far to near; returns the area of the torso and head, bool canvas."""
     place = {name: pose.to_canvas(points) for name, points in shapes.items()}
@@ -110,15 +127,12 @@ def paint_bird(painter, pose, shapes, looks, colours):
     inside = painter.index == painter.labels.index(PLAIN)  # the torso without its outline
     painter.fill(place['belly'], colours['belly'], LABELS['belly'], inside)
     breast = painter.fill(place['breast'], colours['breast'], LABELS['breast'], inside)
-    if looks['breast'] == 'spotted':
-        painter.discs(place['spots'], 0.05 * pose.scale, DARK, LABELS['breast'], breast)
+    paint_pattern(painter, place, 'breast', looks['breast'], DARK, pose.scale, breast)
     painter.fill(place['back'], colours['back'], LABELS['back'], inside)
     painter.fill(place['crown'], colours['crown'], LABELS['crown'])
     painter.fill(place[looks['bill']], colours['bill'], LABELS['bill'])
     wing = painter.fill(place['wing'], colours['wing'], LABELS['wing'])
-    if looks['wing'] == 'striped':
-        for bar in place['bars']:
-            painter.fill(bar, PALE, LABELS['wing'], wing, outline=0)
+    paint_pattern(painter, place, 'wing', looks['wing'], PALE, pose.scale, wing)
     paint_eye(painter, place['head points'][:1], pose.scale)
     return torso
 

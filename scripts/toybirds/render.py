@@ -1,7 +1,7 @@
-"""Draws one ToyBird: a side-view bird whose eight parts each show one of two looks, in front of a random scene.
+"""Draws one ToyBird: a side-view bird whose eight parts each show one of their looks, in front of a random scene.
 
-`render_bird` is a pure function of (looks, generator, size). It takes the same random numbers whatever the looks are,
-so two calls with equal generators and one look changed give two pictures that differ in that part alone.
+`render_bird` is a pure function of (looks, generator, size, table). It takes the same random numbers whatever the looks
+are, so two calls with equal generators and one look changed give two pictures that differ in that part alone.
 
 Letters: H, W picture height and width in pixels; S the supersampling factor of the canvas that the bird is painted on.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .classes import LABELS
+from .classes import LABELS, PART_LOOKS
 from .painting import FAR_LEG, LOOK_HSV, Painter, draw_colours, paint_bird
 from .scene import colour_of, draw_scene
 from .shapes import BILLS, TAILS, S, draw_pose, draw_shapes
@@ -22,7 +22,7 @@ CUB_PARTS = (
     'right eye', 'right leg', 'right wing', 'tail', 'throat',
 )
 # fmt: on
-DISTRACTOR_HSV = (*LOOK_HSV.values(), (185, 0.60, 0.58), (31, 0.72, 0.85))  # the looks', the tail's and the bill's
+TAIL_AND_BILL_HSV = ((185, 0.60, 0.58), (31, 0.72, 0.85))
 
 
 class Bird(NamedTuple):
@@ -85,18 +85,28 @@ def develop(rng, scene, bird, share):
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def render_bird(looks, rng, size):
+def looks_of_scene(table):
+    """(names of the bills and tails, list of RGB): what a picture may show, whatever the class; table: of a design."""
+    shown = [look for _, looks in table.values() for look in looks]
+    outlines = [name for name in (*BILLS, *TAILS) if name in shown]
+    pairs = [(part, look) for part, (_, looks) in table.items() for look in looks]
+    hsv = [*(LOOK_HSV[pair] for pair in pairs if pair in LOOK_HSV), *TAIL_AND_BILL_HSV]
+    return outlines, [colour_of(*one) for one in hsv]
+
+
+def render_bird(looks, rng, size, table=PART_LOOKS):
     """Draw one bird.
 
-    looks: {part: look} for all of PARTS, values from PART_LOOKS; rng: numpy Generator; size: the picture's shorter side
-    in pixels (the other is up to an eighth longer). Returns a Bird. Raises KeyError for an unknown look.
+    looks: {part: look} for all of PARTS, values from table, a design's; rng: numpy Generator; size: the picture's
+    shorter side in pixels (the other is up to an eighth longer). Returns a Bird. Raises KeyError for an unknown look.
     """
     sides = (size, size + int(rng.integers(size // 8 + 1)))
     height, width = sides if rng.integers(2) else sides[::-1]
     shapes = draw_shapes(rng)
-    outlines = [shapes[name] for name in ('crown', 'wing', 'breast', 'back', *BILLS, *TAILS)]
-    scene = draw_scene(rng, height, width, outlines, [colour_of(*hsv) for hsv in DISTRACTOR_HSV])
-    pose = draw_pose(rng, shapes, height, width)
+    names, colours = looks_of_scene(table)
+    outlines = [shapes[name] for name in ('crown', 'wing', 'breast', 'back', *names)]
+    scene = draw_scene(rng, height, width, outlines, colours)
+    pose = draw_pose(rng, shapes, names, height, width)
     painter = Painter(height, width)
     torso = paint_bird(painter, pose, shapes, looks, draw_colours(rng, looks))
     layer = cv2.merge(

@@ -38,6 +38,14 @@ BILLS = {
     'dagger': np.array([
         (0.76, -0.68), (1.00, -0.63), (1.54, -0.54), (1.00, -0.51), (0.76, -0.49), (0.70, -0.58),
     ]),
+    'curved_(up_or_down)': np.array([
+        (0.74, -0.70), (1.00, -0.69), (1.24, -0.58), (1.38, -0.36), (1.40, -0.06),
+        (1.24, -0.28), (1.10, -0.42), (0.94, -0.49), (0.75, -0.48), (0.68, -0.58),
+    ]),
+    'spatulate': np.array([
+        (0.76, -0.67), (1.00, -0.63), (1.14, -0.65), (1.26, -0.80), (1.46, -0.79), (1.55, -0.58),
+        (1.46, -0.37), (1.26, -0.36), (1.14, -0.51), (1.00, -0.53), (0.76, -0.49), (0.70, -0.58),
+    ]),
 }
 TAILS = {
     'fan-shaped_tail': np.array([
@@ -48,6 +56,12 @@ TAILS = {
         (-0.46, -0.06), (-0.90, -0.25), (-1.30, -0.45), (-0.98, -0.13), (-0.60, 0.08),
         (-0.94, 0.34), (-1.24, 0.68), (-0.84, 0.42), (-0.46, 0.19),
     ]),
+    'squared_tail': np.array([
+        (-0.46, -0.06), (-0.80, -0.14), (-1.06, -0.18), (-1.08, 0.36), (-0.80, 0.28), (-0.46, 0.19),
+    ]),
+    'pointed_tail': np.array([
+        (-0.46, -0.06), (-0.80, -0.10), (-1.08, -0.03), (-1.38, 0.14), (-1.08, 0.21), (-0.80, 0.24), (-0.46, 0.19),
+    ]),
 }
 RAYS = np.array([  # the feathers of the fan, a line between two points each
     (-0.58, 0.06), (-1.12, -0.25), (-0.58, 0.07), (-1.18, 0.00),
@@ -57,6 +71,15 @@ LEGS = {
     'near': np.array([(0.12, 0.36), (0.08, 0.72), (0.28, 0.80), (0.08, 0.72), (-0.08, 0.80)]),
     'far': np.array([(-0.16, 0.36), (-0.22, 0.68), (-0.03, 0.76), (-0.22, 0.68), (-0.37, 0.76)]),
 }
+SHOULDER = np.array([[(-0.14, -0.40), (0.60, -0.40), (0.60, 0.60), (-0.26, 0.60)]])  # of a wing of two colours
+CHEST = np.array([[(0.00, -0.14), (1.00, -0.14), (1.00, 0.40), (0.00, 0.40)]])  # lower half of a breast of two
+BREAST_BARS = np.array([
+    [(0.00, y), (1.00, y - 0.06), (1.00, y + 0.01), (0.00, y + 0.07)] for y in (-0.27, -0.11, 0.05)
+])  # [bars, 4, 2]
+WING_SPOTS = np.array([
+    (0.22, -0.02), (0.00, -0.03), (-0.22, 0.04), (-0.44, 0.11),
+    (0.12, 0.12), (-0.10, 0.16), (-0.32, 0.17), (-0.54, 0.18),
+])
 HEAD_POINTS = np.array([(0.68, -0.60), (0.77, -0.66), (0.37, -0.54), (0.67, -0.38)])  # eye, forehead, nape, throat
 NECK = (0.48, -0.36)
 TAIL_BASE = (-0.5, 0.07)
@@ -114,8 +137,10 @@ def draw_shapes(rng):
     shapes['near'] = rotate(LEGS['near'], near, LEGS['near'][0])
     shapes['far'] = rotate(LEGS['far'], far, LEGS['far'][0])
     shapes['head points'] = rotate(HEAD_POINTS, head, NECK)
-    shapes['bars'] = wing_bars(rng)
-    shapes['spots'] = breast_spots(rng)
+    shapes['wing striped'] = wing_bars(rng)
+    shapes['breast spotted'] = breast_spots(rng)
+    shapes |= {'wing spotted': WING_SPOTS, 'wing multi-colored': SHOULDER}
+    shapes |= {'breast striped': BREAST_BARS, 'breast multi-colored': CHEST}
     return {name: points * stretch for name, points in shapes.items()}
 
 
@@ -132,14 +157,14 @@ class Pose(NamedTuple):
         return points @ self.matrix.T * self.scale + self.shift
 
 
-def draw_pose(rng, shapes, height, width):
-    """A pose that fills most of the picture; from the shapes of all looks, so that it says nothing of the class."""
+def draw_pose(rng, shapes, looks, height, width):
+    """A pose that fills most of the picture; from the shapes of all `looks`, so that it says nothing of the class."""
     flipped = bool(rng.integers(2))
     angle = rng.uniform(-20, 20)
     share = rng.uniform(0.80, 0.93)  # of the picture that the bird may take
     turn = rotate(np.eye(2), angle, (0, 0)).T  # [2, 2], its columns the turned axes
     matrix = turn @ np.diag((-1.0 if flipped else 1.0, 1.0))
-    names = ('body', 'crown', 'near', 'far', *BILLS, *TAILS)
+    names = ('body', 'crown', 'near', 'far', *looks)
     outline = np.concatenate([shapes[name] for name in names]) @ matrix.T
     low = outline.min(0)
     high = outline.max(0)
