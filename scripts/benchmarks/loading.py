@@ -55,12 +55,8 @@ def item_rows(args, device):
         for images, *_ in loader:
             _ = images.to(device) if there else images
 
-    actions = [
-        lambda: through(ours.loader),
-        lambda: through(plain),
-        lambda: through(ours),
-        lambda: through(plain, True),
-    ]
+    here = [lambda: through(ours.loader), lambda: through(plain)]
+    there = [lambda: through(ours), lambda: through(plain, True)]
     times = [1000 * one / len(files) for one in seconds(here + there, device, args.repeats)]
     width, height = np.median([Image.open(file).size for file in files], axis=0).astype(int)
     note = f'{{:.2f}} ms, plain {{:.2f}} ms; {len(files)} photographs of {width} x {height} (median)'
