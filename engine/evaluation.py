@@ -176,6 +176,7 @@ def evaluate(asked, name, prepare, others=()):
     `Evaluation`. Nothing is done where --resume finds the result complete.
     """
     device = processes.start()
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: an accelerator's scores are the CPU's
     checkpoint = _checkpoint(asked.run, name, asked.source)
     plan = resuming.plan_of(name)
     with resuming.claim(asked.run, f'{name}.json', others, plan, resuming.SCORE_FLAGS) as mine:

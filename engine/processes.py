@@ -23,8 +23,14 @@ def accelerator():
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
 
 
+def _backend(device):
+    """nccl on accelerators; gloo on CPUs, and where several processes share an accelerator, which nccl refuses."""
+    beside = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return 'nccl' if device.type == 'cuda' and beside <= torch.cuda.device_count() else 'gloo'
+
+
 def start():
-    """This process's device. Under torchrun it joins the others first: nccl on accelerators, gloo elsewhere.
+    """This process's device. Under torchrun it joins the others first (`_backend`).
 
     From here on SIGTERM and SIGUSR1 ask the run to stop (`stop_asked`) instead of ending it.
     """
@@ -34,7 +40,7 @@ def start():
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     if 'TORCHELASTIC_RUN_ID' in os.environ and not dist.is_initialized():
-        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+        dist.init_process_group(_backend(device))
         _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))  # one may wait for another's shards
     return device
 

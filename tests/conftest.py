@@ -29,6 +29,24 @@ def device(request):
 
 
 @pytest.fixture
+def accelerator():
+    """The CUDA device, or a skip."""
+    if not torch.cuda.is_available():
+        pytest.skip('this machine has no CUDA device')
+    return torch.device('cuda', 0)
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """float32 is float32, and the same algorithm is taken every time."""
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def real_cub(tmp_path):
     """The true CUB-200-2011 annotation files in the folder layout of the loaders, or a skip."""
     source = os.path.join(SHARED, 'cub_annotations')

@@ -28,10 +28,13 @@ def erase(images, rank, k):
 
 
 def random_ranks(seed, number, draws, pixels, device):
-    """Ranks of `draws` random orders [draws, pixels] of the test image `number`, in whatever batch or process."""
+    """Ranks of `draws` random orders [draws, pixels] of the test image `number`, in whatever batch or process.
+
+    They are drawn on the host, so that every device erases the same pixels.
+    """
     words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    generator = torch.Generator(device=device).manual_seed(int(words[0]) >> 1)
-    return descending_rank(torch.rand(draws, pixels, generator=generator, device=device))
+    generator = torch.Generator().manual_seed(int(words[0]) >> 1)
+    return descending_rank(torch.rand(draws, pixels, generator=generator).to(device))
 
 
 @torch.no_grad()
