@@ -16,6 +16,7 @@ from wsol import attribution, regularization
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
 WSOL_SPLITS = ('val', 'test')
+EM_TEACHERS = ('current', 'epoch', 'ema')
 PRECISIONS = ('off', 'bf16', 'fp16')
 
 
@@ -201,6 +202,16 @@ def _add_training(group):
     )
     group.add_argument(
         '--gradient_reg_error', default='cosine', choices=tuple(regularization.ERRORS), help="that loss's error"
+    )
+    group.add_argument(
+        '--em_teacher',
+        default='current',
+        choices=EM_TEACHERS,
+        help="CALM-EM: whose p'(z|x,y) is trained on, the current weights', those of the last epoch's end, or those of "
+        'a running average',
+    )
+    group.add_argument(
+        '--em_decay', type=in_range(float, 0, 1), default=0.99, help='decay of that running average, a step'
     )
     _flag(group, '--freeze_bn', False, 'batch norm keeps its statistics in training; its weights learn')
     group.add_argument(

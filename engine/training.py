@@ -13,12 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 import util
 import wsol
 from engine import processes, resuming
+from engine.objective import DTYPES, Objective, make_teacher
 from wsol.errors import NotFinite, UserError
-from wsol.regularization import gradient_regularization
 
 STATE = 'resume_checkpoint.pth.tar'
 LOSS_CHECK = 50  # steps between two looks at the loss: each look waits for the device
-DTYPES = {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 GO_ON, SAVE, STOP = range(3)  # what a process wishes after a step; the largest wish counts
 MAY_DIFFER = ('epochs',)  # beside the flags of a run: training may go on for longer
 
@@ -38,42 +37,13 @@ class Recipe(NamedTuple):
     freeze_bn: bool  # batch norm keeps its statistics
     gradient_reg: float  # weight of the interpretable-gradient loss
     gradient_reg_error: str  # its error
+    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of objective.TEACHERS
+    em_decay: float  # of the running average
     save_minutes: float  # a state is due after so many minutes
     amp: str  # mixed precision: a key of DTYPES
     channels_last: bool
     compile: bool
     sync_bn: bool
-
-
-class Objective(nn.Module):
-    """images [B, 3, h, w], labels [B] -> (loss of each image [B], is it classified right [B]): what one step computes.
-
-    The network runs in mixed precision where `precision` says so; from f and h on everything is float32. With a
-    `gradient_reg` over 0 the loss has that many times the interpretable-gradient error in it (wsol/regularization.py).
-    """
-
-    def __init__(self, model, precision='off', gradient_reg=0, gradient_reg_error='cosine'):
-        super().__init__()
-        self.model = model
-        self.dtype = DTYPES[precision]
-        self.gradient_reg = gradient_reg
-        self.error = gradient_reg_error
-
-    def output(self, images):
-        """The network's `Output`, in float32."""
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.model(images)
-        return output.float()
-
-    def forward(self, images, labels):
-        if self.gradient_reg:
-            losses, errors, probs = gradient_regularization(self.output, images, labels, self.error)
-            losses = losses + self.gradient_reg * errors
-        else:
-            output = self.output(images)
-            losses = output.loss(labels)
-            probs = output.probs
-        return losses, probs.detach().argmax(dim=1) == labels
 
 
 def make_optimizer(recipe, model, device):
@@ -121,6 +91,7 @@ class Trainer:
                 device_ids=None if device.type == 'cpu' else [device],
                 find_unused_parameters=not model.head.attends,  # such heads leave the attention unused
             )
+        self.teacher = make_teacher(recipe, self.model)
         self.epoch = 1
         self.step = 0  # those done in this epoch
         self.best = -1.0  # validation accuracy
@@ -133,11 +104,14 @@ class Trainer:
         images, labels = to_device(images, labels, self.recipe.channels_last, self.device)
         if not len(images) and not self.recipe.sync_bn:
             self.model.eval()  # nothing to take statistics of: the others' gradients are all that counts
-        losses, right = self.objective(images, labels)
+        posterior = self.teacher.posterior(images, labels) if self.teacher else None
+        losses, right = self.objective(images, labels, posterior)
         self.optimizer.zero_grad()
         self.scaler.scale(losses.sum() / (count / processes.world())).backward()  # the processes' mean is taken
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.teacher:
+            self.teacher.after('ema')
         self.total += losses.detach().sum()
         self.correct += right.sum()
 
@@ -191,7 +165,9 @@ class Trainer:
             )
 
     def next_epoch(self):
-        """Forget the sums of the epoch that is done."""
+        """Forget the sums of the epoch that is done; a teacher of the last epoch takes its weights."""
+        if self.teacher:
+            self.teacher.after('epoch')
         self.epoch += 1
         self.step = 0
         self.total.zero_()
@@ -221,6 +197,7 @@ class Trainer:
                     'scaler': self.scaler.state_dict(),
                     'log_size': log.size(),
                     'random': random_state(),
+                    **({'teacher': self.teacher.state()} if self.teacher else {}),
                 },
             )
         processes.wait()  # none leaves before the state is on the disk
@@ -231,6 +208,8 @@ class Trainer:
         wsol.load_weights(self.model, record['state_dict'])
         self.optimizer.load_state_dict(record['optimizer'])
         self.scaler.load_state_dict(progress['scaler'])
+        if self.teacher:
+            self.teacher.load(progress.get('teacher'))
         self.epoch = record['epoch']
         self.step = progress['step']
         self.best = progress['best']

@@ -160,14 +160,11 @@ def test_resume_refuses_another_command_and_a_foreign_folder(trained, tmp_path):
     )
 
 
-@pytest.mark.parametrize('method', ['CALM-EM', 'CAM'])
+@pytest.mark.parametrize(
+    'method', [['--attribution_method=CAM'], ['--attribution_method=CALM-EM', '--em_teacher=ema', '--em_decay=.5']]
+)
 def test_two_processes_train_as_one(tmp_path, method):
-    more = [
-        '--freeze_bn=True',
-        '--epochs=2',
-        f'--attribution_method={method}',
-        '--batch_size=23',
-    ]  # the last batch: one image
+    more = ['--freeze_bn=True', '--epochs=2', *method, '--batch_size=23']  # the last batch: one image
     for name, count in (('one', 0), ('two', 2)):
         run('main.py', *DATA, *more, f'--save_root={tmp_path}', f'--experiment_name={name}', processes=count)
     one = epochs(tmp_path / 'one')
@@ -441,6 +438,8 @@ OF_A_RUN = {
 }
 OF_A_TRAINING = {
     'amp',
+    'em_decay',
+    'em_teacher',
     'epochs',
     'freeze_bn',
     'gradient_reg',

@@ -96,7 +96,9 @@ def saved(path, record):
 
 def step(model, architecture):
     """One step of training on two small images: from the first layer to the class scores all learns."""
-    values = Munch(dict.fromkeys(training.Recipe._fields, False), architecture=architecture, amp='off')
+    values = Munch(
+        dict.fromkeys(training.Recipe._fields, False), architecture=architecture, amp='off', em_teacher='current'
+    )
     values.update(batch_size=2, lr=0.001, lr_classifier_ratio=10, momentum=0.9, weight_decay=0, gradient_reg=0)
     recipe = training.Recipe(**values)
     trainer = training.Trainer(resuming.Run('', {}, False, False), recipe, model.train(), torch.device('cpu'))

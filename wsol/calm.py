@@ -8,7 +8,7 @@
     p(y|x)       sum_z p(y,z|x)         [B, C]        the prediction
     p(z|x,y)     p(y,z|x) / p(y|x)      [B, C, H, W]  where the cue is, given the class
     CALM-ML      -log p(y|x)
-    CALM-EM      -sum_z p'(z|x,y) log p(y,z|x), p' from the current weights, without a gradient
+    CALM-EM      -sum_z p'(z|x,y) log p(y,z|x), p' from the current weights or a teacher's, without a gradient
 
 B images, C classes, H x W locations z; y in the losses is the label, a LongTensor [B].
 """
@@ -101,10 +101,25 @@ def ml_loss(f, h, y):
     return -p_yz.sum(dim=(1, 2)).log()
 
 
-def em_loss(f, h, y):
-    """-sum_z p'(z|x,y) log p(y,z|x) of each image [B] (paper, CALM-EM)."""
+@torch.no_grad()  # the E step: p' is a constant of the M step
+def _e_step(log_p_y, h):
+    """p'(z|x,y) [B, H, W] from the label's log p(y|x,z) [B, H, W] and h."""
+    p_yz = log_p_y.exp() * p_z_given_x(h).squeeze(1)  # [B, H, W]
+    return p_yz / (p_yz.sum(dim=(1, 2), keepdim=True) + EPS_Y)  # [B, H, W]
+
+
+def e_step(f, h, y):
+    """p'(z|x,y) of the label [B, H, W], without a gradient: what the EM loss weights the locations by."""
+    return _e_step(log_p_label_given_xz(f, y), h)
+
+
+def em_loss(f, h, y, posterior=None):
+    """-sum_z p'(z|x,y) log p(y,z|x) of each image [B] (paper, CALM-EM).
+
+    posterior: p' [B, H, W] of other weights; None: of these, which gives the gradient of the ML loss but for the two
+    epsilons (Fisher's identity).
+    """
     log_p_y = log_p_label_given_xz(f, y)  # [B, H, W]
-    with torch.no_grad():  # the E step: p' is a constant of the M step
-        p_yz = log_p_y.exp() * p_z_given_x(h).squeeze(1)  # [B, H, W]
-        posterior = p_yz / (p_yz.sum(dim=(1, 2), keepdim=True) + EPS_Y)  # [B, H, W]
+    if posterior is None:
+        posterior = _e_step(log_p_y, h)
     return -(posterior * (log_p_y + log_p_z_given_x(h).squeeze(1))).sum(dim=(1, 2))

@@ -26,6 +26,7 @@ class Head(NamedTuple):
         False  # f is that of the gated features and h the attention map (lfi_cam.py): the head reads the image
     )
     linear: bool = False  # log_score is linear in the features F
+    posterior: Callable | None = None  # (f, h, y) -> p'(z|x,y) [B, H, W], which the loss takes as its fourth argument
     trainable: bool = True  # False: it stands for what another project trained
 
 
@@ -40,7 +41,14 @@ HEADS = {
         unsuited=('jointll', 'gtcond', 'saliency'),
         linear=True,
     ),
-    'CALM-EM': Head(calm.p_y_given_x, calm.em_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll'),
+    'CALM-EM': Head(
+        calm.p_y_given_x,
+        calm.em_loss,
+        calm.log_p_y_given_x,
+        scalar='log p(y|x)',
+        own_map='jointll',
+        posterior=calm.e_step,
+    ),
     'CALM-ML': Head(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll'),
     'LFI-CAM': Head(
         cam.p_y_given_x,
@@ -92,9 +100,16 @@ class Output:
         """The same in float32, where a loss is safe after a network in mixed precision."""
         return Output(self.f.float(), self.h.float(), self.head)
 
-    def loss(self, y):
-        """The training loss of each image [B] for labels y, a LongTensor [B]."""
-        return self.head.loss(self.f, self.h, y)
+    def posterior(self, y):
+        """p'(z|x,y) of the labels [B, H, W], without a gradient; of heads that have one (Head.posterior)."""
+        return self.head.posterior(self.f, self.h, y)
+
+    def loss(self, y, posterior=None):
+        """The training loss of each image [B] for labels y, a LongTensor [B].
+
+        posterior: the p'(z|x,y) [B, H, W] of another network's output, for heads that have one; None: its own.
+        """
+        return self.head.loss(self.f, self.h, y, *([] if posterior is None else [posterior]))
 
 
 class Network(nn.Module):

@@ -1,0 +1,99 @@
+"""What one step of training computes: the losses of a batch, and the teacher that an EM loss may take p' from."""
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from wsol.errors import UserError
+from wsol.regularization import gradient_regularization
+
+DTYPES = {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+class Objective(nn.Module):
+    """images [B, 3, h, w], labels [B] -> (loss of each image [B], is it classified right [B]): what one step computes.
+
+    The network runs in mixed precision where `precision` says so; from f and h on everything is float32. With a
+    `gradient_reg` over 0 the loss has that many times the interpretable-gradient error in it (wsol/regularization.py).
+    """
+
+    def __init__(self, model, precision='off', gradient_reg=0, gradient_reg_error='cosine'):
+        super().__init__()
+        self.model = model
+        self.dtype = DTYPES[precision]
+        self.gradient_reg = gradient_reg
+        self.error = gradient_reg_error
+
+    def output(self, images):
+        """The network's `Output`, in float32."""
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.model(images)
+        return output.float()
+
+    def forward(self, images, labels, posterior=None):
+        """posterior: p'(z|x,y) of a teacher [B, H, W]; None: of the network itself."""
+        if self.gradient_reg:
+            losses, errors, probs = gradient_regularization(self.output, images, labels, self.error)
+            losses = losses + self.gradient_reg * errors
+        else:
+            output = self.output(images)
+            losses = output.loss(labels, posterior)
+            probs = output.probs
+        return losses, probs.detach().argmax(dim=1) == labels
+
+
+class Teacher:
+    """Weights that lag behind those that learn; CALM-EM's p'(z|x,y) is theirs.
+
+    kind: 'epoch', the weights at the end of the last epoch, or 'ema', the running average decay w' + (1 - decay) w,
+    taken after each step. Both are the starting weights at first.
+    It sees the same images in the same mode as the network that learns, so batch norms normalise by the batch (or by
+    the frozen statistics of --freeze_bn), and the weights are all that differs: a decay of 0 gives the current loss.
+    The statistics that its batch norms gather meanwhile are never read. It costs a forward pass without gradients.
+    """
+
+    def __init__(self, model, kind, decay, precision='off'):
+        if model.head.posterior is None:
+            raise UserError(
+                f"--em_teacher={kind} gives CALM-EM its p'(z|x,y), which {model.attribution_method} has not: "
+                'leave it out, or give --attribution_method=CALM-EM'
+            )
+        self.kind = kind
+        self.student = model
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay if kind == 'ema' else 0))
+        copy = self.average.module.requires_grad_(False)
+        if copy.__dict__.pop('forward_features', None):  # compiled, and bound to the model that it was compiled of
+            copy.forward_features = torch.compile(copy.forward_features)
+        self.average.update_parameters(model)  # the first one copies
+        self.objective = Objective(copy, precision)
+
+    @torch.no_grad()
+    def posterior(self, images, labels):
+        """p'(z|x,y) of the labels [B, H, W]."""
+        for own, other in zip(self.average.module.modules(), self.student.modules()):
+            own.training = other.training
+        return self.objective.output(images).posterior(labels)
+
+    def after(self, kind):
+        """Take in the current weights after a step ('ema') or an epoch ('epoch'), where it is of that kind."""
+        if kind == self.kind:
+            self.average.update_parameters(self.student)
+
+    def state(self):
+        """Its weights and statistics, for a state to go on from."""
+        return self.average.state_dict()
+
+    def load(self, state):
+        """Take up what `state` gave; None, of a state without a teacher, is a UserError."""
+        if state is None:
+            raise UserError(f'the saved state has no teacher: go on without --em_teacher={self.kind}, or begin anew')
+        self.average.load_state_dict(state)
+
+
+def make_teacher(recipe, model):
+    """The `Teacher` that a `training.Recipe` asks for, None for the current weights."""
+    if recipe.em_teacher == 'current':
+        return None
+    if recipe.gradient_reg:
+        raise UserError('--gradient_reg takes the loss of the current weights: leave it out, or --em_teacher')
+    return Teacher(model, recipe.em_teacher, recipe.em_decay, recipe.amp)
