@@ -362,6 +362,49 @@ def test_score_cam_of_several_classes_shares_its_masked_passes():
     close(together, torch.cat(apart), 1e-5)
 
 
+SHARING = [name for name, row in MAPS.items() if row.kind in ('gradient', 'activation') and 'taylor' not in name]
+
+
+@pytest.mark.parametrize('name', SHARING)
+def test_several_classes_of_an_image_share_its_forward_pass(name):
+    """And a backward pass takes a class of every image; the maps are those of each class alone."""
+    net = network('CALM-EM')
+    x = photos(3)
+    rows = x[[0, 0, 0, 1, 2, 2, 2]]  # an image's classes follow each other
+    y = torch.tensor([3, 0, 2, 4, 1, 1, 0])  # one of them comes twice
+    forward, backward = [], []
+    handles = [
+        net.conv2.register_forward_hook(lambda module, inputs, output: forward.append(len(output))),
+        net.conv_last.register_full_backward_hook(lambda module, gradients, _: backward.append(len(gradients[0]))),
+    ]
+    options = {**FEW, 'noise_seeds': [8, 8, 8, 5, 6, 6, 6], 'batch_size': 8}
+    together = explain(name, net, rows, y, **options)
+    for handle in handles:
+        handle.remove()
+    assert set(forward) == {3} and set(backward) <= {3}
+    passes = 0 if name == 'eigen_cam' else 3  # the most classes that an image has
+    assert len(backward) == passes * (len(forward) - (name == 'smooth_grad_cam_pp'))
+    alone = [
+        explain(name, net, rows[i : i + 1], int(one), **{**options, 'noise_seeds': [options['noise_seeds'][i]]})
+        for i, one in enumerate(y)
+    ]
+    close(together, torch.cat(alone), 1e-4)
+
+
+def test_equal_images_with_other_baselines_or_noise_are_not_mixed_up():
+    net = network('CALM-EM')
+    rows = photos(1).expand(2, -1, -1, -1)
+    baseline = torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)])
+    maps = explain('integrated_gradients', net, rows, 2, baseline=baseline, integrated_grad_nr_iter=3)
+    alone = [
+        explain('integrated_gradients', net, rows[:1], 2, baseline=one, integrated_grad_nr_iter=3) for one in baseline
+    ]
+    close(maps, torch.cat(alone))
+    noisy = explain('smooth_grad', net, rows, 2, noise_seeds=[1, 2], smooth_grad_nr_iter=2)
+    assert not torch.allclose(*noisy, rtol=1e-2)
+    close(noisy[1:], explain('smooth_grad', net, rows[:1], 2, noise_seeds=[2], smooth_grad_nr_iter=2))
+
+
 # ---- by hand
 
 

@@ -102,6 +102,54 @@ def chosen(scores, target):
     return scores.gather(1, target[:, None]).squeeze(1), target
 
 
+def distinct(images):
+    """(rows of the images that differ from the one before [D], LongTensor [B]: each image's place among those, or None
+    where all differ).
+
+    An image's several classes come as equal rows that follow each other: they share what does not depend on the class.
+    """
+    new = (images[1:] != images[:-1]).flatten(1).any(dim=1)  # [B - 1]
+    owner = torch.cat([new.new_zeros(1), new]).cumsum(dim=0)  # [B]
+    firsts = [0, *(new.nonzero().flatten() + 1).tolist()]
+    return (firsts, None) if len(firsts) == len(images) else (firsts, owner)
+
+
+def repeated(groups, count, times):
+    """What `distinct` would say of `times` blocks of such images, `count` each, none of them equal to one of another
+    block."""
+    firsts, owner = groups
+    rows = [count * t + first for t in range(times) for first in firsts]
+    return rows, None if owner is None else torch.cat([owner + len(firsts) * t for t in range(times)])
+
+
+def gradients_by_class(scores, target, owner, inputs):
+    """dS_y/dx of each row, one [B, ...] for each x [D, ...] of `inputs`, which have a graph to the scores [D, C].
+
+    target, owner: LongTensors [B], the row's class and image; None: the rows are the images. One backward pass takes a
+    class of every image, so there are as many as an image has classes.
+    """
+    score = chosen(scores if owner is None else scores[owner], target)[0]  # [B]
+    if owner is None:
+        return list(torch.autograd.grad(score.sum(), inputs))
+    turns = []  # of each backward pass {image: its row}
+    turn_of = {}  # (image, class) -> the pass
+    pairs = list(zip(owner.tolist(), target.tolist()))
+    for row, (image, y) in enumerate(pairs):
+        if (image, y) not in turn_of:
+            turn = turn_of[image, y] = sum(one == image for one, _ in turn_of)
+            turns += [{}] if turn == len(turns) else []
+            turns[turn][image] = row
+    number = torch.tensor([turn_of[pair] for pair in pairs], device=owner.device)
+    results = [x.new_empty(len(pairs), *x.shape[1:]) for x in inputs]
+    for turn, rows in enumerate(turns):
+        last = turn == len(turns) - 1
+        found = torch.autograd.grad(score[list(rows.values())].sum(), inputs, retain_graph=not last)
+        mine = (number == turn).nonzero().flatten()
+        for result, gradient in zip(results, found):
+            result[mine] = gradient[owner[mine]]
+    return results
+
+
 def as_target(target, size):
     """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a
     UserError."""

@@ -10,14 +10,29 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .common import Options, baseline_of, chosen, chunks, explainer, noise_streams, scores_of, standard_normal
+from .common import (
+    Options,
+    baseline_of,
+    chosen,
+    chunks,
+    distinct,
+    explainer,
+    gradients_by_class,
+    noise_streams,
+    repeated,
+    scores_of,
+    standard_normal,
+)
 
 
-def image_gradients(model, images, target):
-    """(dS_y/dx [B, c, h, w], y [B]) by one forward and one backward pass; a target of None is the prediction."""
-    x = images.detach().requires_grad_()
-    score, target = chosen(scores_of(model, x.clone()), target)  # a model may work in place on what it is given
-    return torch.autograd.grad(score.sum(), x)[0], target
+def image_gradients(model, images, target, groups=None):
+    """(dS_y/dx [B, c, h, w], y [B]) by one forward pass, and one backward pass a class where equal images follow each
+    other, as `distinct` says or else `groups`; a target of None is the prediction."""
+    firsts, owner = groups or distinct(images)
+    x = (images if owner is None else images[firsts]).detach().requires_grad_()
+    scores = scores_of(model, x.clone())  # a model may work in place on what it is given
+    target = chosen(scores if owner is None else scores[owner], target)[1]
+    return gradients_by_class(scores, target, owner, [x])[0], target
 
 
 def _predicted(model, images, target):
@@ -54,7 +69,8 @@ def _noisy_strengths(model, images, target, options):
     for rows in chunks(n, max(1, options.batch_size // b), options, 'noisy images'):
         m = rows.stop - rows.start
         noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]
-        maps = strength(image_gradients(model, torch.cat(noisy), target.repeat(m))[0])
+        groups = repeated(distinct(noisy[0]), b, m)
+        maps = strength(image_gradients(model, torch.cat(noisy), target.repeat(m), groups)[0])
         yield from maps.view(m, b, *maps.shape[1:])  # m times [B, h, w]
 
 
@@ -97,9 +113,11 @@ def _path_gradients(model, images, target, options, positions):
     b = len(images)
     target = _predicted(model, images, target)
     start = baseline_of(images, options)
+    groups = distinct(torch.cat([images, start], dim=1))  # of equal images with other baselines the paths differ
     for rows in chunks(len(positions), max(1, options.batch_size // b), options, 'path'):
         points = [start + position * (images - start) for position in positions[rows]]
-        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)))[0]
+        of_points = repeated(groups, b, len(points))
+        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)), of_points)[0]
         yield from gradients.view(len(points), *images.shape)  # [B, c, h, w] each
 
 

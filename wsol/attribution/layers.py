@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
 from ..network import Network
-from .common import chosen, scores_of
+from .common import chosen, distinct, gradients_by_class, scores_of
 
 
 @contextmanager
@@ -79,12 +79,22 @@ def last_feature_layer(model, images):
     return seen[-1]
 
 
-def capture(model, images, layers, graph=False):
+def capture(model, images, layers):
     """(activations, one A a layer; scores [B, C]) of one forward pass; a layer called twice counts with its last call.
 
-    With `graph` the graph begins at the first of the layers: whatever lies below runs without one.
-    A layer that does not run, or gives something else than [B, L, H, W], is a UserError.
+    Equal images that follow each other pass once; there is no graph. A layer that does not run, or gives something else
+    than [B, L, H, W], is a UserError.
     """
+    firsts, owner = distinct(images)
+    if owner is None:
+        return _pass(model, images, layers, graph=False)
+    activations, scores = _pass(model, images[firsts], layers, graph=False)
+    return [A[owner] for A in activations], scores[owner]
+
+
+def _pass(model, images, layers, graph):
+    """`capture` of images as they are; with `graph` the graph begins at the first of the layers: whatever lies below
+    runs without one."""
     kept = {}
 
     def keep(module, inputs, output):
@@ -107,21 +117,27 @@ def capture(model, images, layers, graph=False):
 
 
 def layer_gradients(model, images, layers, target, create_graph=False):
-    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward and one backward
-    pass; with create_graph G can be differentiated again.
+    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward pass and one
+    backward pass, of equal images that follow each other one a class; with create_graph G can be differentiated again,
+    and every row passes.
 
     Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
     """
+    firsts, owner = ([], None) if create_graph else distinct(images)
     with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():  # fused attention has no second derivative
-        activations, scores = capture(model, images, layers, graph=True)
-    score, _ = chosen(scores, target)
+        activations, scores = _pass(model, images if owner is None else images[firsts], layers, graph=True)
+    target = chosen(scores if owner is None else scores[owner], target)[1]
     try:
-        gradients = torch.autograd.grad(score.sum(), activations, create_graph=create_graph)
+        if create_graph:
+            score = chosen(scores, target)[0]
+            gradients = torch.autograd.grad(score.sum(), activations, create_graph=True)
+        else:
+            gradients = gradients_by_class(scores, target, owner, activations)
     except RuntimeError as error:
         if 'not have been used in the graph' not in str(error) and 'does not require grad' not in str(error):
             raise
         raise UserError('the score does not depend on target_layer') from error
-    return activations, list(gradients)
+    return [A if owner is None else A[owner] for A in activations], list(gradients)
 
 
 def scores_with(model, images, layer, activation):

@@ -9,7 +9,7 @@ import torch
 
 from ..network import Network, Output
 from .cam_family import weighted
-from .common import Options, chosen, chunks, explainer, noise_streams, scores_of, standard_normal
+from .common import Options, chosen, chunks, distinct, explainer, noise_streams, scores_of, standard_normal
 from .layers import capture, find_layers, last_feature_layer, scores_with
 from .maps import fuse, upsample
 from .readouts import min_max
@@ -24,7 +24,7 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0):
     Equal images that follow each other, one image's several classes, share their masked passes unless there is noise.
     """
     b, channels = A.shape[:2]
-    firsts, owner = ([*range(b)], [*range(b)]) if std else _distinct(images)
+    firsts, owner = ([*range(b)], None) if std else distinct(images)
     classes, column = target.unique(return_inverse=True)  # [K], [B]
     maps = A[firsts].flatten(0, 1)  # [D L, H, W], D different images
     scores = []
@@ -36,13 +36,7 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0):
         masked = masks[:, None] * images[firsts][number]  # [n, c, h, w]
         scores.append(scores_of(model, masked)[:, classes])
     scores = torch.cat(scores).view(len(firsts), channels, -1)  # [D, L, K]
-    return scores[owner, :, column]  # [B, L]
-
-
-def _distinct(images):
-    """(numbers of the images that differ from the one before, for each image its place among those)."""
-    firsts = [b for b in range(len(images)) if not b or not torch.equal(images[b], images[b - 1])]
-    return firsts, [sum(first <= b for first in firsts) - 1 for b in range(len(images))]
+    return scores[torch.arange(b, device=A.device) if owner is None else owner, :, column]  # [B, L]
 
 
 def softmax_weights(scores):
