@@ -30,7 +30,7 @@ from report.tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
-from wsol.scoring import erasing, regions, scores
+from wsol.scoring import Part, erasing, regions, scores
 
 NAME = 'attribution_scores'
 FILES = [f'{NAME}.{ending}' for ending in ('csv', 'md', 'png')]  # beside NAME.json
@@ -240,13 +240,15 @@ def main():
         def score(items, item):
             batch = source.read(items, item)
             if not batch.numbers:
-                return {'images': np.array(0), 'left_out': np.array(batch.left_out)}
+                return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)}, {})
             labels = None if batch.labels is None else batch.labels.to(setting.device)
             images = batch.images.to(setting.device)
             found = comparing.score_batch(
                 setting.model, setting.makers, settings, batch.truths, images, labels, batch.numbers, setting.seed
             )
-            return found if own is None else {**found, 'left_out': np.array(batch.left_out)}
+            if own is not None:
+                found.totals['left_out'] = np.array(batch.left_out)
+            return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
 
         def finish(totals, log):
             report(setting, own, settings, totals, log)

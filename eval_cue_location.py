@@ -18,7 +18,7 @@ from engine import evaluation
 from wsol import cub_parts
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
-from wsol.scoring import cues, pixels
+from wsol.scoring import Part, cues, pixels
 from wsol.scoring.maps import resize
 
 
@@ -60,7 +60,7 @@ class CueDataset(Dataset):
 
 
 def count_batch(batch, maker, labels, table, cue, device):
-    """Forward a batch once and score each of its images on all its pairs: `cues.cue_counts`.
+    """Forward a batch once and score each of its images on all its pairs: a `Part` of `cues.cue_counts`.
 
     labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`.
     """
@@ -75,7 +75,18 @@ def count_batch(batch, maker, labels, table, cue, device):
             differences = resize(maps[b][:1] - maps[b][1:], images.shape[-1])  # the absolute value takes the sign away
             yield cues.CueImage(rows, differences, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
-    return cues.cue_counts(cue, scored())
+    return Part(cues.cue_counts(cue, scored()), {})
+
+
+def pair_arrays(pairs, totals):
+    """{name: array} of what is kept of each pair; PxAP is NaN where no image of the pair was scored."""
+    pxap = cues.cue_figures(totals)
+    return {
+        'ids': np.array([f'{pair.a} {pair.b}' for pair in pairs]),
+        'differing_parts': np.array([len(pair.parts) for pair in pairs]),
+        'images': np.asarray(totals['images']),
+        **{mode: np.array(values, float) for mode, values in pxap.items()},  # None: NaN
+    }
 
 
 def report(run, name, pairs, totals, log):
@@ -134,6 +145,10 @@ def main():
             raise UserError(f'{folder}: no two classes differ in 1 to 3 parts')
         table = cues.class_rows(pairs)
         chosen = [n for n, y in enumerate(split.labels) if y in table]
+        if not chosen:
+            raise UserError(
+                f'{folder}: no test image is of a class that has a pair: is --metadata_root that of the data?'
+            )
         dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type)
@@ -155,7 +170,10 @@ def main():
         def finish(totals, log):
             report(setting.run, name, pairs, totals, log)
 
-        return evaluation.Evaluation(len(dataset), batches, count, finish, 'cue localization')
+        def keep(totals):
+            return pair_arrays(pairs, totals)
+
+        return evaluation.Evaluation(len(dataset), batches, count, finish, 'cue localization', keep)
 
     evaluation.evaluate(evaluation.request(args), name, prepare)
 

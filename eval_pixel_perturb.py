@@ -6,24 +6,27 @@
 
 import os
 
+import numpy as np
 import torch
 
 import util
 from config import get_configs
 from engine import evaluation
 from report.plots import plot_erasing
-from wsol.scoring import erasing
+from wsol.scoring import Part, erasing
 
 
 def count_batch(model, maker, images, labels, numbers, seed, repeats):
-    """{name: count} on the device of images [B, 3, S, S] with their numbers in the split: right as they are
-    (`correct`), with the highest pixels erased (`topk` [K]), and with random ones (`random` [K], the sum over the
-    repeats)."""
+    """The `Part` of images [B, 3, S, S] with their numbers in the split, on their device: right as they are
+    (`correct`), with the highest pixels erased (`topk`, a column a k), and with random ones (`random`, the sum over
+    the repeats)."""
     with torch.no_grad():
         output = model(images)
     maps = evaluation.target_maps(maker, images, output, labels, images.shape[-1], numbers)  # [B, S, S]
-    correct = (output.probs.argmax(dim=1) == labels).sum()
-    return {'correct': correct, **erasing.erased_counts(model, images, labels, maps, numbers, seed, repeats)}
+    rows = {'correct': output.probs.argmax(dim=1) == labels}
+    rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats))
+    totals = {name: values.sum(dim=0) for name, values in rows.items()}
+    return Part(totals, {name: [values] for name, values in rows.items()})
 
 
 def report(run, name, totals, images, log):
@@ -66,11 +69,12 @@ def main():
             return evaluation.split_loader(setting, split, args.crop_size, args.workers, numbers)
 
         def count(numbers, batch):
-            images, labels, _ = batch
+            images, labels, image_ids = batch
             repeats = args.random_repeats
-            return count_batch(
+            part = count_batch(
                 setting.model, maker, images.to(device), labels.to(device), numbers, setting.seed, repeats
             )
+            return part._replace(rows={'ids': [np.array(image_ids)], **part.rows})
 
         def finish(totals, log):
             report(setting.run, name, totals, len(split.image_ids), log)

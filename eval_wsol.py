@@ -19,7 +19,7 @@ from data_loaders import split_ids
 from data_truth import ground_truth
 from engine import evaluation
 from wsol.errors import MissingFile, UserError
-from wsol.scoring import add_up, boxes, pixels
+from wsol.scoring import Part, boxes, join, pixels
 
 
 class Job(NamedTuple):
@@ -49,14 +49,17 @@ def read_score_map(path, size):
 
 
 def count_image(job):
-    """What the image adds to the totals: `boxes.box_counts` or `pixels.mask_counts`."""
+    """The `Part` of the image: what it adds are `boxes.box_counts` or `pixels.mask_counts`, its row the best IoUs in
+    whole percent or the histogram."""
     score_map = read_score_map(job.score_map, job.size) if isinstance(job.score_map, str) else job.score_map
     taus = pixels.thresholds('even', job.interval)
     if job.mask_root is None:
         true_boxes = boxes.scale_boxes(*job.truth, job.size)
-        return boxes.box_counts(boxes.best_ious(score_map, true_boxes, taus), job.iou_thresholds)
+        ious = boxes.best_ious(score_map, true_boxes, taus)
+        return Part(boxes.box_counts(ious, job.iou_thresholds), {'iou': [boxes.whole_percent(ious)[None]]})
     foreground, ignore = pixels.read_ground_truth(job.mask_root, *job.truth, job.size)
-    return pixels.mask_counts(pixels.mask_histogram(score_map, foreground, ignore, taus))
+    histogram = pixels.mask_histogram(score_map, foreground, ignore, taus)
+    return Part(pixels.mask_counts(histogram), {'histogram': [histogram[None].astype(np.uint32)]})
 
 
 def find_score_maps(root, image_ids):
@@ -102,14 +105,6 @@ def report(run, name, result, images, log):
     log.report(f'{images} images of {flags["dataset"]} {flags["split"]}', images=images)
 
 
-def total(numbers, parts):
-    """The sum of the counts of a batch's images."""
-    sums = {}
-    for part in parts:
-        add_up(sums, part)
-    return sums
-
-
 def main():
     args = get_configs(__doc__)
     asked = evaluation.request(args, split=args.split, saved_maps=bool(args.scoremap_root))
@@ -123,13 +118,18 @@ def main():
         how = (mask_root, args.crop_size, args.cam_curve_interval, args.iou_thresholds)
 
         def counts(batches):
-            """The counts of each batch's images, a list; they are made by --workers processes."""
+            """The `Part`s of each batch's images, a list; they are made by --workers processes."""
             with util.in_processes(args.workers, evaluation.one_thread) as run_in_order:
                 maps = saved_maps(found, batches) if found else made_maps(args, setting, batches)
                 jobs = (Job(score_map, truth[image_id], *how) for image_id, score_map in maps)
                 results = iter(run_in_order(count_image, jobs))
                 for numbers in batches:
                     yield [next(results) for _ in numbers]
+
+        def total(numbers, parts):
+            ids = np.array([image_ids[number] for number in numbers])
+            whole = join(parts)
+            return whole._replace(rows={'ids': [ids], **whole.rows})
 
         def finish(totals, log):
             if mask_root:

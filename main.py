@@ -9,13 +9,14 @@ import os
 import time
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import data_folders
 import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
-from engine import models, processes, resuming, training
+from engine import arrays, models, processes, resuming, training
 from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
@@ -23,6 +24,7 @@ from wsol.preprocessing import ImageLoader, from_record
 
 LOG = 'log.jsonl'
 RESULT = 'accuracy.json'
+ARRAYS = 'accuracy.npz'  # what each test image gave
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 
 
@@ -111,9 +113,10 @@ def train(trainer, loaders, log, board):
         loss, train_accuracy = trainer.train_epoch(loaders.train, title, save)
         seconds = time.monotonic() - start
         trainer.share_buffers()
-        val_accuracy = training.accuracy(
+        val_right = training.classified_right(
             trainer.model, loaders.val, recipe, trainer.device, 'validation', run.folder, save
         )
+        val_accuracy = training.accuracy(val_right)
         rates = [group['lr'] for group in trainer.optimizer.param_groups]
         log.report(
             f'{title}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
@@ -222,9 +225,12 @@ def train_and_test(args, run, device):
         if not state:
             trainer.save(log)  # a full disk or a locked folder shows now, and --resume knows whose folder this is
         best = train(trainer, loaders, log, make_board(args, trainer, loaders.val.dataset))
-    test = training.accuracy(model, loaders.test, recipe, device, 'test', run.folder)
+    right = training.classified_right(model, loaders.test, recipe, device, 'test', run.folder)
+    test = training.accuracy(right)
     log.report(f'test accuracy {test:.2f} %', test_accuracy=test)
     if processes.rank() == 0:
+        ids = np.array(loaders.test.dataset.split.image_ids)
+        arrays.write(os.path.join(run.folder, ARRAYS), {'ids': ids, 'correct': right.numpy()})
         util.write_json(
             os.path.join(run.folder, RESULT),
             {'test_accuracy': test, 'best_val_accuracy': best, 'images': len(loaders.test.dataset), **run.provenance()},
@@ -239,7 +245,9 @@ def main():
         start_from_classifier(args)
     device = processes.start()
     run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
-    files = [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])] if args.is_train else []
+    files = [ARRAYS]
+    if args.is_train:
+        files += [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])]
     with resuming.claim(run, RESULT, files, training.STATE if args.is_train else None) as mine:
         if mine:
             train_and_test(args, run, device)

@@ -5,7 +5,7 @@ import torch
 
 from wsol import attribution
 from wsol.errors import UserError
-from wsol.scoring import add_up, erasing, maps, regions, scores
+from wsol.scoring import Part, add_up, erasing, maps, regions, scores
 
 # A map that stands for all of its kind: where it cannot run, none of them can. Gradient maps run on every network.
 TRIED = {'readout': 'vanilla', 'activation': 'grad_cam', 'perturbation': 'grad_cam'}
@@ -25,7 +25,7 @@ def runnable(names, model, size, options):
 
 
 def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
-    """What a batch adds to the totals, {name: array}: 'MAP/name' is a map's own sum, the other names are shared.
+    """The `Part` of a batch: 'MAP/name' is a map's own sum, or rows, the other names are shared.
 
     makers: {map: MapMaker}; truths: a `regions.Truth` for each image, or none; labels [B]: the classes that are
     explained, None for the predictions; numbers: of the images, which noise and random masks depend on. The sum over
@@ -38,25 +38,46 @@ def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
     labels = predicted if labels is None else labels
     p = probs.gather(1, labels[:, None]).squeeze(1)
     size = images.shape[-1]
+    right = (predicted == labels).cpu()
+    part = Part({'images': np.array(len(images)), 'correct': right.sum()}, {'correct': [right]})
     drops = []
-    found = {'images': np.array(len(images)), 'correct': (predicted == labels).sum().cpu().numpy()}
     if 'remove_and_classify' in settings.metrics:
-        random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats)
-        found['correct_random'] = random.cpu().numpy()
+        random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats).cpu()
+        part.totals['correct_random'] = random.sum(dim=0)
+        part.rows['correct_random'] = [random]
     for name, maker in makers.items():
         native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
         raw = maps.resize(native, size)  # [B, S, S]
         scaled = maps.normalize(raw, 'minmax')
-        own, drop = scores.classifier_scores(model, images, labels, p, raw, settings)
-        own['constant'] = (scaled.max(axis=(1, 2)) == 0).sum()
-        drops.append(drop)
-        for row in zip(native, scaled, truths):
-            add_up(own, regions.region_scores(*row, settings))
-        found.update({f'{name}/{key}': value for key, value in own.items()})
-    if drops[0] is not None:
-        wins = erasing.wins(torch.stack(drops)).cpu().numpy()
-        found.update({f'{name}/wins': row for name, row in zip(makers, wins)})
-    return found
+        own = scores.classifier_scores(model, images, labels, p, raw, settings)
+        own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
+        _add_scores(part, name, own)
+        _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
+        if 'drop' in own:
+            drops.append(own['drop'])
+    if drops:
+        wins = erasing.wins(torch.stack(drops))  # [M, M, B]
+        for name, won in zip(makers, wins):
+            part.totals[f'{name}/wins'] = won.sum(dim=1)
+            part.rows[f'{name}/wins'] = [scores.rows('wins', won.sum(dim=0))]
+    return part
+
+
+def _add_scores(part, name, own):
+    """Put a map's scores {name: tensor [B, ...]} into a `Part`."""
+    for key, values in own.items():
+        part.totals[f'{name}/{key}'] = values.sum(dim=0)
+        part.rows[f'{name}/{key}'] = [scores.rows(key, values)]
+
+
+def _add_regions(part, name, images):
+    """Put a map's scores by true regions, {name: array} of each image, into a `Part`."""
+    sums = {}
+    for one in images:
+        add_up(sums, one)
+    for key, value in sums.items():
+        part.totals[f'{name}/{key}'] = value
+        part.rows[f'{name}/{key}'] = [scores.rows(key, [one[key] for one in images])]
 
 
 def map_figures(totals, names, settings):

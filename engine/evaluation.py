@@ -13,7 +13,7 @@ import torch
 import util
 from config import map_options, pick
 from data_loaders import Split, load_split, make_loader
-from engine import models, processes, resuming
+from engine import arrays, models, processes, resuming
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import maps as scoring_maps
@@ -164,13 +164,15 @@ class Evaluation(NamedTuple):
 
     count: int  # images, numbered from 0
     batches: Callable  # batches of image numbers -> iterable of what `score` takes, one a batch
-    score: Callable  # (image numbers, item) -> {name: array, tensor or number}; these are added up over all batches
+    score: Callable  # (image numbers, item) -> `wsol.scoring.Part`: totals are added up over all batches
     report: Callable  # (totals, log): writes and prints the result; called in the first process
     title: str  # of the progress bar
+    arrays: Callable | None = None  # totals -> the arrays kept beside the result; None: the rows of all images
 
 
 def evaluate(asked, name, prepare, others=()):
-    """Claim the result `name`.json (and `others`), go through all images in shards, report, clean up.
+    """Claim the result `name`.json (and `name`.npz, what each image gave, and `others`), go through all images in
+    shards, report, clean up.
 
     asked: a `Request`; a seed is drawn where none is given, the same in every process. prepare(setting) ->
     `Evaluation`. Nothing is done where --resume finds the result complete.
@@ -179,7 +181,7 @@ def evaluate(asked, name, prepare, others=()):
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: an accelerator's scores are the CPU's
     checkpoint = _checkpoint(asked.run, name, asked.source)
     plan = resuming.plan_of(name)
-    with resuming.claim(asked.run, f'{name}.json', others, plan, resuming.SCORE_FLAGS) as mine:
+    with resuming.claim(asked.run, f'{name}.json', [f'{name}.npz', *others], plan, resuming.SCORE_FLAGS) as mine:
         if mine:
             _go_through(asked, name, prepare, device, checkpoint)
     processes.finish()
@@ -202,6 +204,11 @@ def _go_through(asked, name, prepare, device, checkpoint):
         shards.run(shown, evaluation.score)
     totals = shards.total()
     if totals is not None:
+        path = os.path.join(run.folder, f'{name}.npz')
+        if evaluation.arrays:
+            arrays.write(path, evaluation.arrays(totals))
+        else:
+            shards.write_rows(path)
         evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
         shards.remove()
 

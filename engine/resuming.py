@@ -2,7 +2,6 @@
 evaluation."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -13,13 +12,15 @@ import numpy as np
 import torch
 
 import util
-from engine import machine, processes
+from engine import arrays, machine, processes
 from engine.locks import Lock
 from wsol.errors import AlreadyThere, UserError
-from wsol.scoring import add_up
+from wsol.scoring import Part, add_up
 
 MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
+FORM = 2  # of the shards' files: those of another form are not gone on with
+TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
 RUN_FLAGS = {
@@ -157,9 +158,10 @@ def planned_seed(run, name):
 class Shards:
     """An evaluation's images 0..count-1 in batches, the batches in shards; each process takes every world()-th shard.
 
-    A batch gives a part, {name: array, tensor or number}; parts are added up, in an order that the number of processes
-    does not change. A finished shard is a file below the experiment folder, so that --resume repeats none. Without
-    --resume the files of a stopped evaluation are AlreadyThere, or replaced with --override_cache.
+    A batch gives a `wsol.scoring.Part`. Totals are added up and rows put one behind the other, in an order that the
+    number of processes does not change: that of the images. A finished shard is a file below the experiment folder, so
+    that --resume repeats none. Without --resume the files of a stopped evaluation are AlreadyThere, or replaced with
+    --override_cache.
     """
 
     def __init__(self, run, name, count, batch_size):
@@ -172,7 +174,7 @@ class Shards:
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
         free = (RUN_FLAGS | SCORE_FLAGS) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
         self.key = digest[:8]  # in the files' names: no other command's are taken
         processes.first_alone(lambda: self._prepare(run))
         mine = list(enumerate(self.shards))[processes.rank() :: processes.world()]
@@ -209,24 +211,26 @@ class Shards:
         return [batch for _, shard in self.todo for batch in self._batches_of(shard)]
 
     def run(self, items, work):
-        """Call work(image numbers, item) -> part on the items that belong to `batches`, in their order.
+        """Call work(image numbers, item) -> Part on the items that belong to `batches`, in their order.
 
         Tensors stay on their device until their shard is done. Asked to stop, it returns after the batch under way."""
         items = iter(items)
         for index, shard in self.todo:
-            total = {}
+            whole = Part({}, {})
             for numbers in self._batches_of(shard):
                 if processes.stop_asked():
                     return  # `total` makes all processes leave
-                add_up(total, work(numbers, next(items)))
-            self._save(index, total)
+                part = work(numbers, next(items))
+                add_up(whole.totals, part.totals)
+                add_up(whole.rows, part.rows)  # lists: one behind the other
+            self._save(index, whole)
             self.done += 1
         next(items, None)  # a progress bar ends with its last item
 
-    def _save(self, index, total):
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: torch.as_tensor(value).cpu().numpy() for name, value in total.items()})
-        util.atomically(self._file(index), lambda file: file.write(buffer.getbuffer()))
+    def _save(self, index, part):
+        totals = {TOTAL + name: _on_host(value) for name, value in part.totals.items()}
+        rows = {ROWS + name: np.concatenate([_on_host(one) for one in some]) for name, some in part.rows.items()}
+        arrays.write(self._file(index), {**totals, **rows})
 
     def total(self):
         """The sum over all shards {name: array} in the first process, None in the others. Waits for them.
@@ -240,9 +244,24 @@ class Shards:
         total = {}
         for index in range(len(self.shards)):
             with np.load(self._file(index)) as part:
-                add_up(total, part)
+                add_up(total, {name[len(TOTAL) :]: part[name] for name in part.files if name.startswith(TOTAL)})
         return total
+
+    def write_rows(self, path):
+        """Write the rows of all images, in their order, as a file of arrays. One array of one shard is in memory."""
+        names = {}  # {name: the files that have it}; none where no image of a shard could be scored
+        for index in range(len(self.shards)):
+            with np.load(self._file(index)) as part:
+                for name in part.files:
+                    if name.startswith(ROWS):
+                        names.setdefault(name, []).append(self._file(index))
+        arrays.write(path, {name[len(ROWS) :]: arrays.Stored(name, files) for name, files in names.items()})
 
     def remove(self):
         """Remove the shards, once the result is written."""
         shutil.rmtree(self.folder)
+
+
+def _on_host(value):
+    """An array, tensor or number as an array."""
+    return value.cpu().numpy() if torch.is_tensor(value) else np.asarray(value)

@@ -225,30 +225,37 @@ def to_device(images, labels, channels_last, device):
     return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)
 
 
-@torch.no_grad()
-def accuracy(model, loader, recipe, device, title, folder, save=None):
-    """Top-1 accuracy in percent over the images of all processes.
+def accuracy(right):
+    """Top-1 accuracy in percent of `classified_right`."""
+    return 100 * int(right.sum()) / len(right)
 
+
+@torch.no_grad()
+def classified_right(model, loader, recipe, device, title, folder, save=None):
+    """Is each image classified right, bool [N] on the host: the images of all processes, in the split's order.
+
+    loader: its batch sampler is a list of the image numbers of each of this process's batches.
     title: for the progress bar. Asked to stop, it calls save(), if given, marks the experiment's folder and raises
     util.Stopped.
     """
     model.eval()
-    sums = torch.zeros(2, dtype=torch.long, device=device)  # right, all
+    found = []  # on the device, which is not waited for
     vote = processes.Vote()
     for images, labels, _ in util.progress(loader, len(loader), title, recipe.batch_size, processes.rank() == 0):
         images, labels = to_device(images, labels, recipe.channels_last, device)
         with torch.autocast(device.type, DTYPES[recipe.amp], enabled=recipe.amp != 'off'):
             output = model(images)
-        sums[0] += (output.float().probs.argmax(dim=1) == labels).sum()
-        sums[1] += len(labels)
+        found.append(output.float().probs.argmax(dim=1) == labels)
         if vote(STOP if processes.stop_asked() else GO_ON) == STOP:
             vote.close()
             if save:
                 save()
             resuming.stop_marked(folder)
     vote.close()
-    correct, count = processes.total_of(sums).tolist()
-    return 100 * correct / count
+    numbers = [number for batch in loader.batch_sampler for number in batch]
+    right = torch.zeros(len(loader.dataset), dtype=torch.uint8, device=device)
+    right[numbers] = torch.cat(found).to(torch.uint8)
+    return processes.total_of(right).bool().cpu()
 
 
 def random_state():

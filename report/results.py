@@ -4,6 +4,8 @@ import glob
 import json
 import os
 import re
+import zipfile
+import zlib
 from typing import NamedTuple
 
 
@@ -25,6 +27,24 @@ def read_result(path):
         return {}
     with open(path) as file:
         return json.load(file)
+
+
+def read_arrays(path):
+    """{name: array} of a file that holds what each image gave (docs/evaluating.md); {} where there is none.
+
+    A damaged file is a UserError.
+    """
+    if not os.path.isfile(path):
+        return {}
+    import numpy as np  # as below: what is not needed need not be loaded
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        from wsol.errors import UserError  # with PyTorch
+
+        raise UserError(f'{path} is damaged or no file of arrays: {error}') from None
 
 
 def maps_scored(folder):

@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor | None  # the explained classes [B]; None: the predictions
     truths: list  # a `regions.Truth` an image, or none
     numbers: list  # of the images among all
+    ids: list  # of the images: what arrays of results call them
     left_out: int  # images beside those that cannot be scored
 
 
@@ -70,7 +71,7 @@ def split_source(setting, args, needs_truth):
     def read(items, item):
         images, labels, image_ids = item
         truths = [truth(image_id) for image_id in image_ids] if truth else []
-        return Batch(images, labels, truths, [numbers[one] for one in items], 0)
+        return Batch(images, labels, truths, [numbers[one] for one in items], list(image_ids), 0)
 
     return Source(len(numbers), batches, read)
 
@@ -108,6 +109,7 @@ def photograph_source(setting, args, own, names, needs_truth):
         chosen = [number for number, _ in good]
         images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0)
         explained = torch.tensor([labels[number] for number in chosen]) if labels else None
-        return Batch(images, explained, truths, chosen, len(items) - len(good))
+        ids = [own.names[number] for number in chosen]
+        return Batch(images, explained, truths, chosen, ids, len(items) - len(good))
 
     return Source(len(numbers), batches, read)

@@ -100,6 +100,7 @@ def test_training_writes_log_result_and_checkpoints(trained):
     assert set(record) == {'architecture', 'epoch', 'state_dict', 'optimizer', 'args'} and record['epoch'] == 2
     assert sorted(os.listdir(trained / 'cam')) == [
         'accuracy.json',
+        'accuracy.npz',
         'best_checkpoint.pth.tar',
         'last_checkpoint.pth.tar',
         'log.jsonl',

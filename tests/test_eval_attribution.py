@@ -23,7 +23,7 @@ from engine.evaluation import MapMaker
 from report import sources
 from wsol import attribution
 from wsol.preprocessing import make_transform
-from wsol.scoring import add_up, erasing, maps, pixels, regions, scores
+from wsol.scoring import add_up, erasing, join, maps, pixels, regions, scores
 from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
@@ -212,7 +212,7 @@ def test_remove_and_classify_is_that_of_its_own_command(scored):
 def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
     root, _, result, out = scored
     folder = root / 'four'
-    tables = [f'attribution_scores.{ending}' for ending in ('csv', 'json', 'md', 'png')]
+    tables = [f'attribution_scores.{ending}' for ending in ('csv', 'json', 'md', 'npz', 'png')]
     assert sorted(os.listdir(folder)) == [*tables, 'log_attribution_scores.jsonl']
     with open(folder / 'attribution_scores.csv') as file:
         rows = {row.pop('method'): row for row in csv.DictReader(file)}
@@ -368,22 +368,20 @@ def totals_of(model, args, methods, batches):
     labels = torch.tensor([0, 1, 2])
     box = np.array([[0, 0, 7, 7]])
     truth = regions.Truth(box, regions.box_region(box, 32), None)
-    total = {}
-    for rows in batches:
-        add_up(
-            total,
-            comparing.score_batch(
-                model,
-                makers,
-                settings_of(),
-                [truth] * len(rows),
-                images[rows],
-                labels[rows],
-                [10 * row for row in rows],
-                seed=7,
-            ),
+    parts = [
+        comparing.score_batch(
+            model,
+            makers,
+            settings_of(),
+            [truth] * len(rows),
+            images[rows],
+            labels[rows],
+            [10 * row for row in rows],
+            seed=7,
         )
-    return total, images, labels
+        for rows in batches
+    ]
+    return {name: np.asarray(value) for name, value in join(parts).totals.items()}, images, labels
 
 
 def test_the_sums_do_not_depend_on_the_batches(toy):
@@ -474,8 +472,8 @@ def test_what_a_batch_adds_by_name(toy):
     right = probs.argmax(dim=1) == labels
     assert total['images'] == 3 and total['correct'] == right.sum()
     ranks = [erasing.random_ranks(7, 10 * n, 5, 1024, 'cpu') for n in range(3)]
-    counts = erasing.correct_random(model, images, labels, torch.stack(ranks, dim=1))
-    assert total['correct_random'].tolist() == counts.tolist()
+    counts = erasing.right_random(model, images, labels, torch.stack(ranks, dim=1))
+    assert total['correct_random'].tolist() == counts.sum(dim=0).tolist()
     p = probs[range(3), labels]
     for name in ('jointll', 'vanilla'):
         raw = attribution.upsample(attribution.explain(name, model, images, labels), 32)

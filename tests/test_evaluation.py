@@ -24,7 +24,7 @@ from data_loaders import load_split, make_loader
 from engine import evaluation, resuming
 from wsol import attribution
 from wsol.cub_parts import Pair
-from wsol.scoring import erasing, pixels
+from wsol.scoring import Part, erasing, pixels
 from wsol.scoring import maps as scoring_maps
 
 DATA = [
@@ -275,7 +275,7 @@ class Files:
 
         def score(numbers, item):
             assert item == [number**2 for number in numbers]
-            return {'sum': sum(item), 'images': len(item)}
+            return Part({'sum': sum(item), 'images': len(item)}, {'ids': [np.array(numbers).astype(str)]})
 
         def report(totals, log):
             self.reports.append({name: int(value) for name, value in totals.items()})
@@ -297,7 +297,7 @@ def test_an_evaluation_goes_from_claim_to_report(save_root, capsys):
     assert (name, maker.name, maker.seed, maker.ksize) == ('smooth_grad', 'smooth_grad', 3, 3)
     assert maker.options.smooth_grad_nr_iter == 2 and maker.options.batch_size == 2
     assert five.reports == [{'sum': 30, 'images': 5}]
-    assert {path.name for path in five.folder.iterdir()} == {'five.json', 'log_five.jsonl'}
+    assert {path.name for path in five.folder.iterdir()} == {'five.json', 'five.npz', 'log_five.jsonl'}
     capsys.readouterr()
     five.run('--score_map_process=smooth_grad', '--smoothing_ksize=3', '--resume')
     assert 'five.json is complete: nothing to do' in capsys.readouterr().out and len(five.reports) == 1

@@ -77,7 +77,7 @@ def test_a_run_writes_what_its_checkpoints_say(tmp_path, monkeypatch):
     assert epochs[0]['loss'] > epochs[2]['loss'] > 0 and epochs[2]['train_accuracy'] > epochs[0]['train_accuracy']
     tested = call(monkeypatch, tmp_path, 'tested', *words, '--is_train=False', f'--load_checkpoint={folder}')
     assert tested['test_accuracy'] == result['test_accuracy'] and tested['best_val_accuracy'] is None
-    assert sorted(os.listdir(tmp_path / 'tested')) == ['accuracy.json', 'log_test.jsonl']
+    assert sorted(os.listdir(tmp_path / 'tested')) == ['accuracy.json', 'accuracy.npz', 'log_test.jsonl']
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_accuracy_the_first_of_several(tmp_path):
@@ -141,12 +141,12 @@ def test_an_epoch_in_order(monkeypatch, epoch, step, rates):
     """Its rates first, unless it was begun already; statistics are shared before the accuracy is taken."""
     trainer = Recorder(epoch, step)
 
-    def accuracy(model, loader, recipe, device, title, folder, save):
+    def classified_right(model, loader, recipe, device, title, folder, save):
         assert (model, loader, title, folder) == ('model', 'val', 'validation', 'folder')
         trainer.events.append('accuracy')
-        return 30.0
+        return torch.arange(10) < 3
 
-    monkeypatch.setattr(training, 'accuracy', accuracy)
+    monkeypatch.setattr(training, 'classified_right', classified_right)
     monkeypatch.setattr(main, 'save_checkpoints', lambda trainer, accuracy: trainer.events.append(f'best {accuracy}?'))
     loaders = main.Loaders(SimpleNamespace(dataset=range(24)), 'val', None)
     assert main.train(trainer, loaders, trainer, None) == -1.0

@@ -24,6 +24,7 @@ import wsol
 from config import get_configs
 from engine import processes, resuming, training
 from wsol.errors import InUse
+from wsol.scoring import Part
 
 DATA = [
     '--dataset=CUB',
@@ -137,6 +138,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
     assert read(folder, 'accuracy.json')['test_accuracy'] == read(trained, 'whole', 'accuracy.json')['test_accuracy']
     assert sorted(os.listdir(folder)) == [
         'accuracy.json',
+        'accuracy.npz',
         'best_checkpoint.pth.tar',
         'last_checkpoint.pth.tar',
         'log.jsonl',
@@ -209,6 +211,8 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     one = result(trained / 'one', name)
     shards = trained / 'cut_off' / f'shards_{name}'
     assert result(trained / 'two', name) == one
+    rows = (trained / 'one' / f'{name}.npz').read_bytes()
+    assert (trained / 'two' / f'{name}.npz').read_bytes() == rows
     if 'smooth_grad' not in name:
         flags.remove('--seed=1')  # a drawn seed is taken over
     process = start(command, *flags, '--experiment_name=cut_off')
@@ -222,6 +226,7 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     wait_for(again, lambda: shards.exists() and finished(shards, 1) or (trained / 'cut_off' / f'{name}.json').exists())
     assert not shards.exists() or finished(shards).stat().st_mtime_ns == stamp
     assert finish(again)[0] == 0 and result(trained / 'cut_off', name) == one and not shards.exists()
+    assert (trained / 'cut_off' / f'{name}.npz').read_bytes() == rows
 
 
 def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
@@ -322,14 +327,14 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path, m
 def test_a_training_that_lacks_only_its_test_asks_for_no_further_epoch(tmp_path, monkeypatch, capsys):
     arguments = [*DATA, f'--save_root={tmp_path}', '--experiment_name=run', '--resume=True', '--epochs=2']
     arguments.remove('--seed=1')
-    accuracy = training.accuracy
+    classified_right = training.classified_right
 
     def stopped_in_the_test(*given):
         if given[4] == 'test':
             raise util.Stopped
-        return accuracy(*given)
+        return classified_right(*given)
 
-    monkeypatch.setattr(training, 'accuracy', stopped_in_the_test)
+    monkeypatch.setattr(training, 'classified_right', stopped_in_the_test)
     with pytest.raises(util.Stopped):
         call(monkeypatch, main, *arguments)
     monkeypatch.undo()
@@ -407,7 +412,10 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             shards = resuming.Shards(run, 'x', 100, batch_size=7)
             shards.run(
                 shards.batches(),
-                lambda numbers, batch: {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
+                lambda numbers, batch: Part(
+                    {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
+                    {'ids': [np.array([f'n{number}' for number in numbers])], 'twice': [np.array(numbers) * 2]},
+                ),
             )
             seen += [i for batch in shards.batches() for i in batch]
         monkeypatch.setattr(processes, 'rank', lambda: 0)
@@ -418,6 +426,11 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             and total['sum'].tolist() == [4950, 100]
             and total['first'] == sum(range(0, 100, 7))
         )
+        shards.write_rows(str(tmp_path / f'{count}.npz'))
+        with np.load(tmp_path / f'{count}.npz') as rows:
+            assert rows['twice'].tolist() == list(range(0, 200, 2))
+            assert rows['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
+    assert (tmp_path / '1.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
 # Flags that change no result of a training, and those that beside them change no score of a checkpoint.
@@ -496,7 +509,7 @@ def shards_of(folder, resume=False, override=False, count=20, batch_size=3, name
 
 def score(numbers, item):
     assert item == [10 * number for number in numbers]
-    return {'sum': sum(numbers), 'images': len(numbers)}
+    return Part({'sum': sum(numbers), 'images': len(numbers)}, {'ids': [np.array(numbers).astype(str)]})
 
 
 def items_of(shards):

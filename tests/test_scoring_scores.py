@@ -111,12 +111,15 @@ def test_what_changed_images_add_by_hand():
     p = Brightness()(images).probs.gather(1, labels[:, None])[:, 0]
     assert p.tolist() == pytest.approx([0.8, 0.2, 0.8, 0.4])
     chosen = settings('average_drop', 'average_increase', 'deletion', 'remove_and_classify', curve_steps=2)
-    found, drop = scores.classifier_scores(Brightness(), images, labels, p, raw, chosen)
-    assert drop.tolist() == pytest.approx([0.25, 0, 1, 0], abs=1e-6)  # .8 -> .6, .2 -> .6, .8 -> 0, .4 -> .4
-    assert found['drop'] == pytest.approx(1.25, abs=1e-6) and found['increase'] == 1
-    assert found['deletion'] == pytest.approx([2.2, 0.4 + 0.6 + 0.4 + 0, 0 + 1 + 0 + 0])
-    assert found.keys() == {'drop', 'increase', 'deletion', 'correct_topk'} and len(found['correct_topk']) == 5
-    assert scores.classifier_scores(Brightness(), images, labels, p, raw, settings('deletion'))[1] is None
+    found = scores.classifier_scores(Brightness(), images, labels, p, raw, chosen)
+    assert found['drop'].tolist() == pytest.approx([0.25, 0, 1, 0], abs=1e-6)  # .8 -> .6, .2 -> .6, .8 -> 0, .4 -> .4
+    assert found['increase'].tolist() == [0, 1, 0, 0]
+    curves = found['deletion']
+    assert curves.sum(dim=0).tolist() == pytest.approx([2.2, 0.4 + 0.6 + 0.4 + 0, 0 + 1 + 0 + 0])
+    areas = [float(a / 4 + b / 2 + c / 4) for a, b, c in curves]
+    assert scores.rows('deletion', curves) == pytest.approx(areas) and scores.rows('increase', found['increase'])[1]
+    assert found.keys() == {'drop', 'increase', 'deletion', 'correct_topk'} and found['correct_topk'].shape == (4, 5)
+    assert 'drop' not in scores.classifier_scores(Brightness(), images, labels, p, raw, settings('deletion'))
 
 
 def test_box_and_mask_figures_are_those_of_the_protocol():

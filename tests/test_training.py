@@ -44,6 +44,15 @@ def trainer(folder='nowhere', net=None, **changes):
     return training.Trainer(run, RECIPE._replace(**changes), net or network(), CPU)
 
 
+class Numbers(list):
+    """The image numbers of each batch, and where to begin."""
+
+    def __init__(self, count, size):
+        super().__init__(list(range(count))[first : first + size] for first in range(0, count, size))
+        self.epoch = None
+        self.start = 0
+
+
 class Batches:
     """A loader of `count` images in batches; notes from which epoch and batch on it is asked for."""
 
@@ -54,7 +63,7 @@ class Batches:
         self.labels = torch.arange(count) % 4
         self.size = size
         self.dataset = range(count)
-        self.batch_sampler = SimpleNamespace(epoch=None, start=0)
+        self.batch_sampler = Numbers(count, size)
 
     def __len__(self):
         return -(-len(self.labels) // self.size) - self.batch_sampler.start
@@ -193,10 +202,10 @@ def test_asked_to_stop_it_saves_marks_and_ends(tmp_path, monkeypatch):
     assert saved == [2] and (tmp_path / resuming.MARKER).exists()
     saved.clear()
     with pytest.raises(util.Stopped):
-        training.accuracy(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path), lambda: saved.append('now'))
+        training.classified_right(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path), lambda: saved.append('now'))
     assert saved == ['now']
     with pytest.raises(util.Stopped):  # a test has no state to save
-        training.accuracy(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path))
+        training.classified_right(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path))
 
 
 def test_batch_norm_learns_its_statistics_unless_they_are_frozen():
@@ -331,8 +340,9 @@ def test_accuracy_by_hand():
         by_batch = copy.deepcopy(net).train()(loader.images).probs.argmax(dim=1)
         assert (by_batch == loader.labels).sum() != 7
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = training.accuracy(net.train(), loader, RECIPE, CPU, 'validation', 'nowhere', never)
-    assert found == 70 and not net.training
+    found = training.classified_right(net.train(), loader, RECIPE, CPU, 'validation', 'nowhere', never)
+    assert found.tolist() == [number not in (0, 5, 9) for number in range(10)]
+    assert training.accuracy(found) == 70 and not net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
@@ -365,7 +375,7 @@ def test_mixed_precision_is_of_the_network_alone():
     for precision, dtype in (('off', torch.float32), ('bf16', torch.bfloat16)):
         losses, _ = training.Objective(net, precision)(batch.images.float(), batch.labels)
         assert seen.pop() == dtype and losses.dtype == torch.float32
-        training.accuracy(net, FloatBatches(), RECIPE._replace(amp=precision), CPU, '', '')
+        training.classified_right(net, FloatBatches(), RECIPE._replace(amp=precision), CPU, '', '')
         assert set(seen) == {dtype}
         seen.clear()
     assert training.DTYPES == {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -180,11 +180,12 @@ def test_what_an_image_adds(tmp_path):
     np.save(tmp_path / 'map.npy', score_map)
     truth = ([(20, 20, 60, 60)], (80, 80))  # 2, 2, 6, 6 of 8 pixels: the box that the blob gives
     for source in (score_map, str(tmp_path / 'map.npy')):
-        counts = eval_wsol.count_image(eval_wsol.Job(source, truth, None, 8, 0.25, [50, 100]))
+        counts, rows = eval_wsol.count_image(eval_wsol.Job(source, truth, None, 8, 0.25, [50, 100]))
+        assert rows['iou'][0].tolist() == [[[100] * 4] * 2]
         assert counts['images'] == 1 and counts['correct'].tolist() == [[[1] * 4] * 2] * 2
     cv2.imwrite(str(tmp_path / 'mask.png'), (score_map * 255).astype(np.uint8))
     job = eval_wsol.Job(score_map, (['mask.png'], ''), str(tmp_path), 8, 0.25, [50])
-    counts = eval_wsol.count_image(job)
+    counts, rows = eval_wsol.count_image(job)
     assert counts['images'] == 1 and counts['histogram'].shape == (2, 7)
     assert counts['histogram'].sum(axis=1).tolist() == [48, 16]
-    assert eval_wsol.total([0, 1], [{'images': 1, 'a': 2}, {'images': 1, 'a': 3}]) == {'images': 2, 'a': 5}
+    assert (rows['histogram'][0] == counts['histogram']).all()

@@ -9,10 +9,28 @@
     scores   METRICS, the registry of the scores that maps are compared by, and what it takes to compute them
 
 Every evaluation has one form. What a batch adds is a plain dict {name: array, tensor or number}; `add_up` adds such
-dicts; a pure function `..._figures` makes the figures of the sums. So an evaluation may be cut into parts and go on
-anywhere. Source: the released code and the WSOL evaluation protocol (Choe et al., CVPR 2020, and its extended
-version).
+dicts; a pure function `..._figures` makes the figures of the sums. What each image gave stands beside the sums, in a
+`Part`. So an evaluation may be cut into parts and go on anywhere. Source: the released code and the WSOL evaluation
+protocol (Choe et al., CVPR 2020, and its extended version).
 """
+
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """What some images give."""
+
+    totals: dict  # {name: array, tensor or number}: added up over the images
+    rows: dict  # {name: [array or tensor [b, ...], ...]}: a row an image, the arrays one behind the other
+
+
+def join(parts):
+    """The `Part` of several parts, in their order."""
+    whole = Part({}, {})
+    for part in parts:
+        add_up(whole.totals, part.totals)
+        add_up(whole.rows, part.rows)  # lists: one behind the other
+    return whole
 
 
 def add_up(total, part):

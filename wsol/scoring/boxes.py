@@ -74,6 +74,12 @@ def best_ious(score_map, boxes, taus):
     return ious[row].T  # [2, T]
 
 
+def whole_percent(ious):
+    """IoUs in whole percent, rounded down, uint8: at least n where the IoU is at least n / 100, as `box_counts` has
+    it."""
+    return np.searchsorted(np.arange(1, 101) / 100, ious, side='right').astype(np.uint8)
+
+
 def counted_ious(iou_percent):
     """The IoUs in percent that are counted [I], ascending: the chosen ones and MaxBoxAcc's."""
     return sorted({*iou_percent, MAX_BOX_ACC_IOU})

@@ -38,48 +38,50 @@ def random_ranks(seed, number, draws, pixels, device):
 
 
 @torch.no_grad()
-def count_erased(model, images, labels, ranks):
-    """How many of B images are classified right with the pixels of lowest rank erased, for each k: [K], on the device.
+def right_erased(model, images, labels, ranks):
+    """Is each of B images classified right with the pixels of lowest rank erased, for each k: bool [B, K], on the
+    device.
 
     images [B, 3, S, S]; ranks [K, B, SS]. An accelerator takes all k at once, a CPU one after the other.
     """
     erased = (erase(images, rank, k) for rank, k in zip(ranks, ERASE_K))  # K times [B, 3, S, S]
     groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
     predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])  # [K B]
-    return (predicted.view(len(ranks), -1) == labels).sum(dim=1)
+    return (predicted.view(len(ranks), -1) == labels).T
 
 
-def correct_highest(model, images, labels, rank):
-    """`count_erased` of the highest pixels: [K], on the device; rank: [B, SS], one order for all k."""
-    return count_erased(model, images, labels, rank.expand(len(ERASE_K), -1, -1))
+def right_highest(model, images, labels, rank):
+    """`right_erased` of the highest pixels: bool [B, K], on the device; rank: [B, SS], one order for all k."""
+    return right_erased(model, images, labels, rank.expand(len(ERASE_K), -1, -1))
 
 
-def correct_random(model, images, labels, ranks):
-    """`count_erased` of random pixels, summed over R draws of each k: [K], on the device; ranks: [K R, B, SS]."""
+def right_random(model, images, labels, ranks):
+    """In how many of R draws each image is right without random pixels: [B, K], on the device; ranks: [K R, B, SS]."""
     draws = ranks.view(len(ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)  # [R, K, B, SS]
-    return sum(count_erased(model, images, labels, one) for one in draws)
+    return sum(right_erased(model, images, labels, one).long() for one in draws)
 
 
 def random_counts(model, images, labels, numbers, seed, repeats):
-    """`correct_random` with `repeats` draws from (seed, number of the image): [K], on the device.
+    """`right_random` with `repeats` draws from (seed, number of the image): [B, K], on the device.
 
     numbers: of the images in the test split [B].
     """
     draws = len(ERASE_K) * repeats
     pixels = images.shape[2] * images.shape[3]
     ranks = [random_ranks(seed, number, draws, pixels, images.device) for number in numbers]  # B times [K R, SS]
-    return correct_random(model, images, labels, torch.stack(ranks, dim=1))
+    return right_random(model, images, labels, torch.stack(ranks, dim=1))
 
 
-def erased_counts(model, images, labels, maps, numbers, seed, repeats):
-    """What remove-and-classify adds up for a batch: {topk, random: how many images stay right [K], on the device}.
+def erased_rows(model, images, labels, maps, numbers, seed, repeats):
+    """What remove-and-classify finds of a batch: {topk: bool, random: int, does each image stay right [B, K], on the
+    device}.
 
-    topk: without the highest pixels of the maps, a tensor [B, S, S]; random: without random ones, the sum over
+    topk: without the highest pixels of the maps, a tensor [B, S, S]; random: without random ones, in how many of
     `repeats` draws.
     """
     rank = descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
     return {
-        'topk': correct_highest(model, images, labels, rank),
+        'topk': right_highest(model, images, labels, rank),
         'random': random_counts(model, images, labels, numbers, seed, repeats),
     }
 
@@ -109,8 +111,8 @@ def confidence_drop(p, p_masked):
 
 
 def wins(drops):
-    """Counts [M, M] of the images on which map i's drop is smaller than map j's, from drops [M, B]; ties in neither."""
-    return (drops[:, None] < drops[None]).sum(dim=2)
+    """Is map i's drop smaller than map j's on each image, bool [M, M, B], from drops [M, B]; ties in neither."""
+    return drops[:, None] < drops[None]
 
 
 def changed_scores(score, start, end, rank, labels, counts, batch_size):

@@ -110,8 +110,29 @@ METRICS = {
 CURVES = {'deletion': erasing.deletion_curve, 'insertion': erasing.insertion_curve}
 
 
+ROW_TYPES = {  # of what is kept of each image, beside those that are float64
+    'increase': np.bool_,
+    'correct_topk': np.bool_,
+    'located': np.bool_,
+    'pointing': np.bool_,
+    'constant': np.bool_,
+    'max_box': np.bool_,
+    'wins': np.uint16,
+    'mask_iou': np.float32,
+    'histogram': np.uint32,
+}
+
+
+def rows(name, values):
+    """What is kept of each image of a score's values [B, ...]: of curves the area under them, in [0, 1]."""
+    values = np.asarray(values)
+    if name in CURVES:
+        return np.trapezoid(values, dx=1 / (values.shape[1] - 1), axis=1)
+    return values.astype(ROW_TYPES.get(name, float))
+
+
 def classifier_scores(model, images, labels, p, raw, settings):
-    """({name: sum over the images} of the scores by changed images, confidence drops [B] or None).
+    """{name: tensor [B, ...] on the host} of the scores by changed images, a row an image.
 
     p: of the images [B]; raw: their maps at image size, an array [B, S, S].
     """
@@ -120,21 +141,19 @@ def classifier_scores(model, images, labels, p, raw, settings):
         return erasing.target_probability(model, changed, classes)
 
     found = {}
-    drop = None
     if DROP_METRICS & {*settings.metrics}:
         scaled = torch.from_numpy(maps.normalize(raw, 'minmax')).to(images)
         p_masked = score(erasing.masked_by(images, scaled), labels)
-        drop = erasing.confidence_drop(p, p_masked)
-        found['drop'] = drop.double().sum().item()
-        found['increase'] = (p < p_masked).sum().item()
+        found['drop'] = erasing.confidence_drop(p, p_masked).double()
+        found['increase'] = (p < p_masked).long()
     rank = erasing.descending_rank(torch.from_numpy(raw).to(images.device).flatten(1))  # [B, SS]
     for name, curve in CURVES.items():
         if name in settings.metrics:
             points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
-            found[name] = points.double().sum(dim=0).cpu().numpy()
+            found[name] = points.double()
     if 'remove_and_classify' in settings.metrics:
-        found['correct_topk'] = erasing.correct_highest(model, images, labels, rank).cpu()
-    return {name: np.asarray(value) for name, value in found.items()}, drop
+        found['correct_topk'] = erasing.right_highest(model, images, labels, rank).long()
+    return {name: value.cpu() for name, value in found.items()}
 
 
 def figures(total, settings):
