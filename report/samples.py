@@ -1,7 +1,7 @@
 """Scores as what each image, or each pair of classes, gave: the arrays beside a result, ready to be resampled.
 
-n units (images or pairs of classes), d numbers of each. Every score is a function of the means of its d columns over the
-units, so a resample of the units costs a product of matrices. Needs no PyTorch.
+n units (images or pairs of classes), d numbers of each. Every score is a function of the means of its d columns over
+the units, so a resample of the units costs a product of matrices. Needs no PyTorch.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .results import maps_scored, read_arrays, read_result
+from .results import read_arrays, read_result
 
 MODES = ('released', 'per_pair', 'exact')  # of cue localization
 COUNTS = ('cue_1', 'cue_2', 'cue_3', 'mean')
