@@ -4,23 +4,24 @@ import numpy as np
 import torch
 
 from wsol import attribution
+from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
 from wsol.scoring import Part, add_up, erasing, maps, regions, scores
 
-# A map that stands for all of its kind: where it cannot run, none of them can. Gradient maps run on every network.
-TRIED = {'readout': 'vanilla', 'activation': 'grad_cam', 'perturbation': 'grad_cam'}
+# A map that stands for all that need the same: where it cannot run, none of them can.
+TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
 
 
 def runnable(names, model, size, options):
     """(those of the maps `names` that the network can give, {name of another: why not}), tried on one grey image."""
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     reasons = {}
-    for kind, tried in TRIED.items():
+    for need, tried in TRIED.items():
         try:
             attribution.explain(tried, model, image, 0, options=options)
         except UserError as error:
-            reasons[kind] = str(error)
-    wrong = {name: reasons[kind] for name in names if (kind := attribution.lookup(name).kind) in reasons}
+            reasons[need] = str(error)
+    wrong = {name: reasons[need] for name in names for need in attribution.lookup(name).needs if need in reasons}
     return [name for name in names if name not in wrong], wrong
 
 

@@ -320,11 +320,11 @@ def test_mistakes_are_refused_in_one_line(scored):
 
 @pytest.fixture
 def toy(monkeypatch):
-    """(network, args) for calls in this process, SS-CAM with two draws."""
+    """(network, args) for calls in this process, with few draws."""
     monkeypatch.setattr(attribution.perturbation, 'SS_SAMPLES', 2)
-    args = arguments(
-        '--batch_size=64', '--smooth_grad_nr_iter=2', '--integrated_grad_nr_iter=2', '--seed=7', '--curve_steps=2'
-    )
+    monkeypatch.setattr(attribution.perturbation, 'IS_STEPS', 2)
+    few = [f'--{name}=2' for name in ('smooth_grad_nr_iter', 'integrated_grad_nr_iter', 'rise_nr_masks', 'curve_steps')]
+    args = arguments('--batch_size=64', '--occlusion_window=16', '--seed=7', *few)
     return wsol.build_model('vgg_tiny', 'CALM-EM', 5, large_feature_map=True).eval(), args
 
 

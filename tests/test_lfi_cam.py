@@ -303,6 +303,7 @@ def test_every_readout_and_method_knows_it():
     x = photos(2)
     names = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     for name in names:
-        maps = explain(name, net, x, smooth_grad_nr_iter=2, integrated_grad_nr_iter=2, num_samples=1)
+        few = {'smooth_grad_nr_iter': 2, 'integrated_grad_nr_iter': 2, 'num_samples': 1, 'rise_nr_masks': 2}
+        maps = explain(name, net, x, **few)
         assert maps.shape[0] == 2 and torch.isfinite(maps).all(), name
     assert len(names) >= 18

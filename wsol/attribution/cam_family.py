@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from ..errors import UserError
 from .common import Options, chosen, explainer, noise_streams, standard_normal
-from .layers import capture, find_layers, layer_gradients
-from .maps import fuse
+from .layers import capture, find_layers, layer_gradients, stage_layers
+from .maps import fuse, upsample
+from .readouts import min_max
 
 SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
 SMOOTH_STD = 0.3
+REFINED_STAGES = 3  # layers of RefineCAM where none are named
 
 
 def weighted(A, w):
@@ -89,6 +91,29 @@ def layer_cam(model, images, target=None, options=Options()):
 
 
 @explainer
+def hires_cam(model, images, target=None, options=Options()):
+    """relu(sum_k G_k(z) A_k(z)): HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), gradients that are not
+    averaged."""
+    layers = find_layers(model, options.target_layer, images)
+    pairs = zip(*layer_gradients(model, images, layers, target))
+    return fuse([(G * A.detach()).sum(dim=1).relu() for A, G in pairs])
+
+
+def xgrad_cam_weights(A, G):
+    """w_k = sum_z G_k(z) A_k(z) / sum_z A_k(z), [B, L]; 0 where the denominator is 0."""
+    below = A.sum(dim=(2, 3))
+    return torch.where(below == 0, 0, (G * A).sum(dim=(2, 3)) / below)
+
+
+@explainer
+def xgrad_cam(model, images, target=None, options=Options()):
+    """relu(sum_k w_k A_k) with xgrad_cam_weights: XGrad-CAM (Fu et al., BMVC 2020, eq. 8)."""
+    layers = find_layers(model, options.target_layer, images)
+    pairs = zip(*layer_gradients(model, images, layers, target))
+    return fuse([weighted(A.detach(), xgrad_cam_weights(A.detach(), G)).relu() for A, G in pairs])
+
+
+@explainer
 def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     """Grad-CAM++ with a mean over num_samples (4) copies of the image with Gaussian noise of deviation std (.3).
 
@@ -121,6 +146,30 @@ def eigen_cam(model, images, target=None, options=Options()):
     activations, scores = capture(model, images, layers)
     chosen(scores, target)  # a class that does not exist is an error here too
     return fuse([principal_map(A).relu() for A in activations])
+
+
+@explainer
+def eigen_grad_cam(model, images, target=None, options=Options()):
+    """relu(principal_map(G A)): Eigen-CAM of activations times gradients, so that it knows the class
+    (pytorch-grad-cam)."""
+    layers = find_layers(model, options.target_layer, images)
+    pairs = zip(*layer_gradients(model, images, layers, target))
+    return fuse([principal_map(G * A.detach()).relu() for A, G in pairs])
+
+
+@explainer
+def refine_cam(model, images, target=None, options=Options()):
+    """prod_l m_l, m_l the map of grad_cam_pp at layer l, scaled to [0, 1] and resized to the largest: RefineCAM
+    (Domeniconi et al., 2026, arXiv 2605.14641).
+
+    Without target_layer: the last layers of the three coarsest map sizes (layers.stage_layers).
+    """
+    layers = options.target_layer
+    layers = stage_layers(model, images, REFINED_STAGES) if layers is None else find_layers(model, layers, images)
+    pairs = zip(*layer_gradients(model, images, layers, target))
+    maps = [weighted(A.detach(), grad_cam_pp_weights(A.detach(), G)).relu() for A, G in pairs]
+    size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
+    return torch.stack([upsample(min_max(m), size) for m in maps]).prod(dim=0)  # [B, H, W]
 
 
 def hessian_product(A, G, v):

@@ -17,6 +17,14 @@ from tqdm import tqdm
 from ..errors import UserError
 
 SMOOTH_AVERAGES = ('derivatives', 'maps')
+COUNTS = (  # options that are whole numbers of at least 1
+    'batch_size',
+    'smooth_grad_nr_iter',
+    'integrated_grad_nr_iter',
+    'rise_nr_masks',
+    'occlusion_window',
+    'num_samples',
+)
 
 
 def flag(default, low, help):
@@ -36,7 +44,10 @@ class Options:
     smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
     by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
     number or a tensor that broadcasts to the images; None is 0.
-    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3) and ss_cam (None: 35 and 2).
+    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam (None: 35 and 2) and
+    gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
+    rise_nr_masks: random masks of rise. occlusion_window: side of occlusion's square in pixels, which moves by half of
+    it; None is an eighth of the image's shorter side.
     smooth_average: of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
     at: (row, column) from 0, the location whose interactions taylor_interaction shows, in cells of its map; None: the
     one that interacts most.
@@ -52,13 +63,15 @@ class Options:
     smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
     integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
     baseline: object = None
+    rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
+    occlusion_window: int = flag(None, 1, "side of occlusion's square in pixels (default: an eighth of the image's)")
     num_samples: int = None
     std: float = None
     smooth_average: str = 'derivatives'
     at: tuple = None
 
     def __post_init__(self):
-        for name in ('batch_size', 'smooth_grad_nr_iter', 'integrated_grad_nr_iter', 'num_samples'):
+        for name in COUNTS:
             value = getattr(self, name)
             if value is not None and (int(value) != value or value < 1):
                 raise UserError(f'{name} is {value}: give a whole number of at least 1')
@@ -122,15 +135,16 @@ def repeated(groups, count, times):
     return rows, None if owner is None else torch.cat([owner + len(firsts) * t for t in range(times)])
 
 
-def gradients_by_class(scores, target, owner, inputs):
+def gradients_by_class(scores, target, owner, inputs, unused=False):
     """dS_y/dx of each row, one [B, ...] for each x [D, ...] of `inputs`, which have a graph to the scores [D, C].
 
     target, owner: LongTensors [B], the row's class and image; None: the rows are the images. One backward pass takes a
-    class of every image, so there are as many as an image has classes.
+    class of every image, so there are as many as an image has classes. With `unused`, an x on which the scores do not
+    depend has a gradient of 0; else it is an error.
     """
     score = chosen(scores if owner is None else scores[owner], target)[0]  # [B]
     if owner is None:
-        return list(torch.autograd.grad(score.sum(), inputs))
+        return list(torch.autograd.grad(score.sum(), inputs, materialize_grads=unused))
     turns = []  # of each backward pass {image: its row}
     turn_of = {}  # (image, class) -> the pass
     pairs = list(zip(owner.tolist(), target.tolist()))
@@ -143,11 +157,20 @@ def gradients_by_class(scores, target, owner, inputs):
     results = [x.new_empty(len(pairs), *x.shape[1:]) for x in inputs]
     for turn, rows in enumerate(turns):
         last = turn == len(turns) - 1
-        found = torch.autograd.grad(score[list(rows.values())].sum(), inputs, retain_graph=not last)
+        score_sum = score[list(rows.values())].sum()
+        found = torch.autograd.grad(score_sum, inputs, retain_graph=not last, materialize_grads=unused)
         mine = (number == turn).nonzero().flatten()
         for result, gradient in zip(results, found):
             result[mine] = gradient[owner[mine]]
     return results
+
+
+def predicted(model, images, target):
+    """The target, or the prediction for the images [B] where it is None: changed copies may be predicted otherwise."""
+    if target is not None:
+        return target
+    with torch.no_grad():
+        return chosen(scores_of(model, images), None)[1]
 
 
 def as_target(target, size):
@@ -251,6 +274,12 @@ def noise_streams(images, options):
 def standard_normal(shape, streams, like):
     """Noise [len(streams), *shape], one draw from each stream, in float32 so that it is the same for every dtype."""
     draws = [torch.randn(shape, generator=stream, device=stream.device) for stream in streams]
+    return torch.stack(draws).to(like)  # [len(streams), *shape]
+
+
+def uniform(shape, streams, like):
+    """`standard_normal`, but uniform in [0, 1)."""
+    draws = [torch.rand(shape, generator=stream, device=stream.device) for stream in streams]
     return torch.stack(draws).to(like)  # [len(streams), *shape]
 
 

@@ -19,10 +19,14 @@ from .common import (
     explainer,
     gradients_by_class,
     noise_streams,
+    predicted,
     repeated,
     scores_of,
     standard_normal,
+    uniform,
 )
+
+SHAP_SAMPLES = 50  # of GradientSHAP
 
 
 def image_gradients(model, images, target, groups=None):
@@ -33,14 +37,6 @@ def image_gradients(model, images, target, groups=None):
     scores = scores_of(model, x.clone())  # a model may work in place on what it is given
     target = chosen(scores if owner is None else scores[owner], target)[1]
     return gradients_by_class(scores, target, owner, [x])[0], target
-
-
-def _predicted(model, images, target):
-    """The target, or the prediction for the clean images where it is None: noisy copies may be predicted otherwise."""
-    if target is not None:
-        return target
-    with torch.no_grad():
-        return chosen(scores_of(model, images), None)[1]
 
 
 def strength(gradients):
@@ -61,7 +57,7 @@ def _noisy_strengths(model, images, target, options):
     """
     b = len(images)
     n = options.smooth_grad_nr_iter
-    target = _predicted(model, images, target)
+    target = predicted(model, images, target)
     pixels = images.flatten(1)
     span = (pixels.amax(dim=1) - pixels.amin(dim=1)).view(b, 1, 1, 1)
     sigma = span / options.smooth_grad_sigma if options.smooth_grad_sigma else torch.zeros_like(span)
@@ -111,7 +107,7 @@ def var_grad(model, images, target=None, options=Options()):
 def _path_gradients(model, images, target, options, positions):
     """Yields dS_y/dx [B, c, h, w] at baseline + position (images - baseline), position after position."""
     b = len(images)
-    target = _predicted(model, images, target)
+    target = predicted(model, images, target)
     start = baseline_of(images, options)
     groups = distinct(torch.cat([images, start], dim=1))  # of equal images with other baselines the paths differ
     for rows in chunks(len(positions), max(1, options.batch_size // b), options, 'path'):
@@ -163,6 +159,32 @@ def integrated_gradients_with_gap(model, images, target=None, options=Options())
 
 
 @explainer
+def gradient_shap(model, images, target=None, options=Options()):
+    """mean_i (x_i - x') dS_y/dx(x' + u_i (x_i - x')), u_i uniform in [0, 1], summed over the channels, signed:
+    GradientSHAP (Lundberg and Lee, NeurIPS 2017; expected gradients, Erion et al., 2021).
+
+    num_samples (50) points; x_i is x plus Gaussian noise of deviation std (0); x' is options.baseline.
+    """
+    b = len(images)
+    n = options.num_samples or SHAP_SAMPLES
+    target = predicted(model, images, target)
+    start = baseline_of(images, options)
+    streams = noise_streams(images, options)
+    total = 0
+    for rows in chunks(n, max(1, options.batch_size // b), options, 'random points'):
+        ways = []
+        points = []
+        for _ in range(rows.stop - rows.start):
+            noise = standard_normal(images.shape[1:], streams, images) if options.std else 0
+            ways.append(images + (options.std or 0) * noise - start)
+            points.append(start + uniform((1, 1, 1), streams, images) * ways[-1])
+        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)))[0]
+        shares = (torch.cat(ways) * gradients).sum(dim=1)  # [m B, h, w]
+        total = total + shares.view(len(points), *shares[:b].shape).float().sum(dim=0)
+    return (total / n).to(images.dtype)
+
+
+@explainer
 def target_scores(model, images, target=None, options=Options()):
     """The explained scalar S_y(x) [B] of the target class."""
     with torch.no_grad():
@@ -172,7 +194,7 @@ def target_scores(model, images, target=None, options=Options()):
 @explainer
 def predictions(model, images, target=None, options=Options()):
     """The predicted class of each image, a LongTensor [B]; `target` plays no part."""
-    return _predicted(model, images, None)
+    return predicted(model, images, None)
 
 
 class _ReLU(torch.autograd.Function):

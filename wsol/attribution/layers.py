@@ -14,6 +14,9 @@ from ..errors import UserError
 from ..network import Network
 from .common import chosen, distinct, gradients_by_class, scores_of
 
+STRIDES = (2, 4, 8, 16, 32, 64)  # of the layers that `stage_layers` takes
+BORDER = 3  # pixels of a map that convolutions without padding may have cost
+
 
 @contextmanager
 def hooks(modules, function):
@@ -66,17 +69,41 @@ def last_feature_layer(model, images):
     """
     if isinstance(model, Network):
         return getattr(model, model.feature_names[-1])
+    return _feature_layers(model, images)[-1][0]
+
+
+def stage_layers(model, images, count):
+    """The last modules of the `count` coarsest map sizes, from fine to coarse; without any, the last feature layer.
+
+    A map has the image's size over a stride of 2, 4, 8, 16, 32 or 64, but for the borders: tokens and channels-last
+    outputs do not. One forward pass of one image finds them; errors as for `last_feature_layer`.
+    """
+    wanted = [[side / stride for side in images.shape[2:]] for stride in STRIDES]
+    stages = {}
+    for module, size in _feature_layers(model, images):
+        if any(abs(size[0] - h) <= BORDER and abs(size[1] - w) <= BORDER for h, w in wanted):
+            stages.pop(size, None)  # the order is that of each size's last layer
+            stages[size] = module
+    return list(stages.values())[-count:] or [last_feature_layer(model, images)]
+
+
+def _feature_layers(model, images):
+    """(module, size [H, W]) of every output [B, L, H, W] with several locations, in the order in which they come; the
+    head of this project's networks is left out."""
     seen = []
 
     def note(module, inputs, output):
         if torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            seen.append(module)
+            seen.append((module, tuple(output.shape[2:])))
 
-    with hooks([m for m in model.modules() if m is not model], note), torch.no_grad():
+    modules = [m for m in model.modules() if m is not model]
+    if isinstance(model, Network):
+        modules = [m for name in model.feature_names for m in getattr(model, name).modules()]
+    with hooks(modules, note), torch.no_grad():
         model(images[:1].clone())
     if not seen:
         raise UserError('no layer of this model gives [B, L, H, W] with several locations: name one as target_layer')
-    return seen[-1]
+    return seen
 
 
 def capture(model, images, layers):

@@ -1,4 +1,5 @@
-"""Perturbation methods: what happens to the score when the image is masked, or a channel removed. No gradients.
+"""Perturbation methods of a layer: what happens to the score when the image is masked by a channel, or the channel
+removed. Those of the image alone are in masking.py.
 
 A_k(z) [B, L, H, W] is the target layer's activation, S_y the explained scalar of class y, w_k [B, L] a channel's
 weight. Memory is bounded by options.batch_size masked images or ablated activations at a time.
@@ -6,20 +7,27 @@ Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
+from torchvision.transforms import functional
 
 from ..network import Network, Output
-from .cam_family import weighted
-from .common import Options, chosen, chunks, distinct, explainer, noise_streams, scores_of, standard_normal
-from .layers import capture, find_layers, last_feature_layer, scores_with
+from .cam_family import grad_cam_weights, weighted
+from .common import Options, chosen, chunks, distinct, explainer, noise_streams, predicted, scores_of, standard_normal
+from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
 from .maps import fuse, upsample
 from .readouts import min_max
 
 SS_SAMPLES = 35  # of SS-CAM, as torchcam has them
 SS_STD = 2.0
+IS_STEPS = 10  # of IS-CAM, as torchcam has them
+GROUPS = 32  # of channels in Group-CAM, as its paper and its published code have them
+GROUP_QUANTILE = 0.7  # what a group's map has below it is cut; the same
+GROUP_BLUR = 51  # pixels of its Gaussian, or as many as fit; the same
+GROUP_SIGMA = 50.0  # pixels; the same
 
 
-def masked_scores(model, images, A, target, options, streams=None, std=0.0):
-    """S_y(M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any.
+def masked_scores(model, images, A, target, options, streams=None, std=0.0, factor=1.0):
+    """S_y(c M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any;
+    c is `factor`.
 
     Equal images that follow each other, one image's several classes, share their masked passes unless there is noise.
     """
@@ -33,7 +41,7 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0):
         masks = min_max(upsample(maps[rows], images.shape[2:]))  # [n, h, w]
         if std:
             masks = masks + std * standard_normal(masks.shape[1:], [streams[i] for i in number.tolist()], masks)
-        masked = masks[:, None] * images[firsts][number]  # [n, c, h, w]
+        masked = factor * masks[:, None] * images[firsts][number]  # [n, c, h, w]
         scores.append(scores_of(model, masked)[:, classes])
     scores = torch.cat(scores).view(len(firsts), channels, -1)  # [D, L, K]
     return scores[torch.arange(b, device=A.device) if owner is None else owner, :, column]  # [B, L]
@@ -75,6 +83,81 @@ def ss_cam(model, images, target=None, options=Options()):
             total = sum(masked_scores(model, images, A, target, options, streams, std) for _ in range(n))
             maps.append(weighted(A, softmax_weights(total / n)).relu())
         return fuse(maps)
+
+
+@explainer
+def is_cam(model, images, target=None, options=Options()):
+    """relu(sum_k w_k A_k), w = softmax_k (1/N) sum_{i=1..N} S_y(c_i M_k x), c_i = (1 + ... + i) / N: IS-CAM (Naidu et
+    al., 2020, arXiv 2010.03023) with N = num_samples (10) steps; M_k as in score_cam.
+
+    The steps are torchcam's (0.5): each adds its i/N to those before it, so the last images are brighter than x.
+    """
+    n = options.num_samples or IS_STEPS
+    factors = [i * (i + 1) / (2 * n) for i in range(1, n + 1)]
+    layers = find_layers(model, options.target_layer, images)
+    with torch.no_grad():
+        activations, scores = capture(model, images, layers)
+        target = chosen(scores, target)[1]
+        maps = []
+        for A in activations:
+            total = sum(masked_scores(model, images, A, target, options, factor=c) for c in factors)
+            maps.append(weighted(A, softmax_weights(total / n)).relu())
+        return fuse(maps)
+
+
+def clusters(A, count):
+    """The number of each channel's cluster, LongTensor [L] in 0..count-1, from one image's A [L, H, W]: Ward's method
+    on the channels as vectors of H W values."""
+    from scipy.cluster.hierarchy import fcluster, ward  # here: no other map needs it
+
+    if len(A) <= count:
+        return torch.arange(len(A), device=A.device)
+    tree = ward(A.flatten(1).double().cpu().numpy())
+    return torch.from_numpy(fcluster(tree, count, 'maxclust')).long().to(A.device) - 1
+
+
+def group_masks(A, w):
+    """Masks [G, H, W] of one image from A [L, H, W] and w [L]: relu of the sum of w_k A_k over a cluster of channels,
+    0 up to its GROUP_QUANTILE; G = GROUPS, or as many as there are channels."""
+    parts = w[:, None, None] * A  # [L, H, W]
+    groups = parts.new_zeros(min(GROUPS, len(A)), *A.shape[1:]).index_add(0, clusters(parts, GROUPS), parts).relu()
+    cut = groups.flatten(1).float().quantile(GROUP_QUANTILE, dim=1)[:, None, None]
+    return torch.where(groups > cut, groups, 0)
+
+
+def _group_map(model, images, masks, target, options):
+    """relu(sum_g (S_y(M_g x + (1 - M_g) b) - S_y(b)) M_g) [B, h, w], b the blurred images, from masks [B, G, H, W]."""
+    size = min(GROUP_BLUR, 2 * min(images.shape[2:]) - 1)
+    blurred = functional.gaussian_blur(images, size, GROUP_SIGMA)
+    base = chosen(scores_of(model, blurred), target)[0]
+    groups = masks.shape[1]
+    total = images.new_zeros(len(images), *images.shape[2:])
+    for rows in chunks(masks.shape[0] * groups, options.batch_size, options, 'groups of channels'):
+        image = torch.arange(rows.start, rows.stop, device=masks.device) // groups  # [n]
+        M = min_max(upsample(masks.flatten(0, 1)[rows], images.shape[2:]))  # [n, h, w]
+        mixed = M[:, None] * images[image] + (1 - M[:, None]) * blurred[image]  # [n, c, h, w]
+        gain = chosen(scores_of(model, mixed), target[image])[0] - base[image]
+        total.index_add_(0, image, gain[:, None, None] * M)
+    return total.relu()
+
+
+@explainer
+def group_cam(model, images, target=None, options=Options()):
+    """relu(sum_g s_g M_g) at image size, M_g the map of a cluster of channels, s_g what it keeps of the score:
+    Group-CAM (Zhang et al., 2021, arXiv 2103.13859), a Score-CAM of 32 masks.
+
+    M_g is group_masks resized and scaled to [0, 1], with Grad-CAM's w; s_g = S_y(M_g x + (1 - M_g) b) - S_y(b), b the
+    blurred image. The authors take p(y|x) for S_y and k-means for the clusters; Ward's method needs no random start.
+    """
+    layers = find_layers(model, options.target_layer, images)
+    target = predicted(model, images, target)
+    maps = []
+    for A, G in zip(*layer_gradients(model, images, layers, target)):
+        A = A.detach()
+        with torch.no_grad():
+            masks = torch.stack([group_masks(*pair) for pair in zip(A, grad_cam_weights(G))])  # [B, G, H, W]
+            maps.append(_group_map(model, images, masks, target, options))
+    return fuse(maps)
 
 
 def without_channels(A, options):

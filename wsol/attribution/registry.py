@@ -1,4 +1,5 @@
-"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here."""
+"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here; what
+the documentation says of it is a line of about.py."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,10 +9,16 @@ import torch
 from .. import registry
 from ..errors import UserError
 from ..network import HEADS
-from . import cam_family, gradient, perturbation, readouts
+from . import cam_family, deep_lift, full_grad, gradient, masking, perturbation, readouts
 from .common import Options, chosen, explainer
 
-KINDS = ('readout', 'gradient', 'activation', 'perturbation')
+HEAD, GRADIENTS, LAYER = 'class scores at every location', 'gradients', 'a layer with locations'  # what a map may need
+KINDS = {  # kind: what its maps need, where a row says nothing else
+    'readout': (HEAD,),
+    'gradient': (GRADIENTS,),
+    'activation': (GRADIENTS, LAYER),
+    'perturbation': (LAYER,),
+}
 
 
 class Map(NamedTuple):
@@ -23,6 +30,12 @@ class Map(NamedTuple):
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
     interaction: bool = False  # of locations with the one at Options.at: none where the score is linear in the features
     readout: readouts.Readout = None  # of kind readout: how it is read off the output
+    special: tuple = None  # what it needs (HEAD, GRADIENTS, LAYER), where that is not what its kind does
+
+    @property
+    def needs(self):
+        """What a network must give for this map: a tuple of HEAD, GRADIENTS and LAYER."""
+        return KINDS[self.kind] if self.special is None else self.special
 
 
 def readout_row(read, unit, **how):
@@ -49,6 +62,7 @@ STRENGTH = '|gradient| of {scalar}'
 SHARE = 'share of {scalar}'
 RELEVANCE = 'relevance to {scalar}'
 INTERACTION = 'interaction in {scalar}'
+COMPONENT = 'principal component of the'
 
 MAPS = {
     'vanilla': readout_row(readouts.vanilla, 'class score f'),
@@ -68,16 +82,27 @@ MAPS = {
     'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH),
     'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE),
     'guided_backprop': Map(gradient.guided_backprop, 'gradient', STRENGTH),
+    'gradient_shap': Map(gradient.gradient_shap, 'gradient', SHARE, noisy=True),
+    'deep_lift': Map(deep_lift.deep_lift, 'gradient', SHARE),
+    'full_grad': Map(full_grad.full_grad, 'gradient', RELEVANCE),
     'grad_cam': Map(cam_family.grad_cam, 'activation', RELEVANCE),
     'grad_cam_pp': Map(cam_family.grad_cam_pp, 'activation', RELEVANCE),
     'smooth_grad_cam_pp': Map(cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE, noisy=True),
     'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
-    'eigen_cam': Map(cam_family.eigen_cam, 'activation', 'principal component of the activations'),
+    'hires_cam': Map(cam_family.hires_cam, 'activation', RELEVANCE),
+    'xgrad_cam': Map(cam_family.xgrad_cam, 'activation', RELEVANCE),
+    'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE),
+    'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations', special=(LAYER,)),
+    'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}'),
     'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
     'taylor_interaction': Map(cam_family.taylor_interaction, 'activation', INTERACTION, interaction=True),
     'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
     'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True),
+    'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE),
+    'group_cam': Map(perturbation.group_cam, 'perturbation', RELEVANCE, special=(GRADIENTS, LAYER)),
     'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE),
+    'rise': Map(masking.rise, 'perturbation', 'mean {scalar} where the pixel is seen', noisy=True, special=()),
+    'occlusion': Map(masking.occlusion, 'perturbation', 'drop of {scalar}', special=()),
 }
 
 READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and not row.readout.sets}

@@ -1,0 +1,100 @@
+"""DeepLIFT: what each pixel's difference from a reference adds to the score, by multipliers in place of slopes.
+
+    x, x'    image and reference    [c, h, w];    t, t'   what a layer is given by them;    a, a'   what it gives
+    m        (a - a') / (t - t'), the multiplier of a nonlinearity, its slope where t = t'
+
+Source: Shrikumar et al., ICML 2017, the rescale rule; as gradients with changed slopes: Ancona et al., ICLR 2018.
+Errors: those of common.explainer and common.chosen.
+"""
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .common import Options, baseline_of, chosen, distinct, explainer, gradients_by_class, scores_of
+
+SMALL = 1e-10  # differences below it count as none, as captum's do
+NAMES = (  # nonlinearities of one number
+    *('relu', 'relu6', 'hardtanh', 'leaky_relu', 'prelu', 'elu', 'selu', 'celu', 'gelu', 'silu', 'mish', 'softplus'),
+    *('sigmoid', 'tanh', 'hardswish', 'hardsigmoid', 'logsigmoid', 'softsign', 'tanhshrink', 'hardshrink'),
+)
+HOMES = (functional, torch, torch.Tensor)
+NONLINEAR = {
+    getattr(home, name + end) for home in HOMES for name in NAMES for end in ('', '_') if hasattr(home, name + end)
+}
+
+
+def over(above, below, slope):
+    """above / below, and `slope` where `below` is none."""
+    none = below.abs() < SMALL
+    return torch.where(none, slope, above / torch.where(none, 1, below))
+
+
+class Multipliers(TorchFunctionMode):
+    """Every nonlinearity and max pooling called inside, as a module or a function: in the first run, of the references,
+    what it is given and gives is noted; in the second, of the images, its gradient is the multiplier. No module is
+    touched."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []  # (t', a') of each call, in order
+        self.comparing = False  # is it the second run?
+
+    def __torch_function__(self, function, types, args=(), named=None):
+        named = named or {}
+        rule = self._pool if function is functional.max_pool2d else self._rescale if function in NONLINEAR else None
+        if rule is None:
+            return function(*args, **named)
+        t, *args = args if args else (named.pop('input'),)
+        before = t.detach().clone()
+        after = function(before, *args, **named)
+        in_place = after is before
+        if not self.comparing:
+            self.noted.append((t.detach().clone(), after.detach().clone()))
+            result = after
+        else:
+            result = rule(t, after.detach(), lambda one: function(one.clone(), *args, **named), args, named)
+        return t.copy_(result) if in_place else result
+
+    def _rescale(self, t, a, apply, args, named):
+        """a [...], with the multiplier as its gradient."""
+        t0, a0 = self.noted.pop(0)
+        now = t.detach()
+        slope = torch.func.jvp(apply, (now,), (torch.ones_like(now),))[1]
+        return a + (t - now) * over(a - a0, now - t0, slope)
+
+    def _pool(self, t, a, apply, args, named):
+        """a [B, L, H, W] of a max pooling: its difference from the reference goes to the image's highest pixel, up to
+        the higher of both outputs, and the rest to the reference's highest pixel, as captum has it."""
+        t0, a0 = self.noted.pop(0)
+        now = t.detach()
+        top = torch.maximum(a, a0)
+        change = (t - now).flatten(2)
+        for values, above, slope in ((now, top - a0, 1.0), (t0, a - top, 0.0)):
+            named = {**named, 'return_indices': True}
+            places = functional.max_pool2d(values, *args, **named)[1].flatten(2)
+            m = over(above.flatten(2), (now - t0).flatten(2).gather(2, places), slope)
+            a = a + (change.gather(2, places) * m).view_as(a)
+        return a
+
+
+@explainer
+def deep_lift(model, images, target=None, options=Options()):
+    """sum_c (x_c - x'_c) m_c, m the multipliers from the score down to the input: DeepLIFT (Shrikumar et al., ICML
+    2017), rescale rule, signed.
+
+    x' is options.baseline. The map's sum is S_y(x) - S_y(x') where all between x and S_y is linear, a nonlinearity of
+    one number, or max pooling without overlap; through what else there is (softmax, products, layer norms) the gradient
+    goes as it is. captum's needs modules that are used once and not in place.
+    """
+    start = baseline_of(images, options)
+    firsts, owner = distinct(torch.cat([images, start], dim=1))
+    rows = slice(None) if owner is None else firsts
+    with torch.no_grad(), Multipliers() as rule:
+        scores_of(model, start[rows].clone())
+    rule.comparing = True
+    x = images[rows].detach().requires_grad_()
+    with rule:
+        scores = scores_of(model, x.clone())
+    target = chosen(scores if owner is None else scores[owner], target)[1]
+    return ((images - start) * gradients_by_class(scores, target, owner, [x])[0]).sum(dim=1)  # [B, h, w]
