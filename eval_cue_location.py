@@ -15,11 +15,13 @@ import util
 from config import get_configs
 from data_loaders import DATASETS, dataset_info, read_image
 from engine import evaluation
-from wsol import cub_parts
+from wsol import attribution, cub_parts
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 from wsol.scoring import Part, cues, pixels
 from wsol.scoring.maps import resize
+
+CONTRASTS = ('maps', 'score')
 
 
 class CueDataset(Dataset):
@@ -59,21 +61,33 @@ class CueDataset(Dataset):
         )
 
 
-def count_batch(batch, maker, labels, table, cue, device):
+def differences(maker, images, classes, numbers, at_once):
+    """What parts each image's class from its partners, an array [N, h, w] an image; the arguments as for `MapMaker`.
+
+    classes: an image's own and its N partners. It is the difference of two classes' maps, or, with at_once, the map of
+    the difference of their scores: what speaks for the image's own class and against the partner.
+    """
+    if at_once and not maker.from_output:  # CAM's readout is linear: the same both ways
+        own = [y[:1].expand(len(y) - 1) for y in classes]
+        return maker(images, None, own, numbers, [y[1:] for y in classes])
+    return [maps[:1] - maps[1:] for maps in maker(images, None, classes, numbers)]
+
+
+def count_batch(batch, maker, labels, table, cue, device, at_once=False):
     """Forward a batch once and score each of its images on all its pairs: a `Part` of `cues.cue_counts`.
 
-    labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`.
+    labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`.
     """
     images, parts, exact, visible, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
-    maps = maker(images, None, classes, numbers)
+    maps = differences(maker, images, classes, numbers, at_once)
 
     def scored():
         for b, number in enumerate(numbers):
             rows = table[labels[number]][0]
-            differences = resize(maps[b][:1] - maps[b][1:], images.shape[-1])  # the absolute value takes the sign away
-            yield cues.CueImage(rows, differences, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
+            resized = resize(maps[b], images.shape[-1])  # the absolute value takes the sign away
+            yield cues.CueImage(rows, resized, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
     return Part(cues.cue_counts(cue, scored()), {})
 
@@ -132,10 +146,21 @@ def part_folder(args):
     return os.path.join(args.data_root, info.parts)
 
 
+def add_flags(parser):
+    """The flags of this command alone."""
+    parser.add_argument(
+        '--contrast',
+        default='maps',
+        choices=CONTRASTS,
+        help="maps: the difference of two classes' maps; score: the map of the difference of their scores",
+    )
+
+
 def main():
-    args = get_configs(__doc__)
+    args = get_configs(__doc__, add=add_flags)
     folder = part_folder(args)
-    name = f'cue_location_{args.score_map_process}'
+    at_once = args.contrast == 'score'
+    name = f'cue_location_{args.score_map_process}' + ('_contrast' if at_once else '')
 
     def prepare(setting):
         split = setting.split
@@ -153,6 +178,8 @@ def main():
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type)
         maker = setting.makers[args.score_map_process]
+        if at_once:
+            attribution.check_contrast(maker.name, maker.model)
 
         def batches(items):
             loader = DataLoader(
@@ -165,7 +192,7 @@ def main():
             return ImageLoader(loader, dataset.transform.preprocessing, device)
 
         def count(items, batch):
-            return count_batch(batch, maker, split.labels, table, cue, device)
+            return count_batch(batch, maker, split.labels, table, cue, device, at_once)
 
         def finish(totals, log):
             report(setting.run, name, pairs, totals, log)

@@ -35,13 +35,15 @@ class MapMaker:
         if self.from_output and self.row.readout.sets and options.superclass is None:
             raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
 
-    def tensors(self, images, output, classes, numbers):
+    def tensors(self, images, output, classes, numbers, contrasts=None):
         """Maps for each image, a tensor [K, h, w] for its K classes, on the model's device.
 
         images [B, 3, H, W]; output: the model's `Output` on them, None where the caller has none; classes: a list of B
-        LongTensors [K]; numbers: the B images' numbers, on which with the seed alone the noise depends.
+        LongTensors [K]; numbers: the B images' numbers, on which with the seed alone the noise depends. contrasts: like
+        classes, what the maps speak against (`attribution.explain`); not of readouts.
         """
         if self.from_output:
+            assert contrasts is None
             with torch.no_grad():
                 output = output or self.model(images)
                 return [self._read(output.image(b), y) for b, y in enumerate(classes)]
@@ -50,7 +52,13 @@ class MapMaker:
         if self.row.noisy:  # an image's noise is the same for all its classes
             seeds = [attribution.noise_seed(self.seed, n) for n, y in zip(numbers, classes) for _ in y]
         maps = attribution.explain(
-            self.name, self.model, rows, torch.cat(classes), options=self.options, noise_seeds=seeds
+            self.name,
+            self.model,
+            rows,
+            torch.cat(classes),
+            contrast=torch.cat(contrasts) if contrasts else None,
+            options=self.options,
+            noise_seeds=seeds,
         )
         return list(maps.split([len(y) for y in classes]))
 
@@ -58,9 +66,9 @@ class MapMaker:
         """The readout [K, h, w] of one image's output for its classes y [K]."""
         return attribution.class_maps(self.row.readout, output, y[None], self.options.superclass)[0]
 
-    def __call__(self, images, output, classes, numbers):
+    def __call__(self, images, output, classes, numbers, contrasts=None):
         """`tensors` as float32 arrays, maps of gradient methods smoothed where ksize asks for it."""
-        maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers)]
+        maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers, contrasts)]
         return [scoring_maps.smooth(one, self.ksize) for one in maps] if self.row.kind == 'gradient' else maps
 
 

@@ -10,6 +10,7 @@ import torch
 from ..errors import UserError
 from .classifier import Classifier, logits_of
 from .common import Options, chosen, explainer, noise_seed, scores_of
+from .contrast import check_contrast, explain_contrast
 from .gradient import guided_gradients, integrated_gradients_by_channel, integrated_gradients_with_gap
 from .maps import NORMALIZATIONS, fuse, normalize, upsample
 from .readouts import class_maps
@@ -23,6 +24,7 @@ __all__ = [
     'Classifier',
     'Map',
     'Options',
+    'check_contrast',
     'chosen',
     'class_maps',
     'explain',
@@ -48,6 +50,8 @@ def explain(
     images: torch.Tensor,
     target: int | list[int] | torch.Tensor | None = None,
     *,
+    contrast: int | list[int] | torch.Tensor | None = None,
+    gamma: float = 1,
     options: Options = Options(),
     **changes,
 ) -> torch.Tensor:
@@ -55,6 +59,8 @@ def explain(
 
     name: of MAPS. model: a `wsol.network.Network`, or for the post-hoc maps any classifier that returns logits [B, C].
     images [B, 3, H, W]. target: the explained class, an int, a list or LongTensor [B], or None for the prediction.
+    contrast: a class B or one an image, as target is: what is explained is then S_target - gamma S_B at once (Finer-CAM
+    with Grad-CAM), for maps that explain a score; for others that is a UserError. See contrast.py.
     changes: fields of `Options`, such as target_layer='layer4', which is where each is described; they win over
     `options`. The model, its gradients, hooks and modes are afterwards as before.
     Unknown names, wrong lengths and classes outside the model's are a UserError.
@@ -70,4 +76,8 @@ def explain(
     if unknown:
         raise UserError(f'unknown option {", ".join(unknown)}: the options are {", ".join(known)}')
     changes = {word: value for word, value in changes.items() if value is not None}
-    return lookup(name).function(model, images, target, replace(options, **changes))
+    row = lookup(name)
+    options = replace(options, **changes)
+    if contrast is not None:
+        return explain_contrast(name, model, images, target, contrast, gamma, options)
+    return row.function(model, images, target, options)
