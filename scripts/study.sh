@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The study of docs/study.md: does CALM localize cues better than CAM, and on what does it depend? Networks x kinds of
+# cues x heads x seeds on ToyBirds, every step a command of the README.
+#
+#   bash scripts/study.sh [OPTION WORDS]...
+#   bash scripts/study.sh --networks lite0 --designs "combined single" --seeds 0
+#
+# Options, each with one word or several in quotes (here with what is taken without them):
+#   --networks "lite0 vgg_tiny"      lite0: tf_efficientnet_lite0 with ImageNet weights, 160 px, 10x10 maps; vgg_tiny:
+#                                    from scratch, 96 px, 24x24 maps
+#   --designs "combined single"      a class is a combination of eight looks; or one look of one part tells it
+#   --heads "CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random"     CAM-longer: CAM trained on for as long
+#                                    as CALM is after it; -ema, -epoch: a teacher that lags; random: nothing is learnt
+#   --seeds "0 1 2"
+#   --steps "train cue erase wsol contrast"     contrast: cue localization of gradient methods, of the first seed only
+#   --save_root DIR                  default save/study: results in DIR/NETWORK-DESIGN/HEAD-seedN, the birds in
+#                                    DIR/dataset and DIR/metadata
+#   --workers N                      data loading processes (default 1)
+#
+# A finished step is not repeated, and one that was cut off goes on when the command is given again. The whole takes
+# about six hours on two CPU cores; scripts/study_page.py then writes the figures into docs/study.md.
+set -euo pipefail
+SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/lib.sh
+source "$SCRIPTS/lib.sh"
+# shellcheck source=scripts/reproduce/rows.sh
+source "$SCRIPTS/reproduce/rows.sh"
+
+declare -A asked=(
+    [networks]='lite0 vgg_tiny' [designs]='combined single' [steps]='train cue erase wsol contrast'
+    [heads]='CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random'
+    [seeds]='0 1 2' [save_root]="$(checkout)/save/study" [workers]=1
+)
+
+# read_option NAME WORDS: into `asked`, checked against what is taken without it
+read_option() {
+    local word
+    case $1 in
+        save_root) asked[save_root]=$(realpath -m -- "$2"); return ;;
+        seeds | workers)
+            [[ $2 =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--$1 $2: give whole numbers" ;;
+        *)
+            for word in $2; do
+                [[ " ${asked[$1]} " == *" $word "* ]] || die "--$1 $word: choose from ${asked[$1]}"
+            done ;;
+    esac
+    asked[$1]=$2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
+    case $1 in
+        -h | --help) sed -n '2,/^set/ s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --networks | --designs | --heads | --seeds | --steps | --save_root | --workers)
+            words=$(option_value "$1" $# "${2:-}") || exit 2
+            read_option "${1#--}" "$words" ;;
+        *) die "unknown option '$1': --help lists them" ;;
+    esac
+    shift 2
+done
+root=${asked[save_root]}
+# shellcheck source=scripts/setup.sh
+source "$SCRIPTS/setup.sh" requirements.txt requirements-timm.txt
+SECONDS=0
+
+run() { note "[$SECONDS s] $*"; .venv/bin/python "$@" || die "this step failed: ${*:1:2}"; }
+
+# experiment HEAD: its name
+experiment() { echo "$network-$design/$1-seed$seed"; }
+
+# network_flags METHOD: of one of CAM, CALM-ML, CALM-EM in this network, kind of birds and seed
+network_flags() {
+    local config="configs/$1_ToyBirds"
+    [ "$network" = vgg_tiny ] || config+=_tf_efficientnet_lite0
+    flags=("--config=$config.yaml" "--dataset=${set_of[$design]}" "--data_root=$root/dataset"
+        "--metadata_root=$root/metadata" "--save_root=$root" "--seed=$seed" "--workers=${asked[workers]}"
+        --resume=True)
+}
+
+# method_of HEAD: the --attribution_method that makes it
+method_of() {
+    case $1 in
+        CALM-EM*) echo CALM-EM ;;
+        CALM-ML) echo CALM-ML ;;
+        *) echo CAM ;;
+    esac
+}
+
+train() {  # train HEAD
+    local start=("--load_checkpoint=$(experiment CAM)" --is_different_checkpoint=True) flags
+    [ ! -e "$root/$(experiment "$1")/accuracy.json" ] || return 0
+    network_flags "$(method_of "$1")"
+    case $1 in
+        CAM) start=() ;;
+        CAM-longer) network_flags CALM-EM; start+=(--attribution_method=CAM) ;;  # CALM's rates and epochs
+        *-epoch | *-ema) start+=("--em_teacher=${1##*-}") ;;
+        random) start=(--pretrained=False --lr=1e-30 --epochs=1) ;;  # only batch norm's statistics move
+    esac
+    run main.py "${flags[@]}" "--experiment_name=$(experiment "$1")" "${start[@]}"
+}
+
+# score COMMAND RESULT HEAD MAP [FLAG...]: writes RESULT_MAP.json, once
+score() {
+    local flags
+    [ ! -e "$root/$(experiment "$3")/$2.json" ] || return 0
+    network_flags "$(method_of "$3")"
+    run "$1" "${flags[@]}" "--experiment_name=$(experiment "$3")" "--load_checkpoint=$(experiment "$3")" \
+        "--score_map_process=$4" "${@:5}"
+}
+
+# evaluate STEP HEAD
+evaluate() {
+    local map=jointll scale
+    [ "$(method_of "$2")" != CAM ] || map=vanilla
+    read -r -a scale <<< "$(scale_of "$1" $map)"
+    case $1 in
+        train) train "$2" ;;
+        cue) score eval_cue_location.py "cue_location_$map" "$2" $map "${scale[@]}" ;;
+        erase) score eval_pixel_perturb.py "pixel_perturb_$map" "$2" $map --random_repeats=3 ;;
+        wsol) score eval_wsol.py "wsol_$map" "$2" $map "${scale[@]}" ;;
+    esac
+}
+
+declare -A set_of=([combined]=ToyBirds [single]=ToyBirdsSingle)
+for design in ${asked[designs]}; do
+    run scripts/make_toybirds.py --design="$design" --data_root="$root/dataset" --metadata_root="$root/metadata"
+done
+for seed in ${asked[seeds]}; do
+    for network in ${asked[networks]}; do
+        for design in ${asked[designs]}; do
+            for head in ${asked[heads]}; do
+                for step in ${asked[steps]}; do evaluate "$step" "$head"; done
+            done
+        done
+    done
+done
