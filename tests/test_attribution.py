@@ -623,6 +623,13 @@ def test_readouts():
             close(explain(f'{name}-superclass-mean', net, x, 4, superclass=SUPERCLASS), (one + other) / 2, 1e-5)
     scaled = [attribution.normalize(explain('vanilla', net, x, y), 'minmax') for y in range(5)]
     close(explain('vanilla-saliency', net, x, 2), sum(scaled), 1e-5)
+    many = photos(64)
+    net.conv_last.bias.data -= net(many).f.mean(dim=(0, 2, 3)).detach()  # no class is ahead of the others
+    output = net(many)
+    apart = (output.probs.argmax(1) != output.f.mean(dim=(2, 3)).argmax(1)).nonzero()[:, 0]
+    assert len(apart) > 0  # the prediction is CALM's own
+    predicted = output.probs.argmax(1)[apart]
+    close(explain('jointll', net, many[apart]), explain('jointll', net, many[apart], predicted), 1e-6)
     with pytest.raises(ValueError, match='superclass'):
         explain('gtcond-superclass', net, x)
     with pytest.raises(ValueError, match='plain classifier'):
@@ -891,7 +898,7 @@ def test_target_and_batch_conventions(name):
         assert torch.allclose(ask(x, [1, 3, 0, 2]), maps, **same)
     with torch.inference_mode():
         assert torch.allclose(ask(x * 1, torch.tensor([1, 3, 0, 2])), maps, **same)
-    for wrong in ([1, 2, 3], torch.tensor([1]), [[1, 2, 3, 4]], [0.5] * 4, 5, -1, [0, 1, 2, 5]):
+    for wrong in ([1, 2, 3], torch.tensor([1]), [[1, 2, 3, 4]], [0.5] * 4, [True] * 4, 5, -1, [0, 1, 2, 5]):
         with pytest.raises(ValueError, match='target'):
             ask(x, wrong)
     if name not in ('saliency', 'vanilla-saliency', 'eigen_cam'):
@@ -1025,6 +1032,8 @@ def test_wrong_requests():
             'at': (8, 0),
         },
         'at=0,8 lies outside': {'name': 'taylor_interaction', 'at': (0, 8)},
+        '2 noise_seeds for 3 images': {'name': 'smooth_grad', 'noise_seeds': [1, 2]},
+        'unknown option layer: the options are target_layer, ': {'layer': 'conv2'},
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message):
@@ -1042,6 +1051,36 @@ def test_wrong_requests():
         explain('layer_cam', idle, x, target_layer='gap.idle')
     with pytest.raises(ValueError, match=r'logits \[B, C\]'):
         explain('grad_cam', nn.Sequential(nn.Conv2d(3, 4, 3)), x, target_layer='0')
+
+
+def test_options_of_none_are_not_given():
+    net = network()
+    x = photos()
+    unset = dict.fromkeys(('batch_size', 'target_layer', 'num_samples', 'std', 'smooth_grad_nr_iter'))
+    close(explain('grad_cam', net, x, 1, **unset), explain('grad_cam', net, x, 1), 1e-9)
+
+
+def test_activations_come_in_the_order_of_the_layers():
+    net = classifier()
+    x = photos()
+    for names in (['last', 'relu'], ['relu', 'last'], ['last', 'last']):
+        found, _ = layers.capture(net, x, [net.get_submodule(name) for name in names])
+        assert [A.shape[1] for A in found] == [{'relu': 6, 'last': 8}[name] for name in names]
+
+
+@pytest.mark.parametrize('name', NOISY)
+def test_noise_of_a_generator_is_drawn_for_every_image(name):
+    """Of one picture twice the two maps differ; the generator's seed repeats them."""
+    net = network('CALM-ML')
+    x = photos(1).expand(2, -1, -1, -1)
+
+    def ask(seed):
+        return explain(name, net, x, 1, generator=torch.Generator().manual_seed(seed), **FEW)
+
+    first, second = ask(3)
+    assert (first - second).abs().max() > 0.01 * first.abs().max()
+    close(ask(3), torch.stack([first, second]), 1e-4)
+    assert (ask(4)[0] - first).abs().max() > 0.01 * first.abs().max()
 
 
 def test_a_module_that_runs_twice_counts_with_its_last_call():

@@ -1,6 +1,7 @@
 """The one way that all evaluators go: noise from (seed, image number) alone, bugs that show themselves."""
 
 import functools
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from conftest import MINICUB
 from test_commands import load_test_images, pair_by_pair
 
+import config
 import eval_attribution
 import eval_cue_location
 import eval_pixel_perturb
@@ -21,7 +23,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import evaluation, resuming
+from engine import evaluation, models, processes, resuming
 from wsol import attribution
 from wsol.cub_parts import Pair
 from wsol.scoring import Part, erasing, pixels
@@ -208,6 +210,18 @@ def test_sums_over_sets_of_classes_need_the_sets(small):
     [found] = maker(images[:1], None, [labels[:1]], [0])
     joint = maker_of(model, 'jointll')(images[:1], None, [torch.tensor([4, 0])], [0])[0]
     np.testing.assert_allclose(found[0], joint.sum(axis=0), rtol=1e-5)
+    [several] = maker(images[:1], None, [torch.tensor([0, 4])], [0])
+    np.testing.assert_allclose(several[1], found[0], rtol=1e-5)
+    assert np.abs(several[0] - several[1]).max() > 1e-3 * several.max()
+
+
+def test_a_readout_takes_the_output_that_is_there(small):
+    model, images, labels = small
+    with torch.no_grad():
+        output = model(images)
+    maker = maker_of(lambda images: 1 / 0, 'jointll')
+    found = np.concatenate(maker(images, output, list(labels.view(-1, 1)), [0, 1, 2]))
+    np.testing.assert_allclose(found, attribution.explain('jointll', model, images, labels), rtol=1e-5)
 
 
 def test_remove_and_classify_counts_what_a_loop_counts(save_root, monkeypatch, tmp_path):
@@ -347,6 +361,45 @@ def test_a_drawn_seed_is_written_down_and_taken_over(save_root, monkeypatch):
     assert first.run.arguments['seed'] == second.run.arguments['seed'] is not None
     with open(five.folder / 'five.json') as file:
         assert json.load(file)['arguments']['seed'] == first.run.arguments['seed']
+
+
+def test_a_network_is_built_as_it_is_described(monkeypatch):
+    """No bar is drawn where nobody looks."""
+    signature = inspect.signature(wsol.build_model)
+    seen = []
+
+    def build_model(*words, **named):
+        bound = signature.bind(*words, **named)
+        bound.apply_defaults()
+        seen.append(bound.arguments)
+        return torch.nn.Conv2d(1, 1, 1)
+
+    monkeypatch.setattr(wsol, 'build_model', build_model)
+    flags = ['--architecture=vgg16', '--attribution_method=CALM-ML', '--use_bn=True', '--channels_last=True']
+    for large, pretrained in ((True, False), (False, True)):
+        args = get_configs('', [*flags, f'--large_feature_map={large}', f'--pretrained={pretrained}'])
+        assert not evaluation.request(args).options.progress
+        models.load_model(config.pick(models.Spec, args), 7, torch.device('cpu'))
+        assert seen.pop() == {
+            'architecture': 'vgg16',
+            'attribution_method': 'CALM-ML',
+            'num_classes': 7,
+            'large_feature_map': large,
+            'use_bn': True,
+            'pretrained': pretrained,
+        }
+
+
+def test_the_bar_counts_the_images_of_all_processes(save_root, monkeypatch):
+    shown = []
+    monkeypatch.setattr(processes, 'world', lambda: 2)
+    monkeypatch.setattr(processes, 'agreed', lambda value: value)
+    monkeypatch.setattr(processes, 'wait', lambda: None)
+    monkeypatch.setattr(resuming.Shards, 'total', lambda self: None)
+    monkeypatch.setattr(util, 'progress', lambda items, *words: shown.append(words) or items)
+    five = Files(save_root, 'bar')
+    five.run()
+    assert shown == [(3, 'squares', 4, True)] and five.reports == []
 
 
 def test_a_checkpoint_needs_no_pretrained_weights(save_root, monkeypatch):

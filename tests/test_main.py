@@ -75,8 +75,11 @@ def test_a_run_writes_what_its_checkpoints_say(tmp_path, monkeypatch):
     assert result['images'] == 24 and result['arguments'] == head['arguments'] and head['arguments']['seed'] == 4
     assert epochs[0]['lr'] == pytest.approx([0.004, 0.04]) and epochs[2]['lr'] == pytest.approx([0.0004, 0.004])
     assert epochs[0]['loss'] > epochs[2]['loss'] > 0 and epochs[2]['train_accuracy'] > epochs[0]['train_accuracy']
+    assert training.STATE not in os.listdir(folder)
+    monkeypatch.setattr(sys.modules[__name__], 'FLAGS', [flag for flag in FLAGS if flag != '--seed=4'])
     tested = call(monkeypatch, tmp_path, 'tested', *words, '--is_train=False', f'--load_checkpoint={folder}')
     assert tested['test_accuracy'] == result['test_accuracy'] and tested['best_val_accuracy'] is None
+    assert tested['arguments']['seed'] >= 0  # the one that was drawn
     assert sorted(os.listdir(tmp_path / 'tested')) == ['accuracy.json', 'accuracy.npz', 'log_test.jsonl']
 
 
@@ -170,6 +173,21 @@ def test_processes_share_every_batch(monkeypatch):
     together = [sum(parts, []) for parts in zip(*seen['train'])]
     assert [len(batch) for batch in together] == [5, 5, 5, 5, 4] and sorted(sum(together, [])) == list(range(24))
     assert all(len(parts[0]) - len(parts[2]) in (0, 1) for parts in zip(*seen['train']))
+
+
+def test_the_list_of_the_proxy_is_that_of_the_training_alone(monkeypatch):
+    asked = []
+    load = main.load_split
+
+    def load_split(dataset, name, data_root, metadata_root, proxy):
+        asked.append((name, proxy))
+        return load(dataset, name, data_root, metadata_root)
+
+    monkeypatch.setattr(main, 'load_split', load_split)
+    main.make_loaders(get_configs('', [*FLAGS, '--proxy_training_set']), 4)
+    main.make_loaders(get_configs('', FLAGS), 4)
+    names = ('train', 'val', 'test')
+    assert asked == [*zip(names, (True, False, False)), *zip(names, (False, False, False))]
 
 
 def test_a_test_alone_reads_the_test_split_alone():

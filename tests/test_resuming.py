@@ -545,6 +545,11 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
     assert not (tmp_path / 'shards_x').exists()
 
 
+def test_batch_scripts_look_for_the_mark_that_is_left():
+    with open(os.path.join(ROOT, 'scripts', 'slurm', 'common.sh')) as file:
+        assert f'/{resuming.MARKER}' in file.read()
+
+
 def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
     shards = shards_of(tmp_path)
     shards.run(items_of(shards), score)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsol.scoring import add_up, boxes, maps, pixels, regions, scores
+from wsol.scoring import add_up, boxes, erasing, maps, pixels, regions, scores
 
 
 def settings(*names, **changes):
@@ -85,6 +85,18 @@ def test_a_box_counts_where_its_iou_is_reached():
     assert found.tolist() == [[[1] * 4, [1] * 4, [0] * 4]] * 2
 
 
+def test_the_box_of_loc_iou_is_the_largest_contours():
+    native = np.zeros((16, 16), np.float32)
+    native[1:9, 1:9] = 1
+    native[12:14, 12:14] = 1
+    for true, hit in (([1, 1, 9, 9], 1), ([12, 12, 14, 14], 0)):
+        truth = regions.Truth(np.array([true]), regions.box_region(np.array([true]), 16), None)
+        assert regions.region_scores(native, native, truth, settings('loc_iou', box_iou=90))['located'] == hit
+        for names in (['max_box_acc'], ['max_box_acc_v2']):
+            found = regions.region_scores(native, native, truth, settings(*names, iou_thresholds=[90]))
+            assert found['max_box'][:, 1, 5].tolist() == [hit, 1]  # largest contour, any contour
+
+
 def test_thresholds_are_those_of_the_settings():
     total = {'images': np.array(2), 'max_box': np.zeros((2, 3, 4), int)}
     total['max_box'][0, 1] = [0, 1, 2, 1]  # IoU 50
@@ -96,7 +108,11 @@ def test_thresholds_are_those_of_the_settings():
 class Brightness:
     """In the place of a network: two classes, p of the first is the mean of the image cut to [0, 1]."""
 
+    def __init__(self):
+        self.sizes = []
+
     def __call__(self, images):
+        self.sizes.append(len(images))
         p = images.mean(dim=(1, 2, 3)).clamp(0, 1)
         return SimpleNamespace(probs=torch.stack([p, 1 - p], dim=1))
 
@@ -120,6 +136,14 @@ def test_what_changed_images_add_by_hand():
     assert scores.rows('deletion', curves) == pytest.approx(areas) and scores.rows('increase', found['increase'])[1]
     assert found.keys() == {'drop', 'increase', 'deletion', 'correct_topk'} and found['correct_topk'].shape == (4, 5)
     assert 'drop' not in scores.classifier_scores(Brightness(), images, labels, p, raw, settings('deletion'))
+    model = Brightness()
+    chosen = settings('insertion', curve_steps=5, batch_size=6)
+    grown = scores.classifier_scores(model, images[3:], labels[3:], p[3:], raw[3:], chosen)['insertion'][0].tolist()
+    blurred = erasing.blurred(images[3:])[0, 0].flatten().tolist()
+    steps = [[0.8] * min(n, 2) + [0] * max(n - 2, 0) + blurred[n:] for n in (0, 0, 1, 2, 3, 4)]
+    assert grown == pytest.approx([np.mean(step) for step in steps]) and model.sizes == [5]
+    scores.classifier_scores(model, images, labels, p, raw, chosen)
+    assert model.sizes[1:] == [6, 6, 6, 2]
 
 
 def test_box_and_mask_figures_are_those_of_the_protocol():

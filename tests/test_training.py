@@ -106,8 +106,21 @@ def test_the_first_step_is_the_recipe_written_out():
 def test_no_momentum_is_plain_descent():
     assert trainer(momentum=0).optimizer.defaults['nesterov'] is False
     assert trainer().optimizer.defaults['nesterov'] is True
-    whole = trainer(is_different_checkpoint=True, net=network('CALM-EM')).optimizer.param_groups
-    assert [group['lr'] for group in whole] == [0.01, 0.05] and [len(group['params']) for group in whole] == [4, 4]
+
+
+HEADS_ONLY = {'conv_last', 'attention'}
+
+
+@pytest.mark.parametrize('whole, fast', [(False, {'bn1', 'layer4', *HEADS_ONLY}), (True, HEADS_ONLY)])
+def test_calm_from_cam_learns_the_whole_backbone_slowly(whole, fast):
+    """By the names that ResNet-50's modules have."""
+    layers = OrderedDict(conv1=nn.Conv2d(3, 5, 3), bn1=nn.BatchNorm2d(5), layer4=nn.Conv2d(5, 5, 1))
+    net = Network(nn.Sequential(layers), 5, 4, 'CALM-EM')
+    one = trainer(net=net, architecture='resnet50', is_different_checkpoint=whole)
+    names = {id(p): name.split('.')[0] for name, p in net.named_parameters()}
+    slow, quick = one.optimizer.param_groups
+    assert (slow['lr'], quick['lr']) == (0.01, 0.05)
+    assert {names[id(p)] for p in quick['params']} == fast and len(slow['params']) + len(quick['params']) == 10
 
 
 def test_the_rates_fall_to_a_tenth_before_every_so_many_epochs():
@@ -263,6 +276,26 @@ def test_only_the_first_process_takes_the_sums_of_a_state(tmp_path, monkeypatch)
     assert other.total == other.correct == 0
 
 
+def test_the_last_vote_is_counted_and_none_leaves_before_the_state_is_written(tmp_path, monkeypatch):
+    events = []
+
+    class Vote:
+        def __call__(self, wish):
+            events.append('vote')
+            return training.GO_ON
+
+        def close(self):
+            events.append('close')
+
+    monkeypatch.setattr(processes, 'Vote', Vote)
+    monkeypatch.setattr(processes, 'wait', lambda: events.append((tmp_path / training.STATE).exists()))
+    one = trainer(tmp_path)
+    one.train_epoch(Batches(10), 'epoch', never)
+    training.accuracy(one.model, Batches(10), RECIPE, CPU, 'test', 'nowhere')
+    one.save(SimpleNamespace(size=lambda: 0))
+    assert events == [*['vote'] * 3, 'close'] * 2 + [True]
+
+
 @pytest.fixture
 def two(monkeypatch):
     """As one of two processes: DistributedDataParallel and broadcasts are noted, sums over processes are doubled."""
@@ -317,8 +350,9 @@ def test_a_process_takes_its_share_of_the_batchs_mean(two):
             torch.testing.assert_close(p.detach(), before.detach() - rate * before.grad, msg=name)
 
 
-def test_a_process_without_images_takes_part_and_learns_no_statistics(two):
-    one = trainer(weight_decay=0)
+@pytest.mark.parametrize('method', HEADS)
+def test_a_process_without_images_takes_part_and_learns_no_statistics(two, method):
+    one = trainer(net=network(method), weight_decay=0)
     one.model.train()
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
     one.train_step(torch.zeros(0, 3, 8, 8).double(), torch.zeros(0, dtype=torch.long), 1)
