@@ -184,8 +184,8 @@ def test_the_list_of_the_proxy_is_that_of_the_training_alone(monkeypatch):
         return load(dataset, name, data_root, metadata_root)
 
     monkeypatch.setattr(main, 'load_split', load_split)
-    main.make_loaders(get_configs('', [*FLAGS, '--proxy_training_set']), 4)
-    main.make_loaders(get_configs('', FLAGS), 4)
+    main.make_loaders(get_configs('', [*FLAGS, '--proxy_training_set']), 4, PAPER)
+    main.make_loaders(get_configs('', FLAGS), 4, PAPER)
     names = ('train', 'val', 'test')
     assert asked == [*zip(names, (True, False, False)), *zip(names, (False, False, False))]
 

@@ -14,6 +14,7 @@ from torch import nn
 import util
 from config import get_configs, pick
 from engine import processes, resuming, training
+from wsol import ATTRIBUTION_METHODS
 from wsol.errors import NotFinite
 from wsol.network import HEADS, Network, Output
 from wsol.regularization import gradient_regularization
@@ -350,7 +351,7 @@ def test_a_process_takes_its_share_of_the_batchs_mean(two):
             torch.testing.assert_close(p.detach(), before.detach() - rate * before.grad, msg=name)
 
 
-@pytest.mark.parametrize('method', HEADS)
+@pytest.mark.parametrize('method', ATTRIBUTION_METHODS)
 def test_a_process_without_images_takes_part_and_learns_no_statistics(two, method):
     one = trainer(net=network(method), weight_decay=0)
     one.model.train()
