@@ -4,14 +4,13 @@ import functools
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, MINICUB, ROOT
+from commands import run
+from conftest import GOLDEN, MINICUB
 from weights import fill
 
 import wsol
@@ -36,19 +35,6 @@ SMALL = [
     '--batch_size=8',
     '--lr=.001',
 ]
-
-
-def run(command, *arguments, cwd=None):
-    """(exit code, standard output, standard error) of a command of the checkout."""
-    environment = {**os.environ, 'CALM_TRACEBACK': ''}
-    done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, command), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd or ROOT,
-        env=environment,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def refuse(command, *arguments, **options):

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import run
 from conftest import MINICUB
 from munch import Munch
-from test_commands import load_test_images, read, refuse, run
+from test_commands import load_test_images, read, refuse
 from test_scoring_boxes import slow_best_ious
 
 import eval_attribution

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import run
 from conftest import MINICUB
 from PIL import Image
-from test_commands import read, run
+from test_commands import read
 
 import eval_wsol
 import inference

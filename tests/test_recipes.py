@@ -3,10 +3,9 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
+from commands import run
 from conftest import ROOT
 from test_docs import PAGES, command_lines, marked, read
 
@@ -53,9 +52,13 @@ def follow(instruction, code, root):
 def shell(words, root):
     """A command of a page, in the checkout `root`: what it prints."""
     assert words[0] == 'python'
-    done = subprocess.run([sys.executable, *words[1:]], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, (words, done.stderr)
-    return done.stdout
+    script, *arguments = words[1:]
+    if script == '-c':  # what python is given on the command line
+        script = 'recipe.py'
+        (root / script).write_text(arguments.pop(0))
+    code, out, err = run(os.path.join(root, script), *arguments, cwd=root)
+    assert code == 0, (words, err)
+    return out
 
 
 def test_the_recipes_work_as_printed(tmp_path):

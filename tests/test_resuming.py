@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -67,7 +68,9 @@ def finish(process):
 
 
 def run(command, *arguments, processes=0):
-    code, out, err = finish(start(command, *arguments, processes=processes))
+    code, out, err = (
+        finish(start(command, *arguments, processes=processes)) if processes else commands.run(command, *arguments)
+    )
     assert code == 0, err
     return out
 
@@ -148,13 +151,13 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
 
 def test_resume_refuses_another_command_and_a_foreign_folder(trained, tmp_path):
     arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=whole', '--resume=True']
-    code, _, err = finish(start('main.py', *arguments, '--lr=.5', '--seed=2'))
+    code, _, err = commands.run('main.py', *arguments, '--lr=.5', '--seed=2')
     assert code == 2 and '--lr=0.001' in err and '--seed=1' in err and len(err.strip().splitlines()) == 1
-    code, _, err = finish(start('main.py', *arguments, '--override_cache=True'))
+    code, _, err = commands.run('main.py', *arguments, '--override_cache=True')
     assert code == 2 and 'give one of them' in err
     (tmp_path / 'old').mkdir()
     (tmp_path / 'old' / 'last_checkpoint.pth.tar').write_bytes(b'precious')
-    code, _, err = finish(start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=old', '--resume=True'))
+    code, _, err = commands.run('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=old', '--resume=True')
     assert (
         code == 2
         and 'already holds' in err
@@ -219,7 +222,7 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     wait_for(process, lambda: finished(shards))
     process.kill()
     finish(process)
-    code, _, err = finish(start(command, *flags, '--experiment_name=cut_off'))
+    code, _, err = commands.run(command, *flags, '--experiment_name=cut_off')
     assert code == 2 and '--resume' in err and finished(shards)
     stamp = finished(shards).stat().st_mtime_ns
     again = start(command, *flags, '--experiment_name=cut_off', '--resume=True')
@@ -396,7 +399,7 @@ def test_mixed_precision_layout_gradient_loss_and_tensorboard(tmp_path):
 
 def test_what_cannot_go_together_is_refused():
     for flags, said in ((['--sync_bn=True'], 'accelerator'), (['--gradient_reg=1', '--amp=fp16'], 'leave them out')):
-        code, _, err = finish(start('main.py', *DATA, *flags, '--save_root=/nonexistent/save'))
+        code, _, err = commands.run('main.py', *DATA, *flags, '--save_root=/nonexistent/save')
         assert code == 2 and said in err and len(err.strip().splitlines()) == 1
 
 

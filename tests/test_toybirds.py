@@ -10,6 +10,7 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,15 +45,11 @@ CUB_PARTS = [
 def command(root, **changes):
     """The command line that writes the small set under root."""
     options = {**SMALL, 'data_root': root / 'dataset', 'metadata_root': root / 'metadata', 'workers': 2, **changes}
-    return [
-        sys.executable,
-        str(SCRIPTS / 'make_toybirds.py'),
-        *(f'--{name}={value}' for name, value in options.items()),
-    ]
+    return [str(SCRIPTS / 'make_toybirds.py'), *(f'--{name}={value}' for name, value in options.items())]
 
 
 def run(root, **changes):
-    return subprocess.run(command(root, **changes), capture_output=True, text=True)
+    return subprocess.CompletedProcess('make_toybirds.py', *commands.run(*command(root, **changes)))
 
 
 def digest(root):
@@ -369,7 +366,7 @@ def test_bad_arguments_are_refused(tmp_path, change):
 
 def test_interrupt_leaves_nothing(tmp_path):
     process = subprocess.Popen(
-        command(tmp_path, train=500),
+        [sys.executable, *command(tmp_path, train=500)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import run
 from conftest import MINICUB
-from test_commands import read, refuse, refuse_after_progress, run
+from test_commands import read, refuse, refuse_after_progress
 from test_scoring_boxes import slow_best_ious
 
 import data_truth
