@@ -292,7 +292,7 @@ def test_the_last_vote_is_counted_and_none_leaves_before_the_state_is_written(tm
     monkeypatch.setattr(processes, 'wait', lambda: events.append((tmp_path / training.STATE).exists()))
     one = trainer(tmp_path)
     one.train_epoch(Batches(10), 'epoch', never)
-    training.accuracy(one.model, Batches(10), RECIPE, CPU, 'test', 'nowhere')
+    training.classified_right(one.model, Batches(10), RECIPE, CPU, 'test', 'nowhere')
     one.save(SimpleNamespace(size=lambda: 0))
     assert events == [*['vote'] * 3, 'close'] * 2 + [True]
 
