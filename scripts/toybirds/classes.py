@@ -24,13 +24,13 @@ PART_LOOKS = {
 }
 # the same for the design `single`: the look of the common bird, then the three that classes have
 SINGLE_LOOKS = {
-    'bill': ('has_bill_shape', ('cone', 'dagger', 'curved_(up_or_down)', 'spatulate')),
+    'bill': ('has_bill_color', ('orange', 'red', 'blue', 'black')),
     'crown': ('has_crown_color', ('black', 'red', 'yellow', 'blue')),
     'wing': ('has_wing_pattern', ('solid', 'striped', 'spotted', 'multi-colored')),
     'back': ('has_back_color', ('black', 'green', 'purple', 'yellow')),
     'breast': ('has_breast_pattern', ('solid', 'striped', 'spotted', 'multi-colored')),
     'belly': ('has_belly_color', ('white', 'orange', 'blue', 'green')),
-    'tail': ('has_tail_shape', ('squared_tail', 'forked_tail', 'fan-shaped_tail', 'pointed_tail')),
+    'tail': ('has_tail_pattern', ('solid', 'striped', 'spotted', 'multi-colored')),
     'leg': ('has_leg_color', ('black', 'red', 'blue', 'yellow')),
 }
 PARTS = tuple(PART_LOOKS)

@@ -6,9 +6,9 @@ H, W: the picture's height and width; the canvas is S times as large. Outlines [
 import cv2
 import numpy as np
 
-from .classes import LABELS
+from .classes import LABELS, PARTS
 from .scene import colour_of
-from .shapes import S
+from .shapes import S, outline_of
 
 FAR_LEG = 9  # labels used while painting: the far leg,
 PLAIN = 10  # and bird pixels of no part
@@ -21,6 +21,10 @@ LOOK_HSV = {  # hue in degrees, saturation, value; the body is muted, so that th
     ('belly', 'white'): (40, 0.03, 0.99),
     ('leg', 'red'): (358, 0.92, 0.88),
     ('leg', 'blue'): (216, 0.90, 0.92),
+    ('bill', 'orange'): (31, 0.80, 0.92),
+    ('bill', 'red'): (358, 0.92, 0.90),
+    ('bill', 'blue'): (216, 0.90, 0.92),
+    ('bill', 'black'): (0, 0.05, 0.14),
     ('crown', 'black'): (0, 0.05, 0.14),
     ('crown', 'blue'): (216, 0.90, 0.92),
     ('back', 'black'): (0, 0.05, 0.14),
@@ -90,7 +94,7 @@ class Painter:
 def draw_colours(rng, looks):
     """RGB of everything on the bird; a part whose look is a colour takes it, with jitter. Returns {name: [3]}.
 
-    Bill and tail keep to one strong hue each, so that their shapes can be told at small sizes.
+    A bill and a tail that differ in shape keep to one strong hue each, so that it can be told at small sizes.
     """
     hue = rng.uniform(0, 360)
     colours = {
@@ -100,18 +104,19 @@ def draw_colours(rng, looks):
         'bill': colour_of(rng.uniform(22, 40), rng.uniform(0.55, 0.90), rng.uniform(0.75, 0.95)),
         'breast': colour_of(hue + rng.uniform(-40, 40), rng.uniform(0.05, 0.18), rng.uniform(0.80, 0.95)),
     }
-    for part in ('crown', 'back', 'belly', 'leg'):
+    for part in [part for part in PARTS if (part, looks[part]) in LOOK_HSV]:
         jitter = rng.uniform(-1, 1, 3) * (5, 0.04, 0.05)
         colours[part] = colour_of(*(LOOK_HSV[part, looks[part]] + jitter))
     return colours
 
 
 def paint_pattern(painter, place, part, look, ink, scale, area):
-    """Paint the pattern `look` of a part in the colour `ink` where `area` (bool canvas) allows."""
+    """Paint the pattern `look` of a part, if it is one, in the colour `ink` where `area` (bool canvas) allows."""
+    marks = place.get(f'{part} {look}', ())
     if look == 'spotted':
-        painter.discs(place[f'{part} spotted'], 0.05 * scale, ink, LABELS[part], area)
-    elif look != 'solid':
-        for piece in place[f'{part} {look}']:
+        painter.discs(marks, 0.05 * scale, ink, LABELS[part], area)
+    else:
+        for piece in marks:
             painter.fill(piece, ink, LABELS[part], area, outline=0)
 
 
@@ -120,9 +125,10 @@ def paint_bird(painter, pose, shapes, looks, colours):
     place = {name: pose.to_canvas(points) for name, points in shapes.items()}
     painter.stroke(place['far'], 0.085 * pose.scale, colours['leg'] * 0.85, FAR_LEG)
     painter.stroke(place['near'], 0.095 * pose.scale, colours['leg'], LABELS['leg'])
-    painter.fill(place[looks['tail']], colours['tail'], LABELS['tail'])
+    tail = painter.fill(place[outline_of('tail', looks['tail'])], colours['tail'], LABELS['tail'])
     if looks['tail'] == 'fan-shaped_tail':
         painter.lines(place['rays'], 0.04 * pose.scale, colours['tail'] * 0.35, LABELS['tail'])
+    paint_pattern(painter, place, 'tail', looks['tail'], PALE, pose.scale, tail)
     torso = painter.fill(place['body'], colours['body'], PLAIN)
     inside = painter.index == painter.labels.index(PLAIN)  # the torso without its outline
     painter.fill(place['belly'], colours['belly'], LABELS['belly'], inside)
@@ -130,7 +136,7 @@ def paint_bird(painter, pose, shapes, looks, colours):
     paint_pattern(painter, place, 'breast', looks['breast'], DARK, pose.scale, breast)
     painter.fill(place['back'], colours['back'], LABELS['back'], inside)
     painter.fill(place['crown'], colours['crown'], LABELS['crown'])
-    painter.fill(place[looks['bill']], colours['bill'], LABELS['bill'])
+    painter.fill(place[outline_of('bill', looks['bill'])], colours['bill'], LABELS['bill'])
     wing = painter.fill(place['wing'], colours['wing'], LABELS['wing'])
     paint_pattern(painter, place, 'wing', looks['wing'], PALE, pose.scale, wing)
     paint_eye(painter, place['head points'][:1], pose.scale)

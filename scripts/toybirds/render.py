@@ -14,7 +14,7 @@ import numpy as np
 from .classes import LABELS, PART_LOOKS
 from .painting import FAR_LEG, LOOK_HSV, Painter, draw_colours, paint_bird
 from .scene import colour_of, draw_scene
-from .shapes import BILLS, TAILS, S, draw_pose, draw_shapes
+from .shapes import BILLS, TAILS, S, draw_pose, draw_shapes, outline_of
 
 # fmt: off
 CUB_PARTS = (
@@ -87,7 +87,7 @@ def develop(rng, scene, bird, share):
 
 def looks_of_scene(table):
     """(names of the bills and tails, list of RGB): what a picture may show, whatever the class; table: of a design."""
-    shown = [look for _, looks in table.values() for look in looks]
+    shown = [outline_of(part, look) for part in ('bill', 'tail') for look in table[part][1]]
     outlines = [name for name in (*BILLS, *TAILS) if name in shown]
     pairs = [(part, look) for part, (_, looks) in table.items() for look in looks]
     hsv = [*(LOOK_HSV[pair] for pair in pairs if pair in LOOK_HSV), *TAIL_AND_BILL_HSV]

@@ -38,14 +38,6 @@ BILLS = {
     'dagger': np.array([
         (0.76, -0.68), (1.00, -0.63), (1.54, -0.54), (1.00, -0.51), (0.76, -0.49), (0.70, -0.58),
     ]),
-    'curved_(up_or_down)': np.array([
-        (0.74, -0.70), (1.00, -0.69), (1.24, -0.58), (1.38, -0.36), (1.40, -0.06),
-        (1.24, -0.28), (1.10, -0.42), (0.94, -0.49), (0.75, -0.48), (0.68, -0.58),
-    ]),
-    'spatulate': np.array([
-        (0.76, -0.67), (1.00, -0.63), (1.14, -0.65), (1.26, -0.80), (1.46, -0.79), (1.55, -0.58),
-        (1.46, -0.37), (1.26, -0.36), (1.14, -0.51), (1.00, -0.53), (0.76, -0.49), (0.70, -0.58),
-    ]),
 }
 TAILS = {
     'fan-shaped_tail': np.array([
@@ -55,12 +47,6 @@ TAILS = {
     'forked_tail': np.array([
         (-0.46, -0.06), (-0.90, -0.25), (-1.30, -0.45), (-0.98, -0.13), (-0.60, 0.08),
         (-0.94, 0.34), (-1.24, 0.68), (-0.84, 0.42), (-0.46, 0.19),
-    ]),
-    'squared_tail': np.array([
-        (-0.46, -0.06), (-0.80, -0.14), (-1.06, -0.18), (-1.08, 0.36), (-0.80, 0.28), (-0.46, 0.19),
-    ]),
-    'pointed_tail': np.array([
-        (-0.46, -0.06), (-0.80, -0.10), (-1.08, -0.03), (-1.38, 0.14), (-1.08, 0.21), (-0.80, 0.24), (-0.46, 0.19),
     ]),
 }
 RAYS = np.array([  # the feathers of the fan, a line between two points each
@@ -76,6 +62,14 @@ CHEST = np.array([[(0.00, -0.14), (1.00, -0.14), (1.00, 0.40), (0.00, 0.40)]])  
 BREAST_BARS = np.array([
     [(0.00, y), (1.00, y - 0.06), (1.00, y + 0.01), (0.00, y + 0.07)] for y in (-0.27, -0.11, 0.05)
 ])  # [bars, 4, 2]
+TAIL_BARS = np.array([
+    [(x, -0.60), (x - 0.09, -0.60), (x - 0.09, 0.80), (x, 0.80)] for x in (-0.66, -0.84, -1.02, -1.20)
+])  # [bars, 4, 2]
+TAIL_SPOTS = np.array([
+    (-0.78, -0.16), (-0.78, 0.02), (-0.78, 0.20), (-0.78, 0.38), (-0.95, -0.25), (-0.95, -0.07), (-0.95, 0.11),
+    (-0.95, 0.29), (-0.95, 0.47), (-1.12, -0.16), (-1.12, 0.02), (-1.12, 0.20), (-1.12, 0.38),
+])
+TAIL_TIP = np.array([[(-0.96, -0.60), (-1.40, -0.60), (-1.40, 0.80), (-0.96, 0.80)]])  # of a tail of two colours
 WING_SPOTS = np.array([
     (0.22, -0.02), (0.00, -0.03), (-0.22, 0.04), (-0.44, 0.11),
     (0.12, 0.12), (-0.10, 0.16), (-0.32, 0.17), (-0.54, 0.18),
@@ -84,6 +78,11 @@ HEAD_POINTS = np.array([(0.68, -0.60), (0.77, -0.66), (0.37, -0.54), (0.67, -0.3
 NECK = (0.48, -0.36)
 TAIL_BASE = (-0.5, 0.07)
 # fmt: on
+
+
+def outline_of(part, look):
+    """The name of a bill's or a tail's outline: the look, where it is a shape."""
+    return look if look in (*BILLS, *TAILS) else {'bill': 'cone', 'tail': 'fan-shaped_tail'}[part]
 
 
 def smooth(points, per_segment=6):
@@ -141,6 +140,8 @@ def draw_shapes(rng):
     shapes['breast spotted'] = breast_spots(rng)
     shapes |= {'wing spotted': WING_SPOTS, 'wing multi-colored': SHOULDER}
     shapes |= {'breast striped': BREAST_BARS, 'breast multi-colored': CHEST}
+    for name, points in (('striped', TAIL_BARS), ('spotted', TAIL_SPOTS), ('multi-colored', TAIL_TIP)):
+        shapes[f'tail {name}'] = rotate(points.reshape(-1, 2), tail, TAIL_BASE).reshape(points.shape)
     return {name: points * stretch for name, points in shapes.items()}
 
 
