@@ -344,10 +344,37 @@ def _yaml_arguments(parser, path):
     ]
 
 
-def get_configs(description, argv=None, add=None):
+def several(names):
+    """An argparse type: a comma list of `names`, each once."""
+
+    def parse(text):
+        chosen = [name.strip() for name in text.split(',')]
+        for name in chosen:
+            if name not in names:
+                raise argparse.ArgumentTypeError(f'invalid choice: {name!r} (choose from {", ".join(names)})')
+        return ','.join(dict.fromkeys(chosen))
+
+    return parse
+
+
+def _several_maps(parser):
+    """--score_map_process becomes a list."""
+    [action] = [action for action in parser._actions if action.dest == 'score_map_process']
+    action.choices, action.type, action.metavar = None, several(tuple(attribution.MAPS)), 'NAME[,NAME]'
+    action.help = 'the attribution map, or several with a result each; they share the forward pass'
+
+
+def _map_of_backprop(name):
+    """The map that --score_map_method=backprop means: the released one, whatever readout is named beside it."""
+    return 'input_grad' if name in ('', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS) else name
+
+
+def get_configs(description, argv=None, add=None, several_maps=False):
     """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit
-    code 2."""
+    code 2. several_maps: --score_map_process may be a comma list."""
     parser = make_parser(description, add)
+    if several_maps:
+        _several_maps(parser)
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     if args.config:
@@ -356,12 +383,9 @@ def get_configs(description, argv=None, add=None):
         parser.error('--resume goes on with an earlier call, --override_cache begins anew: give one of them')
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
-    if args.score_map_method == 'backprop' and args.score_map_process in (
-        '',
-        *attribution.READOUTS,
-        *attribution.SUPERCLASS_READOUTS,
-    ):
-        args.score_map_process = 'input_grad'  # the released backprop map, whatever readout is named beside it
+    if args.score_map_method == 'backprop':
+        names = map(_map_of_backprop, args.score_map_process.split(','))
+        args.score_map_process = ','.join(dict.fromkeys(names))
     args.data_root = args.data_root.strip('"')
     args.mask_root = args.mask_root.strip('"')
     args.log_folder = os.path.join(args.save_root, args.experiment_name)

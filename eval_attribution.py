@@ -23,9 +23,9 @@ import util
 from config import get_configs, in_range, pick
 from data_truth import localization
 from engine import comparing, evaluation, processes
+from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
-from report.plots import plot_scores
 from report.tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
@@ -175,6 +175,8 @@ def described_by(setting, own, totals):
 
 def report(setting, own, settings, totals, log):
     """Write the table and the plot and print the table; own: as for `described_by`."""
+    from report.plots import plot_scores  # matplotlib: nothing before the end needs it
+
     run = setting.run
     names = list(setting.makers)
     images = int(totals['images'])
@@ -231,8 +233,11 @@ def main():
     def prepare(setting):
         settings = pick(scores.Settings, args)
         needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
+        random = None
         if own is None:
             source = sources.split_source(setting, args, needs_truth)
+            if 'remove_and_classify' in args.metrics:
+                random = RandomErasing(setting, *sources.subset(setting.split, args.max_images))
         else:
             names = network_class_names(args, setting.model.num_classes)
             source = sources.photograph_source(setting, args, own, names, needs_truth)
@@ -243,14 +248,16 @@ def main():
                 return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)}, {})
             labels = None if batch.labels is None else batch.labels.to(setting.device)
             images = batch.images.to(setting.device)
-            found = comparing.score_batch(
-                setting.model, setting.makers, settings, batch.truths, images, labels, batch.numbers, setting.seed
-            )
+            given = batch.truths, images, labels, batch.numbers, setting.seed
+            known = random and random.rows(items, lambda: None)
+            found = comparing.score_batch(setting.model, setting.makers, settings, *given, known)
             if own is not None:
                 found.totals['left_out'] = np.array(batch.left_out)
             return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
 
         def finish(totals, log):
+            if random:
+                random.keep(os.path.join(setting.run.folder, f'{NAME}.npz'), 'correct_random')
             report(setting, own, settings, totals, log)
 
         return evaluation.Evaluation(source.count, source.batches, score, finish, 'attribution scores')

@@ -61,7 +61,7 @@ class CueDataset(Dataset):
         )
 
 
-def differences(maker, images, classes, numbers, at_once):
+def differences(maker, images, classes, numbers, at_once, output=None):
     """What parts each image's class from its partners, an array [N, h, w] an image; the arguments as for `MapMaker`.
 
     classes: an image's own and its N partners. It is the difference of two classes' maps, or, with at_once, the map of
@@ -70,18 +70,19 @@ def differences(maker, images, classes, numbers, at_once):
     if at_once and not maker.from_output:  # CAM's readout is linear: the same both ways
         own = [y[:1].expand(len(y) - 1) for y in classes]
         return maker(images, None, own, numbers, [y[1:] for y in classes])
-    return [maps[:1] - maps[1:] for maps in maker(images, None, classes, numbers)]
+    return [maps[:1] - maps[1:] for maps in maker(images, output, classes, numbers)]
 
 
-def count_batch(batch, maker, labels, table, cue, device, at_once=False):
+def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
     """Forward a batch once and score each of its images on all its pairs: a `Part` of `cues.cue_counts`.
 
-    labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`.
+    labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`; output:
+    the model's on the images where it is known.
     """
     images, parts, exact, visible, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
-    maps = differences(maker, images, classes, numbers, at_once)
+    maps = differences(maker, images, classes, numbers, at_once, output)
 
     def scored():
         for b, number in enumerate(numbers):
@@ -157,10 +158,12 @@ def add_flags(parser):
 
 
 def main():
-    args = get_configs(__doc__, add=add_flags)
+    args = get_configs(__doc__, add=add_flags, several_maps=True)
     folder = part_folder(args)
     at_once = args.contrast == 'score'
-    name = f'cue_location_{args.score_map_process}' + ('_contrast' if at_once else '')
+
+    def name_of(process):
+        return f'cue_location_{process}' + ('_contrast' if at_once else '')
 
     def prepare(setting):
         split = setting.split
@@ -177,9 +180,7 @@ def main():
         dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type)
-        maker = setting.makers[args.score_map_process]
-        if at_once:
-            attribution.check_contrast(maker.name, maker.model)
+        shared = evaluation.SharedPass(setting.model)
 
         def batches(items):
             loader = DataLoader(
@@ -191,18 +192,26 @@ def main():
             )
             return ImageLoader(loader, dataset.transform.preprocessing, device)
 
-        def count(items, batch):
-            return count_batch(batch, maker, split.labels, table, cue, device, at_once)
+        def of_map(process, run):
+            maker = setting.makers[process]
+            if at_once:
+                attribution.check_contrast(maker.name, maker.model)
 
-        def finish(totals, log):
-            report(setting.run, name, pairs, totals, log)
+            def score(items, batch):
+                output = shared(batch[0]) if maker.from_output else None
+                return count_batch(batch, maker, split.labels, table, cue, device, at_once, output)
 
-        def keep(totals):
-            return pair_arrays(pairs, totals)
+            def finish(totals, log):
+                report(run, name_of(process), pairs, totals, log)
 
-        return evaluation.Evaluation(len(dataset), batches, count, finish, 'cue localization', keep)
+            def keep(totals):
+                return pair_arrays(pairs, totals)
 
-    evaluation.evaluate(evaluation.request(args), name, prepare)
+            return evaluation.Evaluation(len(dataset), batches, score, finish, 'cue localization', keep)
+
+        return of_map
+
+    evaluation.evaluate_maps(evaluation.request(args), name_of, prepare)
 
 
 if __name__ == '__main__':

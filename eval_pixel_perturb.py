@@ -12,25 +12,27 @@ import torch
 import util
 from config import get_configs
 from engine import evaluation
-from report.plots import plot_erasing
+from engine.random_erasing import RandomErasing
 from wsol.scoring import Part, erasing
 
 
-def count_batch(model, maker, images, labels, numbers, seed, repeats):
+def count_batch(model, maker, images, labels, numbers, seed, repeats, known=None, output=None):
     """The `Part` of images [B, 3, S, S] with their numbers in the split, on their device: right as they are
     (`correct`), with the highest pixels erased (`topk`, a column a k), and with random ones (`random`, the sum over
-    the repeats)."""
+    the repeats). known: the last of these, and output: the model's on the images, where they are known."""
     with torch.no_grad():
-        output = model(images)
+        output = output or model(images)
     maps = evaluation.target_maps(maker, images, output, labels, images.shape[-1], numbers)  # [B, S, S]
     rows = {'correct': output.probs.argmax(dim=1) == labels}
-    rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats))
+    rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats, known))
     totals = {name: values.sum(dim=0) for name, values in rows.items()}
     return Part(totals, {name: [values] for name, values in rows.items()})
 
 
 def report(run, name, totals, images, log):
     """Write, draw and print the result."""
+    from report.plots import plot_erasing  # matplotlib: nothing before the end needs it
+
     flags = run.arguments
     topk = totals['topk'].tolist()
     random = (totals['random'] / flags['random_repeats']).tolist()
@@ -57,31 +59,43 @@ def report(run, name, totals, images, log):
 
 
 def main():
-    args = get_configs(__doc__)
-    name = f'pixel_perturb_{args.score_map_process}'
+    args = get_configs(__doc__, several_maps=True)
+    repeats = args.random_repeats
 
     def prepare(setting):
         split = setting.split
         device = setting.device
-        maker = setting.makers[args.score_map_process]
+        seed = setting.seed
+        count = len(split.image_ids)
+        random = RandomErasing(setting, split, range(count))
+        shared = evaluation.SharedPass(setting.model)
 
         def batches(numbers):
             return evaluation.split_loader(setting, split, args.crop_size, args.workers, numbers)
 
-        def count(numbers, batch):
-            images, labels, image_ids = batch
-            repeats = args.random_repeats
-            part = count_batch(
-                setting.model, maker, images.to(device), labels.to(device), numbers, setting.seed, repeats
-            )
-            return part._replace(rows={'ids': [np.array(image_ids)], **part.rows})
+        def of_map(process, run):
+            name = f'pixel_perturb_{process}'
 
-        def finish(totals, log):
-            report(setting.run, name, totals, len(split.image_ids), log)
+            def score(numbers, batch):
+                images, labels, image_ids = batch
+                y = labels.to(device)
+                known = random.rows(
+                    numbers, lambda: erasing.random_counts(setting.model, images, y, numbers, seed, repeats)
+                )
+                part = count_batch(
+                    setting.model, setting.makers[process], images, y, numbers, seed, repeats, known, shared(images)
+                )
+                return part._replace(rows={'ids': [np.array(image_ids)], **part.rows})
 
-        return evaluation.Evaluation(len(split.image_ids), batches, count, finish, 'remove-and-classify')
+            def finish(totals, log):
+                random.keep(os.path.join(run.folder, f'{name}.npz'), 'random')
+                report(run, name, totals, count, log)
 
-    evaluation.evaluate(evaluation.request(args), name, prepare, [f'{name}.png'])
+            return evaluation.Evaluation(count, batches, score, finish, 'remove-and-classify')
+
+        return of_map
+
+    evaluation.evaluate_maps(evaluation.request(args), 'pixel_perturb_{}'.format, prepare, lambda name: [f'{name}.png'])
 
 
 if __name__ == '__main__':

@@ -25,12 +25,13 @@ def runnable(names, model, size, options):
     return [name for name in names if name not in wrong], wrong
 
 
-def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
+def score_batch(model, makers, settings, truths, images, labels, numbers, seed, known=None):
     """The `Part` of a batch: 'MAP/name' is a map's own sum, or rows, the other names are shared.
 
     makers: {map: MapMaker}; truths: a `regions.Truth` for each image, or none; labels [B]: the classes that are
-    explained, None for the predictions; numbers: of the images, which noise and random masks depend on. The sum over
-    all batches does not depend on how the images are dealt to them; `map_figures` reads it.
+    explained, None for the predictions; numbers: of the images, which noise and random masks depend on; known: their
+    `erasing.random_counts` where these are known. The sum over all batches does not depend on how the images are dealt
+    to them; `map_figures` reads it.
     """
     with torch.no_grad():
         output = model(images)
@@ -43,7 +44,9 @@ def score_batch(model, makers, settings, truths, images, labels, numbers, seed):
     part = Part({'images': np.array(len(images)), 'correct': right.sum()}, {'correct': [right]})
     drops = []
     if 'remove_and_classify' in settings.metrics:
-        random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats).cpu()
+        random = known
+        if known is None:
+            random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats).cpu()
         part.totals['correct_random'] = random.sum(dim=0)
         part.rows['correct_random'] = [random]
     for name, maker in makers.items():

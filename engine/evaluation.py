@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 import cv2
@@ -148,7 +148,7 @@ def request(args, maps=None, split='test', saved_maps=False):
         size=args.crop_size,
         data_root=args.data_root,
         metadata_root=models.metadata_root(args, _named_checkpoint(args)),
-        maps=maps or [args.score_map_process],
+        maps=maps or args.score_map_process.split(','),
         options=map_options(args, sys.stderr.isatty() and processes.rank() == 0),
         ksize=args.smoothing_ksize,
         batch_size=args.batch_size,
@@ -178,6 +178,20 @@ class Evaluation(NamedTuple):
     arrays: Callable | None = None  # totals -> the arrays kept beside the result; None: the rows of all images
 
 
+class SharedPass:
+    """The output of a model on a batch, made once however many maps ask for it in turn."""
+
+    def __init__(self, model):
+        self.model = model
+        self.latest = None, None
+
+    @torch.no_grad()
+    def __call__(self, images):
+        if self.latest[0] is not images:
+            self.latest = images, self.model(images)
+        return self.latest[1]
+
+
 def evaluate(asked, name, prepare, others=()):
     """Claim the result `name`.json (and `name`.npz, what each image gave, and `others`), go through all images in
     shards, report, clean up.
@@ -185,40 +199,75 @@ def evaluate(asked, name, prepare, others=()):
     asked: a `Request`; a seed is drawn where none is given, the same in every process. prepare(setting) ->
     `Evaluation`. Nothing is done where --resume finds the result complete.
     """
+    _evaluate(asked, {name: asked.run}, lambda setting: lambda *_: prepare(setting), lambda _: others)
+
+
+def evaluate_maps(asked, name_of, prepare, others=lambda name: ()):
+    """`evaluate` of each of the maps asked for, name_of(map).json, which go through the images together.
+
+    prepare(setting) -> a function: (map, its `resuming.Run`) -> its `Evaluation`; others: of a result's name. Results,
+    and what a stop leaves behind, are those of each map's own command.
+    """
+    runs = {
+        name_of(one): asked.run._replace(arguments={**asked.run.arguments, 'score_map_process': one})
+        for one in asked.maps
+    }
+    _evaluate(asked, runs, prepare, others)
+
+
+def _evaluate(asked, runs, prepare, others):
+    """`evaluate` of several results {name: its `resuming.Run`}; prepare(setting) -> function of (map, run)."""
     device = processes.start()
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: an accelerator's scores are the CPU's
-    checkpoint = _checkpoint(asked.run, name, asked.source)
-    plan = resuming.plan_of(name)
-    with resuming.claim(asked.run, f'{name}.json', [f'{name}.npz', *others], plan, resuming.SCORE_FLAGS) as mine:
+    checkpoint = [_checkpoint(run, name, asked.source) for name, run in runs.items()][-1]
+    with ExitStack() as claims:
+
+        def claimed(name, run):
+            files = [f'{name}.npz', *others(name)]
+            plan = resuming.plan_of(name)
+            return claims.enter_context(resuming.claim(run, f'{name}.json', files, plan, resuming.SCORE_FLAGS))
+
+        mine = {name: run for name, run in runs.items() if claimed(name, run)}
         if mine:
-            _go_through(asked, name, prepare, device, checkpoint)
+            _go_through(asked, mine, prepare, device, checkpoint)
     processes.finish()
 
 
-def _go_through(asked, name, prepare, device, checkpoint):
-    """`evaluate` where there is something to do."""
-    run = asked.run
-    given = run.arguments['seed']
-    seed = util.set_seed(resuming.planned_seed(run, name) if given is None else given)
-    run.arguments['seed'] = seed
-    evaluation = prepare(_setting(asked, device, checkpoint))
-    shards = resuming.Shards(run, name, evaluation.count, asked.batch_size)
+def _go_through(asked, runs, prepare, device, checkpoint):
+    """`_evaluate` where there is something to do."""
+    given = asked.run.arguments['seed']
+    seed = util.set_seed(resuming.planned_seed(asked.run, *runs) if given is None else given)
+    for run in (asked.run, *runs.values()):
+        run.arguments['seed'] = seed
+    first = next(iter(runs.values()))
+    of_map = prepare(_setting(asked._replace(run=first), device, checkpoint))
+    evaluations = [of_map(run.arguments.get('score_map_process'), run) for run in runs.values()]
+    shards = [
+        resuming.Shards(run, name, one.count, asked.batch_size) for (name, run), one in zip(runs.items(), evaluations)
+    ]
     if given is None and processes.rank() == 0:
         util.tell_seed(seed)
-    batches = shards.batches()
+    batches = resuming.batches_of_all(shards)
     images = asked.batch_size * processes.world()  # that a step takes in all processes
-    with closing(_stream(evaluation.batches(batches))) as items:
-        shown = util.progress(items, len(batches), evaluation.title, images, processes.rank() == 0)
-        shards.run(shown, evaluation.score)
+    with closing(_stream(evaluations[0].batches(batches))) as items:
+        shown = util.progress(items, len(batches), evaluations[0].title, images, processes.rank() == 0)
+        resuming.run_together(shards, shown, [one.score for one in evaluations])
+    for (name, run), own, one in zip(runs.items(), shards, evaluations):
+        _finish(name, run, own, one)
+
+
+def _finish(name, run, shards, evaluation):
+    """Write what an evaluation gave, in the first process."""
     totals = shards.total()
-    if totals is not None:
-        path = os.path.join(run.folder, f'{name}.npz')
-        if evaluation.arrays:
-            arrays.write(path, evaluation.arrays(totals))
-        else:
-            shards.write_rows(path)
-        evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
-        shards.remove()
+    if totals is None:
+        return
+    path = os.path.join(run.folder, f'{name}.npz')
+    if evaluation.arrays:
+        arrays.write(path, evaluation.arrays(totals))
+    else:
+        shards.write_rows(path)
+    evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
+    shards.remove()
 
 
 def _checkpoint(run, name, source):

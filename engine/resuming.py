@@ -146,12 +146,14 @@ def plan_of(name):
     return os.path.join(f'shards_{name}', 'plan.json')
 
 
-def planned_seed(run, name):
-    """The seed of the evaluation that --resume goes on with, else a new one; every process gets the same."""
-    path = os.path.join(run.folder, plan_of(name))
-    if processes.agreed(run.resume and os.path.isfile(path)):
-        with open(path) as file:
-            return json.load(file)['seed']
+def planned_seed(run, *names):
+    """The seed of the first of these evaluations that --resume goes on with, else a new one; every process gets the
+    same."""
+    for name in names:
+        path = os.path.join(run.folder, plan_of(name))
+        if processes.agreed(run.resume and os.path.isfile(path)):
+            with open(path) as file:
+                return json.load(file)['seed']
     return processes.agreed(util.draw_seed())
 
 
@@ -208,24 +210,13 @@ class Shards:
 
     def batches(self):
         """This process's batches that are still to do, lists of image numbers."""
-        return [batch for _, shard in self.todo for batch in self._batches_of(shard)]
+        return batches_of_all([self])
 
     def run(self, items, work):
         """Call work(image numbers, item) -> Part on the items that belong to `batches`, in their order.
 
         Tensors stay on their device until their shard is done. Asked to stop, it returns after the batch under way."""
-        items = iter(items)
-        for index, shard in self.todo:
-            whole = Part({}, {})
-            for numbers in self._batches_of(shard):
-                if processes.stop_asked():
-                    return  # `total` makes all processes leave
-                part = work(numbers, next(items))
-                add_up(whole.totals, part.totals)
-                add_up(whole.rows, part.rows)  # lists: one behind the other
-            self._save(index, whole)
-            self.done += 1
-        next(items, None)  # a progress bar ends with its last item
+        run_together([self], items, [work])
 
     def _save(self, index, part):
         totals = {TOTAL + name: _on_host(value) for name, value in part.totals.items()}
@@ -260,6 +251,35 @@ class Shards:
     def remove(self):
         """Remove the shards, once the result is written."""
         shutil.rmtree(self.folder)
+
+
+def _todo_of_all(several):
+    """The shards (index, images) that one of several `Shards` of the same images still lacks, in order."""
+    return sorted(dict(one for shards in several for one in shards.todo).items())
+
+
+def batches_of_all(several):
+    """The batches of this process that one of several `Shards` of the same images still lacks, lists of numbers."""
+    return [batch for _, shard in _todo_of_all(several) for batch in several[0]._batches_of(shard)]
+
+
+def run_together(several, items, works):
+    """`Shards.run` of several evaluations of the same images: each of `works` on the items of `batches_of_all`."""
+    items = iter(items)
+    for index, shard in _todo_of_all(several):
+        lacking = [(one, work, Part({}, {})) for one, work in zip(several, works) if (index, shard) in one.todo]
+        for numbers in several[0]._batches_of(shard):
+            if processes.stop_asked():
+                return  # `total` makes all processes leave
+            item = next(items)
+            for _, work, whole in lacking:
+                part = work(numbers, item)
+                add_up(whole.totals, part.totals)
+                add_up(whole.rows, part.rows)  # lists: one behind the other
+        for one, _, whole in lacking:
+            one._save(index, whole)
+            one.done += 1
+    next(items, None)  # a progress bar ends with its last item
 
 
 def _on_host(value):

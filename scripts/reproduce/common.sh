@@ -151,23 +151,36 @@ accuracy() {
         "--load_checkpoint=$checkpoints/$1" >&2
 }
 
-# evaluate COMMAND RESULT NAME MAP [FLAG...]: writes RESULT_MAP.json of a network, once.
+# evaluate COMMAND RESULT NAME MAPS [FLAG...]: writes RESULT_MAP.json of a network, once; MAPS is a comma list.
 evaluate() {
-    local command=$1 name=$3 map=$4 more=("${@:5}")
-    [ ! -e "$save_root/$(experiment "$name")/$2_$map.json" ] || return 0
+    local command=$1 name=$3 map maps missing=() more=("${@:5}")
+    IFS=, read -r -a maps <<< "$4"
+    for map in "${maps[@]}"; do
+        [ -e "$save_root/$(experiment "$name")/$2_$map.json" ] || missing+=("$map")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
     [ -z "$toy" ] || more+=("--smooth_grad_nr_iter=$iterations" "--integrated_grad_nr_iter=$iterations")
     run "$command" "--config=configs/$name.yaml" "${paths[@]}" "--experiment_name=$(experiment "$name")" \
-        "--load_checkpoint=$(weights "$name")" "--score_map_process=$map" "${more[@]}" >&2
+        "--load_checkpoint=$(weights "$name")" "--score_map_process=$(IFS=, && echo "${missing[*]}")" "${more[@]}" >&2
 }
 
-# rows TABLE NAME: the results of one network.
+# rows TABLE NAME: the results of one network. Maps of one scale go through the images together; the command for
+# localization takes one map.
 rows() {
-    local map maps evaluator scale
+    local map maps evaluator scale last='' together=()
     read -r -a maps <<< "$(maps_of "$1" "$2")"
     read -r -a evaluator <<< "$(evaluator_of "$1")"
     [ "$1" != classification ] || accuracy "$2"
     for map in "${maps[@]}"; do
-        read -r -a scale <<< "$(scale_of "$1" "$map")"
+        if [ "$1" != wsol ] && [ ${#together[@]} -gt 0 ] && [ "$(scale_of "$1" "$map")" = "$last" ]; then
+            together[-1]+=,$map
+        else
+            together+=("$map")
+        fi
+        last=$(scale_of "$1" "$map")
+    done
+    for map in "${together[@]}"; do
+        read -r -a scale <<< "$(scale_of "$1" "${map%%,*}")"
         [ "$1" != wsol ] || scale+=("--mask_root=$data_root")
         evaluate "${evaluator[@]}" "$2" "$map" "${scale[@]}"
     done

@@ -72,18 +72,16 @@ def random_counts(model, images, labels, numbers, seed, repeats):
     return right_random(model, images, labels, torch.stack(ranks, dim=1))
 
 
-def erased_rows(model, images, labels, maps, numbers, seed, repeats):
+def erased_rows(model, images, labels, maps, numbers, seed, repeats, known=None):
     """What remove-and-classify finds of a batch: {topk: bool, random: int, does each image stay right [B, K], on the
     device}.
 
     topk: without the highest pixels of the maps, a tensor [B, S, S]; random: without random ones, in how many of
-    `repeats` draws.
+    `repeats` draws; `known` where these counts are known.
     """
     rank = descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
-    return {
-        'topk': right_highest(model, images, labels, rank),
-        'random': random_counts(model, images, labels, numbers, seed, repeats),
-    }
+    random = random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
+    return {'topk': right_highest(model, images, labels, rank), 'random': random}
 
 
 def erasing_ratios(correct_topk, correct_random):

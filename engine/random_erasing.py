@@ -1,0 +1,89 @@
+"""What random erasing gives each image: it does not depend on the map, so a checkpoint's is kept beside its results."""
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from engine import arrays
+from engine.resuming import RUN_FLAGS, SCORE_FLAGS
+from wsol.attribution import Options
+
+# Flags that the random counts do not depend on, beside those that change no score: of maps and of other scores. A flag
+# that is not named here makes other counts.
+OTHER_FLAGS = {
+    'box_iou',
+    'box_threshold',
+    'cam_curve_interval',
+    'curve_steps',
+    'iou_thresholds',
+    'max_images',
+    'methods',
+    'metrics',
+    'norm_type',
+    'pointing_tolerance',
+    'score_map_method',
+    'score_map_process',
+    'smoothing_ksize',
+    'superclass',
+    'target_layer',
+    'threshold_type',
+    *(option.name for option in fields(Options)),
+} - {'batch_size'}  # on which rounding depends
+
+
+class RandomErasing:
+    """In how many random draws each image of a split is classified right: read where it is known, else made and kept.
+
+    The file random_erasing_<key>.npz of the experiment folder has `ids` and `random` [images, K]; its key is a digest
+    of all that the counts depend on: the checkpoint by size and time, the images, their labels and numbers, the seed,
+    the flags, the versions and the device. Without a checkpoint nothing is kept.
+    """
+
+    def __init__(self, setting, split, numbers):
+        """setting: an `evaluation.Setting`; numbers: of the split's images, which the draws depend on."""
+        run = setting.run
+        self.ids = np.array(split.image_ids)
+        self.path = None
+        self.latest = None, None
+        if 'checkpoint_bytes' in run.arguments:
+            free = (RUN_FLAGS | SCORE_FLAGS | OTHER_FLAGS) - {'seed'}
+            flags = {flag: value for flag, value in run.arguments.items() if flag not in free and value is not None}
+            source = {name: value for name, value in run.provenance().items() if name != 'arguments'}
+            images = os.path.abspath(split.root), split.image_ids, split.labels, list(numbers)
+            digest = hashlib.sha256(json.dumps([flags, source, images], sort_keys=True).encode()).hexdigest()
+            self.path = os.path.join(run.folder, f'random_erasing_{digest[:12]}.npz')
+        self.known = self._read()
+
+    def _read(self):
+        """The counts [images, K] of the file, None where there is none that can be read."""
+        if self.path is None or not os.path.isfile(self.path):
+            return None
+        try:
+            with np.load(self.path) as file:
+                return torch.from_numpy(file['random']) if np.array_equal(file['ids'], self.ids) else None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def rows(self, items, make):
+        """The counts [B, K] of the images at the positions `items`; make() makes them, once for a batch that several
+        maps ask for in turn."""
+        if self.known is not None:
+            return self.known[items]
+        if self.latest[0] != items:
+            self.latest = items, make()
+        return self.latest[1]
+
+    def keep(self, result, name):
+        """Keep the array `name` of a result's file of arrays, for the next map."""
+        if self.path is None or self.known is not None:
+            return
+        with np.load(result) as file:
+            rows = file[name]
+        if len(rows) == len(self.ids):
+            arrays.write(self.path, {'ids': self.ids, 'random': rows})
+            self.known = torch.from_numpy(rows)
