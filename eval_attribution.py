@@ -10,6 +10,8 @@ logit of CAM, log p(y|x) of CALM. Maps are resized to the image bilinearly; dele
 use the order of their pixels, the other scores the map scaled to [0, 1] by min-max (a constant map gives zeros).
 loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The figure of
 loc_mask_iou is that of its best threshold; the result also has its curve over the thresholds (--cam_curve_interval).
+The last columns say what a map costs: seconds here, and the network's forward and backward passes, as counted. Each
+method is a part of its own: --resume goes on where a call was stopped, also with more --methods or fewer.
 """
 
 import difflib
@@ -22,7 +24,7 @@ from munch import Munch
 import util
 from config import get_configs, in_range, pick
 from data_truth import localization
-from engine import comparing, evaluation, processes
+from engine import comparing, costs, evaluation, processes
 from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
@@ -33,6 +35,7 @@ from wsol.network import HEADS
 from wsol.scoring import Part, erasing, regions, scores
 
 NAME = 'attribution_scores'
+SHARED = 'images'  # the part of the evaluation that all maps share; each map is another
 FILES = [f'{NAME}.{ending}' for ending in ('csv', 'md', 'png')]  # beside NAME.json
 
 
@@ -194,7 +197,10 @@ def report(setting, own, settings, totals, log):
         f'{scored}. Explained class y: {explained}; gradient and perturbation methods explain {head.scalar}; '
         'p is p(y|x).'
     )
-    tables = {f'{NAME}.csv': scores_csv(rows, metrics), f'{NAME}.md': scores_markdown(rows, metrics, note)}
+    tables = {
+        f'{NAME}.csv': scores_csv(rows, metrics, costs.COSTS),
+        f'{NAME}.md': scores_markdown(rows, metrics, note, costs.COSTS),
+    }
     for file_name, text in tables.items():
         util.write_text(os.path.join(run.folder, file_name), text)
     title = f'{scored}; explained: {explained}'
@@ -220,9 +226,26 @@ def print_scores(result, metrics, log):
         log.write(method=name, **{key: row[key] for key in metrics})
         figures = ', '.join(f'{metric.title} {score_text(row[key], metric)}' for key, metric in metrics.items())
         constant = f'; {row["constant_maps"]} constant maps' if row['constant_maps'] else ''
-        print(f'{name}: {figures}{constant}', flush=True)
+        cost = f'{row["seconds"]:.3f} s, {row["forward_passes"]:g} + {row["backward_passes"]:g} passes a map'
+        print(f'{name}: {figures}; {cost}{constant}', flush=True)
     best = '; '.join(f'{metrics[key].title} {", ".join(names)}' for key, names in result['best'].items() if names)
     print(f'best: {best}', flush=True)
+
+
+def score_part(setting, settings, own, batch, part, known):
+    """The `wsol.scoring.Part` of a `sources.Batch` that all maps share, or that the map `part` gives; own: as for
+    `described_by`; known: as for `comparing.score_images`."""
+    if not batch.numbers:
+        return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)} if part == SHARED else {}, {})
+    labels = None if batch.labels is None else batch.labels.to(setting.device)
+    images = batch.images.to(setting.device)
+    if part != SHARED:
+        maker = setting.makers[part]
+        return comparing.score_map(setting.model, part, maker, settings, batch.truths, images, labels, batch.numbers)
+    found = comparing.score_images(setting.model, settings, images, labels, batch.numbers, setting.seed, known)
+    if own is not None:
+        found.totals['left_out'] = np.array(batch.left_out)
+    return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
 
 
 def main():
@@ -239,28 +262,24 @@ def main():
             if 'remove_and_classify' in args.metrics:
                 random = RandomErasing(setting, *sources.subset(setting.split, args.max_images))
         else:
-            names = network_class_names(args, setting.model.num_classes)
-            source = sources.photograph_source(setting, args, own, names, needs_truth)
+            classes = network_class_names(args, setting.model.num_classes)
+            source = sources.photograph_source(setting, args, own, classes, needs_truth)
 
-        def score(items, item):
-            batch = source.read(items, item)
-            if not batch.numbers:
-                return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)}, {})
-            labels = None if batch.labels is None else batch.labels.to(setting.device)
-            images = batch.images.to(setting.device)
-            given = batch.truths, images, labels, batch.numbers, setting.seed
-            known = random and random.rows(items, lambda: None)
-            found = comparing.score_batch(setting.model, setting.makers, settings, *given, known)
-            if own is not None:
-                found.totals['left_out'] = np.array(batch.left_out)
-            return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
+        def batches(items):
+            return (source.read(*pair) for pair in zip(items, source.batches(items)))
+
+        def score(items, batch, part):
+            known = random.rows(items, lambda: None) if random and part == SHARED else None
+            return score_part(setting, settings, own, batch, part, known)
 
         def finish(totals, log):
             if random:
                 random.keep(os.path.join(setting.run.folder, f'{NAME}.npz'), 'correct_random')
             report(setting, own, settings, totals, log)
 
-        return evaluation.Evaluation(source.count, source.batches, score, finish, 'attribution scores')
+        names = list(setting.makers)
+        parts = {'parts': (SHARED, *names), 'together': lambda rows: comparing.win_part(names, rows)}
+        return evaluation.Evaluation(source.count, batches, score, finish, 'attribution scores', **parts)
 
     asked = evaluation.request(args, maps, split='test' if own is None else None)
     evaluation.evaluate(asked, NAME, prepare, FILES)

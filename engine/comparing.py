@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from engine import costs
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
@@ -25,43 +26,65 @@ def runnable(names, model, size, options):
     return [name for name in names if name not in wrong], wrong
 
 
-def score_batch(model, makers, settings, truths, images, labels, numbers, seed, known=None):
-    """The `Part` of a batch: 'MAP/name' is a map's own sum, or rows, the other names are shared.
-
-    makers: {map: MapMaker}; truths: a `regions.Truth` for each image, or none; labels [B]: the classes that are
-    explained, None for the predictions; numbers: of the images, which noise and random masks depend on; known: their
-    `erasing.random_counts` where these are known. The sum over all batches does not depend on how the images are dealt
-    to them; `map_figures` reads it.
-    """
+def _prediction(model, images, labels):
+    """(the network's output, the predicted classes [B], the explained ones [B], which are `labels` where given)."""
     with torch.no_grad():
         output = model(images)
-        probs = output.probs
-    predicted = probs.argmax(dim=1)
-    labels = predicted if labels is None else labels
-    p = probs.gather(1, labels[:, None]).squeeze(1)
-    size = images.shape[-1]
+        predicted = output.probs.argmax(dim=1)
+    return output, predicted, predicted if labels is None else labels
+
+
+def score_images(model, settings, images, labels, numbers, seed, known=None):
+    """The `Part` of a batch that all maps share: which images are classified right, also without random pixels.
+
+    labels [B]: the classes that are explained, None for the predictions; numbers: of the images, which random masks
+    depend on; known: their `erasing.random_counts` where these are known. The sum over all batches does not depend on
+    how the images are dealt to them.
+    """
+    _, predicted, labels = _prediction(model, images, labels)
     right = (predicted == labels).cpu()
     part = Part({'images': np.array(len(images)), 'correct': right.sum()}, {'correct': [right]})
-    drops = []
     if 'remove_and_classify' in settings.metrics:
         random = known
         if known is None:
             random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats).cpu()
         part.totals['correct_random'] = random.sum(dim=0)
         part.rows['correct_random'] = [random]
-    for name, maker in makers.items():
-        native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
-        raw = maps.resize(native, size)  # [B, S, S]
-        scaled = maps.normalize(raw, 'minmax')
-        own = scores.classifier_scores(model, images, labels, p, raw, settings)
-        own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
-        _add_scores(part, name, own)
-        _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
-        if 'drop' in own:
-            drops.append(own['drop'])
-    if drops:
-        wins = erasing.wins(torch.stack(drops))  # [M, M, B]
-        for name, won in zip(makers, wins):
+    return part
+
+
+def score_map(model, name, maker, settings, truths, images, labels, numbers):
+    """The `Part` of a batch that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
+
+    maker: its MapMaker; truths: a `regions.Truth` for each image, or none; the rest as for `score_images`. The cost of
+    a readout has the forward pass that it reads.
+    """
+    whole, making = costs.Meter(model), costs.Meter(model)
+    with whole.running():
+        output, _, labels = _prediction(model, images, labels)
+        with making.running():
+            native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
+    with torch.no_grad():
+        p = output.probs.gather(1, labels[:, None]).squeeze(1)
+    raw = maps.resize(native, images.shape[-1])  # [B, S, S]
+    scaled = maps.normalize(raw, 'minmax')
+    own = scores.classifier_scores(model, images, labels, p, raw, settings)
+    own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
+    part = Part({f'{name}/{key}': spent for key, spent in (whole if maker.from_output else making).spent.items()}, {})
+    _add_scores(part, name, own)
+    _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
+    return part
+
+
+def win_part(names, rows):
+    """The `Part` that the maps `names` give together: on how many images which drop is smaller than which other's.
+
+    rows: {'MAP/drop': [B] of each map, ...}; without drops the part is empty.
+    """
+    part = Part({}, {})
+    if f'{names[0]}/drop' in rows:
+        drops = torch.stack([torch.from_numpy(rows[f'{name}/drop']) for name in names])
+        for name, won in zip(names, erasing.wins(drops)):  # [M, B]
             part.totals[f'{name}/wins'] = won.sum(dim=1)
             part.rows[f'{name}/wins'] = [scores.rows('wins', won.sum(dim=0))]
     return part
@@ -85,12 +108,14 @@ def _add_regions(part, name, images):
 
 
 def map_figures(totals, names, settings):
-    """{map: its figures, and the number of constant maps} of the totals."""
+    """{map: its figures, what one map costs (costs.COSTS), and the number of constant maps} of the totals."""
     shared = {key: value for key, value in totals.items() if '/' not in key}
     rows = {}
     for name in names:
         own = {key.removeprefix(f'{name}/'): value for key, value in totals.items() if key.startswith(f'{name}/')}
-        rows[name] = {**scores.figures({**shared, **own}, settings), 'constant_maps': int(own['constant'])}
+        spent = {key: float(own[key] / shared['images']) for key in costs.COSTS}
+        found = scores.figures({**shared, **own}, settings)
+        rows[name] = {**found, **spent, 'constant_maps': int(own['constant'])}
     return rows
 
 

@@ -176,6 +176,8 @@ class Evaluation(NamedTuple):
     report: Callable  # (totals, log): writes and prints the result; called in the first process
     title: str  # of the progress bar
     arrays: Callable | None = None  # totals -> the arrays kept beside the result; None: the rows of all images
+    parts: tuple = ()  # names: each is finished by itself, score then takes (image numbers, item, part)
+    together: Callable | None = None  # {name: rows} of some images -> the `Part` that all parts give together
 
 
 class SharedPass:
@@ -242,32 +244,42 @@ def _go_through(asked, runs, prepare, device, checkpoint):
     first = next(iter(runs.values()))
     of_map = prepare(_setting(asked._replace(run=first), device, checkpoint))
     evaluations = [of_map(run.arguments.get('score_map_process'), run) for run in runs.values()]
-    shards = [
-        resuming.Shards(run, name, one.count, asked.batch_size) for (name, run), one in zip(runs.items(), evaluations)
+    shards = [  # of each evaluation, of each of its parts
+        [resuming.Shards(run, name, one.count, asked.batch_size, part) for part in one.parts or [None]]
+        for (name, run), one in zip(runs.items(), evaluations)
     ]
+    works = [work for one in evaluations for work in _works(one)]
+    several = [part for parts in shards for part in parts]
     if given is None and processes.rank() == 0:
         util.tell_seed(seed)
-    batches = resuming.batches_of_all(shards)
+    batches = resuming.batches_of_all(several)
     images = asked.batch_size * processes.world()  # that a step takes in all processes
     with closing(_stream(evaluations[0].batches(batches))) as items:
         shown = util.progress(items, len(batches), evaluations[0].title, images, processes.rank() == 0)
-        resuming.run_together(shards, shown, [one.score for one in evaluations])
+        resuming.run_together(several, shown, works, apart=any(one.parts for one in evaluations))
     for (name, run), own, one in zip(runs.items(), shards, evaluations):
         _finish(name, run, own, one)
 
 
+def _works(evaluation):
+    """What scores a batch (image numbers, item): of each part of an evaluation, or of the whole."""
+    if not evaluation.parts:
+        return [evaluation.score]
+    return [lambda numbers, item, part=part: evaluation.score(numbers, item, part) for part in evaluation.parts]
+
+
 def _finish(name, run, shards, evaluation):
-    """Write what an evaluation gave, in the first process."""
-    totals = shards.total()
+    """Write what an evaluation gave, in the first process; shards: of its parts."""
+    totals = resuming.total_of(shards, evaluation.together)
     if totals is None:
         return
     path = os.path.join(run.folder, f'{name}.npz')
     if evaluation.arrays:
         arrays.write(path, evaluation.arrays(totals))
     else:
-        shards.write_rows(path)
+        resuming.write_rows(shards, path)
     evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
-    shards.remove()
+    shards[0].remove()
 
 
 def _checkpoint(run, name, source):

@@ -1,6 +1,7 @@
 """Going on where a run was stopped: what makes a command the same, who owns a result, and the shards of an
 evaluation."""
 
+import copy
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 FORM = 2  # of the shards' files: those of another form are not gone on with
 TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
+TOGETHER = 'together'  # in the names of the files of what the parts of an evaluation give together
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
 RUN_FLAGS = {
@@ -62,6 +64,10 @@ SCORE_FLAGS = {
     'use_load_checkpoint',
     'weight_decay',
 }
+
+
+# Flags that choose the parts of an evaluation: a finished part stays finished whatever other parts are asked for.
+PART_FLAGS = {'methods'}
 
 
 class Run(NamedTuple):
@@ -164,9 +170,12 @@ class Shards:
     number of processes does not change: that of the images. A finished shard is a file below the experiment folder, so
     that --resume repeats none. Without --resume the files of a stopped evaluation are AlreadyThere, or replaced with
     --override_cache.
+
+    part: the name of a part of the evaluation, which has files of its own: --resume may ask for other parts beside it
+    (PART_FLAGS).
     """
 
-    def __init__(self, run, name, count, batch_size):
+    def __init__(self, run, name, count, batch_size, part=None):
         self.experiment = run.folder
         self.batch_size = batch_size
         self.done = 0
@@ -174,7 +183,9 @@ class Shards:
         self.folder = os.path.dirname(self.plan)
         size = batch_size * -(-SHARD_IMAGES // batch_size)
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
-        free = (RUN_FLAGS | SCORE_FLAGS) - {'seed'}
+        self.part = part
+        self.free = SCORE_FLAGS | (PART_FLAGS if part else set())
+        free = (RUN_FLAGS | self.free) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
         digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
         self.key = digest[:8]  # in the files' names: no other command's are taken
@@ -183,14 +194,14 @@ class Shards:
         self.todo = [(index, shard) for index, shard in mine if not os.path.exists(self._file(index))]
 
     def _file(self, index):
-        return os.path.join(self.folder, f'{index:06}.{self.key}.npz')
+        return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.part, 'npz'])))
 
     def _prepare(self, run):
         """In the first process: make the folder; one that is there must belong to the same command."""
         planned = os.path.isfile(self.plan)
         if planned and run.resume:
             with open(self.plan) as file:
-                same_command(run.arguments, json.load(file), self.plan, SCORE_FLAGS)
+                same_command(run.arguments, json.load(file), self.plan, self.free)
         elif planned and not run.override and self._any_finished():
             raise AlreadyThere(
                 f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
@@ -224,29 +235,17 @@ class Shards:
         arrays.write(self._file(index), {**totals, **rows})
 
     def total(self):
-        """The sum over all shards {name: array} in the first process, None in the others. Waits for them.
+        """`total_of` these shards alone."""
+        return total_of([self])
 
-        Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
-        """
-        if processes.largest(len(self.todo) - self.done):
-            stop_marked(self.experiment)
-        if processes.rank():
-            return None
-        total = {}
-        for index in range(len(self.shards)):
-            with np.load(self._file(index)) as part:
-                add_up(total, {name[len(TOTAL) :]: part[name] for name in part.files if name.startswith(TOTAL)})
-        return total
+    def read(self, index, kind):
+        """{name: array} of a finished shard; kind: TOTAL or ROWS."""
+        with np.load(self._file(index)) as file:
+            return {name[len(kind) :]: file[name] for name in file.files if name.startswith(kind)}
 
     def write_rows(self, path):
-        """Write the rows of all images, in their order, as a file of arrays. One array of one shard is in memory."""
-        names = {}  # {name: the files that have it}; none where no image of a shard could be scored
-        for index in range(len(self.shards)):
-            with np.load(self._file(index)) as part:
-                for name in part.files:
-                    if name.startswith(ROWS):
-                        names.setdefault(name, []).append(self._file(index))
-        arrays.write(path, {name[len(ROWS) :]: arrays.Stored(name, files) for name, files in names.items()})
+        """`write_rows` of these shards alone."""
+        write_rows([self], path)
 
     def remove(self):
         """Remove the shards, once the result is written."""
@@ -263,23 +262,72 @@ def batches_of_all(several):
     return [batch for _, shard in _todo_of_all(several) for batch in several[0]._batches_of(shard)]
 
 
-def run_together(several, items, works):
-    """`Shards.run` of several evaluations of the same images: each of `works` on the items of `batches_of_all`."""
+def run_together(several, items, works, apart=False):
+    """`Shards.run` of several evaluations of the same images: each of `works` on the items of `batches_of_all`.
+
+    They take each batch in turn, and are saved together; `apart`, a shard's batches are taken by one after the other,
+    and each is saved as soon as it is done.
+    """
     items = iter(items)
     for index, shard in _todo_of_all(several):
         lacking = [(one, work, Part({}, {})) for one, work in zip(several, works) if (index, shard) in one.todo]
-        for numbers in several[0]._batches_of(shard):
-            if processes.stop_asked():
-                return  # `total` makes all processes leave
-            item = next(items)
-            for _, work, whole in lacking:
-                part = work(numbers, item)
-                add_up(whole.totals, part.totals)
-                add_up(whole.rows, part.rows)  # lists: one behind the other
-        for one, _, whole in lacking:
-            one._save(index, whole)
-            one.done += 1
+        read = []  # the shard's items
+        for group in [[one] for one in lacking] if apart else [lacking]:
+            for i, numbers in enumerate(several[0]._batches_of(shard)):
+                if processes.stop_asked():
+                    return  # `total_of` makes all processes leave
+                if i == len(read):
+                    read.append(next(items))
+                for _, work, whole in group:
+                    part = work(numbers, read[i])
+                    add_up(whole.totals, part.totals)
+                    add_up(whole.rows, part.rows)  # lists: one behind the other
+            for one, _, whole in group:
+                one._save(index, whole)
+                one.done += 1
     next(items, None)  # a progress bar ends with its last item
+
+
+def total_of(several, together=None):
+    """The sum over all shards of several `Shards` of the same images {name: array} in the first process, None in the
+    others. Waits for them.
+
+    together: {name: rows} that all of them have of a shard's images -> the `Part` of what they give together; a
+    `Shards` of it is made anew and joins `several`.
+    Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
+    """
+    if processes.largest(sum(len(one.todo) - one.done for one in several)):
+        stop_marked(several[0].experiment)
+    if processes.rank():
+        return None
+    if together:
+        several.append(_together(several, together))
+    total = {}
+    for index in range(len(several[0].shards)):
+        for one in several:
+            add_up(total, one.read(index, TOTAL))
+    return total
+
+
+def _together(several, together):
+    """The `Shards` of what `together` makes of the rows of several."""
+    made = copy.copy(several[0])
+    made.part = TOGETHER
+    for index in range(len(made.shards)):
+        made._save(index, together({name: rows for one in several for name, rows in one.read(index, ROWS).items()}))
+    return made
+
+
+def write_rows(several, path):
+    """Write the rows of all images of several `Shards`, in their order, as a file of arrays. One array of one shard is
+    in memory."""
+    names = {}  # {name: the files that have it}; none where no image of a shard could be scored
+    for stored in (one._file(index) for index in range(len(several[0].shards)) for one in several):
+        with np.load(stored) as file:
+            for name in file.files:
+                if name.startswith(ROWS):
+                    names.setdefault(name, []).append(stored)
+    arrays.write(path, {name[len(ROWS) :]: arrays.Stored(name, files) for name, files in names.items()})
 
 
 def _on_host(value):

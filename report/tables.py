@@ -182,17 +182,22 @@ def title_with_arrow(title, better):
     return f'{title} {"↑" if better == "higher" else "↓"}'
 
 
-def scores_csv(rows, metrics):
-    """Attribution scores as CSV: a row a map, full digits, nothing where a figure is not defined."""
+def scores_csv(rows, metrics, costs=()):
+    """Attribution scores, and what a map costs, as CSV: a row a map, full digits, nothing where a figure is not
+    defined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['method', *metrics])
-    writer.writerows([map_name, *(row[name] for name in metrics)] for map_name, row in rows.items())
+    writer.writerow(['method', *metrics, *costs])
+    writer.writerows([map_name, *(row[name] for name in (*metrics, *costs))] for map_name, row in rows.items())
     return text.getvalue()
 
 
-def scores_markdown(rows, metrics, note):
-    """Attribution scores as Markdown, the best figure of each column in bold, and the note below it."""
+def scores_markdown(rows, metrics, note, costs=None):
+    """Attribution scores as Markdown, the best figure of each column in bold, and the note below it.
+
+    costs: {column: (title, digits)} of what a map costs, which are the last columns.
+    """
+    costs = costs or {}
     best = winners(rows, metrics)
 
     def cell(map_name, name):
@@ -200,8 +205,19 @@ def scores_markdown(rows, metrics, note):
         return f'**{text}**' if map_name in best[name] else text
 
     lines = [
-        ['method', *(title_with_arrow(metric.title, metric.better) for metric in metrics.values())],
-        ['---', *('---:' for _ in metrics)],
-        *([map_name, *(cell(map_name, name) for name in metrics)] for map_name in rows),
+        [
+            'method',
+            *(title_with_arrow(metric.title, metric.better) for metric in metrics.values()),
+            *(title for title, _ in costs.values()),
+        ],
+        ['---', *('---:' for _ in (*metrics, *costs))],
+        *(
+            [
+                map_name,
+                *(cell(map_name, name) for name in metrics),
+                *(number_text(row[name], digits) for name, (_, digits) in costs.items()),
+            ]
+            for map_name, row in rows.items()
+        ),
     ]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\n{note}\n'

@@ -24,7 +24,7 @@ from engine.evaluation import MapMaker
 from report import sources
 from wsol import attribution
 from wsol.preprocessing import make_transform
-from wsol.scoring import add_up, erasing, join, maps, pixels, regions, scores
+from wsol.scoring import Part, add_up, erasing, join, maps, pixels, regions, scores
 from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
@@ -218,8 +218,9 @@ def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
     assert written == [*tables, 'log_attribution_scores.jsonl']
     with open(folder / 'attribution_scores.csv') as file:
         rows = {row.pop('method'): row for row in csv.DictReader(file)}
+    columns = [*result['metrics'], 'seconds', 'forward_passes', 'backward_passes']
     assert {method: {name: float(value) for name, value in row.items()} for method, row in rows.items()} == {
-        method: {name: row[name] for name in result['metrics']} for method, row in result['methods'].items()
+        method: {name: row[name] for name in columns} for method, row in result['methods'].items()
     }
     head, _, *lines = (folder / 'attribution_scores.md').read_text().splitlines()
     assert (
@@ -370,19 +371,15 @@ def totals_of(model, args, methods, batches):
     labels = torch.tensor([0, 1, 2])
     box = np.array([[0, 0, 7, 7]])
     truth = regions.Truth(box, regions.box_region(box, 32), None)
-    parts = [
-        comparing.score_batch(
-            model,
-            makers,
-            settings_of(),
-            [truth] * len(rows),
-            images[rows],
-            labels[rows],
-            [10 * row for row in rows],
-            seed=7,
-        )
-        for rows in batches
-    ]
+    parts = []
+    for rows in batches:
+        numbers = [10 * row for row in rows]
+        parts.append(comparing.score_images(model, settings_of(), images[rows], labels[rows], numbers, seed=7))
+        for name, maker in makers.items():
+            of_images = settings_of(), [truth] * len(rows), images[rows], labels[rows], numbers
+            parts.append(comparing.score_map(model, name, maker, *of_images))
+    rows = {name: np.concatenate(some) for name, some in join(parts).rows.items()}
+    parts.append(comparing.win_part(methods, rows))
     return {name: np.asarray(value) for name, value in join(parts).totals.items()}, images, labels
 
 
@@ -395,7 +392,8 @@ def test_the_sums_do_not_depend_on_the_batches(toy):
         >= {'images', 'correct_random', 'jointll/wins', 'smooth_grad/deletion', 'grad_cam/max_box'}
     )
     for name in one:
-        np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-6, err_msg=name)
+        if not name.endswith('/seconds'):
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 def test_a_subset_is_spread_evenly():
@@ -438,28 +436,37 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
     root, _ = untrained
     seen = []
 
-    def score_batch(model, makers, settings, truths, images, labels, numbers, seed, known):
-        seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], seed, images.shape, [*makers]))
-        raise Enough
+    def score_images(model, settings, images, labels, numbers, seed, known):
+        seen.append((numbers, labels.tolist(), seed, images.shape))
+        return Part({'images': np.array(3)}, {})
 
-    monkeypatch.setattr(comparing, 'score_batch', score_batch)
+    def score_map(model, name, maker, settings, truths, images, labels, numbers):
+        seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], images.shape, name, maker.name))
+        if name == 'grad_cam':
+            raise Enough
+        return Part({}, {})
+
+    monkeypatch.setattr(comparing, 'score_images', score_images)
+    monkeypatch.setattr(comparing, 'score_map', score_map)
     more = '--max_images=3', '--methods=jointll,grad_cam', '--metrics=deletion,loc_iou', '--batch_size=8'
     monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'enough', *more)])
     with pytest.raises(Enough):
         eval_attribution.main()
     labels = [int(line.split(',')[1]) for line in open(root / 'metadata/CUB/test/class_labels.txt')]
     numbers = [0, 12, 23]
-    assert seen == [(numbers, [labels[n] for n in numbers], [1] * 3, 1, (3, 3, 32, 32), ['jointll', 'grad_cam'])]
+    labels = [labels[n] for n in numbers]
+    of_maps = [(numbers, labels, [1] * 3, (3, 3, 32, 32), name, name) for name in ('jointll', 'grad_cam')]
+    assert seen == [(numbers, labels, 1, (3, 3, 32, 32)), *of_maps]
 
 
 def test_scores_without_ground_truth_read_none(untrained, monkeypatch):
     root, _ = untrained
 
-    def score_batch(model, makers, settings, truths, *_):
+    def score_map(model, name, maker, settings, truths, *_):
         assert truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
         raise Enough
 
-    monkeypatch.setattr(comparing, 'score_batch', score_batch)
+    monkeypatch.setattr(comparing, 'score_map', score_map)
     more = '--methods=jointll', '--metrics=deletion', '--curve_steps=7'
     monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'none', *more)])
     with pytest.raises(Enough):
@@ -485,3 +492,42 @@ def test_what_a_batch_adds_by_name(toy):
         assert total[f'{name}/increase'] == (after > p).sum()
         assert total[f'{name}/drop'] == pytest.approx(((p - after).clamp(min=0) / p).sum().item(), rel=1e-3, abs=1e-6)
     assert (total['jointll/wins'][1] + total['vanilla/wins'][0]) <= 3
+
+
+def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
+    """Stopped within the second method; gone on with one more, which is the table of all three at once."""
+    root, _ = untrained
+    made = []
+    score_map = comparing.score_map
+
+    def until(limit):
+        def score(model, name, *rest):
+            if len(made) == limit:
+                raise Enough
+            made.append(name)
+            return score_map(model, name, *rest)
+
+        monkeypatch.setattr(comparing, 'score_map', score)
+
+    def call(name, methods, *more):
+        few = f'--methods={methods}', '--metrics=average_drop,win,deletion', '--curve_steps=2', '--batch_size=8'
+        argv = ['eval_attribution.py', *flags(root, name, '--max_images=12', *few, *more)]
+        monkeypatch.setattr(sys, 'argv', argv)
+        eval_attribution.main()
+
+    until(3)  # two shards of 8 and 4 images: of the second shard, grad_cam and smooth_grad are still to do
+    with pytest.raises(Enough):
+        call('pieces', 'grad_cam,smooth_grad')
+    until(None)
+    call('pieces', 'grad_cam,smooth_grad,vanilla', '--resume')
+    assert made == ['grad_cam', 'smooth_grad', 'grad_cam', 'vanilla', 'smooth_grad', 'vanilla']
+    call('whole', 'grad_cam,smooth_grad,vanilla')
+    pieces, whole = (read(root, name, 'attribution_scores.json') for name in ('pieces', 'whole'))
+    for result in (pieces, whole):
+        for row in result['methods'].values():
+            assert row.pop('seconds') > 0
+    assert pieces['methods'] == whole['methods'] and pieces['wins'] == whole['wins']
+    assert (root / 'pieces/attribution_scores.npz').read_bytes() == (root / 'whole/attribution_scores.npz').read_bytes()
+    assert not (root / 'pieces/shards_attribution_scores').exists()
+    rows = [whole['methods'][name] for name in ('grad_cam', 'smooth_grad', 'vanilla')]
+    assert [(row['forward_passes'], row['backward_passes']) for row in rows] == [(1, 1), (2, 2), (1, 0)]

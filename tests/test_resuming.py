@@ -553,6 +553,52 @@ def test_batch_scripts_look_for_the_mark_that_is_left():
         assert f'/{resuming.MARKER}' in file.read()
 
 
+def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
+    """Shards of 9 and 5 images, parts a and b; stopped in b of the first one; gone on with a, b, c."""
+
+    def shards_of_parts(parts, resume=False):
+        run = resuming.Run(str(tmp_path), {'seed': 1, 'methods': [*parts]}, resume, False)
+        return [resuming.Shards(run, 'x', 14, 3, part) for part in parts]
+
+    done = []
+
+    def go_on(several, stop_at=None):
+        def work_of(part):
+            def work(numbers, item):
+                assert item == [10 * number for number in numbers]
+                if part == stop_at:
+                    processes._note(15, None)
+                done.append((part, numbers[0]))
+                return Part({f'{part}/sum': sum(numbers)}, {f'{part}/ids': [np.array(numbers)]})
+
+            return work
+
+        items = ([10 * number for number in batch] for batch in resuming.batches_of_all(several))
+        resuming.run_together(several, items, [work_of(one.part) for one in several], apart=True)
+        return several
+
+    with pytest.raises(util.Stopped):
+        resuming.total_of(go_on(shards_of_parts('ab'), 'b'))
+    assert done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]
+    processes._signals.clear()
+    again = go_on(shards_of_parts('abc', resume=True))
+    assert done[4:10] == [(part, n) for part in 'bc' for n in (0, 3, 6)]
+    assert done[10:] == [(part, n) for part in 'abc' for n in (9, 12)]
+
+    def together(rows):
+        assert {*rows} == {'a/ids', 'b/ids', 'c/ids'}
+        return Part({'both': len(rows['a/ids'])}, {'twice': [2 * rows['c/ids']]})
+
+    total = resuming.total_of(again, together)
+    assert total == {'a/sum': 91, 'b/sum': 91, 'c/sum': 91, 'both': 14}
+    resuming.write_rows(again, str(tmp_path / 'rows.npz'))
+    with np.load(tmp_path / 'rows.npz') as rows:
+        assert rows['b/ids'].tolist() == list(range(14)) and rows['twice'].tolist() == list(range(0, 28, 2))
+    other = resuming.Run(str(tmp_path), {'seed': 2, 'methods': ['a']}, True, False)
+    with pytest.raises(ValueError, match='--seed=1'):
+        resuming.Shards(other, 'x', 14, 3, 'a')
+
+
 def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
     shards = shards_of(tmp_path)
     shards.run(items_of(shards), score)

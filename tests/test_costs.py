@@ -1,0 +1,58 @@
+"""What a map costs: the passes that are counted are those that the documentation promises for each method."""
+
+import re
+
+import pytest
+import torch
+from test_attribution import FEW, classifier, one_thread, photos, seeded  # noqa: F401 (two are fixtures)
+
+from engine.costs import COSTS, Meter
+from wsol import attribution
+from wsol.attribution import masking, perturbation
+from wsol.attribution.about import ABOUT
+
+# For an image of 16 x 16 pixels, FEW draws and the layer `last` of 8 channels.
+NUMBERS = {'L': 8, 'G': 4, 'W': len(masking.windows((16, 16), 8))}
+DRAWS = {'smooth_grad_cam_pp': 2, 'ss_cam': 2, 'is_cam': 2, 'gradient_shap': 2}  # the others take 3
+
+
+def number(cost, name):
+    """A cost of ABOUT, such as '1 + n L', in numbers."""
+    values = {**NUMBERS, 'n': DRAWS.get(name, 3)}
+    terms = [re.findall(r'\w+', term) for term in cost.split('+')]
+    return sum(torch.tensor([values.get(word) or int(word) for word in term]).prod().item() for term in terms)
+
+
+@pytest.mark.parametrize('name', [name for name, row in attribution.MAPS.items() if row.kind != 'readout'])
+def test_a_map_costs_what_the_documentation_says(monkeypatch, name):
+    monkeypatch.setattr(perturbation, 'GROUPS', NUMBERS['G'])
+    net = classifier()
+    meter = Meter(net)
+    with meter.running():
+        attribution.explain(name, net, photos(2), [1, 3], target_layer='last', occlusion_window=8, **FEW)
+    assert meter.spent['forward_passes'] / 2 == number(ABOUT[name].forward, name)
+    assert meter.spent['backward_passes'] / 2 == number(ABOUT[name].backward, name)
+    assert meter.spent['seconds'] > 0 and meter.spent.keys() == COSTS.keys()
+
+
+def test_every_map_is_told_about():
+    assert list(ABOUT) == list(attribution.MAPS)
+    for name, about in ABOUT.items():
+        assert about.idea and about.source, name
+        if attribution.MAPS[name].kind == 'readout':
+            assert (about.forward, about.backward) == ('1', '0')
+        assert ('gradients' in attribution.MAPS[name].needs) == (about.backward != '0'), name
+
+
+def test_a_meter_leaves_nothing_behind_and_goes_on_counting():
+    net = classifier()
+    meter = Meter(net)
+    grad = torch.autograd.grad
+    with pytest.raises(ZeroDivisionError), meter.running():
+        net(photos(2))
+        raise ZeroDivisionError
+    assert torch.autograd.grad is grad and not net._forward_pre_hooks
+    net(photos(2))
+    with meter.running():
+        net(photos(3))
+    assert meter.spent['forward_passes'] == 5 and meter.spent['backward_passes'] == 0
