@@ -4,10 +4,14 @@ n units, d columns, F scores, R resamples. Units are drawn jointly for all score
 What the intervals cover and what not is said in docs/evaluating.md.
 """
 
+import functools
+import os
 import warnings
 from typing import NamedTuple
 
 import numpy as np
+
+from .samples import read_sample, stem_of
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -71,14 +75,14 @@ def _drawn(index, n):
 
 
 def _bootstrap(n, figures, resamples, seed):
-    """[(low, high) or None] of each figure; figures: means over resampled units as shares [R, n] -> [R, F].
+    """[(low, high) or None] of each figure; figures: how often each unit was drawn [R, n] -> [R, F].
 
     Where a figure is not defined in a resample, it counts as infinitely large; an interval that is not finite is None.
     """
-    from scipy.stats import bootstrap  # takes a second, and PyTorch is not the only thing that tables do without
+    from scipy.stats import bootstrap  # a second to load, which tables without arrays save
 
     def statistic(index, axis=-1):
-        values = figures(_drawn(index, n) / n).T  # [F, R]
+        values = figures(_drawn(index, n)).T  # [F, R]
         return np.where(np.isnan(values), np.inf, values)
 
     with warnings.catch_warnings(), np.errstate(invalid='ignore'):
@@ -98,13 +102,31 @@ def _bootstrap(n, figures, resamples, seed):
 
 
 def intervals(scores, resamples=RESAMPLES, seed=SEED):
-    """[95 % interval (low, high) of each score]; None where it is not defined, or where there are less than two
-    units."""
+    """[95 % interval (low, high) of each score]; None where it is not defined, not `resampled`, or where there are less
+    than two units."""
     columns = columns_of(scores)
     [values] = columns.values
-    if len(values) < 2:
+    n = len(values)
+    if n < 2:
         return [None] * len(scores)
-    return _bootstrap(len(values), lambda shares: columns(shares @ values), columns.resamples(resamples), seed)
+    found = _bootstrap(n, lambda drawn: columns(drawn @ values / n), columns.resamples(resamples), seed)
+    return [bounds if score.resampled else None for score, bounds in zip(scores, found)]
+
+
+def result_intervals(folder, kind, map_name=None):
+    """{score: its interval} of a result in an experiment folder; {} where its arrays are missing. As for
+    `samples.read_sample`."""
+    files = [f'{stem_of(folder, kind, map_name)}.{ending}' for ending in ('json', 'npz')]
+    if not all(map(os.path.isfile, files)):
+        return {}
+    return _intervals_of(folder, kind, map_name, *(os.stat(path).st_mtime_ns for path in files))
+
+
+@functools.cache
+def _intervals_of(folder, kind, map_name, *_times):
+    """`result_intervals` of files of those times."""
+    scores = read_sample(folder, kind, map_name).scores
+    return dict(zip([score.name for score in scores], intervals(scores)))
 
 
 def compare(a, b, resamples=RESAMPLES, seed=SEED):
@@ -112,26 +134,24 @@ def compare(a, b, resamples=RESAMPLES, seed=SEED):
     columns = columns_of(a, b)
     n = len(columns.values[0])
     resamples = columns.resamples(resamples)
-    # What the two have in common needs no second resample, and rounds in one way.
-    of_a, of_b = (columns(values.mean(axis=0)) for values in columns.values)
-    same = [one.columns.shape == two.columns.shape and (one.columns == two.columns).all() for one, two in zip(a, b)]
+    figures = [columns(values.mean(axis=0)).tolist() for values in columns.values]
 
-    def differences(shares):
-        return columns(shares @ columns.values[1]) - columns(shares @ columns.values[0])
+    def differences(drawn):
+        one, other = (columns(drawn @ values / n) for values in columns.values)
+        return other - one
 
     bounds = _bootstrap(n, differences, resamples, seed) if n > 1 else [None] * len(a)
-    p_values = _permute(columns, resamples, seed)
-    return [
-        Difference(
-            score.name,
-            float(of_a[i]),
-            float(of_b[i]),
-            0.0 if same[i] else float(of_b[i] - of_a[i]),
-            bounds[i] and ((0.0, 0.0) if same[i] else bounds[i]),
-            1.0 if same[i] else p_values[i],
-        )
-        for i, score in enumerate(a)
-    ]
+    rows = zip(a, b, *figures, bounds, _permute(columns, resamples, seed))
+    return [_difference(*row) for row in rows]
+
+
+def _difference(a, b, of_a, of_b, bounds, p):
+    """The `Difference` of two scores; what is alike in all units is alike, whatever the rounding."""
+    if (a.columns == b.columns).all() and not np.isnan(of_a):
+        return Difference(a.name, of_a, of_b, 0.0, (0.0, 0.0), 1.0)
+    if np.isnan(of_b - of_a) or not a.resampled:
+        bounds, p = None, np.nan
+    return Difference(a.name, of_a, of_b, of_b - of_a, bounds, p)
 
 
 def _permute(columns, resamples, seed):

@@ -8,6 +8,8 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
+MODES = ('released', 'per_pair', 'exact')  # of cue localization
+
 
 class Run(NamedTuple):
     """What the folder of an experiment holds."""

@@ -4,17 +4,17 @@ n units (images or pairs of classes), d numbers of each. Every score is a functi
 the units, so a resample of the units costs a product of matrices. Needs no PyTorch.
 """
 
+import glob
 import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from .results import read_arrays, read_result
+from .results import MODES, read_arrays, read_result
 
-MODES = ('released', 'per_pair', 'exact')  # of cue localization
-COUNTS = ('cue_1', 'cue_2', 'cue_3', 'mean')
-KINDS = ('accuracy', 'cue_location', 'pixel_perturb', 'wsol', 'attribution_scores')  # of results
+COUNTS = {'cue_1': '1 part', 'cue_2': '2 parts', 'cue_3': '3 parts', 'mean': 'mean'}
+MAP_KINDS = ('cue_location', 'pixel_perturb', 'wsol')  # results of one map each
 
 
 class Score(NamedTuple):
@@ -24,6 +24,8 @@ class Score(NamedTuple):
     value: float | None  # as the result has it; None: not defined
     columns: np.ndarray  # what each unit gave [n, d]
     figure: Callable  # means of the columns [..., d] -> the figure [...]; NaN where it is not defined
+    digits: int = 2  # behind the point, as tables show it
+    resampled: bool = True  # False: the units' values depend on each other, so that no resample tells anything
 
 
 class Sample(NamedTuple):
@@ -113,22 +115,27 @@ def _histograms(histogram):
     return histogram.reshape(len(histogram), -1), PixelAveragePrecision()
 
 
-def accuracy_scores(result, rows):
+def accuracy_scores(result, rows, _):
     """Top-1 accuracy."""
     return [Score('top-1', result['test_accuracy'], _column(rows['correct']), percent)]
 
 
-def erasing_scores(result, rows):
+def erasing_scores(result, rows, _):
     """R_k of each k; images are resampled jointly in both counts."""
     random = rows['random'] / result['arguments']['random_repeats']
     top1 = Score('top-1', 100 * result['correct'] / result['images'], _column(rows['correct']), percent)
     return [top1] + [
-        Score(f'R_{100 * k:.0f}', value, np.stack([rows['topk'][:, i], random[:, i]], axis=1), ratio)
+        Score(f'R_{100 * k:.0f}', value, np.stack([rows['topk'][:, i], random[:, i]], axis=1), ratio, 3)
         for i, (k, value) in enumerate(zip(result['k'], result['ratio']))
     ]
 
 
-def cue_scores(result, rows):
+def cue_name(mode, pairs='mean'):
+    """The name of a score of cue localization; pairs: a value of COUNTS."""
+    return f'cue {mode.replace("_", " ")}, {pairs}'
+
+
+def cue_scores(result, rows, _):
     """The means of PxAP over the pairs that differ in so many parts, and over all, in each mode."""
     scores = []
     for mode in MODES:
@@ -138,11 +145,13 @@ def cue_scores(result, rows):
         for number, key in enumerate(COUNTS, 1):
             chosen = known if key == 'mean' else known & (rows['differing_parts'] == number)
             columns = np.stack([np.where(chosen, rows[mode], 0), chosen], axis=1)
-            scores.append(Score(f'{mode} {key}', result[mode][key], columns, ratio))
+            name = cue_name(mode, COUNTS[key])
+            # a pair's running value contains the earlier pairs
+            scores.append(Score(name, result[mode][key], columns, ratio, resampled=mode != 'released'))
     return scores
 
 
-def box_scores(result, rows):
+def box_scores(result, rows, _):
     """MaxBoxAcc and MaxBoxAccV2, or PxAP. The threshold is chosen anew in each resample."""
     if 'histogram' in rows:
         return [Score('PxAP', result['PxAP'], *_histograms(rows['histogram']))]
@@ -177,14 +186,15 @@ def _map_scores(result, own, random):
     return {name: found[name]() for name in result['metrics'] if name in found}
 
 
-def attribution_scores(result, rows):
-    """Every score of every map, named 'MAP METRIC'."""
+def attribution_scores(result, rows, map_name):
+    """Every score of a map."""
     random = rows['correct_random'] / result['arguments']['random_repeats'] if 'correct_random' in rows else None
+    prefix = f'{map_name}/'
+    own = {key.removeprefix(prefix): array for key, array in rows.items() if key.startswith(prefix)}
     scores = []
-    for name, figures in result['methods'].items():
-        own = {key.removeprefix(f'{name}/'): array for key, array in rows.items() if key.startswith(f'{name}/')}
-        for metric, how in _map_scores(result, own, random).items():
-            scores.append(Score(f'{name} {metric}', figures[metric], *how))
+    for metric, how in _map_scores(result, own, random).items():
+        digits = 2 if result['metrics'][metric]['title'].endswith('(%)') else 3
+        scores.append(Score(metric, result['methods'][map_name][metric], *how, digits))
     return scores
 
 
@@ -197,18 +207,35 @@ SCORES = {
 }
 
 
-def read_sample(folder, kind, map_name=None):
-    """The `Sample` of a result in an experiment folder; None where the result or its arrays are missing.
+def stem_of(folder, kind, map_name=None):
+    """The path of a result without its ending."""
+    return os.path.join(folder, f'{kind}_{map_name}' if kind in MAP_KINDS else kind)
 
-    kind: of KINDS; map_name: where the kind has a result a map. Arrays whose figures are not those of the result are a
-    UserError: one of the two files is of another run.
+
+def maps_of(folder, kind):
+    """The maps of which an experiment folder has a result of the kind and its arrays."""
+    if kind not in MAP_KINDS:
+        stem = stem_of(folder, kind)
+        result = read_result(f'{stem}.json') if os.path.isfile(f'{stem}.npz') else {}
+        return sorted(result.get('methods', {}))
+    paths = glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.npz'))
+    return sorted(os.path.basename(path).removesuffix('.npz')[len(kind) + 1 :] for path in paths)
+
+
+def read_sample(folder, kind, map_name=None):
+    """The `Sample` of a map's result in an experiment folder; None where the result or its arrays are missing.
+
+    kind: of SCORES; map_name: None for accuracy. Arrays whose figures are not those of the result are a UserError: one
+    of the two files is of another run.
     """
-    stem = os.path.join(folder, f'{kind}_{map_name}' if map_name else kind)
-    result = read_result(f'{stem}.json')
-    rows = read_arrays(f'{stem}.npz')
-    if not result or not rows:
+    stem = stem_of(folder, kind, map_name)
+    if not os.path.isfile(f'{stem}.npz'):
         return None
-    scores = SCORES[kind](result, rows)
+    result = read_result(f'{stem}.json')
+    if not result:
+        return None
+    rows = read_arrays(f'{stem}.npz')
+    scores = SCORES[kind](result, rows, map_name)
     for score in scores:
         found = float(score.figure(score.columns.mean(axis=0)))
         value = np.nan if score.value is None else score.value

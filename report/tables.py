@@ -4,26 +4,18 @@ Markdown and CSV. The published numbers are in scripts/paper_numbers.yaml. Needs
 """
 
 import csv
+import glob
 import io
 import os
+from typing import NamedTuple
 
 import yaml
 
-from .results import maps_scored, read_result
+from .results import MODES, maps_scored, read_result
+from .seeds import over_seeds, run_seeds, seed_groups, seed_of
 
-COLUMNS = (
-    'method',
-    'map',
-    'top-1',
-    'cue released',
-    'cue per pair',
-    'cue exact',
-    'R_10',
-    'R_30',
-    'R_50',
-    'R_70',
-    'R_90',
-)
+FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
+COLUMNS = ('method', 'map', *FIGURES)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NUMBERS = os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')
 SETS = ('CUB', 'OpenImages', 'ILSVRC')  # the paper's
@@ -41,11 +33,30 @@ def markdown(head, rows):
     return '\n'.join('| ' + ' | '.join(text.ljust(width) for text, width in zip(line, widths)) + ' |' for line in lines)
 
 
+def interval_text(interval, digits=2):
+    """An interval as a table shows it behind its figure; nothing for None."""
+    return f' [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]' if interval else ''
+
+
 # Experiments as they are.
 
 
-def summary_rows(folder, read=read_result):
-    """The rows of an experiment under COLUMNS, texts. read: path -> a result's content, {} where there is none."""
+class Summary(NamedTuple):
+    """The figures of one map of an experiment."""
+
+    method: str
+    map: str  # '-' for none
+    values: list  # under FIGURES; None: not known
+    intervals: list  # of each, or None
+
+    def row(self):
+        """Under COLUMNS, texts."""
+        cells = [number_text(one) + interval_text(bounds) for one, bounds in zip(self.values, self.intervals)]
+        return [self.method, self.map, *cells]
+
+
+def summaries(folder, read=read_result):
+    """The `Summary` of each map of an experiment. read: path -> a result's content, {} where there is none."""
     accuracy = read(os.path.join(folder, 'accuracy.json'))
     for map_name in maps_scored(folder):
         cue = read(os.path.join(folder, f'cue_location_{map_name}.json'))
@@ -54,17 +65,54 @@ def summary_rows(folder, read=read_result):
         top1 = accuracy.get('test_accuracy')
         if top1 is None and erasing:
             top1 = 100 * erasing['correct'] / erasing['images']
-        means = [cue.get(mode, {}).get('mean') for mode in ('released', 'per_pair', 'exact')]
-        yield [
-            arguments.get('attribution_method', '-'),
-            map_name or '-',
-            *map(number_text, [top1, *means, *erasing.get('ratio', [None] * 5)]),
-        ]
+        means = [cue.get(mode, {}).get('mean') for mode in MODES]
+        values = [top1, *means, *erasing.get('ratio', [None] * 5)]
+        intervals = known_intervals(folder, map_name)
+        yield Summary(arguments.get('attribution_method', '-'), map_name or '-', values, intervals)
+
+
+def known_intervals(folder, map_name):
+    """The interval of each of FIGURES, None where the arrays are missing."""
+    if not glob.glob(os.path.join(glob.escape(folder), '*.npz')):
+        return [None] * len(FIGURES)
+    from .intervals import result_intervals  # NumPy and SciPy, where there is something to resample
+    from .samples import cue_name
+
+    found = result_intervals(folder, 'accuracy')
+    if map_name:
+        cue = result_intervals(folder, 'cue_location', map_name)
+        found = {**result_intervals(folder, 'pixel_perturb', map_name), **found, **cue}
+    names = ['top-1', *map(cue_name, MODES), *(name for name in FIGURES if name.startswith('R_'))]
+    return [found.get(name) for name in names]
+
+
+def summary_rows(folder, read=read_result):
+    """The rows of an experiment under COLUMNS, texts; read: as for `summaries`."""
+    return [one.row() for one in summaries(folder, read)]
+
+
+def seed_rows(groups, read=read_result):
+    """(path, row under COLUMNS) of the means over seeds, for each map that all seeds of a run have.
+
+    groups: of `seed_groups`; read: as for `summaries`.
+    """
+    for path, folders in groups.items():
+        runs = [{one.map: one for one in summaries(folder, read)} for folder in folders]
+        for map_name, first in runs[0].items():
+            if all(map_name in run for run in runs):
+                columns = zip(*(run[map_name].values for run in runs))
+                yield path, [f'{first.method}, {len(runs)} seeds', map_name, *map(over_seeds, columns)]
 
 
 def print_summary(folders):
-    """The table of experiment folders."""
-    print(markdown(COLUMNS, [row for folder in folders for row in summary_rows(folder)]))
+    """The table of experiment folders; several seeds of a run have a row more, their mean ± standard deviation."""
+    groups = seed_groups(folders)
+    several = {folder for group in groups.values() for folder in group}
+    rows = []
+    for folder in folders:
+        seed = f', seed {seed_of(folder)[1]}' if folder in several else ''
+        rows += [[method + seed, *rest] for method, *rest in summary_rows(folder)]
+    print(markdown(COLUMNS, [*rows, *(row for _, row in seed_rows(groups))]))
 
 
 # The paper's tables.
@@ -122,8 +170,31 @@ def our_numbers(table, row, dataset, root):
     return [numbers_of(result) for result in found for numbers_of in kinds.values()]
 
 
-def paper_rows(table, published, root, datasets):
-    """Rows [set, method, map, backbone, number's name, paper, README, ours...]."""
+def seed_numbers(table, row, dataset, root):
+    """{seed: the lists of numbers} for a published row, of the runs of several seeds in a save root."""
+    pattern, kinds = TABLES[table]
+    folders = run_seeds(os.path.join(root, run_name(row, dataset)))
+    results = {seed: read_result(os.path.join(folder, pattern.format(**row))) for seed, folder in folders.items()}
+    return {seed: [numbers_of(result) for numbers_of in kinds.values()] for seed, result in results.items()}
+
+
+def our_cells(ours, by_seed, seeds, i):
+    """The texts of number i under our columns; ours: of `our_numbers`; by_seed: of `seed_numbers`.
+
+    A run of several seeds stands as their mean ± standard deviation in the place of the trained run, and each of
+    `seeds` behind.
+    """
+    cells = [number_text(one[i]) for one in ours]
+    kinds = len(ours) // 2
+    if by_seed:
+        cells[kinds:] = [over_seeds([numbers[kind][i] for numbers in by_seed.values()]) for kind in range(kinds)]
+    for seed in seeds:
+        cells += [number_text(one[i]) for one in by_seed[seed]] if seed in by_seed else ['-'] * kinds
+    return cells
+
+
+def paper_rows(table, published, root, datasets, seeds=()):
+    """Rows [set, method, map, backbone, number's name, paper, README, ours...]; seeds: those with columns."""
     columns = published['columns']
     mark = '~' if published.get('digitised') else ''
     for dataset in datasets:
@@ -132,24 +203,31 @@ def paper_rows(table, published, root, datasets):
                 continue  # the toy set has one backbone
             paper, readme = (row.get(origin, {}).get(dataset, [None] * len(columns)) for origin in ('paper', 'readme'))
             ours = our_numbers(table, row, dataset, root)
+            by_seed = seed_numbers(table, row, dataset, root)
             backbone = row.get('architecture') or ('resnet50' if dataset in SETS else 'vgg_tiny')
             for i, column in enumerate(columns):
                 if table == 'wsol' and (column == 'PxAP') != (dataset == 'OpenImages'):
                     continue  # boxes and masks have different scores
-                numbers = [number_text(paper[i], mark=mark), *map(number_text, [readme[i], *(one[i] for one in ours)])]
-                yield [dataset, row['name'], row.get('map', '-'), backbone, column, *numbers]
+                numbers = [number_text(paper[i], mark=mark), number_text(readme[i])]
+                ours_here = our_cells(ours, by_seed, seeds, i)
+                yield [dataset, row['name'], row.get('map', '-'), backbone, column, *numbers, *ours_here]
 
 
 def print_paper_table(table, root, datasets):
     """One of the paper's tables: published numbers and those of a save root. datasets: None for all that it has."""
     published = read_published(table)
-    ours = [place + suffix for place in ('given', 'trained') for suffix in TABLES[table][1]]
     known = {dataset for row in published['rows'] for dataset in row.get('paper', {})}
     datasets = datasets or [dataset for dataset in SETS if dataset in known]
+    runs = {run_name(row, dataset) for row in published['rows'] for dataset in datasets}
+    seeds = sorted({seed for name in runs for seed in run_seeds(os.path.join(root, name))})
+    places = ['given', 'trained', *(f'seed {seed}' for seed in seeds)]
+    ours = [place + suffix for place in places for suffix in TABLES[table][1]]
     head = ('set', 'method', 'map', 'backbone', published['head'], 'paper', 'README', *ours)
-    print(markdown(head, list(paper_rows(table, published, root, datasets))))
+    print(markdown(head, list(paper_rows(table, published, root, datasets, seeds))))
     print(*published['notes'], sep='\n')
     print('given: a given checkpoint evaluated here; trained: a run trained here; -: not known or not computed.')
+    if seeds:
+        print('±: the standard deviation over the seeds of a run, behind their mean.')
 
 
 # Attribution scores. rows: {map name: {metric: figure or None}}; metrics: {metric: a row of scores.METRICS}.

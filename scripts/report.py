@@ -2,14 +2,18 @@
 
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py --table=cue_localization save
+    python scripts/report.py --compare save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM --html report.html
 
-The first: accuracy, cue localization in each mode, remove-and-classify of each experiment folder. The second reads a
-save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh names
-them: SAVE_ROOT/NAME is a run trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that was
-given ("given"). '-' is a number that is not known or not yet computed. The published numbers are in
-scripts/paper_numbers.yaml. The third writes one self-contained page: all that the folders hold, charts, and a gallery
-of maps computed from the checkpoints.
+The first: accuracy, cue localization in each mode, remove-and-classify of each experiment folder, each figure with its
+95 percent interval over the images (cue localization: over the pairs of classes) where the evaluators kept what each
+image gave; of folders NAME-seed0, NAME-seed1, … also the mean and the standard deviation. The second reads a save root
+whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh names them:
+SAVE_ROOT/NAME is a run trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that was given
+("given"). '-' is a number that is not known or not yet computed. The published numbers are in
+scripts/paper_numbers.yaml. The third compares two runs image by image: every score that both have, the difference with
+its interval, and the p-value of a permutation test; FOLDER:MAP takes one map. The fourth writes one self-contained
+page: all that the folders hold, charts, and a gallery of maps computed from the checkpoints.
 """
 
 import argparse
@@ -20,10 +24,23 @@ import checkout  # noqa: F401 (the checkout's root on the path)
 from report import tables
 
 
+def command(work):
+    """work(); a mistake ends the program with one line, exit code 2."""
+    try:
+        return work()
+    except Exception as error:
+        caught = error
+    import util  # with PyTorch, which the tables do without
+
+    def again():
+        raise caught
+
+    util.command(again)
+
+
 def write_html(args):
-    """The page of --html; a mistake ends the program with one line, exit code 2."""
-    import util  # PyTorch and the networks: the tables do without
-    from report.page import write_page
+    """The page of --html."""
+    from report.page import write_page  # PyTorch and the networks: the tables do without
 
     def write():
         size = write_page(
@@ -38,7 +55,18 @@ def write_html(args):
         )
         print(f'{args.html}: {size / 1e6:.1f} MB')
 
-    util.command(write)
+    command(write)
+
+
+def compare(args):
+    """The table of --compare."""
+
+    def write():
+        from report.comparison import print_comparison
+
+        print_comparison(*args.compare)
+
+    command(write)
 
 
 def count(text):
@@ -80,7 +108,10 @@ def parse_arguments():
     """The checked arguments; a mistake ends the program with one line, exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
-    parser.add_argument('folders', nargs='+', metavar='FOLDER', help='experiment folders; with --table one save root')
+    parser.add_argument('folders', nargs='*', metavar='FOLDER', help='experiment folders; with --table one save root')
+    parser.add_argument(
+        '--compare', nargs=2, metavar=('A', 'B'), help='two experiments on the same images, each FOLDER or FOLDER:MAP'
+    )
     parser.add_argument('--table', choices=tuple(tables.TABLES), help="one of the paper's tables")
     parser.add_argument(
         '--dataset',
@@ -93,6 +124,14 @@ def parse_arguments():
     missing = [folder for folder in args.folders if not os.path.isdir(folder)]
     if missing:
         parser.error(f'no folder {missing[0]}: give the folder of an experiment, or with --table the save root')
+    if args.compare and (args.folders or args.html or args.table):
+        parser.error('--compare takes its two experiments alone: leave out other folders, --html and --table')
+    if not args.folders and not args.compare:
+        parser.error('give experiment folders, or --compare A B')
+    places = [os.path.realpath(folder) for folder in args.folders]
+    twice = [folder for folder, place in zip(args.folders, places) if places.count(place) > 1]
+    if twice:
+        parser.error(f'{twice[-1]} is given twice')
     if args.html and args.table:
         parser.error('--html and --table exclude each other')
     if args.classes < 2:
@@ -108,8 +147,10 @@ def main():
         write_html(args)
     elif args.table:
         tables.print_paper_table(args.table, args.folders[0], args.dataset)
+    elif args.compare:
+        compare(args)
     else:
-        tables.print_summary(args.folders)
+        command(lambda: tables.print_summary(args.folders))
 
 
 if __name__ == '__main__':

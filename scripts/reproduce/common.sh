@@ -11,6 +11,8 @@
 #   --save_root DIR         results: DIR/NAME of runs trained here, DIR/given/NAME of given checkpoints (default: save;
 #                           toy: save/toy)
 #   --data_root DIR, --metadata_root DIR     default: dataset and metadata of the checkout; toy: in the save root
+#   --seeds N ...           train each network once with each of these seeds, as NAME-seedN; the table has their mean,
+#                           their standard deviation and each of them (default: one run, NAME, seed 0)
 #   --workers N             data loading processes (default 4; toy 1)
 #   --epochs N, --images N, --test_images N, --iterations N     the toy run's sizes: epochs of a training, training and
 #                           test images a class, noisy inputs and path steps of the gradient maps (defaults 6, 30, 4, 4)
@@ -35,13 +37,22 @@ options() {
     local asked=() sizes='' value
     SETS=$(sets_of "$1")
     shift
-    toy='' checkpoints='' save_root='' data_root='' metadata_root='' workers=''
+    toy='' checkpoints='' save_root='' data_root='' metadata_root='' workers='' seeds=()
     epochs=6 images=30 test_images=4 iterations=4
     while [ $# -gt 0 ]; do
         case $1 in --*=*) value=${1#*=}; set -- "${1%%=*}" "$value" "${@:2}" ;; esac
         case $1 in
             --toy) toy=yes; shift; continue ;;
             -h | --help) usage ;;
+            --seeds)
+                shift
+                while [[ ${1:-} =~ ^(0|[1-9][0-9]*)$ ]]; do
+                    [[ " ${seeds[*]} " != *" $1 "* ]] || die "--seeds has $1 twice"
+                    seeds+=("$1")
+                    shift
+                done
+                [ ${#seeds[@]} -gt 0 ] || die "--seeds needs values, whole numbers from 0 on: --seeds 0 1 2"
+                continue ;;
             --checkpoints | --save_root | --data_root | --metadata_root)
                 value=$(option_value "$1" $# "${2:-}") || exit 2
                 printf -v "${1#--}" %s "$(realpath -m -- "$value")" ;;
@@ -65,6 +76,8 @@ options() {
     [ -z "$toy" ] || [ ${#asked[@]} -eq 0 ] || die "--toy runs on ToyBirds: leave --dataset out"
     [ -z "$checkpoints" ] || [ -d "$checkpoints" ] ||
         die "--checkpoints $checkpoints is not a folder: scripts/download_checkpoints.sh makes one"
+    [ -z "$checkpoints" ] || [ ${#seeds[@]} -eq 0 ] ||
+        die "--seeds is for networks trained here: leave it out with --checkpoints"
     [ ${#asked[@]} -eq 0 ] || SETS="${asked[*]}"
     [ -z "$toy" ] || SETS=ToyBirds
     default_places
@@ -74,7 +87,7 @@ options() {
     from_cam=$toy
     launcher=(.venv/bin/python)
     paths=("--save_root=$save_root" "--data_root=$data_root" "--metadata_root=$metadata_root" "--workers=$workers"
-        --seed=0 --resume=True)
+        --resume=True)
 }
 
 default_places() {
@@ -122,6 +135,22 @@ prepare() {
     mkdir -p "$save_root" && echo "$data_root $metadata_root" > "$mark"
 }
 
+# networks TABLE SET: those of the table, one a seed where --seeds are given: NAME-seedN.
+networks() {
+    local name seed
+    for name in $(networks_of "$1" "$2"); do
+        [ ${#seeds[@]} -gt 0 ] || echo "$name"
+        for seed in "${seeds[@]}"; do echo "$name-seed$seed"; done
+    done
+}
+
+# run_of NAME: the flags of a network's run file and seed.
+run_of() {
+    local seed=0
+    [[ $1 != *-seed* ]] || seed=${1##*-seed}
+    echo "--config=configs/${1%-seed*}.yaml --seed=$seed"
+}
+
 # have NAME: is there a network to evaluate? Without given checkpoints it is trained first.
 have() {
     [ -n "$checkpoints" ] || { train "$1"; return; }
@@ -135,32 +164,35 @@ weights() { echo "${checkpoints:-$save_root}/$1"; }
 
 train() {
     [ ! -e "$save_root/$1/accuracy.json" ] || return 0
-    local more=()
+    local more=() own start
+    read -r -a own <<< "$(run_of "$1")"
     [ -z "$toy" ] || more=("--epochs=$epochs")
-    if [ -n "$from_cam" ] && [ "$1" != CAM_ToyBirds ]; then  # as in the quick start, the toy's CALM starts from its CAM
-        train CAM_ToyBirds
-        more+=("--load_checkpoint=$save_root/CAM_ToyBirds" --is_different_checkpoint=True)
+    if [ -n "$from_cam" ] && [[ $1 != CAM_* ]]; then  # as in the quick start, the toy's CALM starts from its CAM
+        start=CAM_${1#*_}
+        train "$start"
+        more+=("--load_checkpoint=$save_root/$start" --is_different_checkpoint=True)
     fi
-    run main.py "--config=configs/$1.yaml" "${paths[@]}" "--experiment_name=$1" "${more[@]}" >&2
+    run main.py "${own[@]}" "${paths[@]}" "--experiment_name=$1" "${more[@]}" >&2
 }
 
 # accuracy NAME: of a given checkpoint; a run trained here has its own already.
 accuracy() {
     [ -n "$checkpoints" ] && [ ! -e "$save_root/given/$1/accuracy.json" ] || return 0
-    run main.py "--config=configs/$1.yaml" "${paths[@]}" "--experiment_name=given/$1" --is_train=False \
+    run main.py "--config=configs/$1.yaml" "${paths[@]}" --seed=0 "--experiment_name=given/$1" --is_train=False \
         "--load_checkpoint=$checkpoints/$1" >&2
 }
 
 # evaluate COMMAND RESULT NAME MAPS [FLAG...]: writes RESULT_MAP.json of a network, once; MAPS is a comma list.
 evaluate() {
-    local command=$1 name=$3 map maps missing=() more=("${@:5}")
+    local command=$1 name=$3 map maps own missing=() more=("${@:5}")
+    read -r -a own <<< "$(run_of "$name")"
     IFS=, read -r -a maps <<< "$4"
     for map in "${maps[@]}"; do
         [ -e "$save_root/$(experiment "$name")/$2_$map.json" ] || missing+=("$map")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     [ -z "$toy" ] || more+=("--smooth_grad_nr_iter=$iterations" "--integrated_grad_nr_iter=$iterations")
-    run "$command" "--config=configs/$name.yaml" "${paths[@]}" "--experiment_name=$(experiment "$name")" \
+    run "$command" "${own[@]}" "${paths[@]}" "--experiment_name=$(experiment "$name")" \
         "--load_checkpoint=$(weights "$name")" "--score_map_process=$(IFS=, && echo "${missing[*]}")" "${more[@]}" >&2
 }
 
@@ -193,7 +225,7 @@ table() {
     for set in $SETS; do
         sets+=("--dataset=$set")
         prepare "$set"
-        for name in $(networks_of "$1" "$set"); do
+        for name in $(networks "$1" "$set"); do
             have "$name" || continue
             rows "$1" "$name"
         done

@@ -6,7 +6,7 @@
 #   bash scripts/slurm/table.sh cue_localization --dataset CUB -- --partition=gpu --time=8:00:00
 #
 # TABLE: classification, cue_localization, remove_and_classify or wsol; OPTIONs are those of scripts/reproduce/TABLE.sh
-# (see its --help): --toy, --checkpoints DIR, --dataset SET, --save_root DIR ... What is printed lands in
+# (see its --help): --toy, --checkpoints DIR, --dataset SET, --seeds 0 1 2, --save_root DIR ... What is printed lands in
 # SAVE_ROOT/slurm/. Submitted again, finished steps are not repeated; rows of a task that failed show '-'.
 
 set -euo pipefail
@@ -26,7 +26,7 @@ options "$table" "${given[@]}"
 names=()
 for set in $SETS; do
     prepare "$set"
-    for name in $(networks_of "$table" "$set"); do
+    for name in $(networks "$table" "$set"); do
         [ -z "$checkpoints" ] || have "$name" || continue
         names+=("$name")
     done

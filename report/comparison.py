@@ -1,0 +1,167 @@
+"""Two runs on the same images, score by score: scripts/report.py --compare A B."""
+
+import glob
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from wsol.errors import MissingFile, UserError
+from wsol.network import HEADS
+
+from .intervals import compare
+from .results import read_result
+from .samples import MAP_KINDS, maps_of, read_sample, stem_of
+from .tables import interval_text, markdown, number_text
+
+KINDS = (*MAP_KINDS, 'attribution_scores')  # of results that are compared map by map
+HEAD = ('score', 'map', 'A', 'B', 'B - A', '95 % interval', 'p', 'n')
+
+
+class Side(NamedTuple):
+    """One of the two."""
+
+    name: str  # as it was given
+    folder: str
+    map: str | None  # the map that was asked for
+
+
+class Compared(NamedTuple):
+    """The differences of one kind of result."""
+
+    maps: str  # the names of the two maps, '-' for none
+    unit: str
+    counts: tuple  # units of A, of B, of both
+    differences: list  # `intervals.Difference`
+    digits: list  # of each
+    numbers: list  # of each: the common units that count
+
+
+def read_side(text):
+    """The `Side` that FOLDER or FOLDER:MAP names; no such folder is a MissingFile."""
+    folder, colon, map_name = text.rpartition(':')
+    if os.path.isdir(text):
+        return Side(text, text, None)
+    if colon and os.path.isdir(folder):
+        return Side(text, folder, map_name)
+    raise MissingFile(f'no folder {text}: --compare takes two experiment folders, each FOLDER or FOLDER:MAP')
+
+
+def own_map(side, kind, maps):
+    """Of the maps scored that for which the network's head is made, or None."""
+    for name in maps:
+        arguments = read_result(f'{stem_of(side.folder, kind, name)}.json').get('arguments', {})
+        head = HEADS.get(arguments.get('attribution_method'))
+        if head and head.own_map == name:
+            return name
+    return None
+
+
+def map_pairs(a, b, kind):
+    """[(map of A, map of B)] that are compared: those asked for, else those of the same name and each network's own."""
+    known = [maps_of(side.folder, kind) for side in (a, b)]
+    if a.map or b.map:
+        chosen = [[side.map] if side.map in maps else maps * (not side.map) for side, maps in zip((a, b), known)]
+        if a.map and b.map:
+            return [(one, other) for one in chosen[0] for other in chosen[1]]
+        return [(one, other) for one in chosen[0] for other in chosen[1] if one == other]
+    own = tuple(own_map(side, kind, maps) for side, maps in zip((a, b), known))
+    pairs = [(name, name) for name in known[0] if name in known[1]]
+    return pairs if None in own or own in pairs else [own, *pairs]
+
+
+def common_rows(one, other):
+    """(rows of the units in `one`, in `other`) that both samples have, by their ids."""
+    for sample in (one, other):
+        if len({*sample.ids.tolist()}) < len(sample.ids):
+            raise UserError(f'{sample.path} has the same id twice: its {sample.unit} cannot be paired')
+    _, rows, others = np.intersect1d(one.ids, other.ids, assume_unique=True, return_indices=True)
+    order = np.argsort(rows)
+    return rows[order], others[order]
+
+
+def compare_samples(one, other, maps, without=()):
+    """The `Compared` of two samples, None where they have no score in common; without: names of scores to leave out."""
+    names = [score.name for score in other.scores]
+    pairs = [
+        (score, other.scores[names.index(score.name)])
+        for score in one.scores
+        if score.name in names and score.name not in without
+    ]
+    rows = common_rows(one, other)
+    if not pairs:
+        return None
+    if not len(rows[0]):
+        raise UserError(f'{one.path} and {other.path} have none of their {one.unit} in common: nothing can be paired')
+    sides = [[pair[side]._replace(columns=pair[side].columns[rows[side]]) for pair in pairs] for side in (0, 1)]
+    counts = len(one.ids), len(other.ids), len(rows[0])
+    digits = [score.digits for score in sides[0]]
+    # of the pairs of classes those of the score's number of differing parts
+    numbers = [counts[2] if one.unit == 'images' else int(score.columns[:, 1].sum()) for score in sides[0]]
+    return Compared(maps, one.unit, counts, compare(*sides), digits, numbers)
+
+
+def compare_runs(a, b):
+    """[`Compared`] of all results that both sides have; a UserError where there are none."""
+    jobs = [('accuracy', None, None)]
+    jobs += [(kind, *pair) for kind in KINDS for pair in map_pairs(a, b, kind)]
+    for side in (a, b):
+        known = sorted({one for kind in KINDS for one in maps_of(side.folder, kind)})
+        if side.map and side.map not in known:
+            raise UserError(f'no map {side.map!r} in {side.folder}: choose among {", ".join(known) or "none"}')
+    found = []
+    accuracy = ()  # of remove-and-classify is that of the test
+    for kind, one, other in jobs:
+        samples = read_sample(a.folder, kind, one), read_sample(b.folder, kind, other)
+        if None not in samples:
+            maps = ' / '.join(dict.fromkeys([one, other])) if one else '-'
+            compared = compare_samples(*samples, maps, accuracy)
+            found += [compared] if compared else []
+            accuracy = ('top-1',) if kind in ('accuracy', 'pixel_perturb') else accuracy
+    if found:
+        return found
+    for side in (a, b):
+        if not glob.glob(os.path.join(glob.escape(side.folder), '*.npz')):
+            raise UserError(
+                f'{side.folder} holds no arrays (*.npz) of what each image gave: evaluate it again, with '
+                '--override_cache=True where there are results already'
+            )
+    have = ' and '.join(f'{side.name} has {", ".join(_stems(side))}' for side in (a, b))
+    raise UserError(f'no score in common: {have}')
+
+
+def _stems(side):
+    """The results of an experiment that have arrays."""
+    paths = glob.glob(os.path.join(glob.escape(side.folder), '*.npz'))
+    return sorted(os.path.basename(path).removesuffix('.npz') for path in paths)
+
+
+def rows_of(compared):
+    """The rows of a `Compared` under HEAD, texts."""
+    for one, digits, number in zip(compared.differences, compared.digits, compared.numbers):
+        numbers = [None if np.isnan(value) else value for value in (one.a, one.b, one.difference)]
+        yield [
+            one.name,
+            compared.maps,
+            *(number_text(value, digits) for value in numbers),
+            interval_text(one.interval, digits).strip() or '-',
+            p_text(one.p),
+            str(number),
+        ]
+
+
+def p_text(p):
+    """A p-value: '-' where it is not defined."""
+    return '-' if np.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def print_comparison(first, second):
+    """The table of two experiments, each FOLDER or FOLDER:MAP."""
+    a, b = read_side(first), read_side(second)
+    found = compare_runs(a, b)
+    print(markdown(HEAD, [row for compared in found for row in rows_of(compared)]))
+    print(f'A: {a.name}. B: {b.name}. n: images that both have; of cue localization, pairs of classes.')
+    for counts, unit in dict.fromkeys((one.counts, one.unit) for one in found):
+        if counts[2] < max(counts[:2]):
+            print(f'{counts[2]} {unit} are paired: A has {counts[0]}, B has {counts[1]}.')
+    print('What another seed would change is in no interval: docs/evaluating.md, "How sure is a figure?"')
