@@ -210,6 +210,10 @@ def test_given_checkpoints_need_no_training_data(tmp_path):
         (['--dataset=ILSVRC'], 'choose from CUB'),
         (['--checkpoints=nowhere'], 'is not a folder'),
         (['--toy', '--dataset=CUB'], 'leave --dataset out'),
+        (['--seeds'], '--seeds needs values'),
+        (['--seeds', '-1'], '--seeds needs values'),
+        (['--seeds', '0', '1', '0'], '--seeds has 0 twice'),
+        (['--seeds=0 1', '--checkpoints', '.'], 'leave it out with --checkpoints'),
     ],
 )
 def test_mistakes_in_the_options_are_one_line(options, said):
@@ -224,3 +228,19 @@ def test_help_lists_the_options():
         option in out
         for option in ('--toy', '--checkpoints', '--save_root', '--data_root', '--metadata_root', '--epochs')
     )
+
+
+def names_of(seeds):
+    """What common.sh makes of --seeds: the networks of a table, then the flags of one of another architecture."""
+    path = os.path.join(ROOT, 'scripts', 'reproduce', 'common.sh')
+    words = f'source {path}; seeds=({seeds}); networks wsol CUB; run_of CAM_CUB_vgg16; run_of CAM_CUB_vgg16-seed7'
+    code, out, err = run('bash', '-c', words)
+    assert code == 0, err
+    return out.splitlines()
+
+
+def test_each_seed_is_a_run_of_its_own():
+    plain = ['CAM_CUB_vgg16', 'CAM_CUB_inception_v3', 'CAM_CUB', 'CALM-ML_CUB', 'CALM-EM_CUB']
+    flags = [f'--config=configs/CAM_CUB_vgg16.yaml --seed={seed}' for seed in (0, 7)]
+    assert names_of('') == [*plain, *flags]
+    assert names_of('0 12') == [*(f'{name}-seed{seed}' for name in plain for seed in (0, 12)), *flags]

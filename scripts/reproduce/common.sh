@@ -46,9 +46,11 @@ options() {
             -h | --help) usage ;;
             --seeds)
                 shift
-                while [[ ${1:-} =~ ^(0|[1-9][0-9]*)$ ]]; do
-                    [[ " ${seeds[*]} " != *" $1 "* ]] || die "--seeds has $1 twice"
-                    seeds+=("$1")
+                while [[ ${1:-} =~ ^(0|[1-9][0-9]*)(\ (0|[1-9][0-9]*))*$ ]]; do
+                    for value in $1; do
+                        [[ " ${seeds[*]} " != *" $value "* ]] || die "--seeds has $value twice"
+                        seeds+=("$value")
+                    done
                     shift
                 done
                 [ ${#seeds[@]} -gt 0 ] || die "--seeds needs values, whole numbers from 0 on: --seeds 0 1 2"
