@@ -232,17 +232,17 @@ def print_scores(result, metrics, log):
     print(f'best: {best}', flush=True)
 
 
-def score_part(setting, settings, own, batch, part, known):
+def score_part(setting, predictions, settings, own, batch, part, known):
     """The `wsol.scoring.Part` of a `sources.Batch` that all maps share, or that the map `part` gives; own: as for
-    `described_by`; known: as for `comparing.score_images`."""
+    `described_by`; predictions, known: as for `comparing.score_images`."""
     if not batch.numbers:
         return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)} if part == SHARED else {}, {})
     labels = None if batch.labels is None else batch.labels.to(setting.device)
-    images = batch.images.to(setting.device)
+    images = batch.images
     if part != SHARED:
         maker = setting.makers[part]
-        return comparing.score_map(setting.model, part, maker, settings, batch.truths, images, labels, batch.numbers)
-    found = comparing.score_images(setting.model, settings, images, labels, batch.numbers, setting.seed, known)
+        return comparing.score_map(predictions, part, maker, settings, batch.truths, images, labels, batch.numbers)
+    found = comparing.score_images(predictions, settings, images, labels, batch.numbers, setting.seed, known)
     if own is not None:
         found.totals['left_out'] = np.array(batch.left_out)
     return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
@@ -255,6 +255,7 @@ def main():
 
     def prepare(setting):
         settings = pick(scores.Settings, args)
+        predictions = comparing.Predictions(setting.model)
         needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
         random = None
         if own is None:
@@ -266,11 +267,12 @@ def main():
             source = sources.photograph_source(setting, args, own, classes, needs_truth)
 
         def batches(items):
-            return (source.read(*pair) for pair in zip(items, source.batches(items)))
+            for batch in (source.read(*pair) for pair in zip(items, source.batches(items))):
+                yield batch._replace(images=batch.images.to(setting.device))
 
         def score(items, batch, part):
             known = random.rows(items, lambda: None) if random and part == SHARED else None
-            return score_part(setting, settings, own, batch, part, known)
+            return score_part(setting, predictions, settings, own, batch, part, known)
 
         def finish(totals, log):
             if random:

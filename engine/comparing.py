@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from engine import costs
+from engine import costs, resuming
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
@@ -26,51 +26,66 @@ def runnable(names, model, size, options):
     return [name for name in names if name not in wrong], wrong
 
 
-def _prediction(model, images, labels):
-    """(the network's output, the predicted classes [B], the explained ones [B], which are `labels` where given)."""
-    with torch.no_grad():
-        output = model(images)
-        predicted = output.probs.argmax(dim=1)
-    return output, predicted, predicted if labels is None else labels
+class Predictions:
+    """The network's outputs on the batches of a shard, each made once for all maps, and what that cost."""
+
+    def __init__(self, model):
+        self.model = model
+        self.kept = []  # (images, output, what it cost), the latest last
+
+    def __call__(self, images):
+        """(output on the images [B, 3, S, S], {column of costs.COSTS: spent})."""
+        for kept, output, spent in self.kept:
+            if kept is images:
+                return output, spent
+        meter = costs.Meter(self.model)
+        with meter.running(), torch.no_grad():
+            output = self.model(images)
+        self.kept.append((images, output, meter.spent))
+        while len(self.kept) > 1 and sum(len(one[0]) for one in self.kept) > resuming.SHARD_IMAGES:
+            self.kept.pop(0)
+        return output, meter.spent
 
 
-def score_images(model, settings, images, labels, numbers, seed, known=None):
+def score_images(predictions, settings, images, labels, numbers, seed, known=None):
     """The `Part` of a batch that all maps share: which images are classified right, also without random pixels.
 
-    labels [B]: the classes that are explained, None for the predictions; numbers: of the images, which random masks
-    depend on; known: their `erasing.random_counts` where these are known. The sum over all batches does not depend on
-    how the images are dealt to them.
+    predictions: `Predictions`; labels [B]: the classes that are explained, None for the predictions; numbers: of the
+    images, which random masks depend on; known: their `erasing.random_counts` where these are known. The sum over all
+    batches does not depend on how the images are dealt to them.
     """
-    _, predicted, labels = _prediction(model, images, labels)
+    predicted = predictions(images)[0].probs.argmax(dim=1)
+    labels = predicted if labels is None else labels
     right = (predicted == labels).cpu()
     part = Part({'images': np.array(len(images)), 'correct': right.sum()}, {'correct': [right]})
     if 'remove_and_classify' in settings.metrics:
         random = known
         if known is None:
-            random = erasing.random_counts(model, images, labels, numbers, seed, settings.random_repeats).cpu()
+            repeats = settings.random_repeats
+            random = erasing.random_counts(predictions.model, images, labels, numbers, seed, repeats).cpu()
         part.totals['correct_random'] = random.sum(dim=0)
         part.rows['correct_random'] = [random]
     return part
 
 
-def score_map(model, name, maker, settings, truths, images, labels, numbers):
+def score_map(predictions, name, maker, settings, truths, images, labels, numbers):
     """The `Part` of a batch that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
 
     maker: its MapMaker; truths: a `regions.Truth` for each image, or none; the rest as for `score_images`. The cost of
     a readout has the forward pass that it reads.
     """
-    whole, making = costs.Meter(model), costs.Meter(model)
-    with whole.running():
-        output, _, labels = _prediction(model, images, labels)
-        with making.running():
-            native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
-    with torch.no_grad():
-        p = output.probs.gather(1, labels[:, None]).squeeze(1)
+    output, spent = predictions(images)
+    labels = output.probs.argmax(dim=1) if labels is None else labels
+    meter = costs.Meter(predictions.model)
+    with meter.running():
+        native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
+    p = output.probs.gather(1, labels[:, None]).squeeze(1)
     raw = maps.resize(native, images.shape[-1])  # [B, S, S]
     scaled = maps.normalize(raw, 'minmax')
-    own = scores.classifier_scores(model, images, labels, p, raw, settings)
+    own = scores.classifier_scores(predictions.model, images, labels, p, raw, settings)
     own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
-    part = Part({f'{name}/{key}': spent for key, spent in (whole if maker.from_output else making).spent.items()}, {})
+    more = spent if maker.from_output else dict.fromkeys(spent, 0)
+    part = Part({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
     _add_scores(part, name, own)
     _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
     return part

@@ -372,12 +372,13 @@ def totals_of(model, args, methods, batches):
     box = np.array([[0, 0, 7, 7]])
     truth = regions.Truth(box, regions.box_region(box, 32), None)
     parts = []
+    predictions = comparing.Predictions(model)
     for rows in batches:
         numbers = [10 * row for row in rows]
-        parts.append(comparing.score_images(model, settings_of(), images[rows], labels[rows], numbers, seed=7))
+        parts.append(comparing.score_images(predictions, settings_of(), images[rows], labels[rows], numbers, seed=7))
         for name, maker in makers.items():
             of_images = settings_of(), [truth] * len(rows), images[rows], labels[rows], numbers
-            parts.append(comparing.score_map(model, name, maker, *of_images))
+            parts.append(comparing.score_map(predictions, name, maker, *of_images))
     rows = {name: np.concatenate(some) for name, some in join(parts).rows.items()}
     parts.append(comparing.win_part(methods, rows))
     return {name: np.asarray(value) for name, value in join(parts).totals.items()}, images, labels
@@ -436,11 +437,11 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
     root, _ = untrained
     seen = []
 
-    def score_images(model, settings, images, labels, numbers, seed, known):
+    def score_images(predictions, settings, images, labels, numbers, seed, known):
         seen.append((numbers, labels.tolist(), seed, images.shape))
         return Part({'images': np.array(3)}, {})
 
-    def score_map(model, name, maker, settings, truths, images, labels, numbers):
+    def score_map(predictions, name, maker, settings, truths, images, labels, numbers):
         seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], images.shape, name, maker.name))
         if name == 'grad_cam':
             raise Enough
@@ -462,7 +463,7 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
 def test_scores_without_ground_truth_read_none(untrained, monkeypatch):
     root, _ = untrained
 
-    def score_map(model, name, maker, settings, truths, *_):
+    def score_map(predictions, name, maker, settings, truths, *_):
         assert truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
         raise Enough
 
@@ -501,11 +502,11 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
     score_map = comparing.score_map
 
     def until(limit):
-        def score(model, name, *rest):
+        def score(predictions, name, *rest):
             if len(made) == limit:
                 raise Enough
             made.append(name)
-            return score_map(model, name, *rest)
+            return score_map(predictions, name, *rest)
 
         monkeypatch.setattr(comparing, 'score_map', score)
 
@@ -531,3 +532,19 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
     assert not (root / 'pieces/shards_attribution_scores').exists()
     rows = [whole['methods'][name] for name in ('grad_cam', 'smooth_grad', 'vanilla')]
     assert [(row['forward_passes'], row['backward_passes']) for row in rows] == [(1, 1), (2, 2), (1, 0)]
+
+
+def test_a_batch_is_predicted_once_for_all_maps_of_its_shard(toy):
+    model, _ = toy
+    seen = []
+    handle = model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    predictions = comparing.Predictions(model)
+    batches = [torch.randn(3, 3, 32, 32) for _ in range(3)]
+    for images in (batches[0], batches[1], batches[0], batches[1]):  # two of them are less than a shard's 8 images
+        output, spent = predictions(images)
+        assert len(output.probs) == 3 and spent['forward_passes'] == 3 and not output.probs.requires_grad
+    assert seen == [3, 3]
+    predictions(batches[2])
+    predictions(batches[0])
+    assert seen == [3, 3, 3, 3]
+    handle.remove()

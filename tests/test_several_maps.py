@@ -70,6 +70,8 @@ def read(root, folder, name):
         result = json.load(file)
     for flag in ('experiment_name', 'log_folder', 'resume', 'override_cache', 'workers'):
         del result['arguments'][flag]
+    for row in result.get('methods', {}).values():
+        assert row.pop('seconds') > 0
     return result, (root / folder / f'{name}.npz').read_bytes()
 
 
