@@ -61,27 +61,36 @@ class CueDataset(Dataset):
         )
 
 
-def differences(maker, images, classes, numbers, at_once, output=None):
-    """What parts each image's class from its partners, an array [N, h, w] an image; the arguments as for `MapMaker`.
+def differences(maker, images, classes, numbers, at_once, output=None, make=None):
+    """What parts each image's class from its partners, [N, h, w] an image; the arguments as for `MapMaker`.
+
+    make: the maker itself for arrays, the default, or its `tensors`.
 
     classes: an image's own and its N partners. It is the difference of two classes' maps, or, with at_once, the map of
     the difference of their scores: what speaks for the image's own class and against the partner.
     """
+    make = make or maker
     if at_once and not maker.from_output:  # CAM's readout is linear: the same both ways
         own = [y[:1].expand(len(y) - 1) for y in classes]
-        return maker(images, None, own, numbers, [y[1:] for y in classes])
-    return [maps[:1] - maps[1:] for maps in maker(images, output, classes, numbers)]
+        return make(images, None, own, numbers, [y[1:] for y in classes])
+    return [maps[:1] - maps[1:] for maps in make(images, output, classes, numbers)]
 
 
 def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
     """Forward a batch once and score each of its images on all its pairs: a `Part` of `cues.cue_counts`.
 
     labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`; output:
-    the model's on the images where it is known.
+    the model's on the images where it is known. On an accelerator everything stays there.
     """
     images, parts, exact, visible, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
+    if device.type != 'cpu' and maker.ksize == 1:  # smoothing is OpenCV's
+        made = differences(maker, images, classes, numbers, at_once, output, maker.tensors)
+        rows = [torch.from_numpy(table[labels[number]][0]) for number in numbers]
+        owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
+        truth = (one.to(device, non_blocking=True) for one in (parts, exact, visible))
+        return Part(cues.batch_counts(cue, torch.cat(rows).to(device), owner.to(device), torch.cat(made), *truth), {})
     maps = differences(maker, images, classes, numbers, at_once, output)
 
     def scored():

@@ -110,6 +110,7 @@ class Request(NamedTuple):
 
     run: resuming.Run
     spec: models.Spec  # the network
+    speed: models.Speed  # how it is run
     source: models.Source | None  # its checkpoint; None: a classifier or saved maps are evaluated
     classifier: str | None  # a trained classifier in place of a checkpoint
     architecture: str | None  # of a classifier that is a file of weights
@@ -139,6 +140,7 @@ def request(args, maps=None, split='test', saved_maps=False):
     return Request(
         run=resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache),
         spec=pick(models.Spec, args),
+        speed=pick(models.Speed, args),
         source=None if saved_maps or args.classifier else pick(models.Source, args),
         classifier=None if saved_maps else args.classifier,
         architecture=args.architecture,
@@ -318,7 +320,8 @@ def _setting(asked, device, checkpoint):
         model, own_size = models.load_trained(asked.classifier, asked.architecture, num_classes, device)
         size = size or own_size
     else:
-        model = models.load_model(asked.spec, num_classes, device, checkpoint).eval()
+        model = models.load_model(asked.spec._replace(compile=False), num_classes, device, checkpoint)
+    model = models.for_inference(model, asked.speed)
     names = asked.maps(model, size, asked.options) if callable(asked.maps) else asked.maps
     makers = {name: MapMaker(model, name, asked.options, seed, asked.ksize) for name in names}
     return Setting(asked.run, device, seed, split, model, makers, size)

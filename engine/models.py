@@ -9,8 +9,10 @@ import torch
 import data_folders
 import util
 import wsol
+from engine.objective import DTYPES
 from wsol import classifiers, preprocessing
 from wsol.errors import UserError
+from wsol.network import Network
 
 
 class Spec(NamedTuple):
@@ -23,6 +25,14 @@ class Spec(NamedTuple):
     pretrained: bool  # start from ImageNet weights where no checkpoint is loaded
     channels_last: bool  # memory format
     compile: bool  # by torch.compile
+
+
+class Speed(NamedTuple):
+    """How a network that learns no more is run: the flags of these names. All off is exact."""
+
+    amp: str  # mixed precision: a key of objective.DTYPES
+    channels_last: bool
+    compile: bool
 
 
 class Source(NamedTuple):
@@ -83,6 +93,36 @@ def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
         lines = wsol.start_weights(model, record['state_dict'], spec.architecture, drop_conv_last)
     model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
     return _placed(model, spec, device), [f'starts from {checkpoint}: {_described(record)}', *lines]
+
+
+def for_inference(model, speed):
+    """The model in eval mode, run as a `Speed` says.
+
+    In mixed precision the backbone alone is: its features F come back in float32, and so do f, h and all readouts.
+    Compiled, the weights are constants wherever no gradient is asked for. What looks into the network with hooks runs
+    uncompiled.
+    """
+    model = model.eval()
+    if speed == Speed('off', False, False):
+        return model
+    part, name = (model, 'forward_features') if isinstance(model, Network) else (model.net, 'forward')
+    if speed.compile and not isinstance(model, Network):
+        raise UserError('--compile is for networks of this project: leave it out with this --classifier')
+    if speed.channels_last:
+        model.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+    inner = getattr(part, name)
+    if speed.compile:
+        inner = torch.compile(inner, options={'freezing': True})
+
+    def run(images):
+        images = images.contiguous(memory_format=layout)
+        with torch.autocast(images.device.type, DTYPES[speed.amp], enabled=speed.amp != 'off'):
+            output = inner(images)
+        return output.to(images.dtype)
+
+    setattr(part, name, run)
+    return model
 
 
 def load_trained(classifier, architecture, num_classes, device):

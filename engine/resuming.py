@@ -47,7 +47,6 @@ RUN_FLAGS = {
 
 # Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
 SCORE_FLAGS = {
-    'amp',
     'em_decay',
     'em_teacher',
     'epochs',

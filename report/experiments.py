@@ -124,7 +124,9 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     arguments.metadata_root = models.metadata_root(arguments, path)
     device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
-    model = models.load_model(pick(models.Spec, arguments), num_classes, device, path).eval()
+    spec = pick(models.Spec, arguments)._replace(compile=False)
+    model = models.load_model(spec, num_classes, device, path)
+    model = models.for_inference(model, pick(models.Speed, arguments))
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
     return Experiment(name or os.path.dirname(path), arguments, model, names)
 
@@ -147,7 +149,7 @@ def load_classifier_experiment(name, arguments=None, architecture=None, device=N
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
     own = {'crop_size': size, 'attribution_method': model.attribution_method, 'architecture': name}
     described = Munch(default_arguments(), **{**own, **given, 'attribution_method': model.attribution_method})
-    model = model.to(device or processes.accelerator())
+    model = models.for_inference(model.to(device or processes.accelerator()), pick(models.Speed, described))
     return Experiment(name, described, model, classifiers.class_names(model.num_classes))
 
 

@@ -453,7 +453,6 @@ OF_A_RUN = {
     *('images', 'labels', 'boxes', 'masks'),  # paths: what is in these files is told by its digest, `photographs`
 }
 OF_A_TRAINING = {
-    'amp',
     'em_decay',
     'em_teacher',
     'epochs',

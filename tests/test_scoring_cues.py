@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from wsol.cub_parts import Pair
 from wsol.scoring import add_up, cues
+from wsol.scoring.maps import resize
 from wsol.scoring.pixels import histogram_edges, pixel_average_precision, thresholds
 
 PAIRS = [
@@ -75,6 +76,53 @@ def test_counts_equal_a_loop_over_images_pairs_and_pixels(norm_type):
         add_up(parted, cues.cue_counts(fixed, batch))
     for name, value in whole.items():
         np.testing.assert_array_equal(parted[name], value)
+
+
+def on_device(images, norm_type, device, labels=LABELS):
+    """`cues.batch_counts` of the images, as arrays."""
+    cue = cues.make_cues(PAIRS, EDGES, labels, norm_type)
+    rows = torch.cat([torch.from_numpy(image.rows) for image in images])
+    owner = torch.tensor([b for b, image in enumerate(images) for _ in image.rows])
+    differences = torch.cat([torch.from_numpy(image.differences) for image in images])
+    truth = [torch.from_numpy(np.stack([getattr(image, name) for image in images])) for name in ('parts', 'exact')]
+    visible = torch.from_numpy(np.stack([image.visible for image in images]))
+    given = [one.to(device) for one in (rows, owner, differences, *truth, visible)]
+    found = cues.batch_counts(cue, *given)
+    assert all(value.device.type == device.type for value in found.values())
+    return {name: value.cpu().numpy() for name, value in found.items()}
+
+
+@pytest.mark.parametrize('norm_type', ['clipping', 'max', 'minmax'])
+def test_a_batch_at_once_counts_what_image_by_image_is_counted(norm_type, device, monkeypatch):
+    images = cue_images(5)
+    expected = cues.cue_counts(cues.make_cues(PAIRS, EDGES, LABELS, norm_type), images)
+    for at_once in (64, 2):
+        monkeypatch.setattr(cues, 'PAIRS_AT_ONCE', at_once)
+        found = on_device(images, norm_type, device)
+        assert found.keys() == expected.keys() and expected['images'].sum() < sum(len(one.rows) for one in images)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+    assert 'exact' not in on_device(images, norm_type, device, None)
+
+
+@pytest.mark.parametrize('norm_type, moved', [('clipping', 2e-4), ('max', 2e-4), ('minmax', 2e-4)])
+def test_maps_resized_on_a_device_move_few_pixels_into_another_bin(norm_type, moved, device):
+    """PyTorch's bilinear filter rounds otherwise than OpenCV's."""
+    small = [image._replace(differences=image.differences[:, :9, :9]) for image in cue_images(6, 12, 72)]
+    resized = [image._replace(differences=resize(image.differences, 72)) for image in small]
+    cue = cues.make_cues(PAIRS, histogram_edges(thresholds('log', 0.001)), LABELS, norm_type)
+    expected = cues.cue_counts(cue, resized)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f'{__name__}.EDGES', cue.edges)
+        found = on_device(small, norm_type, device)
+    assert np.array_equal(found['images'], expected['images'])
+    for name in ('histogram', 'exact'):
+        assert found[name].sum() == expected[name].sum() > 5e4
+        share = np.abs(found[name] - expected[name]).sum() / 2 / expected[name].sum()
+        assert share <= moved
+        for one, other in zip(found[name], expected[name]):
+            values = pixel_average_precision(one), pixel_average_precision(other)
+            assert values == (None, None) or abs(values[0] - values[1]) < 0.01  # percent
 
 
 def test_without_true_part_pixels_there_is_no_exact_mode():

@@ -241,7 +241,7 @@ class GuidedReLUs(TorchFunctionMode):
 def guided_gradients(model, images, target=None, options=Options()):
     """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop
     2015)."""
-    with GuidedReLUs():
+    with torch.compiler.set_stance('force_eager'), GuidedReLUs():  # compiled code has no ReLU to guide
         return image_gradients(model, images, target)[0]
 
 

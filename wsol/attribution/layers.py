@@ -20,12 +20,14 @@ BORDER = 3  # pixels of a map that convolutions without padding may have cost
 
 @contextmanager
 def hooks(modules, function):
-    """A forward hook on each module, gone afterwards, also after an exception."""
+    """A forward hook on each module, gone afterwards, also after an exception. What is compiled, which would not call
+    them, runs as it is written meanwhile."""
     handles = []
     try:
         for module in modules:
             handles.append(module.register_forward_hook(function))
-        yield
+        with torch.compiler.set_stance('force_eager'):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -128,6 +130,7 @@ def _pass(model, images, layers, graph):
         if not torch.is_tensor(output) or output.ndim != 4:
             raise UserError(f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W]')
         torch.set_grad_enabled(graph)
+        output = output.to(images.dtype)  # in mixed precision it is another
         if not graph:
             output = output.detach()
         elif not output.requires_grad:

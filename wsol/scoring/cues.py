@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from .. import cub_parts
+from ..attribution import normalize as normalize_maps
+from ..attribution import upsample
 from .maps import normalize
 from .pixels import pixel_average_precision, pixel_histogram
 
 COUNTS = (1, 2, 3)  # numbers of differing parts that pairs are grouped by
+PAIRS_AT_ONCE = 64  # of a batch on an accelerator: bounds the memory
 
 
 class Cues(NamedTuple):
@@ -80,6 +83,37 @@ def cue_counts(cues, images):
             counts['exact'][rows] += pixel_histogram(scores, cues.labels[rows][:, image.exact], cues.edges)
         counts['images'][rows] += 1
     return counts
+
+
+def batch_counts(cues, rows, owner, differences, parts, exact, visible):
+    """`cue_counts` of a batch in a few operations on its device, where the sums stay; P pairs, all images' together.
+
+    rows: of the pairs, LongTensor [P]; owner: whose they are among the B images, LongTensor [P]; differences: tensor
+    [P, h, w], resized by PyTorch; parts, exact: tensors [B, S, S]; visible: bool [B, 8]. With maps of size S the counts
+    are those of `cue_counts`; resized, a pixel near a threshold may fall into the next bin.
+    """
+    device = differences.device
+    bins = len(cues.edges) - 1
+    edges = torch.from_numpy(cues.edges).to(device)
+    sets = torch.from_numpy(cues.parts).to(device)  # [pairs, 8]
+    pairs = len(sets)
+    scored = (sets[rows] & visible[owner]).any(dim=1)  # [P]
+    place = torch.where(scored, rows, pairs)  # what is not scored goes behind the last row
+    targets = {'histogram': (sets, parts)}
+    if cues.labels is not None:
+        targets['exact'] = torch.from_numpy(cues.labels).to(device), exact
+    one = torch.ones(1, dtype=torch.long, device=device)
+    counts = {name: torch.zeros((pairs + 1) * 2 * bins, dtype=torch.long, device=device) for name in targets}
+    for some in torch.arange(len(rows), device=device).split(PAIRS_AT_ONCE):
+        maps = normalize_maps(upsample(differences[some].float(), parts.shape[1]).abs(), cues.norm_type)
+        bin_of = torch.bucketize(maps.double().flatten(1), edges, right=True) - 1  # [p, SS]
+        for name, (members, labels) in targets.items():
+            inside = members[rows[some]].gather(1, labels[owner[some]].flatten(1).long())  # [p, SS]
+            index = (2 * place[some, None] + inside) * bins + bin_of
+            counts[name].scatter_add_(0, index.flatten(), one.expand(index.numel()))
+    images = torch.zeros(pairs + 1, dtype=torch.long, device=device).scatter_add_(0, place, one.expand(len(rows)))
+    tables = {name: table.view(pairs + 1, 2, bins)[:-1] for name, table in counts.items()}
+    return {**tables, 'images': images[:-1]}
 
 
 def cue_figures(counts):
