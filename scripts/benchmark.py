@@ -8,7 +8,10 @@ step    a CALM-EM training step over a plain one: the same torchvision backbone 
         SGD; and the images per second of the training loader over those of the step, with `--workers` processes
 item    a training item of the photographs in --photographs over the same steps in plain torchvision code; the inputs of
         the network are compared bit for bit first
-erase   remove-and-classify of a map at hand over its 11 forward passes
+erase   remove-and-classify of a map at hand over its 11 exact forward passes, exact and in the --forms
+score   Score-CAM of one image over its masked passes, and its memory
+start   each command to its first batch over importing torch, in seconds of the processor
+photo   inference.py of one photograph over loading its network in plain code, of the processor
 cue     cue localization over one forward pass of its images (of ToyBirds, which scripts/make_toybirds.py draws)
 """
 
@@ -17,7 +20,7 @@ import os
 
 import checkout  # noqa: F401
 import torch
-from benchmarks import evaluators, loading, training
+from benchmarks import evaluators, loading, starting, training
 
 import wsol
 from config import PRECISIONS
@@ -29,6 +32,9 @@ ROWS = {
     'item': loading.item_rows,
     'erase': evaluators.erase_rows,
     'cue': evaluators.cue_rows,
+    'score': evaluators.score_cam_rows,
+    'start': starting.start_rows,
+    'photo': starting.photograph_rows,
 }  # each: (arguments, device) -> lines of the table
 
 
@@ -44,6 +50,9 @@ def parse():
     parser.add_argument('--photographs', default='../shared/photographs/imagenet_samples', help='default %(default)s')
     parser.add_argument('--amp', default='off', choices=PRECISIONS, help='mixed precision of the training steps')
     parser.add_argument('--channels_last', action='store_true', help='memory format of the training steps')
+    parser.add_argument(
+        '--forms', default='--amp=bf16', help="of erase, beside exact: '--compile,--amp=bf16'; default %(default)s"
+    )
     parser.add_argument('--only', default=','.join(ROWS), help='comma-separated; default %(default)s')
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """The evaluators over the forward passes that they cannot do without."""
 
+import copy
 import os
 
 import numpy as np
@@ -8,11 +9,12 @@ from torch.utils.data import DataLoader
 
 import eval_cue_location
 import eval_pixel_perturb
-from benchmarks.timing import Row, seconds
+from benchmarks.timing import Row, peak_bytes, seconds
 from benchmarks.training import CLASSES, build
 from data_loaders import load_split
-from engine import evaluation
-from wsol import cub_parts
+from engine import evaluation, models
+from wsol import attribution, classifiers, cub_parts
+from wsol.backbones import packaged
 from wsol.preprocessing import ImageLoader
 from wsol.scoring import cues, erasing, pixels
 
@@ -34,9 +36,16 @@ class Ready:
         return [one.cpu().numpy() for one in self.tensors(*arguments)]
 
 
+FORMS = {  # of a network that learns no more: (how it is run, the goal)
+    'exact': (models.Speed('off', False, False), '<= 1.05'),
+    '--compile': (models.Speed('off', False, True), '<= 0.85'),
+    '--amp=bf16': (models.Speed('bf16', False, False), '<= 0.60'),
+}
+
+
 def erase_rows(args, device):
-    """Time of remove-and-classify over its 11 forward passes."""
-    model = build(args.architecture, CLASSES, device).eval()
+    """Time of remove-and-classify over its 11 exact forward passes, in each of the `--forms`."""
+    plain = build(args.architecture, CLASSES, device).eval()
     images = torch.randn(args.batch, 3, args.size, args.size, device=device)
     labels = torch.zeros(args.batch, dtype=torch.long, device=device)
     ready = Ready(torch.rand(args.batch, 28, 28, device=device))
@@ -44,13 +53,48 @@ def erase_rows(args, device):
     @torch.no_grad()
     def passes():
         for _ in range(1 + 2 * len(erasing.ERASE_K)):
-            _ = model(images).probs
+            _ = plain(images).probs
 
-    def erase():
+    def erase(model):
         eval_pixel_perturb.count_batch(model, ready, images, labels, list(range(args.batch)), 0, 1)
 
-    ours, other = seconds([erase, passes], device, args.repeats)
-    return [Row('remove-and-classify of a map at hand', 'its 11 forward passes', ours / other, '<= 1.05')]
+    chosen = ['exact', *filter(None, args.forms.split(','))]
+    forms = [models.for_inference(copy.deepcopy(plain), FORMS[name][0]) for name in chosen]
+    *times, other = seconds([*(lambda model=model: erase(model) for model in forms), passes], device, args.repeats)
+    what = 'remove-and-classify of a map at hand'
+    return [
+        Row(f'{what}, {name}', 'its 11 exact forward passes', time / other, FORMS[name][1])
+        for name, time in zip(chosen, times)
+    ]
+
+
+def score_cam_rows(args, device):
+    """Time and memory of Score-CAM on one image over its masked passes: ResNet-50 at layer1, 256 channels (layer4 has
+    2048), and tf_efficientnet_lite0."""
+    rows = [masked_row('ResNet-50 at layer1', build('resnet50', 1000, device).eval(), 256, 'layer1', args, device)]
+    if packaged.file_for('tf_efficientnet_lite0'):
+        net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
+        rows.append(masked_row('tf_efficientnet_lite0', net, 1280, None, args, device))
+    return rows
+
+
+def masked_row(name, model, channels, layer, args, device):
+    """Score-CAM of one image over passing `channels` images through the model, `--batch` at a time."""
+    image = torch.randn(1, 3, 224, 224, device=device)
+    rows = image.expand(args.batch, -1, -1, -1).contiguous()
+
+    def explain():
+        attribution.explain('score_cam', model, image, 3, target_layer=layer, batch_size=args.batch)
+
+    @torch.no_grad()
+    def passes(count=channels):
+        for first in range(0, count, args.batch):
+            _ = model(rows[: count - first]).log_score
+
+    memory = peak_bytes(explain, device) / peak_bytes(lambda: passes(args.batch), device)
+    ours, other = seconds([explain, passes], device, max(1, args.repeats // 3))
+    note = f"peak memory {memory:.2f} of one batch's pass (goal <= 1.2)"
+    return Row(f'Score-CAM, {name}, 224 px, one image', f'its {channels} masked passes', ours / other, '<= 1.05', note)
 
 
 def cue_rows(args, device):

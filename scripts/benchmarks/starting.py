@@ -1,0 +1,130 @@
+"""What a command needs before it works: from the start of its process to its first batch, or to the whole of a picture.
+
+Every figure is processor time of a process of its own, on one thread, so that a busy machine changes it little.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from checkout import ROOT
+
+import wsol
+from benchmarks.timing import Row
+from wsol.backbones import packaged
+
+# Leaves at the first batch that a loader gives, as the command would take it.
+FIRST_BATCH = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+import wsol.preprocessing
+original = wsol.preprocessing.ImageLoader.__iter__
+def __iter__(self):
+    next(original(self))
+    os._exit(0)
+wsol.preprocessing.ImageLoader.__iter__ = __iter__
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+sys.exit(7)
+"""
+PLAIN_LOADING = """
+import sys, timm, torch
+net = timm.create_model('tf_efficientnet_lite0').eval()
+state = torch.load(sys.argv[1], weights_only=True)
+net.load_state_dict(dict(zip(net.state_dict(), state.values())))
+"""
+LITE = 'timm/tf_efficientnet_lite0'
+COMMANDS = {
+    'main.py': ['--epochs=1', '--pretrained=False', '--resize_size=40'],
+    'eval_cue_location.py': ['--score_map_process=jointll', '--load_checkpoint=net.pth.tar'],
+    'eval_pixel_perturb.py': ['--score_map_process=jointll', '--load_checkpoint=net.pth.tar'],
+    'eval_wsol.py': ['--score_map_process=jointll', '--load_checkpoint=net.pth.tar'],
+    'eval_attribution.py': ['--methods=jointll', '--metrics=loc_iou', '--load_checkpoint=net.pth.tar'],
+}
+
+
+def processor_seconds(words, folder, code=0):
+    """Processor time of a Python process with these arguments; another exit code is an error."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT, 'TMPDIR': folder},
+    )
+    assert done.returncode == code, done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def medians(actions, repeats):
+    """Median processor time of each of several actions that take turns; the first turn warms the disk's cache."""
+    times = [[action() for action in actions] for _ in range(repeats + 1)]
+    return np.median(times[1:], axis=0).tolist()
+
+
+def start_rows(args, device):
+    """Seconds that each command needs to its first batch beyond importing torch: on the small set of the tests."""
+    small = os.path.join(ROOT, 'tests', 'minicub')
+    with tempfile.TemporaryDirectory() as folder:
+        model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
+        torch.save({'architecture': 'vgg_tiny', 'state_dict': model.state_dict()}, os.path.join(folder, 'net.pth.tar'))
+        shared = (
+            f'--data_root={small}/dataset --metadata_root={small}/metadata --dataset=CUB --crop_size=32 --workers=0'
+        )
+        shared = [*shared.split(), f'--save_root={folder}', '--architecture=vgg_tiny', '--attribution_method=CALM-EM']
+        number = iter(range(10**6))
+
+        def start(name):
+            own = f'--experiment_name=run{next(number)}'
+            words = ['-c', FIRST_BATCH, name, *shared, '--large_feature_map=True', *COMMANDS[name], own]
+            return processor_seconds(words, folder)
+
+        actions = [lambda: processor_seconds(['-c', 'import torch'], folder)]
+        actions += [lambda name=name: start(name) for name in COMMANDS]
+        torch_alone, *times = medians(actions, args.repeats)
+    note = f'importing torch: {torch_alone:.2f} s of the processor'
+    over = 'importing torch, in seconds more'
+    return [
+        Row(f'{name} to its first batch', over, time - torch_alone, '<= 1.5', note)
+        for name, time in zip(COMMANDS, times)
+    ]
+
+
+def photograph_rows(args, device):
+    """One photograph by CAM and Grad-CAM, from the shell to the picture, over loading the network in plain code."""
+    weights = packaged.file_for('tf_efficientnet_lite0')
+    if weights is None:
+        return [Row(f'a photograph by CAM: without {packaged.hint()}', '', float('nan'))]
+    photograph = os.path.join(ROOT, 'docs', 'photographs', 'cat.jpg')
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            'inference.py',
+            f'--classifier={LITE}',
+            f'--images={photograph}',
+            '--method=vanilla,grad_cam',
+            '--seed=0',
+        ]
+
+        def explain():
+            return processor_seconds([*words, f'--output={folder}', '--override_cache=True'], folder)
+
+        def load():
+            return processor_seconds(['-c', PLAIN_LOADING, weights], folder)
+
+        ours, other = medians([explain, load], args.repeats)
+    over = 'starting Python, importing torch and timm, loading the weights'
+    return [
+        Row(
+            'inference.py, a photograph by CAM and Grad-CAM',
+            over,
+            ours / other,
+            '<= 1.3',
+            f'{ours:.2f} s, {other:.2f} s',
+        )
+    ]
