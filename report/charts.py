@@ -18,6 +18,16 @@ class Series(NamedTuple):
     points: list  # [(x, y)]
     style: int  # the number of its colour and marker
     dashed: bool = False
+    intervals: dict | None = None  # {x: (low, high)} of those points that have one
+
+
+class Bars(NamedTuple):
+    """A bar for each group of a chart."""
+
+    name: str
+    values: list  # None leaves a gap
+    style: int  # the number of their colour
+    intervals: list | None = None  # of each value (low, high) or None
 
 
 WIDTH = 380
@@ -120,12 +130,23 @@ def draw_marker(series, x, y):
     return f'<path class="mark c{series.style % COLOURS}" transform="translate({x:.1f} {y:.1f})" d="{shape}"/>'
 
 
-def draw_line(series, x_axis, y_axis):
-    """A line and its markers."""
-    points = [(x_axis(x), y_axis(y)) for x, y in series.points]
+def draw_interval(axis, interval, x, of_line=''):
+    """An interval as a line between two strokes; of_line: the class of a line's colour."""
+    if not interval:
+        return ''
+    low, high = (axis(value) for value in interval)
+    return f'<path class="interval {of_line}" d="M{x:.1f},{low:.1f}V{high:.1f}m-3,0h6M{x - 3:.1f},{low:.1f}h6"/>'
+
+
+def draw_line(series, x_axis, y_axis, shift=0):
+    """A line, its markers and intervals, all of them `shift` to the right."""
+    points = [(x_axis(x) + shift, y_axis(y)) for x, y in series.points]
     path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
     markers = ''.join(draw_marker(series, x, y) for x, y in points)
-    return f'<polyline {line_style(series)} points="{path}"/>{markers}'
+    known = series.intervals or {}
+    colour = f'c{series.style % COLOURS}'
+    bounds = ''.join(draw_interval(y_axis, known.get(x), x_axis(x) + shift, colour) for x, _ in series.points)
+    return f'<polyline {line_style(series)} points="{path}"/>{bounds}{markers}'
 
 
 def drawable(value, log=False):
@@ -133,10 +154,15 @@ def drawable(value, log=False):
     return number(value) != '-' and (value > 0 or not log)
 
 
+def with_interval(value, interval):
+    """A number of a chart's table, with its interval where it has one."""
+    return number(value) + (f' [{number(interval[0])}, {number(interval[1])}]' if interval else '')
+
+
 def numbers_of_lines(title, x_label, series):
     """The numbers of a line chart as a table: a row an x, a column a line."""
     rows = [
-        [number(x), *(number(dict(one.points).get(x)) for one in series)]
+        [number(x), *(with_interval(dict(one.points).get(x), (one.intervals or {}).get(x)) for one in series)]
         for x in sorted({x for one in series for x, _ in one.points})
     ]
     return html_table([x_label, *(one.name for one in series)], rows, label=f'Numbers: {title}')
@@ -153,6 +179,7 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
         return empty_chart(title)
     xs = [x for one in shown for x, _ in one.points]
     ys = [y for one in shown for _, y in one.points]
+    ys += [end for one in shown for x, _ in one.points for end in (one.intervals or {}).get(x) or ()]
     x_axis = Axis(xs, LEFT + 8, WIDTH - RIGHT - 8)
     y_axis = Axis(ys if level is None else [*ys, level], HEIGHT - BOTTOM, TOP, log, bottom)
     whole = [value for value in x_axis.ticks if value == int(value)]
@@ -160,7 +187,10 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
     if level is not None:
         y = f'{y_axis(level):.1f}'
         drawing += f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
-    drawing += ''.join(draw_line(one, x_axis, y_axis) for one in shown)
+    apart = 3 if any(one.intervals for one in shown) else 0  # so that no interval hides another
+    drawing += ''.join(
+        draw_line(one, x_axis, y_axis, apart * (n - (len(shown) - 1) / 2)) for n, one in enumerate(shown)
+    )
     legend = [
         (one.name, f'<line {line_style(one)} x1="0" x2="28" y1="5" y2="5"/>{draw_marker(one, 14, 5)}') for one in shown
     ]
@@ -180,23 +210,27 @@ def draw_bar(axis, value, x, width, style):
 def bar_chart(title, x_label, y_label, groups, series):
     """Bars from zero; None leaves a gap.
 
-    groups: names on the x axis; series: [(name, [value of each group], style)].
+    groups: names on the x axis; series: [`Bars` or its values as a tuple].
     """
-    values = [value for _, row, _ in series for value in row if drawable(value)]
+    series = [Bars(*one) for one in series]
+    values = [value for one in series for value in one.values if drawable(value)]
     if not values:
         return empty_chart(title)
-    axis = Axis([*values, 0], HEIGHT - BOTTOM, TOP)
+    ends = [end for one in series for bounds in one.intervals or () for end in bounds or ()]
+    axis = Axis([*values, *ends, 0], HEIGHT - BOTTOM, TOP)
     room = (WIDTH - RIGHT - LEFT) / len(groups)
     width = 0.84 * room / len(series)
     middles = [LEFT + room * (n + 0.5) for n in range(len(groups))]
     drawing = draw_frame(x_label, y_label, axis, list(zip(middles, groups)))
-    for n, (_, row, style) in enumerate(series):
-        for middle, value in zip(middles, row):
+    rows = []
+    for n, one in enumerate(series):
+        bounds = one.intervals or [None] * len(groups)
+        for middle, value, interval in zip(middles, one.values, bounds):
             if drawable(value):
-                drawing += draw_bar(axis, value, middle + width * (n - len(series) / 2), width, style)
-    rows = [[name, *(number(value) for value in row)] for name, row, _ in series]
+                left = middle + width * (n - len(series) / 2)
+                drawing += draw_bar(axis, value, left, width, one.style)
+                drawing += draw_interval(axis, interval, left + width / 2)
+        rows.append([one.name, *map(with_interval, one.values, bounds)])
     numbers = html_table([x_label, *groups], rows, label=f'Numbers: {title}')
-    legend = [
-        (name, f'<rect class="bar c{style % COLOURS}" x="8" width="12" height="10"/>') for name, _, style in series
-    ]
+    legend = [(one.name, f'<rect class="bar c{one.style % COLOURS}" x="8" width="12" height="10"/>') for one in series]
     return titled_chart(title, drawing, legend, numbers)

@@ -121,7 +121,7 @@ def compare_runs(a, b):
     if found:
         return found
     for side in (a, b):
-        if not glob.glob(os.path.join(glob.escape(side.folder), '*.npz')):
+        if not _stems(side):
             raise UserError(
                 f'{side.folder} holds no arrays (*.npz) of what each image gave: evaluate it again, with '
                 '--override_cache=True where there are results already'
@@ -132,8 +132,8 @@ def compare_runs(a, b):
 
 def _stems(side):
     """The results of an experiment that have arrays."""
-    paths = glob.glob(os.path.join(glob.escape(side.folder), '*.npz'))
-    return sorted(os.path.basename(path).removesuffix('.npz') for path in paths)
+    stems = [path.removesuffix('.npz') for path in glob.glob(os.path.join(glob.escape(side.folder), '*.npz'))]
+    return sorted(os.path.basename(stem) for stem in stems if os.path.isfile(f'{stem}.json'))
 
 
 def rows_of(compared):

@@ -6,18 +6,19 @@ Each section is a function: runs -> HTML text.
 from functools import partial
 from html import escape
 
-from .charts import Series, bar_chart, line_chart
+from .charts import Bars, Series, bar_chart, line_chart, with_interval
 from .commands import command_line, cue_command, evaluation_command, missing_results
-from .markup import html_table, number, tables_of_anything
+from .intervals import result_intervals
+from .markup import html_table, tables_of_anything
 from .results import results_of
-from .tables import number_text, read_published, title_with_arrow
+from .samples import COUNTS, cue_name
+from .tables import interval_text, number_text, read_published, title_with_arrow
 
 MODES = {
     'released': 'one histogram for all pairs, as the released code and the paper have it',
     'per_pair': 'each pair alone',
     'exact': 'each pair alone, against the true pixels of the parts',
 }
-COUNTS = {'cue_1': '1', 'cue_2': '2', 'cue_3': '3', 'mean': 'all'}
 PAPER_HEAD = ('experiment', 'set', 'map')  # the columns that every table of scores begins with
 
 
@@ -69,6 +70,11 @@ def beside_paper(kind, runs, head, rows, label, tail=()):
     )
 
 
+def figure_text(value, interval):
+    """A figure as a table shows it, with its interval behind."""
+    return number_text(value) + interval_text(interval)
+
+
 def accuracy_section(runs):
     """Test and best validation accuracy beside the published ones."""
     rows = [
@@ -76,7 +82,7 @@ def accuracy_section(runs):
             run.name,
             dataset_of(run),
             '-',
-            number_text(result.get('test_accuracy')),
+            figure_text(result.get('test_accuracy'), result_intervals(run.folder, 'accuracy').get('top-1')),
             number_text(result.get('best_val_accuracy')),
             result.get('images', '-'),
         ]
@@ -89,15 +95,26 @@ def accuracy_section(runs):
     )
 
 
+def cue_intervals(run, map_name, mode):
+    """The interval, or None, of each of COUNTS."""
+    known = result_intervals(run.folder, 'cue_location', map_name)
+    return [known.get(cue_name(mode, pairs)) for pairs in COUNTS.values()]
+
+
 def cue_chart(mode, found, styles):
     """The bars of cue localization in one mode, by the number of differing parts."""
     series = [
-        (f'{run.name}, {map_name}', [result[mode].get(key) for key in COUNTS], style)
+        Bars(
+            f'{run.name}, {map_name}',
+            [result[mode].get(key) for key in COUNTS],
+            style,
+            cue_intervals(run, map_name, mode),
+        )
         for (run, map_name, result), style in zip(found, styles)
         if mode in result
     ]
     title = f'Cue localization, {words_of(mode)}'
-    return bar_chart(title, 'differing parts', 'mean PxAP (%)', list(COUNTS.values()), series)
+    return bar_chart(title, 'differing parts', 'mean PxAP (%)', ['1', '2', '3', 'all'], series)
 
 
 def cue_section(runs):
@@ -110,7 +127,10 @@ def cue_section(runs):
             f'{run.name}, {words_of(mode)}',
             dataset_of(run),
             map_name,
-            *(number_text(result[mode].get(key)) for key in COUNTS),
+            *(
+                figure_text(result[mode].get(key), interval)
+                for key, interval in zip(COUNTS, cue_intervals(run, map_name, mode))
+            ),
         ]
         for run, map_name, result in found
         for mode in MODES
@@ -125,16 +145,31 @@ def cue_section(runs):
     )
 
 
+def erasing_intervals(run, map_name, result):
+    """The interval, or None, of each R_k."""
+    known = result_intervals(run.folder, 'pixel_perturb', map_name)
+    return [known.get(f'R_{100 * k:.0f}') for k in result['k']]
+
+
 def erasing_section(runs):
     """R_k of remove-and-classify over k."""
     found = list(results_of(runs, 'pixel_perturb'))
+    known = [erasing_intervals(run, map_name, result) for run, map_name, result in found]
     series = [
-        Series(f'{run.name}, {map_name}', [(100 * k, ratio) for k, ratio in zip(result['k'], result['ratio'])], style)
-        for (run, map_name, result), style in zip(found, styles_of(found, runs))
+        Series(
+            f'{run.name}, {map_name}',
+            [(100 * k, ratio) for k, ratio in zip(result['k'], result['ratio'])],
+            style,
+            intervals={100 * k: bounds for k, bounds in zip(result['k'], intervals)},
+        )
+        for (run, map_name, result), style, intervals in zip(found, styles_of(found, runs), known)
     ]
     title = 'Remove-and-classify (lower is better)'
     chart = line_chart(title, 'erased pixels k (%)', 'R_k', series, bottom=0, level=1) if found else ''
-    rows = [[run.name, dataset_of(run), name, *map(number_text, result['ratio'])] for run, name, result in found]
+    rows = [
+        [run.name, dataset_of(run), name, *map(figure_text, result['ratio'], intervals)]
+        for (run, name, result), intervals in zip(found, known)
+    ]
     head = (*PAPER_HEAD, 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
     numbers = beside_paper('remove_and_classify', runs, head, rows, 'Remove-and-classify')
     missing = missing_results(runs, 'pixel_perturb', partial(evaluation_command, 'eval_pixel_perturb.py'))
@@ -171,7 +206,7 @@ def localization_section(runs):
             run.name,
             dataset_of(run),
             map_name,
-            *(number_text(result.get(key)) for key in scores),
+            *(figure_text(result.get(key), result_intervals(run.folder, 'wsol', map_name).get(key)) for key in scores),
             result.get('split', '-'),
         ]
         for run, map_name, result in found
@@ -191,7 +226,10 @@ def attribution_table(run, result):
     if not (isinstance(metrics, dict) and isinstance(maps, dict)):
         return ''.join(tables_of_anything(result))
     head = ('method', *(title_with_arrow(metric['title'], metric['better']) for metric in metrics.values()))
-    rows = [[map_name, *(number(scores.get(name)) for name in metrics)] for map_name, scores in maps.items()]
+    rows = []
+    for map_name, scores in maps.items():
+        known = result_intervals(run.folder, 'attribution_scores', map_name)
+        rows.append([map_name, *(with_interval(scores.get(name), known.get(name)) for name in metrics)])
     note = f'<p class="note">{escape(str(result.get("note", "")))}</p>'
     return html_table(head, rows, label=f'Attribution scores of {run.name}') + note
 

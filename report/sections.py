@@ -8,7 +8,8 @@ import os
 
 from .charts import Series, line_chart
 from .markup import html_list, html_table
-from .tables import COLUMNS, summary_rows
+from .seeds import seed_groups
+from .tables import COLUMNS, seed_rows, summary_rows
 
 
 def reader_of(run):
@@ -23,10 +24,12 @@ def reader_of(run):
 def summary_section(runs):
     """The table of scripts/report.py, from the results as they were read."""
     rows = [[run.name, *row] for run in runs for row in summary_rows(run.folder, reader_of(run))]
+    rows += [[os.path.basename(path), *row] for path, row in seed_rows(seed_groups([run.folder for run in runs]))]
     return html_table(('experiment', *COLUMNS), rows, label='Results at a glance') + (
         '<p class="note">top-1 in percent. cue: mean pixel average precision over the class pairs, in percent, higher '
         'is better. R_k: right with the highest k percent of the pixels erased, over right with random ones erased; '
-        'lower is better.</p>'
+        'lower is better. In brackets the 95 % interval over the test images, for cue over the class pairs; what '
+        'another seed would change is not in it. ±: the standard deviation over the seeds of a run.</p>'
     )
 
 

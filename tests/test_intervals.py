@@ -12,7 +12,7 @@ from conftest import ROOT
 from scipy import stats
 
 from engine import arrays
-from report import comparison, intervals, samples, tables
+from report import comparison, intervals, results, samples, score_sections, sections, tables
 from report.samples import Highest, PixelAveragePrecision, Score
 from wsol.errors import UserError
 from wsol.scoring import boxes, erasing, pixels
@@ -360,3 +360,15 @@ def experiment_of(tmp_path):
     folder.mkdir()
     write(folder, 'accuracy', {'test_accuracy': 100.0}, ids=['a'], correct=[True])
     return folder
+
+
+def test_the_page_shows_what_the_table_shows(tmp_path):
+    folders = [experiment(tmp_path / f'CAM-seed{seed}', shift=2.0 * seed) for seed in (0, 1)]
+    runs, notes = results.read_runs(folders)
+    [known] = intervals.intervals([samples.read_sample(folders[0], 'cue_location', 'vanilla').scores[3]])
+    text = f'30.00 [{known[0]:.2f}, {known[1]:.2f}]'
+    summary = sections.summary_section(runs)
+    assert text in summary and '31.00 ± 1.41' in summary and '<th scope="row">CAM</th>' in summary
+    assert text in score_sections.cue_section(runs) and '83.33 [50.00, 100.00]' in score_sections.accuracy_section(runs)
+    drawn = score_sections.erasing_section(runs)
+    assert drawn.count('class="interval') == 10 and '0.75 [' in drawn and not notes

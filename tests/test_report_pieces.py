@@ -268,3 +268,31 @@ def test_an_explanation_is_of_numbers_or_of_ranks():
     assert first.probs == pytest.approx([0.2, 0.5, 0.3]) and second.classes == [0, 2, 1]
     assert first.classes == [1, 2, 0] and first.maps['m'].flatten().tolist() == [71, 72, 70]
     assert second.maps['m'].flatten().tolist() == [40, 42, 41]
+
+
+def interval_lines(chart):
+    """(class of its colour, x, lower end, upper end in pixels) of each interval that a chart draws."""
+    found = re.findall(r'<path class="interval ?(c?\d?)" d="M([\d.]+),([\d.]+)V([\d.]+)m-3,0h6M', chart)
+    return [(colour, *map(float, ends)) for colour, *ends in found]
+
+
+def test_bars_have_their_intervals_in_the_middle():
+    bars = charts.Bars('a', [10.0, 5.0], 0, [(8.0, 20.0), None])
+    chart = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [bars, ('b', [5.0, None], 1)])
+    [(colour, x, low, high)] = interval_lines(chart)
+    axis = charts.Axis([0, 20], charts.HEIGHT - charts.BOTTOM, charts.TOP)  # the ends are on the paper
+    assert (colour, low, high) == ('', pytest.approx(axis(8), abs=0.06), pytest.approx(axis(20), abs=0.06))
+    left, width = map(float, re.search(r'bar c0" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart).groups())
+    assert x == pytest.approx(left + width / 2, abs=0.2)
+    assert '<td>10 [8, 20]</td><td>5</td>' in chart
+
+
+def test_lines_have_their_intervals_beside_each_other():
+    one = charts.Series('a', [(10, 0.5), (30, 1.0)], 2, intervals={10: (0.25, 2.0), 30: None})
+    two = charts.Series('b', [(10, 0.75), (30, None)], 3, intervals={10: (0.5, 1.5), 30: (0.1, 9.0)})
+    chart = charts.line_chart('t', 'x', 'y', [one, two], bottom=0)
+    (first, x1, low, high), (second, x2, *_) = interval_lines(chart)
+    assert (first, second) == ('c2', 'c3') and x2 - x1 == pytest.approx(3, abs=0.11)
+    assert low > high and '<td>0.5 [0.25, 2]</td>' in chart
+    plain = charts.line_chart('t', 'x', 'y', [one._replace(intervals=None), two._replace(intervals=None)])
+    assert interval_lines(plain) == [] and '[' not in plain
