@@ -12,7 +12,8 @@
 #   --heads "CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random"     CAM-longer: CAM trained on for as long
 #                                    as CALM is after it; -ema, -epoch: a teacher that lags; random: nothing is learnt
 #   --seeds "0 1 2"
-#   --steps "train cue erase wsol contrast"     contrast: cue localization of gradient methods, of the first seed only
+#   --steps "train cue erase wsol contrast"     contrast: CAM and CALM-EM explained by gradient methods,
+#                                    of the first seed only
 #   --save_root DIR                  default save/study: results in DIR/NETWORK-DESIGN/HEAD-seedN, the birds in
 #                                    DIR/dataset and DIR/metadata
 #   --workers N                      data loading processes (default 1)
@@ -108,6 +109,15 @@ score() {
         "--score_map_process=$4" "${@:5}"
 }
 
+# contrast HEAD: cue localization by maps of gradient methods, the difference of two maps and one map of the difference
+contrast() {
+    local map
+    for map in input_grad grad_cam layer_cam; do
+        score eval_cue_location.py "cue_location_$map" "$1" $map
+        score eval_cue_location.py "cue_location_${map}_contrast" "$1" $map --contrast=score
+    done
+}
+
 # evaluate STEP HEAD
 evaluate() {
     local map=jointll scale
@@ -118,6 +128,7 @@ evaluate() {
         cue) score eval_cue_location.py "cue_location_$map" "$2" $map "${scale[@]}" ;;
         erase) score eval_pixel_perturb.py "pixel_perturb_$map" "$2" $map --random_repeats=3 ;;
         wsol) score eval_wsol.py "wsol_$map" "$2" $map "${scale[@]}" ;;
+        contrast) [[ $2 != CAM && $2 != CALM-EM || $seed != "${asked[seeds]%% *}" ]] || contrast "$2" ;;
     esac
 }
 
