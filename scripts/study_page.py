@@ -20,6 +20,7 @@ from report.seeds import over_seeds, run_seeds
 import util
 from report import comparison, tables
 from report.results import MODES, read_result
+from report.samples import read_sample
 from wsol.errors import UserError
 
 NETWORKS = {'lite0': 'tf_efficientnet_lite0, ImageNet weights', 'vgg_tiny': 'vgg_tiny, from scratch'}
@@ -98,9 +99,12 @@ def differences(root):
 
 def compared(a, b, map_a, map_b):
     """{score: 'B - A [interval]'} of two folders' own maps; bold where the interval leaves out 0."""
-    sides = [comparison.Side(folder, folder, name) for folder, name in ((a, map_a), (b, map_b))]
     cells = {}
-    for found in comparison.compare_runs(*sides):
+    for kind in ('accuracy', 'cue_location', 'pixel_perturb', 'wsol'):
+        samples = [read_sample(folder, kind, name) for folder, name in ((a, map_a), (b, map_b))]
+        if None in samples:
+            continue
+        found = comparison.compare_samples(*samples, kind)
         for one, digits in zip(found.differences, found.digits):
             text = f'{one.difference:+.{digits}f}{tables.interval_text(one.interval, digits)}'
             sure = one.interval and not one.interval[0] <= 0 <= one.interval[1]

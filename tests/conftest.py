@@ -90,3 +90,13 @@ def golden():
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+# Files that wait for other programs, or have one long test: first, so that no process is left alone with them.
+LONG = ('test_slurm', 'test_reproduce', 'test_recipes', 'test_commands', 'test_resuming', 'test_models')
+
+
+def pytest_collection_modifyitems(items):
+    """The files of LONG before all others."""
+    names = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: names.get(item.path.stem, len(LONG)))
