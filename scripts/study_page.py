@@ -43,6 +43,7 @@ PAIRS = (  # of heads that are compared: A, B
 )
 COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
 SEEDS = 3  # that the study asks for
+PICTURE = 'study_cue.png'  # beside the page
 
 
 def settings(root):
@@ -81,6 +82,8 @@ def results(root):
             cells = [over_seeds([one.get(column) for one in found]) for column in columns]
             rows.append([head, str(len(found)), *cells])
         yield f'**{heading}**\n\n{tables.markdown(["head", "seeds", *columns], rows)}'
+    if any(settings(root)):
+        yield f'![Cue localization of each head, a mark a seed]({PICTURE})'
 
 
 def differences(root):
@@ -194,7 +197,7 @@ def main():
         text = file.read()
     text = filled(text, args.save_root)
     util.atomically(args.page, lambda file: file.write(text.encode()))
-    draw(args.save_root, os.path.join(os.path.dirname(args.page), 'study_cue.png'))
+    draw(args.save_root, os.path.join(os.path.dirname(args.page), PICTURE))
 
 
 if __name__ == '__main__':

@@ -201,7 +201,7 @@ def write(folder, name, result, **rows):
 
 def table(text):
     """The rows of a Markdown table as dicts."""
-    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[0] == '|']
+    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[:1] == '|']
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
