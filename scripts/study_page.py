@@ -15,12 +15,12 @@ import re
 import checkout  # noqa: F401
 import numpy as np
 from matplotlib.figure import Figure
-from report.seeds import over_seeds, run_seeds
 
 import util
 from report import comparison, tables
 from report.results import MODES, read_result
 from report.samples import read_sample
+from report.seeds import over_seeds, run_seeds
 from wsol.errors import UserError
 
 NETWORKS = {'lite0': 'tf_efficientnet_lite0, ImageNet weights', 'vgg_tiny': 'vgg_tiny, from scratch'}
