@@ -20,7 +20,7 @@ import os
 
 import checkout  # noqa: F401
 import torch
-from benchmarks import evaluators, loading, starting, training
+from benchmarks import evaluators, growth, loading, starting, training
 
 import wsol
 from config import PRECISIONS
@@ -53,6 +53,7 @@ def parse():
     parser.add_argument(
         '--forms', default='--amp=bf16', help="of erase, beside exact: '--compile,--amp=bf16'; default %(default)s"
     )
+    parser.add_argument('--growth', metavar='FILE.png', help='how cost grows with the sizes, a table and this plot')
     parser.add_argument('--only', default=','.join(ROWS), help='comma-separated; default %(default)s')
     return parser.parse_args()
 
@@ -65,6 +66,12 @@ def main():
     name = machine.device_name(device)
     print(f'{name}; {args.architecture} at {args.size} px, batches of {args.batch}; medians of {args.repeats}')
     print(', '.join(f'{package} {version}' for package, version in machine.versions().items()))
+    if args.growth:
+        torch.set_num_threads(1)
+        rows = growth.growth(args, device)
+        growth.print_growth(rows)
+        growth.plot_growth(rows, args.growth)
+        return
     print('\n| | over | ratio | goal | |\n|---|---|---|---|---|')
     for name in args.only.split(','):
         for row in ROWS[name](args, device):

@@ -47,18 +47,21 @@ def peak_bytes(action, device):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         action()
     changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
-    return int(np.cumsum(changes).max())
+    return int(np.cumsum(changes).max(initial=0))
 
 
-def seconds(actions, device, repeats):
-    """Median time of each of several actions that take turns; the first turn warms up."""
+def seconds(actions, device, repeats, clock=time.perf_counter):
+    """Median time of each of several actions that take turns; the first turn warms up.
+
+    clock: time.process_time counts the processor's time of this process, which a busy machine changes little.
+    """
 
     def once(action):
-        start = time.perf_counter()
+        start = clock()
         action()
         if device.type != 'cpu':
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     for action in actions:
         once(action)
