@@ -51,9 +51,15 @@ def add_flags(parser):
     group.add_argument(
         '--metrics',
         metavar='NAME,…',
-        help=f'scores, of {", ".join(scores.METRICS)} (default and all: every one '
-        'that the data set has ground truth for)',
+        help=f'scores, of {", ".join(scores.METRICS)} (default: those up to pxap that the data set has ground truth '
+        'for; all: the others too, most of which make many more maps)',
     )
+    for name, default, what in (
+        ('randomization_steps', 4, 'randomization: networks, of which the last has all weights random'),
+        ('sensitivity_draws', 10, 'max_sensitivity: noisy images'),
+        ('infidelity_draws', 50, 'infidelity: squares that are removed in turn'),
+    ):
+        group.add_argument(f'--{name}', type=in_range(int, 1), default=default, help=what)
     group.add_argument(
         '--curve_steps', type=in_range(int, 1), default=32, help='steps of the deletion and insertion curves'
     )
@@ -123,7 +129,8 @@ def choose_metrics(args, own=None):
     kind = localization(args.dataset, args.data_root) if own is None else own.truth
     truths = (None, kind and 'any', kind)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
-    return choose(args.metrics, valid, valid, valid, '--metrics')
+    usual = [name for name in valid if not scores.METRICS[name].extra]
+    return choose(args.metrics, valid, usual, valid, '--metrics')
 
 
 def map_chooser(args):

@@ -7,7 +7,7 @@ from engine import costs, resuming
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
-from wsol.scoring import Part, add_up, erasing, maps, regions, scores
+from wsol.scoring import Part, add_up, erasing, maps, regions, sanity, scores
 
 # A map that stands for all that need the same: where it cannot run, none of them can.
 TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
@@ -32,6 +32,7 @@ class Predictions:
     def __init__(self, model):
         self.model = model
         self.kept = []  # (images, output, what it cost), the latest last
+        self.random = None
 
     def __call__(self, images):
         """(output on the images [B, 3, S, S], {column of costs.COSTS: spent})."""
@@ -45,6 +46,12 @@ class Predictions:
         while len(self.kept) > 1 and sum(len(one[0]) for one in self.kept) > resuming.SHARD_IMAGES:
             self.kept.pop(0)
         return output, meter.spent
+
+    def randomized(self, image, steps, seed):
+        """The networks of `sanity.randomized`, made once."""
+        if self.random is None:
+            self.random = sanity.randomized(self.model, image, steps, seed)
+        return self.random
 
 
 def score_images(predictions, settings, images, labels, numbers, seed, known=None):
@@ -83,12 +90,28 @@ def score_map(predictions, name, maker, settings, truths, images, labels, number
     raw = maps.resize(native, images.shape[-1])  # [B, S, S]
     scaled = maps.normalize(raw, 'minmax')
     own = scores.classifier_scores(predictions.model, images, labels, p, raw, settings)
+    if any(scores.METRICS[one].extra for one in settings.metrics):
+        making = _making(predictions, maker, settings, images, labels, numbers, (native, raw, scaled))
+        own.update(scores.check_scores(predictions.model, images, labels, making, own.get('drop'), settings))
     own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
     more = spent if maker.from_output else dict.fromkeys(spent, 0)
     part = Part({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
     _add_scores(part, name, own)
     _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
     return part
+
+
+def _making(predictions, maker, settings, images, labels, numbers, made):
+    """The `scores.Making` of a batch's maps; made: the maps, at their own size, at image size, and in [0, 1]."""
+    classes = list(labels.view(-1, 1))
+
+    def again(changed, model=None):
+        return np.concatenate(maker.of(model or predictions.model)(changed, None, classes, numbers))
+
+    def random():
+        return predictions.randomized(images[:1], settings.randomization_steps, maker.seed)
+
+    return scores.Making(*made, again, random, [attribution.noise_seed(maker.seed, number) for number in numbers])
 
 
 def win_part(names, rows):

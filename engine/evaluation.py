@@ -1,5 +1,6 @@
 """Evaluation: maps of a model's images, and the one way from images to a result that all evaluators go."""
 
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,12 @@ class MapMaker:
         self.from_output = self.row.kind == 'readout'
         if self.from_output and self.row.readout.sets and options.superclass is None:
             raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
+
+    def of(self, model):
+        """The same maps of another model."""
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     def tensors(self, images, output, classes, numbers, contrasts=None):
         """Maps for each image, a tensor [K, h, w] for its K classes, on the model's device.

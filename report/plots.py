@@ -31,12 +31,13 @@ def _draw_bars(axes, rows, name, metric, colours, labelled):
     values = [row[name] for row in rows.values()]
     best = winners(rows, {name: metric})[name]
     top = max([value for value in values if value is not None] + [1e-12])
+    low = min([value for value in values if value is not None] + [0])
     axes.barh(range(len(rows)), [value or 0 for value in values], color=colours, height=0.75)
     for y, (map_name, value) in enumerate(zip(rows, values)):
         weight = 'bold' if map_name in best else 'normal'
         text = score_text(value, metric)
-        axes.text((value or 0) + 0.02 * top, y, text, va='center', fontsize=7, fontweight=weight)
-    axes.set(xlim=(0, 1.25 * top), ylim=(len(rows) - 0.4, -0.6), xticks=[])
+        axes.text(max(value or 0, 0) + 0.02 * top, y, text, va='center', fontsize=7, fontweight=weight)
+    axes.set(xlim=(low, 1.25 * top), ylim=(len(rows) - 0.4, -0.6), xticks=[])
     axes.set_yticks(range(len(rows)), list(rows) if labelled else [''] * len(rows), fontsize=8)
     axes.set_title(f'{metric.title}\n{metric.better} is better', fontsize=9)
     axes.spines[['top', 'right', 'bottom']].set_visible(False)
@@ -47,7 +48,8 @@ def _draw_curves(axes, rows, key, x, labels, colours):
     for colour, row in zip(colours, rows.values()):
         axes.plot(x, [np.nan if value is None else value for value in row[key]], color=colour, linewidth=1.3)
     title, x_label, y_label = labels
-    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.set_title(title, fontsize=9)
     axes.spines[['top', 'right']].set_visible(False)
 
@@ -61,6 +63,10 @@ def _known_curves(rows, curve_steps, ks):
         'R_k': (100 * np.array(ks), ('remove-and-classify\nlower is better', 'erased pixels k (%)', '$R_k$')),
     }
     computed = next(iter(rows.values()))
+    random = 100 * np.arange(1, len(computed.get('ssim_curve', [])) + 1) / max(1, len(computed.get('ssim_curve', [])))
+    for key, name in (('rank_correlation_curve', 'rank correlation'), ('ssim_curve', 'SSIM')):
+        title = f'random weights, {name}\nlower is better'
+        curves[key] = (random, (title, 'random layers from the head down (%)', name))
     return {key: curve for key, curve in curves.items() if key in computed}
 
 
@@ -74,16 +80,17 @@ def plot_scores(path, rows, metrics, curve_steps, ks, title):
     curves = _known_curves(rows, curve_steps, ks)
     lines = -(-len(metrics) // COLUMNS)
     height = 0.7 + 0.19 * len(rows)
-    heights = [height] * lines + [max(3.2, height)] * bool(curves)
+    curve_lines = -(-(len(curves) + 1) // COLUMNS) if curves else 0  # with the maps' colours
+    heights = [height] * lines + [max(3.2, height)] * curve_lines
     figure = Figure(figsize=(13, sum(heights) + 0.5), layout='constrained')
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for i, (name, metric) in enumerate(metrics.items()):
         axes = figure.add_subplot(grid[i // COLUMNS, i % COLUMNS])
         _draw_bars(axes, rows, name, metric, colours, labelled=i % COLUMNS == 0)
     for i, (key, (x, labels)) in enumerate(curves.items()):
-        _draw_curves(figure.add_subplot(grid[lines, i]), rows, key, x, labels, colours)
+        _draw_curves(figure.add_subplot(grid[lines + i // COLUMNS, i % COLUMNS]), rows, key, x, labels, colours)
     if curves:
-        corner = figure.add_subplot(grid[lines, len(curves)])
+        corner = figure.add_subplot(grid[lines + len(curves) // COLUMNS, len(curves) % COLUMNS])
         corner.axis('off')
         patches = [Patch(color=colour, label=name) for colour, name in zip(colours, rows)]
         corner.legend(handles=patches, loc='upper left', fontsize=8, frameon=False)

@@ -182,6 +182,15 @@ def _map_scores(result, own, random):
         'proportion': lambda: (_column(own['proportion']), percent),
         'pointing_game': lambda: (_column(own['pointing']), percent),
         'pxap': lambda: _histograms(own['histogram']),
+        'road': lambda: (_column(own['road']), plain),
+        'randomization': lambda: (_column(own['rank_correlation'].mean(axis=1)), plain),
+        'randomization_ssim': lambda: (_column(own['ssim'].mean(axis=1)), plain),
+        'max_sensitivity': lambda: (_column(own['sensitivity']), plain),
+        'infidelity': lambda: (_column(own['infidelity']), plain),
+        'sparseness': lambda: (_column(own['gini']), plain),
+        'coherency': lambda: (_column(own['coherency']), percent),
+        'complexity': lambda: (_column(own['complexity']), percent),
+        'adcc': lambda: (_column(own['adcc']), percent),
     }
     return {name: found[name]() for name in result['metrics'] if name in found}
 

@@ -24,7 +24,7 @@ from engine.evaluation import MapMaker
 from report import sources
 from wsol import attribution
 from wsol.preprocessing import make_transform
-from wsol.scoring import Part, add_up, erasing, join, maps, pixels, regions, scores
+from wsol.scoring import Part, add_up, erasing, join, maps, pixels, regions, sanity, scores
 from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
@@ -361,7 +361,8 @@ def settings_of(**changes):
         'cam_curve_interval': 0.1,
         'batch_size': 4,
     }
-    return scores.Settings(**{**given, **changes})
+    few = {'randomization_steps': 2, 'sensitivity_draws': 2, 'infidelity_draws': 3}
+    return scores.Settings(**{**given, **few, **changes})
 
 
 def totals_of(model, args, methods, batches):
@@ -548,3 +549,53 @@ def test_a_batch_is_predicted_once_for_all_maps_of_its_shard(toy):
     predictions(batches[0])
     assert seen == [3, 3, 3, 3]
     handle.remove()
+
+
+def test_the_checks_of_a_map_by_their_definitions(toy):
+    """Each figure from maps that are made here, image by image."""
+    model, args = toy
+    total, images, labels = totals_of(model, args, ['jointll', 'smooth_grad'], [[0, 1], [2]])
+    figures = comparing.map_figures(total, ['jointll', 'smooth_grad'], settings_of())
+    randoms = sanity.randomized(model, images[:1], 2, seed=7)
+    for name in ('jointll', 'smooth_grad'):
+        columns = {key: [] for key in ('complexity', 'coherency', 'adcc', 'ranks', 'similar', 'sparse')}
+        for row in range(3):
+            x, y = images[row : row + 1], labels[row : row + 1]
+
+            def make(changed, of=model):
+                maker = MapMaker(of, name, map_options(args), args.seed)
+                return np.concatenate(maker(changed, None, [y], [10 * row]))
+
+            native = make(x)
+            scaled = maps.normalize(maps.resize(native, 32), 'minmax')
+            masked = x * torch.from_numpy(scaled)[:, None]
+            with torch.no_grad():
+                p, after = (model(one).probs[0, y].item() for one in (x, masked))
+            drop = max(0, p - after) / p
+            columns['complexity'].append(scaled.mean())
+            columns['coherency'].append((1 + np.corrcoef(native.ravel(), make(masked).ravel())[0, 1]) / 2)
+            goods = columns['coherency'][-1], 1 - scaled.mean(), 1 - drop
+            columns['adcc'].append(3 / sum(1 / max(good, 1e-30) for good in goods))
+            others = [make(x, other) for other in randoms]
+            columns['ranks'].append(np.mean([sanity.rank_correlation(native, other)[0] for other in others]))
+            large = [maps.normalize(maps.resize(other, 32), 'minmax') for other in others]
+            columns['similar'].append(np.mean([sanity.ssim(scaled, other)[0] for other in large]))
+            columns['sparse'].append(sanity.gini(maps.resize(native, 32))[0])
+        want = {key: np.mean(values) for key, values in columns.items()}
+        found = figures[name]
+        assert found['complexity'] == pytest.approx(100 * want['complexity'], rel=1e-4)
+        assert found['coherency'] == pytest.approx(100 * want['coherency'], rel=1e-3)
+        assert found['adcc'] == pytest.approx(100 * want['adcc'], rel=1e-3, abs=1e-4)
+        assert found['randomization'] == pytest.approx(want['ranks'], abs=1e-3)
+        assert found['randomization_ssim'] == pytest.approx(want['similar'], abs=1e-3)
+        assert found['sparseness'] == pytest.approx(want['sparse'], rel=1e-4)
+        assert found['randomization'] == pytest.approx(np.mean(found['rank_correlation_curve']))
+        assert found['max_sensitivity'] > 0 and found['infidelity'] > 0 and abs(found['road']) <= 0.5
+    assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_scores_that_make_more_maps_are_asked_for():
+    usual = eval_attribution.choose_metrics(arguments('--dataset=OpenImages'))
+    every = eval_attribution.choose_metrics(arguments('--dataset=OpenImages', '--metrics=all'))
+    assert not any(scores.METRICS[name].extra for name in usual) and 'road' in every and 'adcc' in every
+    assert eval_attribution.choose_metrics(arguments('--metrics=adcc,road')) == ['adcc', 'road']

@@ -11,7 +11,7 @@ from ..errors import UserError
 from .classifier import Classifier, logits_of
 from .common import Options, chosen, explainer, noise_seed, scores_of
 from .contrast import check_contrast, explain_contrast
-from .gradient import guided_gradients, integrated_gradients_by_channel, integrated_gradients_with_gap
+from .gradient import guided_gradients, integrated_gradients_by_channel, integrated_gradients_with_gap, target_scores
 from .maps import NORMALIZATIONS, fuse, normalize, upsample
 from .readouts import class_maps
 from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, lookup, suited, unit_of
@@ -39,6 +39,7 @@ __all__ = [
     'normalize',
     'scores_of',
     'suited',
+    'target_scores',
     'unit_of',
     'upsample',
 ]

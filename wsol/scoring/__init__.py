@@ -5,6 +5,8 @@
     boxes    boxes around what lies above a threshold against true boxes: MaxBoxAcc, MaxBoxAccV2
     regions  a map against one image's true region: proportion, the pointing game, and all scores that need ground truth
     erasing  scores by changed images: remove-and-classify, confidence drop, deletion and insertion
+    imputing ROAD: pixels replaced by what their neighbours make likely
+    sanity   does a map mean something: random weights, sensitivity, infidelity, sparseness, ADCC
     cues     the difference of two classes' maps against the parts that tell the classes apart
     scores   METRICS, the registry of the scores that maps are compared by, and what it takes to compute them
 

@@ -10,9 +10,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import boxes, erasing, maps, pixels
+from .. import attribution
+from . import boxes, erasing, imputing, maps, pixels, sanity
 
-DROP_METRICS = {'average_drop', 'average_increase', 'win'}  # computed together
+DROP_METRICS = {'average_drop', 'average_increase', 'win', 'adcc'}  # computed together
+COHERENCY_METRICS = {'coherency', 'adcc'}  # the same
+RANDOM_METRICS = {'randomization', 'randomization_ssim'}  # the same
+
+
+GRAD_CAM_PP = 'Chattopadhay et al., WACV 2018'
+RISE = 'Petsiuk et al., BMVC 2018'
+WSOL = 'Choe et al., CVPR 2020'
+SCORE_CAM = 'Wang et al., CVPR workshop 2020'
+SANITY = 'Adebayo et al., NeurIPS 2018'
+YEH = 'Yeh et al., NeurIPS 2019'
+ADCC = 'Poppi et al., CVPR workshop 2021'
 
 
 class Settings(NamedTuple):
@@ -27,6 +39,9 @@ class Settings(NamedTuple):
     iou_thresholds: list  # of MaxBoxAccV2, in percent
     cam_curve_interval: float  # distance of the thresholds
     batch_size: int  # images in one pass of the network
+    randomization_steps: int = 4  # networks with ever more random weights
+    sensitivity_draws: int = 10  # noisy images of max_sensitivity
+    infidelity_draws: int = 50  # removed squares of infidelity
 
 
 class Metric(NamedTuple):
@@ -36,6 +51,8 @@ class Metric(NamedTuple):
     better: str  # 'higher' or 'lower'
     truth: str | None  # the ground truth it needs: None, 'box', 'mask', or 'any' of both
     figure: Callable  # (a map's sums {name: array}, settings) -> a number, or None where it is not defined
+    source: str = ''  # where it comes from
+    extra: bool = False  # is it computed only where it is named, or with `all`?
 
 
 def percent(name):
@@ -46,6 +63,11 @@ def percent(name):
 def mean_area(name):
     """A figure: the area under the mean curve of that name, which is the mean of the areas."""
     return lambda total, settings: erasing.area_under(total[name] / total['images'])
+
+
+def mean_of(name):
+    """A figure: the mean over the images, and over the points of a curve."""
+    return lambda total, settings: float(np.mean(total[name] / total['images']))
 
 
 def box_accuracy(name):
@@ -93,19 +115,28 @@ def average_precision(total, settings):
 
 
 METRICS = {
-    'average_drop': Metric('average drop (%)', 'lower', None, percent('drop')),
-    'average_increase': Metric('average increase (%)', 'higher', None, percent('increase')),
-    'win': Metric('mean win (%)', 'higher', None, mean_win),
-    'deletion': Metric('deletion AUC', 'lower', None, mean_area('deletion')),
-    'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion')),
-    'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio),
-    'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located')),
-    'loc_mask_iou': Metric('Loc mask IoU (%)', 'higher', 'box', best_mask_iou),
-    'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', box_accuracy('MaxBoxAcc')),
-    'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', box_accuracy('MaxBoxAccV2')),
-    'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion')),
-    'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing')),
-    'pxap': Metric('PxAP (%)', 'higher', 'mask', average_precision),
+    'average_drop': Metric('average drop (%)', 'lower', None, percent('drop'), GRAD_CAM_PP),
+    'average_increase': Metric('average increase (%)', 'higher', None, percent('increase'), GRAD_CAM_PP),
+    'win': Metric('mean win (%)', 'higher', None, mean_win, GRAD_CAM_PP),
+    'deletion': Metric('deletion AUC', 'lower', None, mean_area('deletion'), RISE),
+    'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion'), RISE),
+    'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio, 'Kim et al., ICCV 2021'),
+    'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located'), 'Selvaraju et al., ICCV 2017'),
+    'loc_mask_iou': Metric('Loc mask IoU (%)', 'higher', 'box', best_mask_iou, GRAD_CAM_PP),
+    'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', box_accuracy('MaxBoxAcc'), WSOL),
+    'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', box_accuracy('MaxBoxAccV2'), WSOL),
+    'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion'), SCORE_CAM),
+    'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing'), 'Zhang et al., IJCV 2018'),
+    'pxap': Metric('PxAP (%)', 'higher', 'mask', average_precision, WSOL),
+    'road': Metric('ROAD', 'higher', None, mean_of('road'), 'Rong et al., ICML 2022', True),
+    'randomization': Metric('rank corr., random weights', 'lower', None, mean_of('rank_correlation'), SANITY, True),
+    'randomization_ssim': Metric('SSIM, random weights', 'lower', None, mean_of('ssim'), SANITY, True),
+    'max_sensitivity': Metric('max sensitivity', 'lower', None, mean_of('sensitivity'), YEH, True),
+    'infidelity': Metric('infidelity', 'lower', None, mean_of('infidelity'), YEH, True),
+    'sparseness': Metric('sparseness (Gini)', 'higher', None, mean_of('gini'), 'Chalasani et al., ICML 2020', True),
+    'coherency': Metric('coherency (%)', 'higher', None, percent('coherency'), ADCC, True),
+    'complexity': Metric('complexity (%)', 'lower', None, percent('complexity'), ADCC, True),
+    'adcc': Metric('ADCC (%)', 'higher', None, percent('adcc'), ADCC, True),
 }
 CURVES = {'deletion': erasing.deletion_curve, 'insertion': erasing.insertion_curve}
 
@@ -156,6 +187,67 @@ def classifier_scores(model, images, labels, p, raw, settings):
     return {name: value.cpu() for name, value in found.items()}
 
 
+class Making(NamedTuple):
+    """How the maps of a batch are made again, for the scores that need more of them than one."""
+
+    native: np.ndarray  # the maps at their own size [B, h, w]
+    raw: np.ndarray  # at image size [B, S, S]
+    scaled: np.ndarray  # the same in [0, 1]
+    again: Callable  # (images, model=None) -> maps [B, h, w] of the same classes, also by another model
+    random: Callable  # () -> models with ever more random weights (`sanity.randomized`)
+    seeds: list  # whole numbers, one an image
+
+
+def _streams(making, images, number):
+    """A torch.Generator an image for the draws of the check of this number, whatever other checks there are."""
+    seeds = [attribution.noise_seed(seed, number) for seed in making.seeds]
+    return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
+
+
+def check_scores(model, images, labels, making, drop, settings):
+    """{name: tensor [B, ...] on the host} of the scores that ask whether a map means something, a row an image.
+
+    making: `Making`; drop: the confidence drops [B] where ADCC asks for them.
+    """
+    wanted = {*settings.metrics}
+    size = images.shape[-1]
+    found = {}
+    if 'road' in wanted:
+        rank = erasing.descending_rank(torch.from_numpy(making.raw).to(images.device).flatten(1))
+        streams = _streams(making, images, 1)
+
+        def score(changed, classes):
+            return erasing.target_probability(model, changed, classes)
+
+        found['road'] = imputing.road(score, images, labels, rank, streams, settings.batch_size)
+    if RANDOM_METRICS & wanted:
+        others = [making.again(images, other) for other in making.random()]
+        scaled = [maps.normalize(maps.resize(other, size), 'minmax') for other in others]
+        found['rank_correlation'] = np.stack([sanity.rank_correlation(making.native, one) for one in others], axis=1)
+        found['ssim'] = np.stack([sanity.ssim(making.scaled, one) for one in scaled], axis=1)
+    if 'max_sensitivity' in wanted:
+        draws = _streams(making, images, 2), settings.sensitivity_draws
+        found['sensitivity'] = sanity.sensitivity(making.again, images, making.native, *draws)
+    if 'infidelity' in wanted:
+        whole = attribution.target_scores(model, images, labels)
+
+        def lost(changed, rows):
+            return whole[rows] - attribution.target_scores(model, changed, labels[rows])
+
+        draws = _streams(making, images, 3), settings.infidelity_draws, settings.batch_size
+        found['infidelity'] = sanity.infidelity(lost, images, making.raw, *draws)
+    if 'sparseness' in wanted:
+        found['gini'] = sanity.gini(making.raw)
+    if {'complexity', 'adcc'} & wanted:
+        found['complexity'] = making.scaled.mean(axis=(1, 2), dtype=float)
+    if COHERENCY_METRICS & wanted:
+        masked = erasing.masked_by(images, torch.from_numpy(making.scaled).to(images))
+        found['coherency'] = sanity.coherency(making.native, making.again(masked))
+    if 'adcc' in wanted:
+        found['adcc'] = sanity.adcc(found['coherency'], found['complexity'], drop.numpy())
+    return {name: torch.as_tensor(value).double().cpu() for name, value in found.items()}
+
+
 def figures(total, settings):
     """{metric: figure} of a map's sums {name: array}, and where they are R_k and the mean curves, as lists.
 
@@ -167,6 +259,9 @@ def figures(total, settings):
     for name in CURVES:
         if name in total:
             row[f'{name}_curve'] = (total[name] / total['images']).tolist()
+    if 'rank_correlation' in total:
+        row['rank_correlation_curve'] = (total['rank_correlation'] / total['images']).tolist()
+        row['ssim_curve'] = (total['ssim'] / total['images']).tolist()
     if 'mask_iou' in total:
         curve = mask_iou_curve(total)
         row['loc_mask_iou_curve'] = curve.tolist()
