@@ -542,6 +542,7 @@ ROWS = {  # map: (kind, unit, does it draw noise)
     'full_grad': ('gradient', 'relevance to S', False),
     'hires_cam': ('activation', 'relevance to S', False),
     'xgrad_cam': ('activation', 'relevance to S', False),
+    'finer_cam': ('activation', 'relevance against similar classes', False),
     'refine_cam': ('activation', 'relevance to S', False),
     'eigen_grad_cam': ('activation', 'principal component of the relevance to S', False),
     'is_cam': ('perturbation', 'relevance to S', False),

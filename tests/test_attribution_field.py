@@ -55,6 +55,27 @@ def test_hires_cam_adds_up_to_the_score_of_a_linear_head():
     close(whole.detach(), net(x)[range(3), [0, 2, 4]].detach(), 1e-5)
 
 
+@pytest.mark.parametrize('method', ['plain', 'CALM-EM'])
+def test_torchcam_finer_cam(method):
+    methods = pytest.importorskip('torchcam.methods', reason='torchcam is not installed (requirements-test.txt)')
+    net = not_in_place(classifier(curved()) if method == 'plain' else network(method))
+    theirs = net if method == 'plain' else Scores(net)
+    x = photos()
+    layer = net.last
+    with methods.FinerCAM(theirs, layer, input_shape=(3, 16, 16)) as extractor:
+        expected = extractor([0, 2, 4], theirs(x), normalized=False)[0].detach()
+    close(explain('finer_cam', net, x, [0, 2, 4]), expected)
+
+
+def test_similar_classes_are_those_of_close_scores():
+    scores = torch.tensor([[1.0, 5, 2, 4, 10], [0, 1, 3, 6, 10]])
+    found = cam_family.against_similar(scores, torch.tensor([1, 3]))
+    assert found[:, [0, 2, 4]].tolist() == scores[:, [0, 2, 4]].tolist()
+    assert found[:, 1].tolist() == pytest.approx([5 - 0.6 * (4 + 2 + 1) / 3, 1 - 0.6 * (0 + 3 + 6) / 3])
+    assert found[0, 3].item() == pytest.approx(4 - 0.6 * (5 + 2 + 1) / 3)
+    assert cam_family.against_similar(scores[:, :1], torch.tensor([0])).tolist() == scores[:, :1].tolist()
+
+
 def test_torchcam_refine_cam():
     """torchcam's fusion, of maps of 16 and 8 cells a side; its own Grad-CAM++ leaves the denominator of alpha out."""
     methods = pytest.importorskip('torchcam.methods', reason='torchcam is not installed (requirements-test.txt)')

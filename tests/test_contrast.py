@@ -15,7 +15,8 @@ from wsol import attribution
 from wsol.attribution import Options, common, explain, layers, perturbation
 from wsol.attribution.cam_family import grad_cam_weights, weighted
 
-EXPLAINING = [name for name in POST_HOC if name != 'eigen_cam']  # which is the same for every class
+# Eigen-CAM is the same for every class, Finer-CAM a contrast with classes of its own choice.
+EXPLAINING = [name for name in POST_HOC if name not in ('eigen_cam', 'finer_cam')]
 A = torch.tensor([0, 2, 4])
 B = torch.tensor([1, 0, 3])
 
@@ -146,7 +147,7 @@ def test_the_model_is_afterwards_as_before(make, monkeypatch):
 
 def test_what_has_no_score_to_compare_is_refused():
     x = photos()
-    for name in [*READOUTS, 'eigen_cam']:
+    for name in [*READOUTS, 'eigen_cam', 'finer_cam']:
         with pytest.raises(
             ValueError, match=f'{name} explains no score .* choose one of input_grad, .*, or vanilla of'
         ):

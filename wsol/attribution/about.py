@@ -68,6 +68,7 @@ ABOUT = {
     ),
     'hires_cam': About('activations times gradients, each location by itself', 'Draelos and Carin, 2020', '1', '1'),
     'xgrad_cam': About('channels weighed by gradients where they are active', 'Fu et al., BMVC 2020', '1', '1'),
+    'finer_cam': About('Grad-CAM of the score less that of similar classes', 'Zhang et al., CVPR 2025', '1', '1'),
     'refine_cam': About('the product of Grad-CAM++ at several layers', 'Domeniconi et al., 2026', '1', '1'),
     'eigen_cam': About(
         'the direction in which the channels vary most, whatever the class', 'Muhammad and Yeasin, IJCNN 2020'

@@ -19,6 +19,8 @@ from .readouts import min_max
 
 SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
 SMOOTH_STD = 0.3
+FINER_CLASSES = 3  # of Finer-CAM, as its paper and torchcam have them
+FINER_GAMMA = 0.6  # the same
 REFINED_STAGES = 3  # layers of RefineCAM where none are named
 
 
@@ -97,6 +99,32 @@ def hires_cam(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     pairs = zip(*layer_gradients(model, images, layers, target))
     return fuse([(G * A.detach()).sum(dim=1).relu() for A, G in pairs])
+
+
+def against_similar(scores, classes):
+    """S_y - FINER_GAMMA (the mean score of the FINER_CLASSES others that are closest to S_y) in the columns y of the
+    classes, from scores [D, C]; a single class has no others."""
+    scalars = scores.clone()
+    count = min(FINER_CLASSES, scores.shape[1] - 1)
+    for y in classes.unique().tolist() if count else ():
+        distances = (scores - scores[:, y : y + 1]).detach().abs()
+        distances[:, y] = torch.inf
+        others = distances.topk(count, dim=1, largest=False).indices  # [D, count]
+        scalars[:, y] = scores[:, y] - FINER_GAMMA * scores.gather(1, others).mean(dim=1)
+    return scalars
+
+
+@explainer
+def finer_cam(model, images, target=None, options=Options()):
+    """Grad-CAM of S_y - g mean_d S_d, d the three classes whose scores are closest to S_y, g = .6: Finer-CAM (Zhang et
+    al., CVPR 2025), what tells the class from similar ones.
+
+    torchcam takes that mean too; pytorch-grad-cam weighs the classes by their probability, and g is 1 there. Against
+    one class of the caller's choice: any map with `contrast`.
+    """
+    layers = find_layers(model, options.target_layer, images)
+    pairs = zip(*layer_gradients(model, images, layers, target, scalars=against_similar))
+    return fuse([weighted(A.detach(), grad_cam_weights(G)).relu() for A, G in pairs])
 
 
 def xgrad_cam_weights(A, G):

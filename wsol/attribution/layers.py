@@ -146,10 +146,10 @@ def _pass(model, images, layers, graph):
     return [kept[layer] for layer in layers], scores
 
 
-def layer_gradients(model, images, layers, target, create_graph=False):
+def layer_gradients(model, images, layers, target, create_graph=False, scalars=None):
     """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward pass and one
     backward pass, of equal images that follow each other one a class; with create_graph G can be differentiated again,
-    and every row passes.
+    and every row passes. scalars: (scores [D, C], the target classes) -> what is explained in their place [D, C].
 
     Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
     """
@@ -157,6 +157,7 @@ def layer_gradients(model, images, layers, target, create_graph=False):
     with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():  # fused attention has no second derivative
         activations, scores = _pass(model, images if owner is None else images[firsts], layers, graph=True)
     target = chosen(scores if owner is None else scores[owner], target)[1]
+    scores = scalars(scores, target) if scalars else scores
     try:
         if create_graph:
             score = chosen(scores, target)[0]

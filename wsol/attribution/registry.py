@@ -91,6 +91,7 @@ MAPS = {
     'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
     'hires_cam': Map(cam_family.hires_cam, 'activation', RELEVANCE),
     'xgrad_cam': Map(cam_family.xgrad_cam, 'activation', RELEVANCE),
+    'finer_cam': Map(cam_family.finer_cam, 'activation', 'relevance against similar classes'),
     'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE),
     'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations', special=(LAYER,)),
     'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}'),

@@ -1,0 +1,51 @@
+"""The tables of every attribution map and every score, made of their registries: what docs/evaluating.md shows.
+
+`scripts/reference.py` writes them into the page, between the comments START and END.
+"""
+
+from wsol.attribution import MAPS
+from wsol.attribution.about import ABOUT
+from wsol.scoring.scores import METRICS
+
+from .tables import markdown
+
+START = '<!-- made by scripts/reference.py: begin -->'
+END = '<!-- made by scripts/reference.py: end -->'
+TRUTHS = {None: '', 'box': 'boxes', 'mask': 'masks', 'any': 'boxes or masks'}
+
+
+def maps_table():
+    """One row a map."""
+    rows = []
+    for name, row in MAPS.items():
+        about = ABOUT[name]
+        passes = about.forward if about.backward == '0' else f'{about.forward}, {about.backward} back'
+        noise = ' (random)' if row.noisy else ''
+        rows.append([f'`{name}`', f'{about.idea}{noise}', passes, ', '.join(row.needs) or 'nothing', about.source])
+    return markdown(['map', 'its idea', 'passes', 'what it needs', 'source'], rows)
+
+
+def scores_table():
+    """One row a score."""
+    rows = []
+    for name, metric in METRICS.items():
+        needs = '; '.join(filter(None, [TRUTHS[metric.truth], 'to be named' if metric.extra else '']))
+        rows.append([f'`{name}`', metric.title, f'{metric.better} is better', needs or 'nothing', metric.source])
+    return markdown(['score', 'in tables', 'direction', 'what it needs', 'source'], rows)
+
+
+def section():
+    """The text between START and END."""
+    return (
+        f'{START}\n\n{maps_table()}\n\n'
+        'Passes of the network for one map of one image: L is the number of channels of the layer, n of points,\n'
+        'copies, steps or masks, G of groups of channels, W of squares. The backward passes of a map of a layer end\n'
+        'there.\n\n'
+        f'{scores_table()}\n\n{END}'
+    )
+
+
+def renewed(page):
+    """The page's text with its section as the registries have it now."""
+    before, rest = page.split(START)
+    return before + section() + rest.split(END)[1]
