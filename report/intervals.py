@@ -19,7 +19,7 @@ MANY = 100  # so many columns are resampled less often: those of scores that cho
 RESAMPLES_OF_MANY = 1999
 SEED = 0
 TIES = 10  # decimals to which differences are told apart: what is equal must not be parted by rounding
-BATCH = 500  # resamples at once, which bounds the memory
+DRAWN = 2_000_000  # units drawn at once, which bounds the memory
 
 
 class Difference(NamedTuple):
@@ -91,7 +91,7 @@ def _bootstrap(n, figures, resamples, seed):
             (np.arange(n),),
             statistic,
             n_resamples=resamples,
-            batch=BATCH,
+            batch=max(1, DRAWN // n),
             vectorized=True,
             confidence_level=LEVEL,
             method='percentile',
@@ -178,7 +178,7 @@ def _permute(columns, resamples, seed):
             permutation_type='samples',
             vectorized=True,
             n_resamples=resamples,
-            batch=BATCH,
+            batch=max(1, DRAWN // count),
             rng=np.random.default_rng(seed),
         )
     return np.where(np.isnan(found.statistic), np.nan, found.pvalue).tolist()

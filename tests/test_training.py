@@ -75,6 +75,13 @@ class Batches:
             yield self.images[rows], self.labels[rows], ['id'] * len(self.labels[rows])
 
 
+class Share(Batches):
+    """The images that its batch sampler names."""
+
+    def __iter__(self):
+        return ((self.images[numbers], self.labels[numbers], numbers) for numbers in self.batch_sampler)
+
+
 class FloatBatches(Batches):
     """The same in float32."""
 
@@ -379,6 +386,22 @@ def test_accuracy_by_hand():
     assert found.tolist() == [number not in (0, 5, 9) for number in range(10)]
     assert training.accuracy(found) == 70 and not net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_each_image_is_told_by_the_process_that_has_it(monkeypatch):
+    """Two processes take every other image of a batch; the last batch leaves one of them nothing."""
+    net = network()
+    whole = Batches(9)
+    alone = training.classified_right(net, whole, RECIPE, CPU, '', '')
+    assert 0 < alone.sum() < 9
+    found = []
+    for rank in (0, 1):
+        share = Share(9)
+        share.batch_sampler = Numbers(9, 4)
+        share.batch_sampler[:] = [numbers[rank::2] for numbers in whole.batch_sampler]
+        monkeypatch.setattr(processes, 'total_of', lambda right: found.append(right) or right)
+        training.classified_right(net, share, RECIPE, CPU, '', '')
+    assert (found[0] + found[1]).bool().tolist() == alone.tolist() and not (found[0] * found[1]).any()
 
 
 def test_the_objective_adds_so_much_of_the_gradient_error():
