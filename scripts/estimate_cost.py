@@ -123,14 +123,14 @@ def limit(rates):
 
 def parse():
     """The arguments."""
-    usual = make_parser('').parse_args([])
+    usual = make_parser('').get_default
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ('train_rate', 'forward_rate', 'load_rate'):
         parser.add_argument(f'--{name}', type=float, required=True, metavar='IMAGES_A_SECOND')
     parser.add_argument('--bandwidth', type=float, default=25, help='gigabytes a second between GPUs; %(default)s')
     parser.add_argument('--parameters', type=float, default=24, help='millions; default %(default)s, ResNet-50')
-    parser.add_argument('--epochs', type=int, default=usual.epochs, help='default %(default)s')
-    parser.add_argument('--batch_size', type=int, default=usual.batch_size, help='default %(default)s')
+    parser.add_argument('--epochs', type=int, default=usual('epochs'), help='default %(default)s')
+    parser.add_argument('--batch_size', type=int, default=usual('batch_size'), help='default %(default)s')
     parser.add_argument('--gpus', type=int, nargs='+', default=[1, 8, 64], help='default %(default)s')
     args = parser.parse_args()
     numbers = [args.train_rate, args.forward_rate, args.load_rate, args.bandwidth, args.parameters, *args.gpus]
