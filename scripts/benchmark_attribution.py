@@ -3,9 +3,10 @@
     python scripts/benchmark_attribution.py --images=4 --size=224 --repeats=5
 
 One ResNet-50 with random weights, one batch, one process, CPU. Every figure is the median over the repeats, in which
-all entries take turns, divided by its yardstick: a forward pass; n forward and backward passes without weight
-gradients; or the masked forward passes of Score-CAM. captum, torchcam and grad-cam are left out where they are not
-installed.
+all entries take turns, divided by its yardstick: a forward pass, or n of them; n forward and backward passes without
+weight gradients; or the masked forward passes of Score-CAM. RISE is timed with few masks, occlusion with few squares.
+captum, torchcam and grad-cam are left out where they are not installed; grad-cam's FullGrad refuses a network that has
+a bias which its score does not read, as CAM's has.
 """
 
 import argparse
@@ -20,8 +21,17 @@ import torch
 
 from wsol import attribution, build_model
 
-FORWARD = ('grad_cam', 'grad_cam_pp', 'layer_cam', 'eigen_cam', 'ablation_cam')  # their yardstick: a forward pass
-REPEATED = ('smooth_grad', 'var_grad', 'integrated_gradients')  # n forward and backward passes
+FORWARD = (  # their yardstick: a forward pass
+    *('grad_cam', 'grad_cam_pp', 'layer_cam', 'hires_cam', 'xgrad_cam', 'finer_cam', 'eigen_cam', 'eigen_grad_cam'),
+    *('refine_cam', 'ablation_cam'),
+)
+SINGLE = ('input_grad', 'full_grad', 'deep_lift')  # a forward and a backward pass; DeepLIFT's has the reference's too
+REPEATED = ('smooth_grad', 'var_grad', 'integrated_gradients', 'gradient_shap')  # n forward and backward passes
+FORWARDS = {  # several forward passes: how many, and what makes them so many
+    'rise': (10, {'rise_nr_masks': 10}),
+    'occlusion': (10, {}),  # squares of half a side: nine, and the image itself
+    'group_cam': (34, {}),  # 32 groups, the image itself and its blurred version
+}
 
 
 class Entry(NamedTuple):
@@ -55,6 +65,12 @@ def forward_backward(net, x, y, n):
         torch.autograd.grad(net(image).log_score[:, y].sum(), image)
 
 
+def forwards(net, x, n):
+    """n forward passes without gradients."""
+    for _ in range(n):
+        forward(net, x)
+
+
 def masked_forwards(net, x, channels, size):
     """The forward passes of Score-CAM alone: `channels` copies of each image, `size` at a time, nothing else."""
     rows = x[:1].expand(size, -1, -1, -1).contiguous()
@@ -69,10 +85,14 @@ def our_entries(net, x, y, n):
     def entry(yardstick, name, **options):
         return Entry(yardstick, partial(attribution.explain, name, net, x, y, **options))
 
-    few = {'smooth_grad_nr_iter': n, 'integrated_grad_nr_iter': n, 'batch_size': len(x)}
-    entries = {name: entry('forward', name) for name in FORWARD}
-    entries['input_grad'] = entry('1 forward-backward', 'input_grad')
+    few = {'smooth_grad_nr_iter': n, 'integrated_grad_nr_iter': n, 'num_samples': n, 'batch_size': len(x)}
+    layers = {'refine_cam': {'target_layer': ['layer3', 'layer4']}}
+    entries = {name: entry('forward', name, **layers.get(name, {})) for name in FORWARD}
+    entries.update({name: entry('1 forward-backward', name) for name in SINGLE})
     entries.update({name: entry(f'{n} forward-backward', name, **few) for name in REPEATED})
+    half = {'occlusion': {'occlusion_window': min(x.shape[2:]) // 2}}
+    for name, (passes, options) in FORWARDS.items():
+        entries[name] = entry(f'{passes} forwards', name, batch_size=len(x), **options, **half.get(name, {}))
     return entries
 
 
@@ -90,8 +110,18 @@ def captum_entries(model, layer, x, y, n):
         tunnel = attr.NoiseTunnel(attr.Saliency(model))
         tunnel.attribute(x, target=y, nt_samples=n, nt_samples_batch_size=1)
 
+    def shap():
+        attr.GradientShap(model).attribute(x, torch.zeros_like(x[:1]), n_samples=n, target=y)
+
+    def occlusion():
+        side = min(x.shape[2:]) // 2
+        window = (x.shape[1], side, side)
+        attr.Occlusion(model).attribute(x, window, (x.shape[1], side // 2, side // 2), target=y)
+
     return {
         'captum LayerGradCam': Entry('forward', grad_cam),
+        'captum GradientShap': Entry(f'{n} forward-backward', shap),
+        'captum Occlusion': Entry('10 forwards', occlusion),
         'captum IntegratedGradients': Entry(f'{n} forward-backward', integrated),
         'captum NoiseTunnel(Saliency)': Entry(f'{n} forward-backward', smooth),
     }
@@ -101,7 +131,7 @@ def torchcam_entries(model, layer, x, y, n):
     """{name: Entry} of torchcam."""
     from torchcam import methods
 
-    names = ('GradCAM', 'GradCAMpp', 'LayerCAM')
+    names = ('GradCAM', 'GradCAMpp', 'LayerCAM', 'XGradCAM')
     return {
         f'torchcam {name}': Entry('forward', partial(torchcam_map, getattr(methods, name), model, layer, x, y))
         for name in names
@@ -114,7 +144,7 @@ def grad_cam_entries(model, layer, x, y, n):
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     targets = [ClassifierOutputTarget(y)] * len(x)
-    names = ('GradCAM', 'GradCAMPlusPlus', 'LayerCAM')
+    names = ('GradCAM', 'GradCAMPlusPlus', 'LayerCAM', 'HiResCAM', 'XGradCAM', 'EigenGradCAM')
     return {
         f'grad-cam {name}': Entry('forward', partial(grad_cam_map, getattr(library, name), model, layer, x, targets))
         for name in names
@@ -182,6 +212,7 @@ def main():
         'forward': partial(forward, net, x),
         '1 forward-backward': partial(forward_backward, net, x, y, 1),
         f'{args.samples} forward-backward': partial(forward_backward, net, x, y, args.samples),
+        **{f'{passes} forwards': partial(forwards, net, x, passes) for passes, _ in FORWARDS.values()},
     }
     entries = {**our_entries(net, x, y, args.samples), **library_entries(net, x, y, args.samples)}
     if args.score_cam:
