@@ -20,6 +20,7 @@ RUNS = [
     for method in ('CAM', 'CALM-ML', 'CALM-EM')
     for dataset in ('CUB', 'OpenImages', 'ILSVRC', 'ToyBirds')
 ]
+RUNS += [f'{method}_ToyBirds_tf_efficientnet_lite0' for method in ('CAM', 'CALM-ML', 'CALM-EM')]  # of the study
 RUNS += [
     f'CAM_{dataset}_{backbone}' for dataset in ('CUB', 'OpenImages', 'ILSVRC') for backbone in ('vgg16', 'inception_v3')
 ]
@@ -66,8 +67,9 @@ def test_a_run_file_says_what_its_name_says(path):
     method, dataset, *backbone = name.split('_', 2)
     toy = dataset == 'ToyBirds'
     assert (args.experiment_name, args.attribution_method, args.dataset) == (name, method, dataset)
-    assert args.architecture == (backbone[0] if backbone else 'vgg_tiny' if toy else 'resnet50')
-    assert args.large_feature_map and args.use_bn is not toy and args.pretrained is not toy
+    study = toy and bool(backbone)  # its network has ImageNet weights, and coarser maps
+    assert args.architecture.removeprefix('timm/') == (backbone[0] if backbone else 'vgg_tiny' if toy else 'resnet50')
+    assert args.large_feature_map is not study and args.use_bn is not toy and args.pretrained is (study or not toy)
     head = [line for line in open(path).read().splitlines() if line.startswith('#')]
     assert any(f'python main.py --config=configs/{name}.yaml' in line for line in head) and any(
         'Cost' in line for line in head
