@@ -124,7 +124,7 @@ IMAGE = 3 * 32 * 32 * 4  # bytes
 
 @pytest.mark.parametrize('name', [name for name in EVALUATORS if name != 'gradients'])
 def test_memory_does_not_grow_with_the_images(name, many, save_root, monkeypatch, device):  # noqa: F811
-    """After 24 images more, not even the bytes of four are held."""
+    """After 32 images more, not even the bytes of four are held."""
     assert growth(name, many, save_root, monkeypatch, device) < 4 * IMAGE
 
 
