@@ -18,8 +18,9 @@
 #                                    DIR/dataset and DIR/metadata
 #   --workers N                      data loading processes (default 1)
 #
-# A finished step is not repeated, and one that was cut off goes on when the command is given again. The whole takes
-# about six hours on two CPU cores; scripts/study_page.py then writes the figures into docs/study.md.
+# A finished step is not repeated, and one that was cut off goes on when the command is given again. An epoch of
+# lite0 takes six minutes of a CPU core, the whole some ten hours of two; calls for different networks or designs may run
+# side by side. scripts/study_page.py then writes the figures into docs/study.md.
 set -euo pipefail
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=scripts/lib.sh
