@@ -20,8 +20,15 @@ once() { [ -e "save/$NAME/$1" ] || run "${@:2}"; }   # a result file, then the c
 picture() {
     # glibc keeps what the 1280 masked passes of Score-CAM free, in place of asking the system for the same pages again.
     export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
-    run inference.py --classifier=timm/tf_efficientnet_lite0 --images docs/photographs --classes=@1,@2 --batch_size=4 \
-        --method=vanilla,grad_cam,layer_cam,score_cam --seed=0 --output=save/picture/panels --override_cache=True
+    # A process a photograph, each on one core, takes less time than one process that shares the cores.
+    export OMP_NUM_THREADS=1
+    local photograph process processes=()
+    for photograph in docs/photographs/*.jpg; do
+        run inference.py --classifier=timm/tf_efficientnet_lite0 --images "$photograph" --classes=@1,@2 --batch_size=4 \
+            --method=vanilla,grad_cam,layer_cam,score_cam --seed=0 --output=save/picture/panels --override_cache=True &
+        processes+=($!)
+    done
+    for process in "${processes[@]}"; do wait "$process"; done
     note "[$SECONDS s] the pictures: save/picture/panels"
 }
 
