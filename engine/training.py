@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
     freeze_bn: bool  # batch norm keeps its statistics
     gradient_reg: float  # weight of the interpretable-gradient loss
     gradient_reg_error: str  # its error
-    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of objective.TEACHERS
+    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of config.EM_TEACHERS
     em_decay: float  # of the running average
     save_minutes: float  # a state is due after so many minutes
     amp: str  # mixed precision: a key of DTYPES

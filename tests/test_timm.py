@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from conftest import MINICUB
+from test_attribution import AT_THE_INPUT
 
 import config
 import main
@@ -21,21 +22,6 @@ from wsol.backbones import timm as timm_backbone
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
 
 VIT, CONVNEXT = 'timm/test_vit', 'timm/test_convnext'
-AT_INPUT = (
-    'input_grad',
-    'smooth_grad',
-    'smooth_grad_square',
-    'var_grad',
-    'integrated_grad',
-    'integrated_gradients',
-    'guided_backprop',
-    'gradient_shap',
-    'deep_lift',
-    'full_grad',
-    'group_cam',
-    'rise',
-    'occlusion',
-)
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 
 
@@ -147,7 +133,7 @@ def test_every_attribution_method_explains_it(architecture):
     options |= {'superclass': {0: [0, 1]}, 'occlusion_window': 48}
     for process in attribution.MAPS:
         maps = attribution.explain(process, model, IMAGES, 0, **options)
-        size = (64, 96) if process in AT_INPUT else (4, 6)
+        size = (64, 96) if process in AT_THE_INPUT else (4, 6)
         if process == 'refine_cam' and architecture == CONVNEXT:
             size = (16, 24)  # of its first stage: a ViT has one
         assert maps.shape == (2, *size), process
