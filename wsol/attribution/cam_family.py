@@ -64,41 +64,50 @@ def principal_map(A):
     return torch.where(agree < 0, -u, u).view(len(A), *A.shape[2:]).to(A.dtype)  # [B, H, W]
 
 
+def _layer_maps(combine, model, images, layers, target, **more):
+    """relu(combine(A, G)) [B, H, W] of each layer, A its activations [B, L, H, W] and G = dS_y/dA; more: as for
+    `layer_gradients`."""
+    return [combine(A.detach(), G).relu() for A, G in zip(*layer_gradients(model, images, layers, target, **more))]
+
+
+def _fused(combine, model, images, target, options, **more):
+    """The `_layer_maps` of the target layers as one map [B, H, W]."""
+    return fuse(_layer_maps(combine, model, images, find_layers(model, options.target_layer, images), target, **more))
+
+
+def _grad_cam_of(A, G):
+    """sum_k w_k A_k with grad_cam_weights."""
+    return weighted(A, grad_cam_weights(G))
+
+
+def _grad_cam_pp_of(A, G):
+    """sum_k w_k A_k with grad_cam_pp_weights."""
+    return weighted(A, grad_cam_pp_weights(A, G))
+
+
 @explainer
 def grad_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w_k = mean_z G_k(z): Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2)."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([weighted(A.detach(), grad_cam_weights(G)).relu() for A, G in pairs])
-
-
-def _grad_cam_pp(model, images, target, layers):
-    """The map of grad_cam_pp [B, H, W]."""
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([weighted(A.detach(), grad_cam_pp_weights(A.detach(), G)).relu() for A, G in pairs])
+    return _fused(_grad_cam_of, model, images, target, options)
 
 
 @explainer
 def grad_cam_pp(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k) with grad_cam_pp_weights: Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5 and 19)."""
-    return _grad_cam_pp(model, images, target, find_layers(model, options.target_layer, images))
+    return _fused(_grad_cam_pp_of, model, images, target, options)
 
 
 @explainer
 def layer_cam(model, images, target=None, options=Options()):
     """relu(sum_k relu(G_k(z)) A_k(z)): LayerCAM (Jiang et al., TIP 2021, eq. 4 to 6), for any layer."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([(G.relu() * A.detach()).sum(dim=1).relu() for A, G in pairs])
+    return _fused(lambda A, G: (G.relu() * A).sum(dim=1), model, images, target, options)
 
 
 @explainer
 def hires_cam(model, images, target=None, options=Options()):
     """relu(sum_k G_k(z) A_k(z)): HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), gradients that are not
     averaged."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([(G * A.detach()).sum(dim=1).relu() for A, G in pairs])
+    return _fused(lambda A, G: (G * A).sum(dim=1), model, images, target, options)
 
 
 def against_similar(scores, classes):
@@ -122,9 +131,7 @@ def finer_cam(model, images, target=None, options=Options()):
     torchcam takes that mean too; pytorch-grad-cam weighs the classes by their probability, and g is 1 there. Against
     one class of the caller's choice: any map with `contrast`.
     """
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target, scalars=against_similar))
-    return fuse([weighted(A.detach(), grad_cam_weights(G)).relu() for A, G in pairs])
+    return _fused(_grad_cam_of, model, images, target, options, scalars=against_similar)
 
 
 def xgrad_cam_weights(A, G):
@@ -136,9 +143,7 @@ def xgrad_cam_weights(A, G):
 @explainer
 def xgrad_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k) with xgrad_cam_weights: XGrad-CAM (Fu et al., BMVC 2020, eq. 8)."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([weighted(A.detach(), xgrad_cam_weights(A.detach(), G)).relu() for A, G in pairs])
+    return _fused(lambda A, G: weighted(A, xgrad_cam_weights(A, G)), model, images, target, options)
 
 
 @explainer
@@ -159,7 +164,7 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     streams = noise_streams(images, options)
     copies = (images + std * standard_normal(images.shape[1:], streams, images) for _ in range(n))
     if options.smooth_average == 'maps':
-        return sum(_grad_cam_pp(model, noisy, target, layers) / n for noisy in copies)
+        return sum(fuse(_layer_maps(_grad_cam_pp_of, model, noisy, layers, target)) / n for noisy in copies)
     powers = [[0, 0, 0] for _ in layers]
     for noisy in copies:
         for means, G in zip(powers, layer_gradients(model, noisy, layers, target)[1]):
@@ -180,9 +185,7 @@ def eigen_cam(model, images, target=None, options=Options()):
 def eigen_grad_cam(model, images, target=None, options=Options()):
     """relu(principal_map(G A)): Eigen-CAM of activations times gradients, so that it knows the class
     (pytorch-grad-cam)."""
-    layers = find_layers(model, options.target_layer, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    return fuse([principal_map(G * A.detach()).relu() for A, G in pairs])
+    return _fused(lambda A, G: principal_map(G * A), model, images, target, options)
 
 
 @explainer
@@ -194,8 +197,7 @@ def refine_cam(model, images, target=None, options=Options()):
     """
     layers = options.target_layer
     layers = stage_layers(model, images, REFINED_STAGES) if layers is None else find_layers(model, layers, images)
-    pairs = zip(*layer_gradients(model, images, layers, target))
-    maps = [weighted(A.detach(), grad_cam_pp_weights(A.detach(), G)).relu() for A, G in pairs]
+    maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target)
     size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
     return torch.stack([upsample(min_max(m), size) for m in maps]).prod(dim=0)  # [B, H, W]
 
