@@ -218,33 +218,15 @@ class Shards:
     def _batches_of(self, shard):
         return [list(shard[i : i + self.batch_size]) for i in range(0, len(shard), self.batch_size)]
 
-    def batches(self):
-        """This process's batches that are still to do, lists of image numbers."""
-        return batches_of_all([self])
-
-    def run(self, items, work):
-        """Call work(image numbers, item) -> Part on the items that belong to `batches`, in their order.
-
-        Tensors stay on their device until their shard is done. Asked to stop, it returns after the batch under way."""
-        run_together([self], items, [work])
-
     def _save(self, index, part):
         totals = {TOTAL + name: _on_host(value) for name, value in part.totals.items()}
         rows = {ROWS + name: np.concatenate([_on_host(one) for one in some]) for name, some in part.rows.items()}
         arrays.write(self._file(index), {**totals, **rows})
 
-    def total(self):
-        """`total_of` these shards alone."""
-        return total_of([self])
-
     def read(self, index, kind):
         """{name: array} of a finished shard; kind: TOTAL or ROWS."""
         with np.load(self._file(index)) as file:
             return {name[len(kind) :]: file[name] for name in file.files if name.startswith(kind)}
-
-    def write_rows(self, path):
-        """`write_rows` of these shards alone."""
-        write_rows([self], path)
 
     def remove(self):
         """Remove the shards, once the result is written."""
@@ -262,10 +244,13 @@ def batches_of_all(several):
 
 
 def run_together(several, items, works, apart=False):
-    """`Shards.run` of several evaluations of the same images: each of `works` on the items of `batches_of_all`.
+    """Call each of `works`, (image numbers, item) -> Part, for its one of several `Shards` of the same images.
+
+    The items belong to `batches_of_all`, in their order.
 
     They take each batch in turn, and are saved together; `apart`, a shard's batches are taken by one after the other,
-    and each is saved as soon as it is done.
+    and each is saved as soon as it is done. Tensors stay on their device until their shard is done. Asked to stop, it
+    returns after the batch under way.
     """
     items = iter(items)
     for index, shard in _todo_of_all(several):

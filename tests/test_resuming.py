@@ -413,23 +413,24 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             monkeypatch.setattr(processes, 'agreed', lambda value: value)
             run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
             shards = resuming.Shards(run, 'x', 100, batch_size=7)
-            shards.run(
-                shards.batches(),
-                lambda numbers, batch: Part(
+
+            def work(numbers, batch):
+                return Part(
                     {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
                     {'ids': [np.array([f'n{number}' for number in numbers])], 'twice': [np.array(numbers) * 2]},
-                ),
-            )
-            seen += [i for batch in shards.batches() for i in batch]
+                )
+
+            resuming.run_together([shards], resuming.batches_of_all([shards]), [work])
+            seen += [i for batch in resuming.batches_of_all([shards]) for i in batch]
         monkeypatch.setattr(processes, 'rank', lambda: 0)
         monkeypatch.setattr(processes, 'world', lambda: 1)
-        total = shards.total()
+        total = resuming.total_of([shards])
         assert (
             sorted(seen) == list(range(100))
             and total['sum'].tolist() == [4950, 100]
             and total['first'] == sum(range(0, 100, 7))
         )
-        shards.write_rows(str(tmp_path / f'{count}.npz'))
+        resuming.write_rows([shards], str(tmp_path / f'{count}.npz'))
         with np.load(tmp_path / f'{count}.npz') as rows:
             assert rows['twice'].tolist() == list(range(0, 200, 2))
             assert rows['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
@@ -515,22 +516,30 @@ def score(numbers, item):
 
 
 def items_of(shards):
-    return [[10 * number for number in batch] for batch in shards.batches()]
+    return [[10 * number for number in batch] for batch in resuming.batches_of_all([shards])]
 
 
 def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alone):
     """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
     shards = shards_of(tmp_path)
-    assert shards.batches() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16, 17], [18, 19]]
+    assert resuming.batches_of_all([shards]) == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6, 7, 8],
+        [9, 10, 11],
+        [12, 13, 14],
+        [15, 16, 17],
+        [18, 19],
+    ]
 
     def until_the_fifth(numbers, item):
         if numbers[0] == 12:
             processes._note(15, None)
         return score(numbers, item)
 
-    shards.run(items_of(shards), until_the_fifth)
+    resuming.run_together([shards], items_of(shards), [until_the_fifth])
     with pytest.raises(util.Stopped, match='run the same command with --resume'):
-        shards.total()
+        resuming.total_of([shards])
     assert (tmp_path / resuming.MARKER).exists() and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
     with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
         shards_of(tmp_path)
@@ -539,9 +548,9 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
         shards_of(tmp_path / 'other', resume=True, norm_type='minmax')
     processes._signals.clear()
     again = shards_of(tmp_path, resume=True)
-    assert again.batches()[0] == [9, 10, 11] and again.key == shards.key
-    again.run(items_of(again), score)
-    total = again.total()
+    assert resuming.batches_of_all([again])[0] == [9, 10, 11] and again.key == shards.key
+    resuming.run_together([again], items_of(again), [score])
+    total = resuming.total_of([again])
     assert (total['sum'], total['images']) == (sum(range(20)), 20)
     again.remove()
     assert not (tmp_path / 'shards_x').exists()
@@ -600,9 +609,9 @@ def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
 
 def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
     shards = shards_of(tmp_path)
-    shards.run(items_of(shards), score)
-    assert len(shards_of(tmp_path, resume=True).batches()) == 0
-    assert len(shards_of(tmp_path, override=True).batches()) == 7
+    resuming.run_together([shards], items_of(shards), [score])
+    assert len(resuming.batches_of_all([shards_of(tmp_path, resume=True)])) == 0
+    assert len(resuming.batches_of_all([shards_of(tmp_path, override=True)])) == 7
     assert not list(tmp_path.glob('shards_x/*.npz'))
     shards_of(tmp_path)  # a plan without a finished shard is in nobody's way
 
