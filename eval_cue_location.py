@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import util
-from config import get_configs
+from config import get_configs, in_range
 from data_loaders import DATASETS, dataset_info, read_image
 from engine import evaluation
 from wsol import attribution, cub_parts
@@ -118,6 +118,7 @@ def report(run, name, pairs, totals, log):
     pxap = cues.cue_figures(totals)
     counted = int(totals['histogram'].sum())
     dropped = int(totals['histogram'][:, :, 0].sum())
+    images = int(totals['images'].sum())
     modes = {mode: cues.summarize(pairs, values) for mode, values in pxap.items()}
     rows = [
         {
@@ -131,8 +132,9 @@ def report(run, name, pairs, totals, log):
     result = {
         **modes,
         'pairs': rows,
-        'evaluations': int(totals['images'].sum()),
+        'evaluations': images,
         'dropped_pixels': dropped / counted if counted else None,
+        'area': totals['area'].sum() / images / 1e6 if images else None,
         **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{name}.json'), result)
@@ -140,7 +142,7 @@ def report(run, name, pairs, totals, log):
         text = ', '.join(f'{key} {value:.2f}' if value is not None else f'{key} -' for key, value in means.items())
         log.report(f'{mode}: {text}', mode=mode, **means)
     log.report(
-        f'{len(pairs)} pairs, {totals["images"].sum()} image x pair evaluations, '
+        f'{len(pairs)} pairs, {images} image x pair evaluations, '
         f'{100 * dropped / max(counted, 1):.2f} % of the pixels under the first threshold',
         dropped=dropped,
         pixels=counted,
@@ -164,6 +166,13 @@ def add_flags(parser):
         choices=CONTRASTS,
         help="maps: the difference of two classes' maps; score: the map of the difference of their scores",
     )
+    parser.add_argument(
+        '--blur',
+        default=0.0,
+        type=in_range(float, 0),
+        metavar='PIXELS',
+        help='deviation of a Gaussian over the differences, a control: does the size of the maps decide?',
+    )
 
 
 def main():
@@ -172,7 +181,7 @@ def main():
     at_once = args.contrast == 'score'
 
     def name_of(process):
-        return f'cue_location_{process}' + ('_contrast' if at_once else '')
+        return f'cue_location_{process}{"_contrast" if at_once else ""}{f"_blur{args.blur:g}" if args.blur else ""}'
 
     def prepare(setting):
         split = setting.split
@@ -188,7 +197,7 @@ def main():
             )
         dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
-        cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type)
+        cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type, args.blur)
         shared = evaluation.SharedPass(setting.model)
 
         def batches(items):

@@ -447,17 +447,19 @@ def test_cue_localization_counts_what_a_loop_counts(name, save_root, monkeypatch
 def test_a_cue_that_is_never_seen_has_no_score(tmp_path):
     run = resuming.Run(str(tmp_path), {'seed': 1}, False, False)
     found = [Pair(0, 1, {2}, ['has_back_color::red']), Pair(0, 2, {1, 2}, ['has_bill_shape::cone'])]
-    totals = {'histogram': np.zeros((2, 2, 5), int), 'images': np.array([0, 0])}
+    totals = {'histogram': np.zeros((2, 2, 5), int), 'images': np.array([0, 0]), 'area': np.array([0, 0])}
     eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
     with open(tmp_path / 'cue.json') as file:
         result = json.load(file)
     nothing = {'cue_1': None, 'cue_2': None, 'cue_3': None, 'mean': None}
     assert (result['released'], result['per_pair']) == (nothing, nothing)
-    assert (result['dropped_pixels'], result['evaluations']) == (None, 0)
+    assert (result['dropped_pixels'], result['evaluations'], result['area']) == (None, 0, None)
     totals['histogram'][0] = [[1, 2, 0, 0, 0], [3, 0, 2, 0, 0]]
+    totals['images'][0], totals['area'][0] = 2, 500_000
     eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
     with open(tmp_path / 'cue.json') as file:
         result = json.load(file)
+    assert result['area'] == 0.25
     assert result['dropped_pixels'] == 0.5 and result['per_pair']['cue_2'] is None
     assert result['released']['cue_2'] == result['released']['cue_1'] == 100  # what ran before, its first bin left out
     assert [row['pxap'] for row in result['pairs']] == [

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from wsol.cub_parts import Pair
 from wsol.scoring import add_up, cues
-from wsol.scoring.maps import resize
+from wsol.scoring.maps import blur, resize
 from wsol.scoring.pixels import histogram_edges, pixel_average_precision, thresholds
 
 PAIRS = [
@@ -67,7 +67,7 @@ def test_counts_equal_a_loop_over_images_pairs_and_pixels(norm_type):
     images = cue_images(1)
     histogram, exact, counted = slow_counts(images, norm_type)
     whole = cues.cue_counts(fixed, iter(images))
-    assert whole.keys() == {'histogram', 'exact', 'images'}
+    assert whole.keys() == {'histogram', 'exact', 'images', 'area'}
     np.testing.assert_array_equal(whole['histogram'], histogram)
     np.testing.assert_array_equal(whole['exact'], exact)
     assert whole['images'].tolist() == counted and 0 < sum(counted) < 12 and counted[3] == 0
@@ -78,9 +78,9 @@ def test_counts_equal_a_loop_over_images_pairs_and_pixels(norm_type):
         np.testing.assert_array_equal(parted[name], value)
 
 
-def on_device(images, norm_type, device, labels=LABELS):
+def on_device(images, norm_type, device, labels=LABELS, blur=0):
     """`cues.batch_counts` of the images, as arrays."""
-    cue = cues.make_cues(PAIRS, EDGES, labels, norm_type)
+    cue = cues.make_cues(PAIRS, EDGES, labels, norm_type, blur)
     rows = torch.cat([torch.from_numpy(image.rows) for image in images])
     owner = torch.tensor([b for b, image in enumerate(images) for _ in image.rows])
     differences = torch.cat([torch.from_numpy(image.differences) for image in images])
@@ -92,13 +92,29 @@ def on_device(images, norm_type, device, labels=LABELS):
     return {name: value.cpu().numpy() for name, value in found.items()}
 
 
-@pytest.mark.parametrize('norm_type', ['clipping', 'max', 'minmax'])
-def test_a_batch_at_once_counts_what_image_by_image_is_counted(norm_type, device, monkeypatch):
+def test_a_map_covers_what_it_is_the_same_on_whatever_its_scale():
+    """An eighth of an image; all of it; a part, and as much of half the height: (2 + 2 x .5)^2 / (8 (2 + 2 x .25))."""
+    rows = [[0, 0, -0.01, 0, 0, 0, 0, 0], [7.0] * 8, [1, 1, 0.5, 0.5, 0, 0, 0, 0], [0.0] * 8]
+    found = cues.covered(torch.tensor(rows).view(4, 2, 4))
+    assert found.tolist() == [125_000, 1_000_000, 450_000, 0]
+
+
+def test_blurred_differences_are_scored_as_differences_of_blurred_maps():
+    images = cue_images(4)
+    blurred = [one._replace(differences=blur(torch.from_numpy(one.differences), 0.8).numpy()) for one in images]
+    cue = cues.make_cues(PAIRS, EDGES, LABELS, 'max', blur=0.8)
+    found, expected = cues.cue_counts(cue, images), cues.cue_counts(cue._replace(blur=0), blurred)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert not np.array_equal(found['histogram'], cues.cue_counts(cue._replace(blur=0), images)['histogram'])
+
+
+@pytest.mark.parametrize('norm_type, wide', [('clipping', 0), ('max', 0), ('minmax', 0), ('max', 0.8)])
+def test_a_batch_at_once_counts_what_image_by_image_is_counted(norm_type, wide, device, monkeypatch):
     images = cue_images(5)
-    expected = cues.cue_counts(cues.make_cues(PAIRS, EDGES, LABELS, norm_type), images)
+    expected = cues.cue_counts(cues.make_cues(PAIRS, EDGES, LABELS, norm_type, wide), images)
     for at_once in (64, 2):
         monkeypatch.setattr(cues, 'PAIRS_AT_ONCE', at_once)
-        found = on_device(images, norm_type, device)
+        found = on_device(images, norm_type, device, blur=wide)
         assert found.keys() == expected.keys() and expected['images'].sum() < sum(len(one.rows) for one in images)
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -128,7 +144,7 @@ def test_maps_resized_on_a_device_move_few_pixels_into_another_bin(norm_type, mo
 def test_without_true_part_pixels_there_is_no_exact_mode():
     fixed = cues.make_cues(PAIRS, EDGES, None, 'clipping')
     counts = cues.cue_counts(fixed, cue_images(2))
-    assert fixed.labels is None and counts.keys() == {'histogram', 'images'}
+    assert fixed.labels is None and counts.keys() == {'histogram', 'images', 'area'}
     assert cues.cue_figures(counts).keys() == {'released', 'per_pair'}
 
 

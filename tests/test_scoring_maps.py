@@ -108,3 +108,14 @@ def test_smoothing_by_hand():
     for ksize in (2, 4):
         with pytest.raises(ValueError, match=f'{ksize} is even: give an odd'):
             maps.smooth(dots, ksize)
+
+
+def test_blurring_is_the_gaussian_of_opencv():
+    """A deviation of 2 reaches six pixels far, and beyond the edge the mirror."""
+    some = np.random.default_rng(5).normal(size=(3, 20, 20)).astype(np.float32)
+    found = maps.blur(torch.from_numpy(some), 2.0).numpy()
+    expected = [cv2.GaussianBlur(one, (13, 13), 2.0, borderType=cv2.BORDER_REFLECT_101) for one in some]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert maps.blur(found, 0) is found
+    with pytest.raises(ValueError, match='--blur 7 is too much for maps of 20 pixels'):
+        maps.blur(torch.zeros(1, 20, 20), 7)

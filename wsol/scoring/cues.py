@@ -12,7 +12,7 @@ import torch
 from .. import cub_parts
 from ..attribution import normalize as normalize_maps
 from ..attribution import upsample
-from .maps import normalize
+from .maps import blur
 from .pixels import pixel_average_precision, pixel_histogram
 
 COUNTS = (1, 2, 3)  # numbers of differing parts that pairs are grouped by
@@ -26,6 +26,7 @@ class Cues(NamedTuple):
     labels: np.ndarray | None  # the same of the true part labels; None where the data set has none
     edges: np.ndarray  # of the histograms' bins [bins + 1]
     norm_type: str  # how differences come to [0, 1]: 'max', 'minmax' or 'clipping'
+    blur: float = 0  # deviation of the Gaussian over the differences, in pixels; 0: none
 
 
 class CueImage(NamedTuple):
@@ -43,14 +44,14 @@ def _membership(sets, width):
     return np.array([np.isin(np.arange(width), list(members)) for members in sets]).reshape(len(sets), width)
 
 
-def make_cues(pairs, edges, exact_labels, norm_type):
+def make_cues(pairs, edges, exact_labels, norm_type, blur=0):
     """The `Cues` of the pairs; exact_labels: {label: part name} of the data set's true part pixels, or None."""
     parts = _membership([pair.parts for pair in pairs], 8)
     labels = None
     if exact_labels:
         sets = [cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs]
         labels = _membership(sets, 1 + max(exact_labels))
-    return Cues(parts, labels, edges, norm_type)
+    return Cues(parts, labels, edges, norm_type, blur)
 
 
 def class_rows(pairs):
@@ -63,13 +64,29 @@ def class_rows(pairs):
     return table
 
 
+def covered(differences):
+    """How much of the image each map covers, in millionths, LongTensor [N]: (mean |d|)^2 / mean d^2.
+
+    differences: tensor [N, S, S], of whatever scale. A map that is the same on a part of the image and 0 elsewhere
+    covers that part; a map of zeros covers nothing. Whole numbers, so that sums do not depend on their order.
+    """
+    flat = differences.flatten(1)
+    one, two = (torch.linalg.vector_norm(flat, order, dim=1, dtype=torch.float64) for order in (1, 2))
+    share = (one / two) ** 2 / flat.shape[1]
+    return (1e6 * share.nan_to_num(0)).round().long()
+
+
 def cue_counts(cues, images):
-    """What a batch of `CueImage`s adds: {histogram [pairs, 2, bins], exact (with labels) the same, images [pairs]}.
+    """What a batch of `CueImage`s adds: {histogram [pairs, 2, bins], exact (with labels) the same, images [pairs],
+    area [pairs], the sum of what their maps cover}.
 
     A pair counts where one of its parts can be seen. The images are taken one by one.
     """
     shape = (len(cues.parts), 2, len(cues.edges) - 1)
-    counts = {'histogram': np.zeros(shape, np.int64), 'images': np.zeros(shape[0], np.int64)}
+    counts = {
+        'histogram': np.zeros(shape, np.int64),
+        **{name: np.zeros(shape[0], np.int64) for name in ('images', 'area')},
+    }
     if cues.labels is not None:
         counts['exact'] = np.zeros(shape, np.int64)
     for image in images:
@@ -77,11 +94,13 @@ def cue_counts(cues, images):
         rows = image.rows[scored]
         if not len(rows):
             continue
-        scores = normalize(np.abs(image.differences[scored]), cues.norm_type)
+        shown = blur(torch.from_numpy(image.differences[scored]), cues.blur).abs()
+        scores = normalize_maps(shown, cues.norm_type).numpy()
         counts['histogram'][rows] += pixel_histogram(scores, cues.parts[rows][:, image.parts], cues.edges)
         if cues.labels is not None:
             counts['exact'][rows] += pixel_histogram(scores, cues.labels[rows][:, image.exact], cues.edges)
         counts['images'][rows] += 1
+        counts['area'][rows] += covered(shown).numpy()
     return counts
 
 
@@ -103,9 +122,12 @@ def batch_counts(cues, rows, owner, differences, parts, exact, visible):
     if cues.labels is not None:
         targets['exact'] = torch.from_numpy(cues.labels).to(device), exact
     one = torch.ones(1, dtype=torch.long, device=device)
+    area = torch.zeros(pairs + 1, dtype=torch.long, device=device)
     counts = {name: torch.zeros((pairs + 1) * 2 * bins, dtype=torch.long, device=device) for name in targets}
     for some in torch.arange(len(rows), device=device).split(PAIRS_AT_ONCE):
-        maps = normalize_maps(upsample(differences[some].float(), parts.shape[1]).abs(), cues.norm_type)
+        shown = blur(upsample(differences[some].float(), parts.shape[1]), cues.blur).abs()
+        maps = normalize_maps(shown, cues.norm_type)
+        area.scatter_add_(0, place[some], covered(shown))
         bin_of = torch.bucketize(maps.double().flatten(1), edges, right=True) - 1  # [p, SS]
         for name, (members, labels) in targets.items():
             inside = members[rows[some]].gather(1, labels[owner[some]].flatten(1).long())  # [p, SS]
@@ -113,7 +135,7 @@ def batch_counts(cues, rows, owner, differences, parts, exact, visible):
             counts[name].scatter_add_(0, index.flatten(), one.expand(index.numel()))
     images = torch.zeros(pairs + 1, dtype=torch.long, device=device).scatter_add_(0, place, one.expand(len(rows)))
     tables = {name: table.view(pairs + 1, 2, bins)[:-1] for name, table in counts.items()}
-    return {**tables, 'images': images[:-1]}
+    return {**tables, 'images': images[:-1], 'area': area[:-1]}
 
 
 def cue_figures(counts):

@@ -1,5 +1,7 @@
 """Maps before they are scored: resized, smoothed, brought to [0, 1]. N maps of h x w pixels, arrays."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -29,6 +31,23 @@ def smooth(maps, ksize):
     return np.stack(
         [cv2.GaussianBlur(one, (ksize, ksize), deviation, borderType=cv2.BORDER_REFLECT_101) for one in maps]
     )
+
+
+def blur(maps, deviation):
+    """Maps, a tensor [N, S, S], under a Gaussian of this deviation in pixels, mirrored edges; 0 leaves them.
+
+    The kernel reaches three deviations far, which must be less than S.
+    """
+    if not deviation:
+        return maps
+    from torchvision.transforms.functional import gaussian_blur
+
+    reach = math.ceil(3 * deviation)
+    if reach >= maps.shape[-1]:
+        raise UserError(
+            f'--blur {deviation:g} is too much for maps of {maps.shape[-1]} pixels: three times it must fit'
+        )
+    return gaussian_blur(maps[:, None], 2 * reach + 1, deviation)[:, 0]
 
 
 def normalize(maps, norm_type):
