@@ -12,15 +12,15 @@
 #   --heads "CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random"     CAM-longer: CAM trained on for as long
 #                                    as CALM is after it; -ema, -epoch: a teacher that lags; random: nothing is learnt
 #   --seeds "0 1 2"
-#   --steps "train cue erase wsol contrast"     contrast: CAM and CALM-EM explained by gradient methods,
-#                                    of the first seed only
+#   --steps "train cue erase wsol contrast blur"     erase: of CAM and CALM-EM; of the first seed only are contrast (CAM
+#                                    and CALM-EM explained by gradient methods) and blur (CAM's maps made wider)
 #   --save_root DIR                  default save/study: results in DIR/NETWORK-DESIGN/HEAD-seedN, the birds in
 #                                    DIR/dataset and DIR/metadata
 #   --workers N                      data loading processes (default 1)
 #
-# A finished step is not repeated, and one that was cut off goes on when the command is given again. An epoch of
-# lite0 takes six minutes of a CPU core, the whole some ten hours of two; calls for different networks or designs may run
-# side by side. scripts/study_page.py then writes the figures into docs/study.md.
+# A finished step is not repeated, and one that was cut off goes on when the command is given again. The whole takes
+# some three hours of two CPU cores; calls for different networks or designs may run side by side.
+# scripts/study_page.py then writes the figures into docs/study.md.
 set -euo pipefail
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=scripts/lib.sh
@@ -29,7 +29,7 @@ source "$SCRIPTS/lib.sh"
 source "$SCRIPTS/reproduce/rows.sh"
 
 declare -A asked=(
-    [networks]='lite0 vgg_tiny' [designs]='combined single' [steps]='train cue erase wsol contrast'
+    [networks]='lite0 vgg_tiny' [designs]='combined single' [steps]='train cue erase wsol contrast blur'
     [heads]='CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random'
     [seeds]='0 1 2' [save_root]="$(checkout)/save/study" [workers]=1
 )
@@ -127,17 +127,27 @@ contrast() {
     done
 }
 
+# blur SCALE...: cue localization by CAM's maps, blurred
+blur() {
+    local deviation
+    for deviation in 4 8 16; do
+        score eval_cue_location.py "cue_location_vanilla_blur$deviation" CAM vanilla "$@" --blur=$deviation
+    done
+}
+
 # evaluate STEP HEAD
 evaluate() {
-    local map=jointll scale
+    local map=jointll scale first=
     [ "$(method_of "$2")" != CAM ] || map=vanilla
+    [ "$seed" != "${asked[seeds]%% *}" ] || first=$2
     read -r -a scale <<< "$(scale_of "$1" $map)"
     case $1 in
         train) train "$2" ;;
         cue) score eval_cue_location.py "cue_location_$map" "$2" $map "${scale[@]}" ;;
         erase) [[ $2 != CAM && $2 != CALM-EM ]] || score eval_pixel_perturb.py "pixel_perturb_$map" "$2" $map ;;
         wsol) score eval_wsol.py "wsol_$map" "$2" $map "${scale[@]}" ;;
-        contrast) [[ $2 != CAM && $2 != CALM-EM || $seed != "${asked[seeds]%% *}" ]] || contrast "$2" ;;
+        contrast) [[ $first != CAM && $first != CALM-EM ]] || contrast "$2" ;;
+        blur) [[ $first != CAM ]] || blur "${scale[@]}" ;;
     esac
 }
 

@@ -3,9 +3,9 @@
     python scripts/study_page.py [--save_root save/study] [--page docs/study.md]
 
 A part of the page `<!-- study: NAME -->` … `<!-- end -->` is replaced: `progress` (which runs are there), `results` (a
-table for each network and kind of cues), `differences` (pairs of heads, seed by seed, with intervals) and `contrast`
-(maps of the difference of two scores). Beside the page the picture study_cue.png is drawn. What has not been run is
-said, not filled in.
+table for each network and kind of cues), `differences` (pairs of heads, seed by seed, with intervals), `contrast`
+(maps of the difference of two scores) and `width` (CAM's maps blurred). Beside the page the picture study_cue.png is
+drawn. What has not been run is said, not filled in.
 """
 
 import argparse
@@ -133,6 +133,33 @@ def contrast(root):
         yield tables.markdown(['setting', 'head', 'seed', 'map', *columns], rows)
 
 
+def width(root):
+    """Cue localization by CAM's maps, as they are and blurred, and by CALM-EM's, with the area that they cover."""
+    rows = []
+    for network, design, _ in settings(root):
+        there = runs(root, network, design)
+        for seed, folder in there.get('CAM', {}).items():
+            shown = [('CAM', blur, name) for blur, name in blurred(folder)]
+            if not shown:
+                continue
+            for head, blur, name in [('CAM', '-', ''), *shown, ('CALM-EM', '-', '')]:
+                run = there.get(head, {}).get(seed)
+                found = read_result(os.path.join(run, name or f'cue_location_{HEADS[head]}.json')) if run else {}
+                area = 100 * found['area'] if 'area' in found else None
+                cells = [area, *(found.get(mode, {}).get('mean') for mode in MODES)]
+                rows.append([f'{network}-{design}', str(seed), head, blur, *map(tables.number_text, cells)])
+    if rows:
+        columns = [mode.replace('_', ' ') for mode in MODES]
+        yield tables.markdown(['setting', 'seed', 'head', 'blur (pixels)', 'area (%)', *columns], rows)
+
+
+def blurred(folder):
+    """(deviation, file name) of each result of CAM's blurred maps in a folder."""
+    named = re.compile(r'cue_location_vanilla_blur([\d.]+)\.json')
+    found = [(match[1], match[0]) for match in map(named.fullmatch, os.listdir(folder)) if match]
+    return sorted(found, key=lambda one: float(one[0]))
+
+
 def progress(root):
     """Which runs are there, and how many are missing."""
     rows = []
@@ -171,7 +198,7 @@ def draw(root, path):
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
 
 
-PARTS = {'progress': progress, 'results': results, 'differences': differences, 'contrast': contrast}
+PARTS = {'progress': progress, 'results': results, 'differences': differences, 'contrast': contrast, 'width': width}
 
 
 def filled(text, root):

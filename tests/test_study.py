@@ -1,5 +1,6 @@
 """The study: which runs its script asks for, and how its page is filled from what they gave."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -49,11 +50,15 @@ mkdir -p "$folder" && touch "$folder/accuracy.json"
     )
     script.write_text(text.replace('"$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"', f'"{checkout}/scripts"'))
     words = ['--networks', 'vgg_tiny', '--designs', 'single', '--seeds', '4', '--save_root', tmp_path / 'save']
-    heads = ['--heads', 'CAM CAM-longer CALM-EM-ema random', '--steps', 'train cue']
+    heads = ['--heads', 'CAM CAM-longer CALM-EM-ema random', '--steps', 'train cue blur']
     subprocess.run(['bash', script, *words, *heads], check=True, capture_output=True)
     asked = [line.split() for line in open(tmp_path / 'asked')]
     drawing, *steps = asked
     assert drawing[0] == 'scripts/make_toybirds.py' and '--design=single' in drawing
+    blurs = [words for words in steps if words[-1].startswith('--blur')]
+    steps = [words for words in steps if words not in blurs]
+    assert [words[-1] for words in blurs] == ['--blur=4', '--blur=8', '--blur=16']
+    assert all('--load_checkpoint=vgg_tiny-single/CAM-seed4' in words for words in blurs)
     assert [words[0] for words in steps] == ['main.py', 'eval_cue_location.py'] * 4
     assert all({'--dataset=ToyBirdsSingle', '--seed=4', '--resume=True'} <= {*words} for words in steps)
     cam, _, longer, _, ema, scored, random, _ = steps
@@ -69,7 +74,7 @@ mkdir -p "$folder" && touch "$folder/accuracy.json"
 
 PAGE = ''.join(
     f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n'
-    for name in ('progress', 'results', 'differences', 'contrast')
+    for name in ('progress', 'results', 'differences', 'contrast', 'width')
 )
 
 
@@ -98,7 +103,19 @@ def test_the_page_has_the_figures_of_the_runs_and_says_what_is_missing(tmp_path,
     assert (first['A, B'], first['seed'], second['seed']) == ('CAM, CALM-EM', '0', '1')
     assert first['cue per pair, mean'] == '**+5.00 [5.00, 5.00]**' and first['top-1'] == '+0.00 [0.00, 0.00]'
     assert second['cue per pair, mean'] == '**+4.00 [4.00, 4.00]**'
-    assert '4 of 84 trainings are made' in parts['progress']
+    assert '4 of 84 trainings are made' in parts['progress'] and 'Not run yet.' in parts['width']
+    plain = json.loads((place / 'CAM-seed1/cue_location_vanilla.json').read_text())
+    for blur, gain in (('16', 2), ('4', 1)):
+        wider = {**plain, 'area': gain / 8, 'per_pair': {**plain['per_pair'], 'mean': 31 + gain}}
+        (place / f'CAM-seed1/cue_location_vanilla_blur{blur}.json').write_text(json.dumps(wider))
+    rows = table(write_page(monkeypatch, tmp_path)['width'])
+    assert [(row['head'], row['blur (pixels)'], row['area (%)'], row['per pair']) for row in rows] == [
+        ('CAM', '-', '-', '31.00'),
+        ('CAM', '4', '12.50', '32.00'),
+        ('CAM', '16', '25.00', '33.00'),
+        ('CALM-EM', '-', '-', '35.00'),
+    ]
+    parts = write_page(monkeypatch, tmp_path)
     again = write_page(monkeypatch, tmp_path)
     assert again == parts and (tmp_path / 'study_cue.png').stat().st_size > 5000
 
