@@ -7,7 +7,9 @@
 #
 # Options, each with one word or several in quotes (here with what is taken without them):
 #   --networks "lite0 vgg_tiny"      lite0: tf_efficientnet_lite0 with ImageNet weights, 160 px, 10x10 maps; vgg_tiny:
-#                                    from scratch, 96 px, 24x24 maps
+#                                    from scratch, 96 px, 24x24 maps. For a GPU there are lite0_fine, 20x20 maps, and
+#                                    resnet50, from scratch, 224 px, 28x28 maps, which were never run
+#   --train 20                       training images a class; a save_root of its own for each number
 #   --designs "combined single"      a class is a combination of eight looks; or one look of one part tells it
 #   --heads "CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random"     CAM-longer: CAM trained on for as long
 #                                    as CALM is after it; -ema, -epoch: a teacher that lags; random: nothing is learnt
@@ -31,19 +33,21 @@ source "$SCRIPTS/reproduce/rows.sh"
 declare -A asked=(
     [networks]='lite0 vgg_tiny' [designs]='combined single' [steps]='train cue erase wsol contrast blur'
     [heads]='CAM CALM-EM CAM-longer CALM-ML CALM-EM-ema CALM-EM-epoch random'
-    [seeds]='0 1 2' [save_root]="$(checkout)/save/study" [workers]=1
+    [seeds]='0 1 2' [save_root]="$(checkout)/save/study" [workers]=1 [train]=20
 )
+declare -A choices=([networks]="${asked[networks]} lite0_fine resnet50" [designs]=${asked[designs]}
+    [steps]=${asked[steps]} [heads]=${asked[heads]})
 
-# read_option NAME WORDS: into `asked`, checked against what is taken without it
+# read_option NAME WORDS: into `asked`, checked against `choices`
 read_option() {
     local word
     case $1 in
         save_root) asked[save_root]=$(realpath -m -- "$2"); return ;;
-        seeds | workers)
+        seeds | workers | train)
             [[ $2 =~ ^[0-9]+(\ [0-9]+)*$ ]] || die "--$1 $2: give whole numbers" ;;
         *)
             for word in $2; do
-                [[ " ${asked[$1]} " == *" $word "* ]] || die "--$1 $word: choose from ${asked[$1]}"
+                [[ " ${choices[$1]} " == *" $word "* ]] || die "--$1 $word: choose from ${choices[$1]}"
             done ;;
     esac
     asked[$1]=$2
@@ -53,7 +57,7 @@ while [ $# -gt 0 ]; do
     case $1 in --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
     case $1 in
         -h | --help) sed -n '2,/^set/ s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        --networks | --designs | --heads | --seeds | --steps | --save_root | --workers)
+        --networks | --designs | --heads | --seeds | --steps | --save_root | --workers | --train)
             words=$(option_value "$1" $# "${2:-}") || exit 2
             read_option "${1#--}" "$words" ;;
         *) die "unknown option '$1': --help lists them" ;;
@@ -73,17 +77,21 @@ experiment() { echo "$network-$design/$1-seed$seed"; }
 # network_flags METHOD: of one of CAM, CALM-ML, CALM-EM in this network, kind of birds and seed
 network_flags() {
     local config="configs/$1_ToyBirds"
-    [ "$network" = vgg_tiny ] || config+=_tf_efficientnet_lite0
+    [[ $network != lite0* ]] || config+=_tf_efficientnet_lite0
     flags=("--config=$config.yaml" "--dataset=${set_of[$design]}" "--data_root=$root/dataset"
         "--metadata_root=$root/metadata" "--save_root=$root" "--seed=$seed" "--workers=${asked[workers]}"
         --resume=True)
     case $network in  # sizes for CPUs: a third of an hour of a core for each kind of birds and seed
-        lite0)
+        lite0*)
             flags+=(--batch_size=16 --channels_last=True)
             [ "$1" = CAM ] || flags+=(--epochs=2 --lr_decay_frequency=2) ;;
-        vgg_tiny)
+        *)
             flags+=(--batch_size=16)
             [ "$1" != CAM ] || flags+=(--epochs=24 --lr_decay_frequency=18) ;;
+    esac
+    case $network in
+        lite0_fine) flags+=(--large_feature_map=True) ;;
+        resnet50) flags+=(--architecture=resnet50 --use_bn=True --crop_size=224 --resize_size=256 --amp=bf16) ;;
     esac
 }
 
@@ -153,7 +161,7 @@ evaluate() {
 
 declare -A set_of=([combined]=ToyBirds [single]=ToyBirdsSingle)
 for design in ${asked[designs]}; do
-    run scripts/make_toybirds.py --design="$design" --train=20 --val=2 --test=8 \
+    run scripts/make_toybirds.py --design="$design" --train="${asked[train]}" --val=2 --test=8 \
         --data_root="$root/dataset" --metadata_root="$root/metadata"
 done
 for seed in ${asked[seeds]}; do

@@ -17,7 +17,7 @@ SCRIPT = os.path.join(ROOT, 'scripts', 'study.sh')
     'words, said',
     [
         (['--heads', 'CAM LFI'], '--heads LFI: choose from CAM CALM-EM CAM-longer'),
-        (['--networks=lite1'], '--networks lite1: choose from lite0 vgg_tiny'),
+        (['--networks=lite1'], '--networks lite1: choose from lite0 vgg_tiny lite0_fine resnet50'),
         (['--seeds', '0 x'], '--seeds 0 x: give whole numbers'),
         (['--sleep', '1'], "unknown option '--sleep'"),
         (['--designs'], '--designs needs a value'),
