@@ -163,7 +163,7 @@ def _permute(columns, resamples, seed):
     unlike = (first != second).any(axis=1)
     gain = (second - first)[unlike] / len(first)  # [u, d]
     count = len(gain)
-    if not count:
+    if count < 2:  # nothing to exchange, or one unit, whose two arrangements are each other's mirror image
         return [1.0] * len(columns.ends)
     means = first.mean(axis=0), second.mean(axis=0)
 

@@ -76,7 +76,7 @@ def test_p_values_are_even_where_nothing_differs():
 def test_the_p_value_of_an_accuracy_is_mcnemars_exact_one():
     """Of the images on which the two differ, some are won by B: the sign test, every exchange counted."""
     rng = np.random.default_rng(8)
-    for won, lost in ((8, 2), (6, 6), (9, 0), (3, 5)):
+    for won, lost in ((8, 2), (6, 6), (9, 0), (3, 5), (1, 0)):
         right = rng.random(200) < 0.5
         other = right.copy()
         other[np.flatnonzero(~right)[:won]] = True
