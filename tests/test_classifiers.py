@@ -40,7 +40,7 @@ def test_a_linear_head_becomes_conv_last_with_the_same_logits(name):
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         logits = net(images)
-        model = classifiers.as_network(net, images[:1])
+        model = classifiers.as_network(net, classifiers.passed(net, images[:1]))
         output = model(images)
     np.testing.assert_allclose(output.log_score, logits, atol=1e-5 * float(logits.abs().max()))
     np.testing.assert_allclose(output.probs, logits.softmax(dim=1), atol=1e-6)
@@ -58,7 +58,7 @@ def test_another_head_is_left_as_it_is(name):
     net = models.get_model(name, weights=None).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert classifiers.as_network(net, images) is None
+        assert classifiers.as_network(net, classifiers.passed(net, images)) is None
         model = classifiers.PlainClassifier(net, 1000, PAPER).eval()
         torch.testing.assert_close(model(images).log_score, net(images))
     assert attribution.explain('grad_cam', model, images, 3).shape[0] == 1

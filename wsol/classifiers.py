@@ -99,12 +99,12 @@ def load_classifier(name, architecture=None):
     trained = _from_file(name, architecture) if os.path.splitext(name)[1] in FILES else _by_name(name)
     net = trained.net.eval()
     images = torch.rand(1, 3, trained.size, trained.size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits = net(images)
+    seen = passed(net, images)
+    logits = seen.logits
     if not (torch.is_tensor(logits) and logits.ndim == 2):
         what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
         raise UserError(f'--classifier={name} gives {what}, no logits [B, C]: choose an image classifier')
-    model = as_network(net, images, trained.preprocessing)
+    model = as_network(net, seen, trained.preprocessing)
     if model is None:
         model = PlainClassifier(net, logits.shape[1], trained.preprocessing, tokens=token_layer(net))
     return model.eval(), trained.size
@@ -181,13 +181,41 @@ def _from_file(path, architecture):
     return trained
 
 
-def as_network(net, images, preprocessing=PAPER):
+class Passed(NamedTuple):
+    """What one forward pass of one image shows of a classifier."""
+
+    logits: torch.Tensor  # what the network returns, [1, C]
+    maps: dict  # {dotted name of a module: F [1, L, H, W]}, in order, of those with L as some linear layer takes it
+    linears: list  # (module, its input, its output) of each linear layer, in order
+
+
+@torch.no_grad()
+def passed(net, images):
+    """The `Passed` of a classifier on images [1, 3, S, S]; a module called twice counts with its last call."""
+    names = {module: name for name, module in net.named_modules()}
+    wide = {module.in_features for module in names if isinstance(module, nn.Linear)}
+    maps = {}
+    linears = []
+
+    def note(module, inputs, output):
+        if isinstance(module, nn.Linear):
+            linears.append((module, inputs[0], output))
+        elif torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            maps.pop(names[module], None)
+            if output.shape[1] in wide:
+                maps[names[module]] = output
+
+    with hooks([module for module in names if module is not net], note):
+        return Passed(net(images), maps, linears)
+
+
+def as_network(net, seen, preprocessing=PAPER):
     """The `Network` of the head CAM with the logits of `net`, or None where it does not end in pooling and one linear
     layer.
 
-    images [1, 3, S, S] show the way through the network.
+    seen: the `Passed` of the classifier.
     """
-    found = pooled_layer(net, images)
+    found = pooled_layer(seen)
     if found is None:
         return None
     layer, rectified, linear = found
@@ -200,32 +228,21 @@ def as_network(net, images, preprocessing=PAPER):
         model.conv_last.bias.copy_(torch.zeros(linear.out_features) if linear.bias is None else linear.bias)
         for parameter in model.attention.parameters():
             parameter.zero_()  # CAM has no attention: p(z|x) is uniform
-        logits = net(images)
-        gap = (model(images).log_score - logits).abs().max() / logits.abs().max()
+        F = seen.maps[layer].relu() if rectified else seen.maps[layer]  # [1, L, H, W], what `features` gives
+        gap = (model.forward_head(F).log_score - seen.logits).abs().max() / seen.logits.abs().max()
     return model if gap <= LOGITS_AGREE else None
 
 
-def pooled_layer(net, images):
+def pooled_layer(seen):
     """(layer whose mean over the locations the last linear layer takes, after a ReLU?, that linear layer), or None."""
-    pooled = []  # (name, mean over the locations, the same after a ReLU) of each map, in the order of the forward pass
-    linears = []  # (module, input, output)
-    names = {module: name for name, module in net.named_modules()}
-
-    def note(module, inputs, output):
-        if isinstance(module, nn.Linear):
-            linears.append((module, inputs[0], output))
-        elif torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            pooled.append((names[module], output.mean(dim=(2, 3)), output.relu().mean(dim=(2, 3))))
-
-    with hooks([module for module in net.modules() if module is not net], note), torch.no_grad():
-        logits = net(images)
-    if not linears or linears[-1][2] is not logits:
+    if not seen.linears or seen.linears[-1][2] is not seen.logits:
         return None
-    linear, taken, _ = linears[-1]
-    for name, mean, rectified in reversed(pooled):
-        for after_relu, candidate in enumerate((mean, rectified)):
-            if candidate.shape == taken.shape and torch.allclose(candidate, taken, rtol=1e-3, atol=1e-5):
-                return name, bool(after_relu), linear
+    linear, taken, _ = seen.linears[-1]
+    for name, F in reversed(seen.maps.items()):
+        for rectified in (False, True):
+            mean = (F.relu() if rectified else F).mean(dim=(2, 3))  # [1, L]
+            if mean.shape == taken.shape and torch.allclose(mean, taken, rtol=1e-3, atol=1e-5):
+                return name, rectified, linear
     return None
 
 

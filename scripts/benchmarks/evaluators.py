@@ -69,13 +69,17 @@ def erase_rows(args, device):
 
 
 def score_cam_rows(args, device):
-    """Time and memory of Score-CAM on one image over its masked passes: ResNet-50 at layer1, 256 channels (layer4 has
-    2048), and tf_efficientnet_lite0."""
-    rows = [masked_row('ResNet-50 at layer1', build('resnet50', 1000, device).eval(), 256, 'layer1', args, device)]
-    if packaged.file_for('tf_efficientnet_lite0'):
-        net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
-        rows.append(masked_row('tf_efficientnet_lite0', net, 1280, None, args, device))
-    return rows
+    """Time and memory of Score-CAM on one image over its masked passes, of ResNet-50 at layer1: 256 channels, where
+    layer4 has 2048."""
+    return [masked_row('ResNet-50 at layer1', build('resnet50', 1000, device).eval(), 256, 'layer1', args, device)]
+
+
+def light_score_cam_rows(args, device):
+    """The same of tf_efficientnet_lite0 at its fifth stage: 112 channels, where the last map has 1280."""
+    if not packaged.file_for('tf_efficientnet_lite0'):
+        return [Row(f'Score-CAM: without {packaged.hint()}', '', float('nan'))]
+    net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
+    return [masked_row('tf_efficientnet_lite0 at blocks.4', net, 112, 'blocks.4', args, device)]
 
 
 def masked_row(name, model, channels, layer, args, device):
