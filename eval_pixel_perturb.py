@@ -22,7 +22,8 @@ def count_batch(model, maker, images, labels, numbers, seed, repeats, known=None
     the repeats). known: the last of these, and output: the model's on the images, where they are known."""
     with torch.no_grad():
         output = output or model(images)
-    maps = evaluation.target_maps(maker, images, output, labels, images.shape[-1], numbers)  # [B, S, S]
+    native = evaluation.target_maps(maker, images, output, labels, numbers)
+    maps = evaluation.at_image_size(native, images.shape[-1])  # [B, S, S]
     rows = {'correct': output.probs.argmax(dim=1) == labels}
     rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats, known))
     totals = {name: values.sum(dim=0) for name, values in rows.items()}

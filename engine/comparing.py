@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from engine import costs, resuming
+from engine import costs, evaluation, resuming
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
-from wsol.scoring import Part, add_up, erasing, maps, regions, sanity, scores
+from wsol.scoring import Part, add_up, erasing, regions, sanity, scores
 
 # A map that stands for all that need the same: where it cannot run, none of them can.
 TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
@@ -79,21 +79,24 @@ def score_map(predictions, name, maker, settings, truths, images, labels, number
     """The `Part` of a batch that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
 
     maker: its MapMaker; truths: a `regions.Truth` for each image, or none; the rest as for `score_images`. The cost of
-    a readout has the forward pass that it reads.
+    a readout has the forward pass that it reads. Maps are resized and scaled where the images are.
     """
     output, spent = predictions(images)
     labels = output.probs.argmax(dim=1) if labels is None else labels
     meter = costs.Meter(predictions.model)
     with meter.running():
-        native = np.concatenate(maker(images, output, list(labels.view(-1, 1)), numbers))  # [B, h, w]
+        native = evaluation.target_maps(maker, images, output, labels, numbers)  # [B, h, w]
     p = output.probs.gather(1, labels[:, None]).squeeze(1)
-    raw = maps.resize(native, images.shape[-1])  # [B, S, S]
-    scaled = maps.normalize(raw, 'minmax')
+    raw = evaluation.at_image_size(native, images.shape[-1])  # [B, S, S]
+    scaled = attribution.normalize(raw, 'minmax')
     own = scores.classifier_scores(predictions.model, images, labels, p, raw, settings)
-    if any(scores.METRICS[one].extra for one in settings.metrics):
+    own['constant'] = (scaled.amax(dim=(1, 2)) == 0).cpu()
+    extra = any(scores.METRICS[one].extra for one in settings.metrics)
+    if extra or truths:  # these are computed on the host
+        native, raw, scaled = (some.cpu().numpy() for some in (native, raw, scaled))
+    if extra:
         making = _making(predictions, maker, settings, images, labels, numbers, (native, raw, scaled))
         own.update(scores.check_scores(predictions.model, images, labels, making, own.get('drop'), settings))
-    own['constant'] = torch.from_numpy(scaled.max(axis=(1, 2)) == 0)
     more = spent if maker.from_output else dict.fromkeys(spent, 0)
     part = Part({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
     _add_scores(part, name, own)

@@ -13,6 +13,12 @@ COSTS = {  # what is measured: (its title in tables, digits); figures are means 
 }
 
 
+def _wait():
+    """Wait for what an accelerator has to do, which would count as another's time."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 class Meter:
     """Sums over what was measured: seconds, and passes in images (a pass of a batch of B images counts B)."""
 
@@ -36,10 +42,12 @@ class Meter:
                 return grad(*args, **named)
 
         handle = self.model.register_forward_pre_hook(forward)
+        _wait()
         start = time.perf_counter()
         try:
             with mock.patch.object(torch.autograd, 'grad', backward):
                 yield
         finally:
             handle.remove()
+            _wait()
             self.spent['seconds'] += time.perf_counter() - start

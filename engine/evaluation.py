@@ -79,18 +79,24 @@ class MapMaker:
         return [scoring_maps.smooth(one, self.ksize) for one in maps] if self.row.kind == 'gradient' else maps
 
 
-def target_maps(maker, images, output, labels, size, numbers):
-    """The labels' maps at image size, a float32 tensor [B, size, size] on the images' device; the rest as for
-    `MapMaker`.
+def target_maps(maker, images, output, labels, numbers):
+    """The labels' maps at their own size, a float32 tensor [B, h, w] on the images' device; the rest as for
+    `MapMaker`."""
+    classes = list(labels.view(-1, 1))
+    if maker.ksize > 1:  # smoothing is OpenCV's
+        return torch.from_numpy(np.concatenate(maker(images, output, classes, numbers))).to(images.device)
+    return torch.cat(maker.tensors(images, output, classes, numbers)).float()
+
+
+def at_image_size(maps, size):
+    """Maps [B, h, w] resized bilinearly to [B, size, size], where they are.
 
     On the host OpenCV resizes, as the protocol has it; on an accelerator PyTorch does, equal but for rounding, and
     nothing is copied.
     """
-    classes = list(labels.view(-1, 1))
-    if images.device.type == 'cpu' or maker.ksize > 1:
-        maps = np.concatenate(maker(images, output, classes, numbers))
-        return torch.from_numpy(scoring_maps.resize(maps, size)).to(images.device)
-    return attribution.upsample(torch.cat(maker.tensors(images, output, classes, numbers)).float(), size)
+    if maps.device.type == 'cpu':
+        return torch.from_numpy(scoring_maps.resize(maps.numpy(), size))
+    return attribution.upsample(maps, size)
 
 
 def split_loader(setting, split, crop_size, workers, batches):

@@ -19,7 +19,7 @@ import eval_attribution
 import wsol
 from config import get_configs, map_options
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
-from engine import comparing
+from engine import comparing, evaluation
 from engine.evaluation import MapMaker
 from report import sources
 from wsol import attribution
@@ -365,11 +365,11 @@ def settings_of(**changes):
     return scores.Settings(**{**given, **few, **changes})
 
 
-def totals_of(model, args, methods, batches):
+def totals_of(model, args, methods, batches, device='cpu'):
     """The summed contributions of three images, dealt to batches of these rows."""
     makers = {method: MapMaker(model, method, map_options(args), args.seed) for method in methods}
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 1, 2])
+    images, labels = images.to(device), torch.tensor([0, 1, 2], device=device)
     box = np.array([[0, 0, 7, 7]])
     truth = regions.Truth(box, regions.box_region(box, 32), None)
     parts = []
@@ -494,6 +494,28 @@ def test_what_a_batch_adds_by_name(toy):
         assert total[f'{name}/increase'] == (after > p).sum()
         assert total[f'{name}/drop'] == pytest.approx(((p - after).clamp(min=0) / p).sum().item(), rel=1e-3, abs=1e-6)
     assert (total['jointll/wins'][1] + total['vanilla/wins'][0]) <= 3
+
+
+def test_maps_that_stay_on_a_device_score_as_those_of_the_host(toy, device, monkeypatch):
+    """PyTorch resizes there, and here where the device is a CPU; a map of the image's size is not resized."""
+    model, args = toy
+    names = ['jointll', 'input_grad']
+    expected = totals_of(model, args, names, [[0, 1, 2]])[0]
+    resized = []
+
+    def at_image_size(maps, size):
+        resized.append(attribution.upsample(maps, size))
+        assert resized[-1].device.type == device.type
+        return resized[-1]
+
+    monkeypatch.setattr(evaluation, 'at_image_size', at_image_size)
+    found = totals_of(model.to(device), args, names, [[0, 1, 2]], device)[0]
+    assert len(resized) == 2 and found.keys() == expected.keys()
+    for name in expected:
+        if device.type == 'cpu' and not name.startswith('jointll/') and not name.endswith('/seconds'):
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        elif not name.endswith('/seconds'):  # two pixels may take each other's rank
+            np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=1e-3, err_msg=name)
 
 
 def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):

@@ -183,7 +183,8 @@ def test_maps_of_the_labels_at_image_size(small, name):
         output = model(images)
     for size in (32, 48):
         for ksize, raw in ((1, native.numpy()), (5, smoothed)):
-            found = evaluation.target_maps(maker_of(model, name, ksize=ksize), images, output, labels, size, [0, 1, 2])
+            made = evaluation.target_maps(maker_of(model, name, ksize=ksize), images, output, labels, [0, 1, 2])
+            found = evaluation.at_image_size(made, size)
             want = np.stack([cv2.resize(one, (size, size)) for one in raw])
             np.testing.assert_allclose(found.numpy(), want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
     assert np.abs(smoothed - native.numpy()).max() > 0.01 * native.max() or name != 'input_grad'

@@ -121,8 +121,8 @@ def test_what_changed_images_add_by_hand():
     """Maps that leave all, half and nothing of three grey images, and one that is not changed by what it loses."""
     images = torch.full((4, 3, 2, 2), 0.8)
     images[3, :, 1] = 0
-    raw = np.zeros((4, 2, 2), np.float32)
-    raw[0], raw[1, 0], raw[2], raw[3, 0] = [[1, 2], [2, 2]], 5, 3, 1
+    raw = torch.zeros(4, 2, 2)
+    raw[0], raw[1, 0], raw[2], raw[3, 0] = torch.tensor([[1.0, 2], [2, 2]]), 5, 3, 1
     labels = torch.tensor([0, 1, 0, 0])
     p = Brightness()(images).probs.gather(1, labels[:, None])[:, 0]
     assert p.tolist() == pytest.approx([0.8, 0.2, 0.8, 0.4])

@@ -165,7 +165,7 @@ def rows(name, values):
 def classifier_scores(model, images, labels, p, raw, settings):
     """{name: tensor [B, ...] on the host} of the scores by changed images, a row an image.
 
-    p: of the images [B]; raw: their maps at image size, an array [B, S, S].
+    p: of the images [B]; raw: their maps at image size, a tensor [B, S, S] on their device.
     """
 
     def score(changed, classes):
@@ -173,11 +173,11 @@ def classifier_scores(model, images, labels, p, raw, settings):
 
     found = {}
     if DROP_METRICS & {*settings.metrics}:
-        scaled = torch.from_numpy(maps.normalize(raw, 'minmax')).to(images)
+        scaled = attribution.normalize(raw, 'minmax').to(images)
         p_masked = score(erasing.masked_by(images, scaled), labels)
         found['drop'] = erasing.confidence_drop(p, p_masked).double()
         found['increase'] = (p < p_masked).long()
-    rank = erasing.descending_rank(torch.from_numpy(raw).to(images.device).flatten(1))  # [B, SS]
+    rank = erasing.descending_rank(raw.flatten(1))  # [B, SS]
     for name, curve in CURVES.items():
         if name in settings.metrics:
             points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
