@@ -144,6 +144,22 @@ def test_cam_by_hand():
     torch.testing.assert_close(cam.loss(f, None, torch.tensor([0])), torch.tensor([math.log(2)]))
 
 
+def test_nothing_depends_on_how_many_images_are_taken_at_once(monkeypatch):
+    f, h, _ = scores(B=5)
+    y = torch.tensor([3, 0, 1, 2, 3])
+    f.requires_grad_()
+    whole = f.log_softmax(dim=1)[torch.arange(5), y]
+    for at_once in (1, 2, 5):
+        monkeypatch.setattr(calm, 'CHUNK', at_once * f[0].numel())
+        p_y = calm.p_y_given_x(f, h)
+        assert torch.equal(p_y, calm.p_yz_given_x(f, h).sum(dim=(2, 3)))
+        torch.testing.assert_close(calm.log_p_label_given_xz(f, y), whole)
+        (found,) = torch.autograd.grad(p_y[:, 1].sum(), f)
+        (expected,) = torch.autograd.grad(calm.p_yz_given_x(f, h).sum(dim=(2, 3))[:, 1].sum(), f)
+        assert torch.equal(found, expected)
+    assert calm.p_y_given_x(f[:0], h[:0]).shape == (0, 4)
+
+
 def kept_bytes(loss, f, h, y, of_scores_size_only=False):
     """Bytes that autograd keeps for the backward pass beside the scores f themselves, each storage once."""
     kept = {}

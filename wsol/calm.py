@@ -17,7 +17,12 @@ import torch
 
 EPS_LOG_Z = 1e-8  # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
 EPS_Y = 1e-10  # the released code adds this to p(y|x) before dividing by it
-CHUNK = 2**20  # scores in one log-sum-exp: its temporaries stay in a processor's cache, and small
+CHUNK = 2**20  # scores that are taken at once: their temporaries stay in a processor's cache, and small
+
+
+def _few(f):
+    """How many images' scores f [B, C, H, W] are taken at once."""
+    return max(1, CHUNK // f[0].numel()) if len(f) else 1
 
 
 def p_z_given_x(h):
@@ -45,8 +50,9 @@ def p_yz_given_x(f, h):
 
 
 def p_y_given_x(f, h):
-    """p(y|x) [B, C]: the prediction."""
-    return p_yz_given_x(f, h).sum(dim=(2, 3))
+    """p(y|x) [B, C]: the prediction, a few images after the other."""
+    parts = zip(f.split(_few(f)), h.split(_few(f)))
+    return torch.cat([p_yz_given_x(*part).sum(dim=(2, 3)) for part in parts])
 
 
 def log_p_y_given_x(f, h):
@@ -74,8 +80,7 @@ class _LogPLabelGivenXZ(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, f, y):
-        few = max(1, CHUNK // f[0].numel()) if len(f) else 1
-        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(few)])  # [B, 1, H, W]
+        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(_few(f))])  # [B, 1, H, W]
         row = y.view(-1, 1, 1, 1).expand_as(lse)  # [B, 1, H, W]
         ctx.save_for_backward(f, lse, row)
         return (f.gather(1, row) - lse).squeeze(1)
