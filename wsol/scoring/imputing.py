@@ -8,8 +8,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse import linalg
 
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of the pixels that are removed, in turn
 NOISE = 0.01  # deviation of what is added to an imputed pixel, as the authors have it
@@ -23,6 +21,8 @@ def system(image, missing):
 
     A row says that a pixel is the mean of its neighbours, their weights adding up to 1 within the image.
     """
+    from scipy.sparse import csc_matrix  # here: no other score needs it
+
     rows, columns = missing.nonzero()
     numbers = np.pad(np.where(missing, missing.cumsum().reshape(missing.shape) - 1, -1), 1, constant_values=-2)
     wide = np.pad(image, ((0, 0), (1, 1), (1, 1)))
@@ -38,16 +38,18 @@ def system(image, missing):
         entries.append((unknown, other[unknown], np.full(len(unknown), -weight)))
     entries.append((np.arange(len(rows)), np.arange(len(rows)), total))
     i, j, values = (np.concatenate(parts) for parts in zip(*entries))
-    return sparse.csc_matrix((values, (i, j)), shape=(len(rows), len(rows))), b
+    return csc_matrix((values, (i, j)), shape=(len(rows), len(rows))), b
 
 
 def impute(image, missing):
     """The image [c, S, S], an array, with its missing pixels, bool [S, S], imputed from the others; some must be
     known."""
+    from scipy.sparse.linalg import splu
+
     A, b = system(image.astype(np.float64), missing)
     filled = image.copy()
     # A is symmetric and diagonally dominant: no pivoting, and an ordering for symmetric matrices
-    solved = linalg.splu(A, 'MMD_AT_PLUS_A', diag_pivot_thresh=0, options={'SymmetricMode': True}).solve(b)
+    solved = splu(A, 'MMD_AT_PLUS_A', diag_pivot_thresh=0, options={'SymmetricMode': True}).solve(b)
     filled[:, missing] = solved.T
     return filled
 

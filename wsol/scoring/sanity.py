@@ -14,8 +14,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
-from scipy.stats import rankdata
 
 from .. import attribution
 
@@ -36,11 +34,15 @@ def correlation(a, b):
 
 def rank_correlation(a, b):
     """Spearman's rank correlation of maps [B, h, w]: [B], ties with their mean rank."""
+    from scipy.stats import rankdata  # here: a second of every start where no other score needs it
+
     return correlation(*(rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)))
 
 
 def ssim(a, b):
     """Mean structural similarity of maps [B, S, S] in [0, 1]: [B] (Wang et al., TIP 2004), windows of SSIM_WINDOW."""
+    from scipy.ndimage import uniform_filter  # here: as rankdata
+
     window = [1, min(SSIM_WINDOW, *a.shape[1:]), min(SSIM_WINDOW, *a.shape[1:])]
     count = window[1] * window[2]
 
