@@ -9,7 +9,8 @@ step    a CALM-EM training step over a plain one: the same torchvision backbone 
 item    a training item of the photographs in --photographs over the same steps in plain torchvision code; the inputs of
         the network are compared bit for bit first
 erase   remove-and-classify of a map at hand over its 11 exact forward passes, exact and in the --forms
-score   Score-CAM of one image over its masked passes, and its memory; score_light: of tf_efficientnet_lite0
+score   Score-CAM and SS-CAM of one image over their masked passes, and their memory; score_light: Score-CAM of
+        tf_efficientnet_lite0
 start   each command to its first batch over importing torch, in seconds of the processor
 photo   inference.py of one photograph over loading its network in plain code, of the processor
 cue     cue localization over one forward pass of its images (of ToyBirds, which scripts/make_toybirds.py draws)

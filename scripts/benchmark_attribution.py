@@ -197,6 +197,7 @@ def parse():
     for name, default in {'images': 4, 'size': 224, 'repeats': 5, 'samples': 5, 'threads': 1}.items():
         parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--score_cam', action='store_true', help='Score-CAM too: 2048 masked forward passes an image')
+    parser.add_argument('--only', metavar='NAME,…', help='these entries; default: all')
     return parser.parse_args()
 
 
@@ -218,6 +219,10 @@ def main():
     if args.score_cam:
         yardsticks['masked forwards'] = partial(masked_forwards, net, x, 2048, 32)
         entries['score_cam'] = Entry('masked forwards', partial(attribution.explain, 'score_cam', net, x, y))
+    if args.only:
+        entries = {name: entries[name] for name in args.only.split(',')}
+        needed = {'forward', *(entry.yardstick for entry in entries.values())}
+        yardsticks = {name: run for name, run in yardsticks.items() if name in needed}
     seconds = medians({**yardsticks, **{name: entry.run for name, entry in entries.items()}}, args.repeats)
     print(f'{args.images} images of {args.size} px, {args.threads} threads, forward {seconds["forward"]:.3f} s')
     for name, entry in entries.items():

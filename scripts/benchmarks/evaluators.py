@@ -23,6 +23,7 @@ class Ready:
     """A map maker whose maps are at hand: the evaluator's own cost, not the map's."""
 
     ksize = 1
+    from_output = False
 
     def __init__(self, maps):
         self.maps = maps
@@ -69,36 +70,42 @@ def erase_rows(args, device):
 
 
 def score_cam_rows(args, device):
-    """Time and memory of Score-CAM on one image over its masked passes, of ResNet-50 at layer1: 256 channels, where
-    layer4 has 2048."""
-    return [masked_row('ResNet-50 at layer1', build('resnet50', 1000, device).eval(), 256, 'layer1', args, device)]
+    """Time and memory of Score-CAM and SS-CAM on one image over their masked passes, of ResNet-50 at conv1: 64
+    channels, where layer4 has 2048."""
+    model = build('resnet50', 1000, device).eval()
+    few = {'target_layer': 'conv1', 'num_samples': 1}  # draws of SS-CAM
+    return [
+        masked_row(f'{title}, ResNet-50 at conv1', model, 64, args, device, method, **few)
+        for title, method in (('Score-CAM', 'score_cam'), ('SS-CAM', 'ss_cam'))
+    ]
 
 
 def light_score_cam_rows(args, device):
-    """The same of tf_efficientnet_lite0 at its fifth stage: 112 channels, where the last map has 1280."""
+    """Score-CAM of tf_efficientnet_lite0 at its fifth stage: 112 channels, where the last map has 1280."""
     if not packaged.file_for('tf_efficientnet_lite0'):
         return [Row(f'Score-CAM: without {packaged.hint()}', '', float('nan'))]
     net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
-    return [masked_row('tf_efficientnet_lite0 at blocks.4', net, 112, 'blocks.4', args, device)]
+    name = 'Score-CAM, tf_efficientnet_lite0 at blocks.4'
+    return [masked_row(name, net, 112, args, device, 'score_cam', target_layer='blocks.4')]
 
 
-def masked_row(name, model, channels, layer, args, device):
-    """Score-CAM of one image over passing `channels` images through the model, `--batch` at a time."""
+def masked_row(name, model, masks, args, device, method, **options):
+    """A method's map of one image over passing `masks` images through the model, `--batch` at a time."""
     image = torch.randn(1, 3, 224, 224, device=device)
     rows = image.expand(args.batch, -1, -1, -1).contiguous()
 
     def explain():
-        attribution.explain('score_cam', model, image, 3, target_layer=layer, batch_size=args.batch)
+        attribution.explain(method, model, image, 3, batch_size=args.batch, **options)
 
     @torch.no_grad()
-    def passes(count=channels):
+    def passes(count=masks):
         for first in range(0, count, args.batch):
             _ = model(rows[: count - first]).log_score
 
     memory = peak_bytes(explain, device) / peak_bytes(lambda: passes(args.batch), device)
     ours, other = seconds([explain, passes], device, max(1, args.repeats // 3))
     note = f"peak memory {memory:.2f} of one batch's pass (goal <= 1.2)"
-    return Row(f'Score-CAM, {name}, 224 px, one image', f'its {channels} masked passes', ours / other, '<= 1.05', note)
+    return Row(f'{name}, 224 px, one image', f'its {masks} masked passes', ours / other, '<= 1.05', note)
 
 
 def cue_rows(args, device):

@@ -17,23 +17,6 @@ class Row(NamedTuple):
     note: str = ''
 
 
-def kept_bytes(loss, f, h, y):
-    """Bytes kept for the backward pass beside the scores f, each storage once."""
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() != f.untyped_storage().data_ptr():
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = loss(f, h, y)
-        size = sum(kept.values())
-    del value
-    return size
-
-
 def peak_bytes(action, device):
     """The most memory that `action` holds at one moment beside what there was before it.
 
