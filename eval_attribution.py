@@ -11,7 +11,8 @@ use the order of their pixels, the other scores the map scaled to [0, 1] by min-
 loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The figure of
 loc_mask_iou is that of its best threshold; the result also has its curve over the thresholds (--cam_curve_interval).
 The last columns say what a map costs: seconds here, and the network's forward and backward passes, as counted. Each
-method is a part of its own: --resume goes on where a call was stopped, also with more --methods or fewer.
+method is a part of its own: --resume goes on where a call was stopped, also with more --methods or fewer, and adds
+more --methods to a table that is finished.
 """
 
 import difflib
@@ -24,7 +25,7 @@ from munch import Munch
 import util
 from config import get_configs, in_range, pick
 from data_truth import localization
-from engine import comparing, costs, evaluation, processes
+from engine import comparing, costs, evaluation, processes, resuming
 from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
@@ -183,12 +184,12 @@ def described_by(setting, own, totals):
     return f'{images} photographs{left_out}, classified by {network}', 'the prediction'
 
 
-def report(setting, own, settings, totals, log):
-    """Write the table and the plot and print the table; own: as for `described_by`."""
+def report(setting, own, settings, finished, totals, log):
+    """Write the table and the plot and print the table; own: as for `described_by`; finished: the result to which the
+    maps are added, or {}."""
     from report.plots import plot_scores  # matplotlib: nothing before the end needs it
 
     run = setting.run
-    names = list(setting.makers)
     images = int(totals['images'])
     if not images:
         raise UserError(f'none of the {int(totals["left_out"])} photographs could be scored')
@@ -196,7 +197,10 @@ def report(setting, own, settings, totals, log):
     counts = {'images': images, 'correct': None if predicted else int(totals['correct'])}
     if own is not None:
         counts['left_out'] = int(totals['left_out'])
-    rows = comparing.map_figures(totals, names, settings)
+    made = [name for name in setting.makers if name not in finished.get('methods', {})]
+    rows = comparing.with_finished(finished, comparing.map_figures(totals, made, settings), totals, settings)
+    if run.arguments['methods']:
+        run.arguments['methods'] = list(rows)
     metrics = {name: scores.METRICS[name] for name in settings.metrics}
     scored, explained = described_by(setting, own, totals)
     head = HEADS[setting.model.attribution_method]
@@ -219,7 +223,7 @@ def report(setting, own, settings, totals, log):
         'metrics': {name: {'title': metric.title, 'better': metric.better} for name, metric in metrics.items()},
         'methods': rows,
         'best': winners(rows, metrics),
-        'wins': comparing.win_table(totals, names) if 'win' in metrics else None,
+        'wins': comparing.win_table(totals, list(rows)) if 'win' in metrics else None,
         **run.provenance(),
     }
     util.write_json(os.path.join(run.folder, f'{NAME}.json'), result)
@@ -284,14 +288,26 @@ def main():
         def finish(totals, log):
             if random:
                 random.keep(os.path.join(setting.run.folder, f'{NAME}.npz'), 'correct_random')
-            report(setting, own, settings, totals, log)
+            report(setting, own, settings, finished, totals, log)
 
-        names = list(setting.makers)
-        parts = {'parts': (SHARED, *names), 'together': lambda rows: comparing.win_part(names, rows)}
+        finished = resuming.extended(setting.run, NAME)
+        known = list(finished.get('methods', {}))
+        names = [name for name in setting.makers if name not in known]
+        parts = {
+            'parts': (SHARED, *names),
+            'together': lambda rows: comparing.win_part([*known, *names], rows),
+            'earlier': comparing.earlier_rows(setting.run, NAME, finished),
+        }
         return evaluation.Evaluation(source.count, batches, score, finish, 'attribution scores', **parts)
 
     asked = evaluation.request(args, maps, split='test' if own is None else None)
-    evaluation.evaluate(asked, NAME, prepare, FILES)
+
+    def lacks(result):
+        if callable(maps):  # which these are is known once the network is loaded
+            return result['arguments']['methods'] != args.methods
+        return not {*maps} <= result['methods'].keys()
+
+    evaluation.evaluate(asked, NAME, prepare, FILES, lacks)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Many maps by many scores: which maps a network can give, what a batch of images adds, what the sums say."""
 
+import os
+
 import numpy as np
 import torch
 
@@ -158,6 +160,29 @@ def map_figures(totals, names, settings):
         found = scores.figures({**shared, **own}, settings)
         rows[name] = {**found, **spent, 'constant_maps': int(own['constant'])}
     return rows
+
+
+def earlier_rows(run, name, finished):
+    """What `win_part` needs of the finished result `name`.json, as `evaluation.Evaluation.earlier` takes it; None where
+    nothing is finished. A result without its arrays is a UserError."""
+    if not finished:
+        return None
+    path = os.path.join(run.folder, f'{name}.npz')
+    if not os.path.isfile(path):
+        raise UserError(f'{path} is gone, so nothing can be added to its table: give another --experiment_name')
+    with np.load(path) as file:
+        return {key: file[key] for key in file.files if key == 'ids' or key.endswith('/drop')}
+
+
+def with_finished(finished, rows, totals, settings):
+    """The figures of a finished result and the new `rows`; who wins how often is counted among all of them."""
+    known = {
+        name: {**row, 'win': scores.mean_win({**totals, 'wins': totals[f'{name}/wins']}, settings)}
+        if 'win' in row
+        else row
+        for name, row in finished.get('methods', {}).items()
+    }
+    return {**known, **rows}
 
 
 def win_table(totals, names):

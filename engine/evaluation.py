@@ -193,6 +193,9 @@ class Evaluation(NamedTuple):
     arrays: Callable | None = None  # totals -> the arrays kept beside the result; None: the rows of all images
     parts: tuple = ()  # names: each is finished by itself, score then takes (image numbers, item, part)
     together: Callable | None = None  # {name: rows} of some images -> the `Part` that all parts give together
+    earlier: dict | None = (
+        None  # {name: rows} that `together` takes from a finished result, to which the parts are added
+    )
 
 
 class SharedPass:
@@ -209,14 +212,14 @@ class SharedPass:
         return self.latest[1]
 
 
-def evaluate(asked, name, prepare, others=()):
+def evaluate(asked, name, prepare, others=(), lacks=None):
     """Claim the result `name`.json (and `name`.npz, what each image gave, and `others`), go through all images in
     shards, report, clean up.
 
     asked: a `Request`; a seed is drawn where none is given, the same in every process. prepare(setting) ->
-    `Evaluation`. Nothing is done where --resume finds the result complete.
+    `Evaluation`. Nothing is done where --resume finds the result complete; lacks: as for `resuming.claim`.
     """
-    _evaluate(asked, {name: asked.run}, lambda setting: lambda *_: prepare(setting), lambda _: others)
+    _evaluate(asked, {name: asked.run}, lambda setting: lambda *_: prepare(setting), lambda _: others, lacks)
 
 
 def evaluate_maps(asked, name_of, prepare, others=lambda name: ()):
@@ -232,7 +235,7 @@ def evaluate_maps(asked, name_of, prepare, others=lambda name: ()):
     _evaluate(asked, runs, prepare, others)
 
 
-def _evaluate(asked, runs, prepare, others):
+def _evaluate(asked, runs, prepare, others, lacks=None):
     """`evaluate` of several results {name: its `resuming.Run`}; prepare(setting) -> function of (map, run)."""
     device = processes.start()
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: an accelerator's scores are the CPU's
@@ -242,10 +245,12 @@ def _evaluate(asked, runs, prepare, others):
         def claimed(name, run):
             files = [f'{name}.npz', *others(name)]
             plan = resuming.plan_of(name)
-            return claims.enter_context(resuming.claim(run, f'{name}.json', files, plan, resuming.SCORE_FLAGS))
+            return claims.enter_context(resuming.claim(run, f'{name}.json', files, plan, resuming.SCORE_FLAGS, lacks))
 
         mine = {name: run for name, run in runs.items() if claimed(name, run)}
         if mine:
+            if asked.source and not checkpoint:
+                asked.source.path()  # it is gone: that is a mistake where there is something to do
             _go_through(asked, mine, prepare, device, checkpoint)
     processes.finish()
 
@@ -260,7 +265,10 @@ def _go_through(asked, runs, prepare, device, checkpoint):
     of_map = prepare(_setting(asked._replace(run=first), device, checkpoint))
     evaluations = [of_map(run.arguments.get('score_map_process'), run) for run in runs.values()]
     shards = [  # of each evaluation, of each of its parts
-        [resuming.Shards(run, name, one.count, asked.batch_size, part) for part in one.parts or [None]]
+        [
+            resuming.Shards(run, name, one.count, asked.batch_size, part, one.earlier is not None)
+            for part in one.parts or [None]
+        ]
         for (name, run), one in zip(runs.items(), evaluations)
     ]
     works = [work for one in evaluations for work in _works(one)]
@@ -285,14 +293,14 @@ def _works(evaluation):
 
 def _finish(name, run, shards, evaluation):
     """Write what an evaluation gave, in the first process; shards: of its parts."""
-    totals = resuming.total_of(shards, evaluation.together)
+    totals = resuming.total_of(shards, evaluation.together, evaluation.earlier)
     if totals is None:
         return
     path = os.path.join(run.folder, f'{name}.npz')
     if evaluation.arrays:
         arrays.write(path, evaluation.arrays(totals))
     else:
-        resuming.write_rows(shards, path)
+        resuming.write_rows(shards, path, evaluation.earlier is not None)
     evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
     shards[0].remove()
 

@@ -22,6 +22,7 @@ MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 FORM = 2  # of the shards' files: those of another form are not gone on with
 TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
+EXTENDS = 'extends'  # in a plan: are parts added to a finished result?
 TOGETHER = 'together'  # in the names of the files of what the parts of an evaluation give together
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
@@ -111,8 +112,10 @@ def same_command(arguments, saved, where, free=()):
 
 
 @contextmanager
-def claim(run, result, others=(), kept=None, free=()):
+def claim(run, result, others=(), kept=None, free=(), lacks=None):
     """Within it, no other run makes the file `result` of the experiment folder; False where --resume finds it complete.
+
+    lacks: (the result) -> are there parts (PART_FLAGS) to be added to it? Without it there are none.
 
     Where another run is making it that is an InUse error, and nothing is touched. An existing file, of `others` too, is
     AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is a UserError; where
@@ -122,7 +125,7 @@ def claim(run, result, others=(), kept=None, free=()):
 
     def take():
         lock.take()
-        return _is_ours(run, result, others, kept, free)
+        return _is_ours(run, result, others, kept, free, lacks)
 
     try:
         yield processes.first_alone(take)
@@ -130,15 +133,18 @@ def claim(run, result, others=(), kept=None, free=()):
         lock.release()
 
 
-def _is_ours(run, result, others, kept, free):
+def _is_ours(run, result, others, kept, free, lacks):
     """`claim` in the first process, once it has the lock."""
     path = os.path.join(run.folder, result)
     going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
     if not going_on and run.resume and os.path.isfile(path):
         with open(path) as file:
-            same_command(run.arguments, json.load(file)['arguments'], path, free)
-        print(f'{path} is complete: nothing to do', flush=True)
-        return False
+            saved = json.load(file)
+        same_command(run.arguments, saved['arguments'], path, {*free, *PART_FLAGS})
+        going_on = lacks is not None and lacks(saved)
+        if not going_on:
+            print(f'{path} is complete: nothing to do', flush=True)
+            return False
     if not going_on:
         util.check_claim(run.folder, [result, *others], run.override)
     if os.path.exists(os.path.join(run.folder, MARKER)):
@@ -152,14 +158,29 @@ def plan_of(name):
 
 
 def planned_seed(run, *names):
-    """The seed of the first of these evaluations that --resume goes on with, else a new one; every process gets the
-    same."""
+    """The seed of the first of these evaluations that --resume goes on with or extends, else a new one; every process
+    gets the same."""
     for name in names:
-        path = os.path.join(run.folder, plan_of(name))
-        if processes.agreed(run.resume and os.path.isfile(path)):
-            with open(path) as file:
-                return json.load(file)['seed']
+        plan, result = (os.path.join(run.folder, path) for path in (plan_of(name), f'{name}.json'))
+        for path in (plan, result):
+            if processes.agreed(run.resume and os.path.isfile(path)):
+                with open(path) as file:
+                    saved = json.load(file)
+                return saved.get('arguments', saved)['seed']
     return processes.agreed(util.draw_seed())
+
+
+def extended(run, name):
+    """The finished result `name`.json to which --resume adds parts; {} where a new one is made."""
+    plan, result = (os.path.join(run.folder, path) for path in (plan_of(name), f'{name}.json'))
+    if not run.resume or not os.path.isfile(result):
+        return {}
+    if os.path.isfile(plan):
+        with open(plan) as file:
+            if not json.load(file).get(EXTENDS):
+                return {}  # it was to replace that result
+    with open(result) as file:
+        return json.load(file)
 
 
 class Shards:
@@ -171,10 +192,10 @@ class Shards:
     --override_cache.
 
     part: the name of a part of the evaluation, which has files of its own: --resume may ask for other parts beside it
-    (PART_FLAGS).
+    (PART_FLAGS). extends: are the parts added to a finished result?
     """
 
-    def __init__(self, run, name, count, batch_size, part=None):
+    def __init__(self, run, name, count, batch_size, part=None, extends=False):
         self.experiment = run.folder
         self.batch_size = batch_size
         self.done = 0
@@ -188,14 +209,14 @@ class Shards:
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
         digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
         self.key = digest[:8]  # in the files' names: no other command's are taken
-        processes.first_alone(lambda: self._prepare(run))
+        processes.first_alone(lambda: self._prepare(run, extends))
         mine = list(enumerate(self.shards))[processes.rank() :: processes.world()]
         self.todo = [(index, shard) for index, shard in mine if not os.path.exists(self._file(index))]
 
     def _file(self, index):
         return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.part, 'npz'])))
 
-    def _prepare(self, run):
+    def _prepare(self, run, extends):
         """In the first process: make the folder; one that is there must belong to the same command."""
         planned = os.path.isfile(self.plan)
         if planned and run.resume:
@@ -210,7 +231,7 @@ class Shards:
             if run.override:
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.makedirs(self.folder, exist_ok=True)
-            util.write_json(self.plan, run.arguments)
+            util.write_json(self.plan, {**run.arguments, EXTENDS: extends})
 
     def _any_finished(self):
         return any(name.endswith('.npz') for name in os.listdir(self.folder))
@@ -272,12 +293,13 @@ def run_together(several, items, works, apart=False):
     next(items, None)  # a progress bar ends with its last item
 
 
-def total_of(several, together=None):
+def total_of(several, together=None, earlier=None):
     """The sum over all shards of several `Shards` of the same images {name: array} in the first process, None in the
     others. Waits for them.
 
     together: {name: rows} that all of them have of a shard's images -> the `Part` of what they give together; a
-    `Shards` of it is made anew and joins `several`.
+    `Shards` of it is made anew and joins `several`. earlier: {name: rows} of all images that `together` takes from a
+    finished result, among them their `ids`.
     Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
     """
     if processes.largest(sum(len(one.todo) - one.done for one in several)):
@@ -285,7 +307,7 @@ def total_of(several, together=None):
     if processes.rank():
         return None
     if together:
-        several.append(_together(several, together))
+        several.append(_together(several, together, earlier or {}))
     total = {}
     for index in range(len(several[0].shards)):
         for one in several:
@@ -293,25 +315,38 @@ def total_of(several, together=None):
     return total
 
 
-def _together(several, together):
-    """The `Shards` of what `together` makes of the rows of several."""
+def _together(several, together, earlier):
+    """The `Shards` of what `together` makes of the rows of several and of `earlier`."""
     made = copy.copy(several[0])
     made.part = TOGETHER
+    end = 0
     for index in range(len(made.shards)):
-        made._save(index, together({name: rows for one in several for name, rows in one.read(index, ROWS).items()}))
+        rows = {name: some for one in several for name, some in one.read(index, ROWS).items()}
+        start, end = end, end + max(map(len, rows.values()), default=0)
+        others = {name: some[start:end] for name, some in earlier.items()}
+        if earlier and not np.array_equal(rows.get('ids', []), others['ids']):
+            raise UserError(
+                f'the images are not those of the finished result in {made.experiment} any more, so nothing can be '
+                'added to it: give another --experiment_name'
+            )
+        made._save(index, together({**others, **rows}))
     return made
 
 
-def write_rows(several, path):
+def write_rows(several, path, extends=False):
     """Write the rows of all images of several `Shards`, in their order, as a file of arrays. One array of one shard is
-    in memory."""
+    in memory. extends: keep the arrays of the file that is there, where several have none of that name."""
     names = {}  # {name: the files that have it}; none where no image of a shard could be scored
     for stored in (one._file(index) for index in range(len(several[0].shards)) for one in several):
         with np.load(stored) as file:
             for name in file.files:
                 if name.startswith(ROWS):
                     names.setdefault(name, []).append(stored)
-    arrays.write(path, {name[len(ROWS) :]: arrays.Stored(name, files) for name, files in names.items()})
+    kept = {}
+    if extends:
+        with np.load(path) as file:
+            kept = {name: arrays.Stored(name, [path]) for name in file.files}
+    arrays.write(path, {**kept, **{name[len(ROWS) :]: arrays.Stored(name, files) for name, files in names.items()}})
 
 
 def _on_host(value):

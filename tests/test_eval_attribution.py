@@ -12,6 +12,7 @@ import torch
 from commands import run
 from conftest import MINICUB
 from munch import Munch
+from scipy.stats import spearmanr
 from test_commands import load_test_images, read, refuse
 from test_scoring_boxes import slow_best_ious
 
@@ -23,6 +24,7 @@ from engine import comparing, evaluation
 from engine.evaluation import MapMaker
 from report import sources
 from wsol import attribution
+from wsol.errors import UserError
 from wsol.preprocessing import make_transform
 from wsol.scoring import Part, add_up, erasing, join, maps, pixels, regions, sanity, scores
 from wsol.scoring import boxes as boxes_of
@@ -557,6 +559,89 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
     assert [(row['forward_passes'], row['backward_passes']) for row in rows] == [(1, 1), (2, 2), (1, 0)]
 
 
+def test_a_finished_table_takes_more_methods(untrained, monkeypatch, capsys):
+    """Added to a finished table, stopped on the way: the table of all at once, and no finished method is made again."""
+    root, _ = untrained
+    made = []
+    score_map = comparing.score_map
+
+    def until(limit):
+        def score(predictions, name, *rest):
+            if len(made) == limit:
+                raise Enough
+            made.append(name)
+            return score_map(predictions, name, *rest)
+
+        monkeypatch.setattr(comparing, 'score_map', score)
+
+    def call(name, methods, *more):
+        few = '--metrics=average_drop,win,deletion,max_box_acc', '--curve_steps=2', '--batch_size=8', '--max_images=12'
+        argv = ['eval_attribution.py', *flags(root, name, *few, f'--methods={methods}', *more)]
+        monkeypatch.setattr(sys, 'argv', argv)
+        eval_attribution.main()
+
+    def files(name):
+        result = read(root, name, 'attribution_scores.json')
+        for row in result['methods'].values():
+            assert row.pop('seconds') > 0
+        with np.load(root / name / 'attribution_scores.npz') as rows:
+            return result, dict(rows)
+
+    until(None)
+    call('grown', 'grad_cam,smooth_grad')
+    finished = files('grown')
+    until(len(made) + 1)
+    with pytest.raises(Enough):
+        call('grown', 'vanilla,jointll', '--resume')
+    assert files('grown')[0] == finished[0]  # as it was, until the longer one is whole
+    until(None)
+    call('grown', 'vanilla,jointll', '--resume')
+    call('grown', 'jointll,smooth_grad', '--resume')
+    assert 'is complete: nothing to do' in capsys.readouterr().out
+    assert sorted(made) == [name for name in ('grad_cam', 'jointll', 'smooth_grad', 'vanilla') for _ in range(2)]
+    call('at_once', 'grad_cam,smooth_grad,vanilla,jointll')
+    (grown, grown_rows), (whole, whole_rows) = files('grown'), files('at_once')
+    assert grown['methods'] == whole['methods'] and grown['wins'] == whole['wins'] and grown['best'] == whole['best']
+    assert grown['arguments']['methods'] == whole['arguments']['methods']
+    assert grown_rows.keys() == whole_rows.keys() and 'jointll/max_box' in grown_rows
+    assert all(np.array_equal(grown_rows[name], whole_rows[name]) for name in whole_rows)
+    for ending in ('csv', 'md'):
+        lines = (root / f'grown/attribution_scores.{ending}').read_text().splitlines()
+        assert sum(name in line for line in lines for name in whole['methods']) == 4
+    assert not (root / 'grown/shards_attribution_scores').exists()
+
+
+def test_a_table_to_be_replaced_is_not_added_to(untrained, monkeypatch):
+    """What --override_cache begins anew, --resume goes on with: no figure of the old table comes into the new one."""
+    root, _ = untrained
+
+    def call(methods, *more):
+        few = f'--methods={methods}', '--metrics=deletion', '--curve_steps=1', '--batch_size=8', '--max_images=3'
+        monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'anew', *few, *more)])
+        eval_attribution.main()
+
+    def stop(*_):
+        raise Enough
+
+    call('vanilla')
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, 'score_map', stop)
+        with pytest.raises(Enough):
+            call('jointll', '--override_cache=True')
+    call('jointll', '--resume')
+    assert read(root, 'anew', 'attribution_scores.json')['methods'].keys() == {'jointll'}
+    with np.load(root / 'anew/attribution_scores.npz') as rows:
+        kept = dict(rows)
+    with pytest.raises(UserError, match='--curve_steps=1'):
+        call('vanilla', '--resume', '--curve_steps=2')
+    (root / 'anew/attribution_scores.npz').unlink()
+    with pytest.raises(UserError, match='nothing can be added'):
+        call('vanilla', '--resume')
+    np.savez(root / 'anew/attribution_scores.npz', **{**kept, 'ids': kept['ids'][::-1]})
+    with pytest.raises(UserError, match='the images are not those'):
+        call('vanilla', '--resume')
+
+
 def test_a_batch_is_predicted_once_for_all_maps_of_its_shard(toy):
     model, _ = toy
     seen = []
@@ -580,7 +665,7 @@ def test_the_checks_of_a_map_by_their_definitions(toy):
     figures = comparing.map_figures(total, ['jointll', 'smooth_grad'], settings_of())
     randoms = sanity.randomized(model, images[:1], 2, seed=7)
     for name in ('jointll', 'smooth_grad'):
-        columns = {key: [] for key in ('complexity', 'coherency', 'adcc', 'ranks', 'similar', 'sparse')}
+        columns = {key: [] for key in ('complexity', 'coherency', 'adcc', 'ranks', 'sizes', 'similar', 'sparse')}
         for row in range(3):
             x, y = images[row : row + 1], labels[row : row + 1]
 
@@ -599,7 +684,8 @@ def test_the_checks_of_a_map_by_their_definitions(toy):
             goods = columns['coherency'][-1], 1 - scaled.mean(), 1 - drop
             columns['adcc'].append(3 / sum(1 / max(good, 1e-30) for good in goods))
             others = [make(x, other) for other in randoms]
-            columns['ranks'].append(np.mean([sanity.rank_correlation(native, other)[0] for other in others]))
+            columns['ranks'].append([abs(spearmanr(native.ravel(), other.ravel())[0]) for other in others])
+            columns['sizes'].append([abs(spearmanr(abs(native.ravel()), abs(other.ravel()))[0]) for other in others])
             large = [maps.normalize(maps.resize(other, 32), 'minmax') for other in others]
             columns['similar'].append(np.mean([sanity.ssim(scaled, other)[0] for other in large]))
             columns['sparse'].append(sanity.gini(maps.resize(native, 32))[0])
@@ -609,9 +695,10 @@ def test_the_checks_of_a_map_by_their_definitions(toy):
         assert found['coherency'] == pytest.approx(100 * want['coherency'], rel=1e-3)
         assert found['adcc'] == pytest.approx(100 * want['adcc'], rel=1e-3, abs=1e-4)
         assert found['randomization'] == pytest.approx(want['ranks'], abs=1e-3)
+        assert found['randomization_abs'] == pytest.approx(want['sizes'], abs=1e-3)
         assert found['randomization_ssim'] == pytest.approx(want['similar'], abs=1e-3)
         assert found['sparseness'] == pytest.approx(want['sparse'], rel=1e-4)
-        assert found['randomization'] == pytest.approx(np.mean(found['rank_correlation_curve']))
+        assert found['randomization'] == pytest.approx(np.mean(found['agreement_curve']))
         assert found['max_sensitivity'] > 0 and found['infidelity'] > 0 and abs(found['road']) <= 0.5
     assert not model.training and all(p.grad is None for p in model.parameters())
 
@@ -621,3 +708,24 @@ def test_scores_that_make_more_maps_are_asked_for():
     every = eval_attribution.choose_metrics(arguments('--dataset=OpenImages', '--metrics=all'))
     assert not any(scores.METRICS[name].extra for name in usual) and 'road' in every and 'adcc' in every
     assert eval_attribution.choose_metrics(arguments('--metrics=adcc,road')) == ['adcc', 'road']
+
+
+def test_a_map_that_turns_its_sign_has_not_forgotten(toy):
+    """Random weights turn one map's sign and scramble another's: the first keeps all of its order, |map| of both."""
+    _, args = toy
+    native = np.random.default_rng(0).normal(size=(2, 8, 8))
+    scaled = maps.normalize(native, 'minmax')
+    toss = np.random.default_rng(1).choice([-1, 1], size=(2, 8, 8))
+    found = {}
+    for name, other in (('turned', -native), ('tossed', toss * native)):
+        making = scores.Making(
+            native, native, scaled, lambda images, model, other=other: other, lambda: [None] * 2, [1, 2]
+        )
+        settings = settings_of(metrics=['randomization', 'randomization_abs'])
+        own = scores.check_scores(None, torch.zeros(2, 3, 8, 8), None, making, None, settings)
+        found[name] = scores.figures(
+            {'images': 2, **{key: value.sum(dim=0).numpy() for key, value in own.items()}}, settings
+        )
+    assert found['turned']['randomization'] == pytest.approx(1)
+    assert found['turned']['rank_correlation_curve'] == pytest.approx([-1, -1])
+    assert found['tossed']['randomization'] < 0.3 and found['tossed']['randomization_abs'] == pytest.approx(1)

@@ -33,7 +33,7 @@ def correlation(a, b):
 
 
 def rank_correlation(a, b):
-    """Spearman's rank correlation of maps [B, h, w]: [B], ties with their mean rank."""
+    """Spearman's rank correlation of maps [B, h, w]: [B] in [-1, 1], ties with their mean rank."""
     from scipy.stats import rankdata  # here: a second of every start where no other score needs it
 
     return correlation(*(rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)))

@@ -15,7 +15,7 @@ from . import boxes, erasing, imputing, maps, pixels, sanity
 
 DROP_METRICS = {'average_drop', 'average_increase', 'win', 'adcc'}  # computed together
 COHERENCY_METRICS = {'coherency', 'adcc'}  # the same
-RANDOM_METRICS = {'randomization', 'randomization_ssim'}  # the same
+RANDOM_METRICS = {'randomization', 'randomization_abs', 'randomization_ssim'}  # the same
 
 
 GRAD_CAM_PP = 'Chattopadhay et al., WACV 2018'
@@ -129,7 +129,8 @@ METRICS = {
     'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing'), 'Zhang et al., IJCV 2018'),
     'pxap': Metric('PxAP (%)', 'higher', 'mask', average_precision, WSOL),
     'road': Metric('ROAD', 'higher', None, mean_of('road'), 'Rong et al., ICML 2022', True),
-    'randomization': Metric('rank corr., random weights', 'lower', None, mean_of('rank_correlation'), SANITY, True),
+    'randomization': Metric('|rank corr.|, random weights', 'lower', None, mean_of('agreement'), SANITY, True),
+    'randomization_abs': Metric('the same, of |map|', 'lower', None, mean_of('agreement_abs'), SANITY, True),
     'randomization_ssim': Metric('SSIM, random weights', 'lower', None, mean_of('ssim'), SANITY, True),
     'max_sensitivity': Metric('max sensitivity', 'lower', None, mean_of('sensitivity'), YEH, True),
     'infidelity': Metric('infidelity', 'lower', None, mean_of('infidelity'), YEH, True),
@@ -139,6 +140,7 @@ METRICS = {
     'adcc': Metric('ADCC (%)', 'higher', None, percent('adcc'), ADCC, True),
 }
 CURVES = {'deletion': erasing.deletion_curve, 'insertion': erasing.insertion_curve}
+RANDOM_CURVES = ('rank_correlation', 'agreement', 'agreement_abs', 'ssim')  # over the shares of random layers
 
 
 ROW_TYPES = {  # of what is kept of each image, beside those that are float64
@@ -223,7 +225,10 @@ def check_scores(model, images, labels, making, drop, settings):
     if RANDOM_METRICS & wanted:
         others = [making.again(images, other) for other in making.random()]
         scaled = [maps.normalize(maps.resize(other, size), 'minmax') for other in others]
+        size_of = np.abs(making.native)
         found['rank_correlation'] = np.stack([sanity.rank_correlation(making.native, one) for one in others], axis=1)
+        found['agreement'] = np.abs(found['rank_correlation'])  # a map with its sign turned has not been forgotten
+        found['agreement_abs'] = np.stack([np.abs(sanity.rank_correlation(size_of, np.abs(one))) for one in others], 1)
         found['ssim'] = np.stack([sanity.ssim(making.scaled, one) for one in scaled], axis=1)
     if 'max_sensitivity' in wanted:
         draws = _streams(making, images, 2), settings.sensitivity_draws
@@ -259,9 +264,9 @@ def figures(total, settings):
     for name in CURVES:
         if name in total:
             row[f'{name}_curve'] = (total[name] / total['images']).tolist()
-    if 'rank_correlation' in total:
-        row['rank_correlation_curve'] = (total['rank_correlation'] / total['images']).tolist()
-        row['ssim_curve'] = (total['ssim'] / total['images']).tolist()
+    for name in RANDOM_CURVES:
+        if name in total:
+            row[f'{name}_curve'] = (total[name] / total['images']).tolist()
     if 'mask_iou' in total:
         curve = mask_iou_curve(total)
         row['loc_mask_iou_curve'] = curve.tolist()
