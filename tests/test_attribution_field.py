@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from wsol import attribution
 from wsol.attribution import cam_family, deep_lift, explain, full_grad, gradient, layers, masking, perturbation
+from wsol.attribution.readouts import min_max
 
 
 def not_in_place(net):
@@ -352,6 +353,17 @@ def test_the_parts_of_full_grad_add_up_to_the_score():
     total = (x * at_input).sum(dim=(1, 2, 3)) + sum(parts) + net.fc.bias[7]
     assert len(parts) == 20
     close(total.detach(), score.detach(), 1e-4)
+
+
+def test_the_scaled_layers_of_full_grad_by_the_formula():
+    """A bias of 0 and a channel without a gradient, or with the same everywhere, add nothing."""
+    G = torch.randn(2, 5, 4, 6)
+    b = torch.tensor([0.5, -3.0, 0.0, 1e-3, 2.0])
+    G[0, 1] = 0
+    G[1, 4] = -0.7
+    close(full_grad._psi(G, b), min_max((b[:, None, None] * G).abs()).sum(dim=1))
+    close(full_grad._psi(G), min_max(G.abs()).sum(dim=1))
+    assert full_grad._psi(torch.zeros(1, 2, 3, 3)).eq(0).all()
 
 
 def test_full_grad_takes_what_the_score_depends_on():

@@ -1,4 +1,4 @@
-"""The scores that ask whether a map means something: against scipy, captum and pytorch-grad-cam, and by hand."""
+"""The scores that ask whether a map means something: against SciPy, captum, pytorch-grad-cam, Quantus, and by hand."""
 
 import copy
 
@@ -12,6 +12,7 @@ from torch import nn
 from wsol import attribution
 from wsol.attribution import explain
 from wsol.scoring import erasing, imputing, sanity
+from wsol.scoring import maps as maps_module
 
 
 def maps(n=3, side=16, seed=0):
@@ -234,3 +235,68 @@ def test_adcc_by_hand():
     np.testing.assert_allclose(sanity.coherency(a, mixed), want, rtol=1e-5)
     found = sanity.adcc(np.array([0.5, 1, 0]), np.array([0.2, 0, 0.5]), np.array([0.6, 0, 0.5]))
     assert found == pytest.approx([3 / (1 / 0.5 + 1 / 0.8 + 1 / 0.4), 1, 0])
+
+
+# ---- Quantus, where its definitions agree (docs/evaluating.md says where they do not)
+
+
+@pytest.fixture
+def quantus():
+    return pytest.importorskip('quantus', reason='Quantus is not installed (requirements-test.txt)')
+
+
+def quantus_explains(model, inputs, targets, **_):
+    """Quantus' explain_func: input_grad as [B, 1, S, S]."""
+    return explain('input_grad', model, torch.as_tensor(inputs), list(map(int, targets))).numpy()[:, None]
+
+
+def test_quantus_sparseness_and_similarities(quantus):
+    a, b = maps(3), maps(3, seed=1)
+    found = quantus.Sparseness(disable_warnings=True).evaluate_batch(x_batch=None, a_batch=np.abs(a))
+    np.testing.assert_allclose(sanity.gini(a), found, rtol=1e-5)  # it adds 1e-7
+    one, other = maps_module.normalize(a, 'minmax'), maps_module.normalize(b, 'minmax')
+    np.testing.assert_allclose(sanity.ssim(one, other), quantus.ssim(one, other, batched=True), rtol=1e-5)
+
+
+def test_quantus_parameter_randomisation(quantus):
+    """Its networks, of weights that every layer draws for itself, by our correlation of the absolute values."""
+    net = classifier()
+    x, y = photos(3), np.array([1, 3, 0])
+    metric = quantus.MPRT(disable_warnings=True)
+    found = metric(net, x.numpy(), y, explain_func=quantus_explains)
+    native = quantus_explains(net, x, y)[:, 0]
+    cascade = quantus.helpers.model.pytorch_model.PyTorchModel(net, channel_first=True).get_random_layer_generator()
+    checked = []
+    for name, other in cascade:
+        want = sanity.rank_correlation(np.abs(native), np.abs(quantus_explains(other, x, y)[:, 0]))
+        np.testing.assert_allclose(found[name], want, atol=1e-6)
+        checked.append(name)
+    assert len(checked) > 1 and np.abs(want).max() < 0.9
+
+
+def test_quantus_max_sensitivity(quantus):
+    net = classifier()
+    x, y = photos(2), np.array([1, 3])
+    noise = torch.rand(3, 2, 3, 16, 16)
+    draws, theirs = iter(noise), iter(noise)
+
+    def move(arr, **_):
+        return arr + 0.02 * (2 * next(theirs).flatten(1).numpy() - 1)
+
+    metric = quantus.MaxSensitivity(nr_samples=3, perturb_func=move, disable_warnings=True)
+    want = metric(net, x.numpy(), y, explain_func=quantus_explains)
+
+    def make(images):
+        return quantus_explains(net, images, y)[:, 0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attribution.common, 'uniform', lambda shape, streams, like: next(draws))
+        found = sanity.sensitivity(make, x, make(x), None, 3)
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
+def test_quantus_imputation(quantus):
+    x = photos(1)[0].numpy()
+    missing = np.random.default_rng(2).random((16, 16)) < 0.6
+    want = quantus.noisy_linear_imputation(x, np.flatnonzero(missing), noise=0)
+    np.testing.assert_allclose(imputing.impute(x, missing), want, rtol=1e-4, atol=1e-5)
