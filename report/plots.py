@@ -64,7 +64,7 @@ def _known_curves(rows, curve_steps, ks):
     }
     computed = next(iter(rows.values()))
     random = 100 * np.arange(1, len(computed.get('ssim_curve', [])) + 1) / max(1, len(computed.get('ssim_curve', [])))
-    for key, name in (('agreement_curve', '|rank correlation|'), ('ssim_curve', 'SSIM')):
+    for key, name in (('agreement_curve', 'abs. rank correlation'), ('ssim_curve', 'SSIM')):
         title = f'random weights, {name}\nlower is better'
         curves[key] = (random, (title, 'random layers from the head down (%)', name))
     return {key: curve for key, curve in curves.items() if key in computed}
