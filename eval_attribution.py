@@ -199,7 +199,7 @@ def report(setting, own, settings, finished, totals, log):
         counts['left_out'] = int(totals['left_out'])
     made = [name for name in setting.makers if name not in finished.get('methods', {})]
     rows = comparing.with_finished(finished, comparing.map_figures(totals, made, settings), totals, settings)
-    if run.arguments['methods']:
+    if isinstance(run.arguments['methods'], list):  # else it stands for those that the network can give
         run.arguments['methods'] = list(rows)
     metrics = {name: scores.METRICS[name] for name in settings.metrics}
     scored, explained = described_by(setting, own, totals)
