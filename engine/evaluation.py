@@ -193,9 +193,7 @@ class Evaluation(NamedTuple):
     arrays: Callable | None = None  # totals -> the arrays kept beside the result; None: the rows of all images
     parts: tuple = ()  # names: each is finished by itself, score then takes (image numbers, item, part)
     together: Callable | None = None  # {name: rows} of some images -> the `Part` that all parts give together
-    earlier: dict | None = (
-        None  # {name: rows} that `together` takes from a finished result, to which the parts are added
-    )
+    earlier: dict | None = None  # {name: rows} for `together`, of the finished result to which the parts are added
 
 
 class SharedPass:
