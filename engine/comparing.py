@@ -33,20 +33,17 @@ class Predictions:
 
     def __init__(self, model):
         self.model = model
-        self.kept = []  # (images, output, what it cost), the latest last
+        self.shared = evaluation.SharedPass(self._metered, resuming.SHARD_IMAGES)
         self.random = None
 
     def __call__(self, images):
         """(output on the images [B, 3, S, S], {column of costs.COSTS: spent})."""
-        for kept, output, spent in self.kept:
-            if kept is images:
-                return output, spent
+        return self.shared(images)
+
+    def _metered(self, images):
         meter = costs.Meter(self.model)
-        with meter.running(), torch.no_grad():
+        with meter.running():
             output = self.model(images)
-        self.kept.append((images, output, meter.spent))
-        while len(self.kept) > 1 and sum(len(one[0]) for one in self.kept) > resuming.SHARD_IMAGES:
-            self.kept.pop(0)
         return output, meter.spent
 
     def randomized(self, image, steps, seed):
