@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pickle
 import random
 import re
 import secrets
@@ -21,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
+from wsol.weights import read_record
 
 CHECKPOINT = '{}_checkpoint.pth.tar'  # of 'last' or 'best', the released file name
 DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the released ones
@@ -300,30 +300,13 @@ def find_checkpoint(path, save_root):
 
 
 def read_checkpoint(path, architecture, attribution_method, large_feature_map, start=False):
-    """The record of a checkpoint file, on the CPU, tensors and plain values only; a bare state dict becomes one.
+    """The record of a checkpoint file, as `read_record` has it.
 
-    UserError when the file is damaged, carries other objects, or is of another architecture, or (unless a training is
-    to `start` from it) of another map size or method. Released files, and those of other code bases, carry neither map
-    size nor method: ResNet's weights fit both sizes.
+    One of another architecture, or (unless a training is to `start` from it) of another map size or method, is a
+    UserError too. Released files, and those of other code bases, carry neither map size nor method: ResNet's weights
+    fit both sizes.
     """
-    try:
-        record = torch.load(path, map_location='cpu', weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        OSError,
-    ) as error:  # torch's reader raises any of these
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f'{path} is damaged or holds more than tensors and plain values: '
-            f'{reason[0] if reason else type(error).__name__}'
-        ) from None
-    if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
-        record = {'state_dict': record}
-    if not isinstance(record, dict) or not isinstance(record.get('state_dict'), dict):
-        raise UserError(f'{path} is no checkpoint: it has no state_dict')
+    record = read_record(path)
     found = record.get('architecture', architecture)
     if found != architecture:
         raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')

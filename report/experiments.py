@@ -4,7 +4,6 @@ An experiment is described by arguments, named as the flags of config.py. B imag
 """
 
 import os
-import pickle
 import sys
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from engine.evaluation import MapMaker
 from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
+from wsol.weights import read_record
 
 from .classes import class_names
 
@@ -64,12 +64,11 @@ def trained_arguments(path):
     {} and None where it does not tell. Nothing is checked here: `load_experiment` says what is wrong with a file.
     """
     try:
-        record = torch.load(path, map_location='cpu', weights_only=True)
+        record = read_record(path)
         weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
-        num_classes = len(weights[0])
-        trained = record.get('args', {})
-        return {key: trained[key] for key in DESCRIBING if key in trained}, num_classes
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, UnicodeDecodeError):
+        trained = util.trained_with(record)
+        return {key: trained[key] for key in DESCRIBING if key in trained}, len(weights[0])
+    except (UserError, LookupError, TypeError, AttributeError):
         return {}, None
 
 

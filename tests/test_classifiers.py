@@ -160,7 +160,7 @@ def test_a_panel_without_a_checkpoint(lite, monkeypatch, tmp_path, capsys):
         (['--classifier=none.pth'], 'no such file'),
         (['--classifier=some.pth'], '--architecture'),
         (['--classifier=some.pth', '--architecture=resnet18'], 'does not fit resnet18'),
-        (['--classifier=empty.pth', '--architecture=resnet18'], 'no state dict'),
+        (['--classifier=empty.pth', '--architecture=resnet18'], 'no state_dict'),
     ],
 )
 def test_mistakes_are_one_line(arguments, said, monkeypatch, tmp_path):

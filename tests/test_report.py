@@ -265,7 +265,8 @@ ROWS = {  # of each section, ours and some of the paper's: every number in its c
         'first|-|jointll|61.25|17.12|18.38|-|0.50|0.25|-|1.12|1.50',
     ],
     'arguments': [
-        f'attribution_method|"CALM-EM"|"CAM"\nepochs|40|9\ncommit|abc|abc\ndevice|abacus|abacus\ntorch|1.2|1.2\nopencv|3.4|3.4\nargument|first|{EVIL}',
+        'attribution_method|"CALM-EM"|"CAM"\nepochs|40|9\ncommit|abc|abc\ndevice|abacus|abacus\ntorch|1.2|1.2\n'
+        f'opencv|3.4|3.4\nargument|first|{EVIL}',
         'first|cue_location_jointll.json|seed=5',
     ],
     'curves': [

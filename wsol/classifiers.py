@@ -19,8 +19,10 @@ from .attribution.layers import hooks
 from .backbones import packaged
 from .backbones import timm as timm_backbone
 from .errors import MissingFile, Unreachable, UserError
+from .foreign_weights import without_prefix
 from .network import HEADS, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
+from .weights import read_record
 
 FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
 LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
@@ -160,14 +162,9 @@ def _from_file(path, architecture):
         raise MissingFile(f'--classifier={path}: there is no such file')
     if not architecture:
         raise UserError(f'--classifier={path} does not say what network it is of: give --architecture too')
-    try:
-        record = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch's reader raises nearly anything on a damaged file
-        raise UserError(f'{path} is damaged or holds more than tensors: {" ".join(str(error).split())[:200]}') from None
-    state = record.get('state_dict', record) if isinstance(record, dict) else None
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise UserError(f'{path} is no file of weights: it holds no state dict')
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    state = without_prefix(read_record(path)['state_dict'])
+    if not all(torch.is_tensor(value) for value in state.values()):
+        raise UserError(f'{path} is no file of weights: its state_dict holds more than tensors')
     matrices = [value for value in state.values() if value.ndim == 2]
     if not matrices:
         raise UserError(f'{path} has no linear layer: it is no classifier of {architecture}')

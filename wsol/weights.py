@@ -8,6 +8,27 @@ from .foreign_weights import left_out, names_of, own_names, part_of, parts_of, r
 HEAD_PARTS = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
 
 
+def read_record(path):
+    """The dict in a file of weights, on the CPU, with a `state_dict` among its keys; a bare state dict becomes one.
+
+    Tensors and plain values alone are read. A file that is damaged, carries other objects or has no state dict is a
+    UserError.
+    """
+    try:
+        record = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch's reader raises nearly anything on a damaged file
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f'{path} is damaged or holds more than tensors and plain values: '
+            f'{reason[0] if reason else type(error).__name__}'
+        ) from None
+    if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
+        record = {'state_dict': record}
+    if not isinstance(record, dict) or not isinstance(record.get('state_dict'), dict):
+        raise UserError(f'{path} is no checkpoint: it has no state_dict')
+    return record
+
+
 def load_weights(model, state_dict):
     """Load a state dict strictly, with or without the `module.` prefix of a data-parallel run.
 
