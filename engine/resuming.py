@@ -2,10 +2,12 @@
 evaluation."""
 
 import copy
+import functools
 import hashlib
 import json
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from engine.locks import Lock
 from wsol.errors import AlreadyThere, UserError
 from wsol.scoring import Part, add_up
 
-MARKER = 'requeue'  # a file beside the saved state, for batch scripts: torchrun hides the exit codes of its processes
+MARKER = 'requeue'  # what the file of `marker` is called
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 FORM = 2  # of the shards' files: those of another form are not gone on with
 TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
@@ -45,6 +47,8 @@ RUN_FLAGS = {
     'tensorboard',
     'workers',
 }
+
+PLACES = {'data_root', 'metadata_root'}  # those of RUN_FLAGS that may stand for other data
 
 # Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
 SCORE_FLAGS = {
@@ -88,17 +92,28 @@ class Run(NamedTuple):
         }
 
 
+def marker(folder):
+    """The file that tells a batch script of a stop, as torchrun hides the exit codes of its processes: each SLURM job
+    has its own, so that the evaluators of one folder are told apart."""
+    return os.path.join(folder, '_'.join(filter(None, [MARKER, os.environ.get('SLURM_JOB_ID')])))
+
+
 def stop_marked(folder):
     """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped, which speaks in the
     first process alone."""
-    with open(os.path.join(folder, MARKER), 'w') as file:
+    with open(marker(folder), 'w') as file:
         file.write('asked to stop; run the same command with --resume to go on\n')
     words = f'stopped as asked, its state is in {folder}: run the same command with --resume to go on'
-    raise util.Stopped('' if processes.rank() else words)
+    first = processes.rank() == 0
+    processes.finish()
+    raise util.Stopped(words if first else '')
 
 
 def same_command(arguments, saved, where, free=()):
-    """UserError that names the flags in which the arguments `saved` in `where` differ; RUN_FLAGS and `free` may."""
+    """UserError that names the flags in which the arguments `saved` in `where` differ; RUN_FLAGS and `free` may.
+
+    Data may have moved: that PLACES differ is said.
+    """
     here = json.loads(json.dumps(arguments))
     keys = sorted((here.keys() & saved.keys()) - RUN_FLAGS - set(free))
     differing = [f'--{key}={saved[key]}' for key in keys if here[key] != saved[key]]
@@ -109,6 +124,22 @@ def same_command(arguments, saved, where, free=()):
             f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
             'or another --experiment_name'
         )
+    for flag in PLACES & here.keys() & saved.keys():
+        if saved[flag] and here[flag] and not _one_place(here[flag], saved[flag]):
+            _tell_once(
+                f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: data that moved are the same, '
+                'for others give another --experiment_name'
+            )
+
+
+def _one_place(one, other):
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+@functools.cache
+def _tell_once(line):
+    """On standard error, as standard output lists results; the parts of an evaluation ask in turn."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -147,8 +178,8 @@ def _is_ours(run, result, others, kept, free, lacks):
             return False
     if not going_on:
         util.check_claim(run.folder, [result, *others], run.override)
-    if os.path.exists(os.path.join(run.folder, MARKER)):
-        os.unlink(os.path.join(run.folder, MARKER))  # of an earlier stop
+    if os.path.exists(marker(run.folder)):
+        os.unlink(marker(run.folder))  # of an earlier stop
     return True
 
 

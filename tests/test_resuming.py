@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -132,7 +133,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
         process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
         code, _, err = finish(process)
         assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
-        assert (folder / resuming.MARKER).exists() == (name in ('USR1', 'TERM'))
+        assert os.path.exists(resuming.marker(folder)) == (name in ('USR1', 'TERM'))
     run('main.py', *arguments)
     whole = weights(trained / 'whole')
     cut = weights(folder)
@@ -252,7 +253,7 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     code, _, err = finish(process)
     assert code == util.STOPPED and '--resume' in err and 'loading process' not in err, err
     assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
-    assert (trained / 'stopped' / resuming.MARKER).exists() and finished(shards)
+    assert os.path.exists(resuming.marker(trained / 'stopped')) and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
     code, _, err = finish(start(command, *arguments, processes=2, launcher=LAUNCHER))
     mistakes = [line for line in err.splitlines() if ': error: ' in line]
@@ -292,7 +293,7 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
         )
     )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
-    assert not (trained / 'broken' / resuming.MARKER).exists()
+    assert not os.path.exists(resuming.marker(trained / 'broken'))
 
 
 def call(monkeypatch, command, *arguments):
@@ -540,7 +541,7 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
     resuming.run_together([shards], items_of(shards), [until_the_fifth])
     with pytest.raises(util.Stopped, match='run the same command with --resume'):
         resuming.total_of([shards])
-    assert (tmp_path / resuming.MARKER).exists() and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
+    assert os.path.exists(resuming.marker(tmp_path)) and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
     with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
         shards_of(tmp_path)
     shards_of(tmp_path / 'other', norm_type='max')
@@ -556,9 +557,30 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
     assert not (tmp_path / 'shards_x').exists()
 
 
-def test_batch_scripts_look_for_the_mark_that_is_left():
+def test_data_in_another_place_are_pointed_out_once(tmp_path, capsys):
+    saved = {'data_root': str(tmp_path / 'a'), 'metadata_root': 'metadata', 'lr': 0.1}
+    for root in ('a', 'a/', 'b', 'b'):
+        here = {**saved, 'data_root': str(tmp_path / root), 'metadata_root': './metadata/'}
+        resuming.same_command(here, saved, 'plan.json')
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'plan.json was made with --data_root={tmp_path}/a, now it is {tmp_path}/b')
+    with pytest.raises(ValueError, match='--lr=0.1'):
+        resuming.same_command({**saved, 'lr': 0.2}, saved, 'plan.json')
+
+
+def test_batch_scripts_look_for_the_mark_that_their_job_leaves(tmp_path, monkeypatch):
     with open(os.path.join(ROOT, 'scripts', 'slurm', 'common.sh')) as file:
-        assert f'/{resuming.MARKER}' in file.read()
+        [named] = re.findall(r'marker=(\S+)', file.read())
+    made = {}
+    for job in ('7', '8'):
+        monkeypatch.setenv('SLURM_JOB_ID', job)
+        shell = ['bash', '-c', f'folder={tmp_path}; printf %s {named}']
+        made[job] = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        with pytest.raises(util.Stopped):
+            resuming.stop_marked(tmp_path)
+    assert len({*made.values()}) == 2 and all(map(os.path.isfile, made.values()))
+    with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'x.json') as ours:
+        assert ours and os.path.isfile(made['7']) and not os.path.exists(made['8'])  # the other job reads its own
 
 
 def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):

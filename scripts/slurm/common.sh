@@ -3,8 +3,8 @@
 #
 # torchrun runs on every node of the job, with a process a GPU; without GPUs a process a task (--ntasks-per-node,
 # default 1). A command that is stopped by SIGUSR1 or SIGTERM (the time limit comes near, the cluster wants the node)
-# saves its state and leaves the file `requeue` in its experiment folder; the job then goes back into the queue and goes
-# on from that state. Any other failure ends the job with its code.
+# saves its state and leaves the file `requeue_JOB` in its experiment folder; the job then goes back into the queue and
+# goes on from that state. Any other failure ends the job with its code.
 set -euo pipefail
 speaker=$SLURM_JOB_NAME
 # shellcheck source=scripts/lib.sh
@@ -52,13 +52,14 @@ END
 # work COMMAND ARGUMENT...: launches a command, going on from where an earlier start of it was stopped; when this one is
 # stopped too, puts the job back into the queue, which ends this script.
 work() {
-    local folder code=0 job=$SLURM_JOB_ID
+    local folder code=0 job=$SLURM_JOB_ID marker
     folder=$(folder_of "${@:2}") || die "these arguments name no experiment folder: ${*:2}"
-    rm -f "$folder/requeue"                                     # of a job that was stopped for good
+    marker=$folder/requeue_$SLURM_JOB_ID                        # other jobs of the folder have their own
+    rm -f "$marker"                                             # of this job's last start
     launch "$1" --resume "${@:2}" || code=$?
     [ $code -ne 0 ] || return 0
     # 75 without the file, and 138, where torchrun was not there yet to take SIGUSR1: there was nothing to save.
-    [ -e "$folder/requeue" ] || [ $code -eq 75 ] || [ $code -eq 138 ] || { say "$1 failed with code $code"; exit $code; }
+    [ -e "$marker" ] || [ $code -eq 75 ] || [ $code -eq 138 ] || { say "$1 failed with code $code"; exit $code; }
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the task alone, not the array
     say "$1 was stopped: job $job goes back into the queue and will go on from its saved state"
     scontrol requeue "$job" ||
