@@ -46,7 +46,10 @@ def start():
 
 
 def finish():
-    """Leave the group of processes, if there is one."""
+    """Leave the group of processes, if there is one, where all of them are about to, nothing between them pending.
+
+    Its threads end here: one that lets go of a tensor while Python ends would abort the process.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
         _control.clear()
@@ -101,6 +104,8 @@ def first_alone(work):
         except Exception as caught:
             error = caught
     result, failed = agreed((result, error is not None))
+    if failed:
+        finish()
     if error:
         raise error
     if failed:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engine import processes
+import util
+from engine import processes, resuming
 
 
 @pytest.fixture
@@ -98,3 +99,28 @@ def test_the_first_process_is_right(other, monkeypatch):
 
     monkeypatch.setattr(dist, 'broadcast_object_list', broadcast)
     assert processes.agreed('mine') == 'the first one says so'
+
+
+def test_all_leave_the_group_before_they_end(monkeypatch):
+    """Threads of the group that outlive it could abort a process that ends: a failure of the first, a stop of all."""
+    left = []
+    monkeypatch.setattr(processes, 'finish', lambda: left.append(processes.rank()))
+    assert processes.first_alone(lambda: 'done') == 'done' and not left
+    with pytest.raises(ZeroDivisionError):
+        processes.first_alone(lambda: 1 / 0)
+    monkeypatch.setattr(processes, 'rank', lambda: 1)
+    monkeypatch.setattr(processes, 'agreed', lambda value: (None, True))  # the first one failed
+    with pytest.raises(SystemExit, match='2'):
+        processes.first_alone(lambda: 'never called')
+    assert left == [0, 1]
+
+
+def test_a_stop_is_told_by_the_first_process_once_all_have_left(monkeypatch, tmp_path):
+    left = []
+    monkeypatch.setattr(processes, 'finish', lambda: left.append(processes.rank()))
+    with pytest.raises(util.Stopped, match='stopped as asked'):
+        resuming.stop_marked(str(tmp_path))
+    monkeypatch.setattr(processes, 'rank', lambda: 0 if len(left) == 2 else 1)  # without a group everyone is the first
+    with pytest.raises(util.Stopped, match='^$'):
+        resuming.stop_marked(str(tmp_path))
+    assert left == [0, 1]
