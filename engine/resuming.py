@@ -124,7 +124,7 @@ def same_command(arguments, saved, where, free=()):
             f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
             'or another --experiment_name'
         )
-    for flag in PLACES & here.keys() & saved.keys():
+    for flag in sorted(PLACES & here.keys() & saved.keys()):
         if saved[flag] and here[flag] and not _one_place(here[flag], saved[flag]):
             _tell_once(
                 f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: data that moved are the same, '
