@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 import util
 from config import get_configs, in_range
 from data_loaders import DATASETS, dataset_info, read_image
-from engine import evaluation
+from engine import evaluation, map_maker
 from wsol import attribution, cub_parts
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -198,7 +198,7 @@ def main():
         dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type, args.blur)
-        shared = evaluation.SharedPass(setting.model)
+        shared = map_maker.SharedPass(setting.model)
 
         def batches(items):
             loader = DataLoader(

@@ -11,7 +11,7 @@ import torch
 
 import util
 from config import get_configs
-from engine import evaluation
+from engine import evaluation, map_maker
 from engine.random_erasing import RandomErasing
 from wsol.scoring import Part, erasing
 
@@ -22,8 +22,8 @@ def count_batch(model, maker, images, labels, numbers, seed, repeats, known=None
     the repeats). known: the last of these, and output: the model's on the images, where they are known."""
     with torch.no_grad():
         output = output or model(images)
-    native = evaluation.target_maps(maker, images, output, labels, numbers)
-    maps = evaluation.at_image_size(native, images.shape[-1])  # [B, S, S]
+    native = map_maker.target_maps(maker, images, output, labels, numbers)
+    maps = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
     rows = {'correct': output.probs.argmax(dim=1) == labels}
     rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats, known))
     totals = {name: values.sum(dim=0) for name, values in rows.items()}
@@ -69,7 +69,7 @@ def main():
         seed = setting.seed
         count = len(split.image_ids)
         random = RandomErasing(setting, split, range(count))
-        shared = evaluation.SharedPass(setting.model)
+        shared = map_maker.SharedPass(setting.model)
 
         def batches(numbers):
             return evaluation.split_loader(setting, split, args.crop_size, args.workers, numbers)

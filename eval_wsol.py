@@ -17,7 +17,7 @@ import util
 from config import get_configs
 from data_loaders import split_ids
 from data_truth import ground_truth
-from engine import evaluation
+from engine import evaluation, map_maker
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import Part, boxes, join, pixels
 
@@ -84,7 +84,7 @@ def made_maps(args, setting, batches):
     """Stream of (image id, score map [S, S]) of the images of `batches`, made by the checkpoint."""
     loader = evaluation.split_loader(setting, setting.split, args.crop_size, args.workers, batches)
     maker = setting.makers[args.score_map_process]
-    return evaluation.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
+    return map_maker.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
 
 
 def report(run, name, result, images, log):

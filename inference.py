@@ -19,7 +19,7 @@ import torch
 import util
 from config import pick
 from data_loaders import make_loader
-from engine import evaluation, models
+from engine import map_maker, models
 from report import experiments, panels, photographs
 from report.classes import parse_classes
 from wsol import attribution
@@ -158,7 +158,7 @@ def save_split(args):
         preprocessing=experiment.model.preprocessing,
         device=device,
     )
-    score_maps = evaluation.split_score_maps(maker, loader, batches, device, args.crop_size)
+    score_maps = map_maker.split_score_maps(maker, loader, batches, device, args.crop_size)
     for image_id, one in util.progress(score_maps, count, 'score maps'):
         save_map(args.save_scoremaps, image_id, one, args.override_cache)
     print(f'{count} maps of {args.dataset} {args.split} by {name} in {args.save_scoremaps}')

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from engine import costs, evaluation, resuming
+from engine import costs, map_maker, resuming
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
@@ -33,7 +33,7 @@ class Predictions:
 
     def __init__(self, model):
         self.model = model
-        self.shared = evaluation.SharedPass(self._metered, resuming.SHARD_IMAGES)
+        self.shared = map_maker.SharedPass(self._metered, resuming.SHARD_IMAGES)
         self.random = None
 
     def __call__(self, images):
@@ -84,9 +84,9 @@ def score_map(predictions, name, maker, settings, truths, images, labels, number
     labels = output.probs.argmax(dim=1) if labels is None else labels
     meter = costs.Meter(predictions.model)
     with meter.running():
-        native = evaluation.target_maps(maker, images, output, labels, numbers)  # [B, h, w]
+        native = map_maker.target_maps(maker, images, output, labels, numbers)  # [B, h, w]
     p = output.probs.gather(1, labels[:, None]).squeeze(1)
-    raw = evaluation.at_image_size(native, images.shape[-1])  # [B, S, S]
+    raw = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
     scaled = attribution.normalize(raw, 'minmax')
     own = scores.classifier_scores(predictions.model, images, labels, p, raw, settings)
     own['constant'] = (scaled.amax(dim=(1, 2)) == 0).cpu()

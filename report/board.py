@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.evaluation import MapMaker
+from engine.map_maker import MapMaker
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.preprocessing import denormalize, network_input

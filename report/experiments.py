@@ -15,7 +15,7 @@ import util
 from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
 from engine import models, processes
-from engine.evaluation import MapMaker
+from engine.map_maker import MapMaker
 from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS

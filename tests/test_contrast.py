@@ -10,7 +10,7 @@ from test_attribution import FEW, POST_HOC, READOUTS, classifier, close, curved,
 from test_evaluation import DATA, save_root  # noqa: F401
 
 import eval_cue_location
-from engine import evaluation
+from engine import map_maker
 from wsol import attribution
 from wsol.attribution import Options, common, explain, layers, perturbation
 from wsol.attribution.cam_family import grad_cam_weights, weighted
@@ -170,7 +170,7 @@ def test_cue_localization_takes_what_speaks_for_an_images_own_class():
     x = photos(2)
     classes = [torch.tensor([3, 0, 1]), torch.tensor([2, 4])]
     for name in ('grad_cam', 'smooth_grad'):
-        maker = evaluation.MapMaker(net, name, Options(smooth_grad_nr_iter=2), seed=5)
+        maker = map_maker.MapMaker(net, name, Options(smooth_grad_nr_iter=2), seed=5)
         found = eval_cue_location.differences(maker, x, classes, [7, 9], True)
         assert [len(maps) for maps in found] == [2, 1]
         for maps, image, number, (own, *partners) in zip(found, x, (7, 9), map(torch.Tensor.tolist, classes)):

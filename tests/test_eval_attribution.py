@@ -20,8 +20,8 @@ import eval_attribution
 import wsol
 from config import get_configs, map_options
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
-from engine import comparing, evaluation
-from engine.evaluation import MapMaker
+from engine import comparing, map_maker
+from engine.map_maker import MapMaker
 from report import sources
 from wsol import attribution
 from wsol.errors import UserError
@@ -510,7 +510,7 @@ def test_maps_that_stay_on_a_device_score_as_those_of_the_host(toy, device, monk
         assert resized[-1].device.type == device.type
         return resized[-1]
 
-    monkeypatch.setattr(evaluation, 'at_image_size', at_image_size)
+    monkeypatch.setattr(map_maker, 'at_image_size', at_image_size)
     found = totals_of(model.to(device), args, names, [[0, 1, 2]], device)[0]
     assert len(resized) == 2 and found.keys() == expected.keys()
     for name in expected:

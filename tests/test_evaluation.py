@@ -23,7 +23,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import evaluation, models, processes, resuming
+from engine import evaluation, map_maker, models, processes, resuming
 from wsol import attribution
 from wsol.cub_parts import Pair
 from wsol.scoring import Part, erasing, pixels
@@ -106,17 +106,17 @@ def test_an_images_noise_is_that_of_its_number():
     images = torch.randn(1, 3, 32, 32).expand(3, -1, -1, -1)
     classes = [torch.tensor([2])] * 3
     options = attribution.Options(smooth_grad_nr_iter=2)
-    maker = evaluation.MapMaker(model, 'smooth_grad', options, seed=5)
+    maker = map_maker.MapMaker(model, 'smooth_grad', options, seed=5)
     first, same, other = maker(images, None, classes, [7, 7, 8])
     np.testing.assert_allclose(first, same, rtol=1e-4)
     assert np.abs(first - other).max() > 0.05 * np.abs(first).max()
-    again = evaluation.MapMaker(model, 'smooth_grad', options, seed=6)(images, None, classes, [7, 7, 8])[0]
+    again = map_maker.MapMaker(model, 'smooth_grad', options, seed=6)(images, None, classes, [7, 7, 8])[0]
     assert np.abs(first - again).max() > 0.05 * np.abs(first).max()
 
 
 def test_the_classes_of_an_image_share_its_noise():
     model = wsol.build_model('vgg_tiny', 'CAM', 5, large_feature_map=True).eval()
-    maker = evaluation.MapMaker(model, 'smooth_grad', attribution.Options(smooth_grad_nr_iter=2), seed=5)
+    maker = map_maker.MapMaker(model, 'smooth_grad', attribution.Options(smooth_grad_nr_iter=2), seed=5)
     images = torch.randn(1, 3, 32, 32)
     [pair] = maker(images, None, [torch.tensor([2, 4])], [7])
     [[alone]] = maker(images, None, [torch.tensor([4])], [7])
@@ -153,7 +153,7 @@ def small():
 
 
 def maker_of(model, name, **how):
-    return evaluation.MapMaker(model, name, attribution.Options(smooth_grad_nr_iter=2), **how)
+    return map_maker.MapMaker(model, name, attribution.Options(smooth_grad_nr_iter=2), **how)
 
 
 @pytest.mark.parametrize('name', ['jointll', 'smooth_grad', 'grad_cam'])
@@ -161,7 +161,7 @@ def test_score_maps_are_of_each_images_own_class_bicubic_and_scaled(small, name)
     model, images, labels = small
     batches = [[7, 3], [5]]
     loader = [(images[:2], labels[:2], ['a', 'b']), (images[2:], labels[2:], ['c'])]
-    made = list(evaluation.split_score_maps(maker_of(model, name, seed=5), loader, batches, torch.device('cpu'), 29))
+    made = list(map_maker.split_score_maps(maker_of(model, name, seed=5), loader, batches, torch.device('cpu'), 29))
     assert [image_id for image_id, _ in made] == ['a', 'b', 'c']
     for (_, one), image, y, number in zip(made, images, labels, [7, 3, 5]):
         seeds = [attribution.noise_seed(5, number)]
@@ -183,8 +183,8 @@ def test_maps_of_the_labels_at_image_size(small, name):
         output = model(images)
     for size in (32, 48):
         for ksize, raw in ((1, native.numpy()), (5, smoothed)):
-            made = evaluation.target_maps(maker_of(model, name, ksize=ksize), images, output, labels, [0, 1, 2])
-            found = evaluation.at_image_size(made, size)
+            made = map_maker.target_maps(maker_of(model, name, ksize=ksize), images, output, labels, [0, 1, 2])
+            found = map_maker.at_image_size(made, size)
             want = np.stack([cv2.resize(one, (size, size)) for one in raw])
             np.testing.assert_allclose(found.numpy(), want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
     assert np.abs(smoothed - native.numpy()).max() > 0.01 * native.max() or name != 'input_grad'
@@ -205,9 +205,9 @@ def test_several_classes_an_image_come_in_their_order(small):
 def test_sums_over_sets_of_classes_need_the_sets(small):
     model, images, labels = small
     with pytest.raises(ValueError, match='--superclass=FILE.json'):
-        evaluation.MapMaker(model, 'jointll-superclass')
+        map_maker.MapMaker(model, 'jointll-superclass')
     sets = {y: [y, (y + 1) % 5] for y in range(5)}
-    maker = evaluation.MapMaker(model, 'jointll-superclass', attribution.Options(superclass=sets))
+    maker = map_maker.MapMaker(model, 'jointll-superclass', attribution.Options(superclass=sets))
     [found] = maker(images[:1], None, [labels[:1]], [0])
     joint = maker_of(model, 'jointll')(images[:1], None, [torch.tensor([4, 0])], [0])[0]
     np.testing.assert_allclose(found[0], joint.sum(axis=0), rtol=1e-5)

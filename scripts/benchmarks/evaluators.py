@@ -12,7 +12,7 @@ import eval_pixel_perturb
 from benchmarks.timing import Row, peak_bytes, seconds
 from benchmarks.training import CLASSES, build
 from data_loaders import load_split
-from engine import evaluation, models
+from engine import map_maker, models
 from wsol import attribution, classifiers, cub_parts
 from wsol.backbones import packaged
 from wsol.preprocessing import ImageLoader
@@ -29,11 +29,11 @@ class Ready:
         self.maps = maps
 
     def tensors(self, images, output, classes, numbers):
-        """As `evaluation.MapMaker.tensors`."""
+        """As `map_maker.MapMaker.tensors`."""
         return list(self.maps[:, None])
 
     def __call__(self, *arguments):
-        """As `evaluation.MapMaker`."""
+        """As `map_maker.MapMaker`."""
         return [one.cpu().numpy() for one in self.tensors(*arguments)]
 
 
@@ -119,7 +119,7 @@ def cue_rows(args, device):
     dataset.exact = None  # as on CUB: no true pixels of the parts
     model = build(args.architecture, split.num_classes, device).eval()
     batches = list(ImageLoader(DataLoader(dataset, batch_size=args.batch), model.preprocessing, device))
-    maker = evaluation.MapMaker(model, 'jointll')
+    maker = map_maker.MapMaker(model, 'jointll')
     cue = cues.make_cues(pairs, pixels.histogram_edges(pixels.thresholds('log', 0.001)), None, 'clipping')
 
     def evaluate():

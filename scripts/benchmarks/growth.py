@@ -21,7 +21,7 @@ from benchmarks.evaluators import Ready
 from benchmarks.timing import peak_bytes, seconds
 from config import make_parser, pick
 from engine import comparing, processes, training
-from engine.evaluation import MapMaker
+from engine.map_maker import MapMaker
 from wsol.cub_parts import Pair
 from wsol.network import Output
 from wsol.scoring import add_up, boxes, cues, erasing, pixels, regions, scores
