@@ -25,7 +25,7 @@ from munch import Munch
 import util
 from config import get_configs, in_range, pick
 from data_truth import localization
-from engine import comparing, costs, evaluation, processes, resuming
+from engine import comparing, costs, evaluation, processes, sharding
 from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
@@ -290,7 +290,7 @@ def main():
                 random.keep(os.path.join(setting.run.folder, f'{NAME}.npz'), 'correct_random')
             report(setting, own, settings, finished, totals, log)
 
-        finished = resuming.extended(setting.run, NAME)
+        finished = sharding.extended(setting.run, NAME)
         known = list(finished.get('methods', {}))
         names = [name for name in setting.makers if name not in known]
         parts = {

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from engine import costs, map_maker, resuming
+from engine import costs, map_maker, sharding
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
@@ -33,7 +33,7 @@ class Predictions:
 
     def __init__(self, model):
         self.model = model
-        self.shared = map_maker.SharedPass(self._metered, resuming.SHARD_IMAGES)
+        self.shared = map_maker.SharedPass(self._metered, sharding.SHARD_IMAGES)
         self.random = None
 
     def __call__(self, images):

@@ -12,7 +12,7 @@ import torch
 import util
 from config import map_options, pick
 from data_loaders import Split, load_split, make_loader
-from engine import arrays, models, processes, resuming
+from engine import arrays, models, processes, resuming, sharding
 from engine.map_maker import MapMaker
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
@@ -135,7 +135,7 @@ def _evaluate(asked, runs, prepare, others, lacks=None):
 
         def claimed(name, run):
             files = [f'{name}.npz', *others(name)]
-            plan = resuming.plan_of(name)
+            plan = sharding.plan_of(name)
             return claims.enter_context(resuming.claim(run, f'{name}.json', files, plan, resuming.SCORE_FLAGS, lacks))
 
         mine = {name: run for name, run in runs.items() if claimed(name, run)}
@@ -149,7 +149,7 @@ def _evaluate(asked, runs, prepare, others, lacks=None):
 def _go_through(asked, runs, prepare, device, checkpoint):
     """`_evaluate` where there is something to do."""
     given = asked.run.arguments['seed']
-    seed = util.set_seed(resuming.planned_seed(asked.run, *runs) if given is None else given)
+    seed = util.set_seed(sharding.planned_seed(asked.run, *runs) if given is None else given)
     for run in (asked.run, *runs.values()):
         run.arguments['seed'] = seed
     first = next(iter(runs.values()))
@@ -157,7 +157,7 @@ def _go_through(asked, runs, prepare, device, checkpoint):
     evaluations = [of_map(run.arguments.get('score_map_process'), run) for run in runs.values()]
     shards = [  # of each evaluation, of each of its parts
         [
-            resuming.Shards(run, name, one.count, asked.batch_size, part, one.earlier is not None)
+            sharding.Shards(run, name, one.count, asked.batch_size, part, one.earlier is not None)
             for part in one.parts or [None]
         ]
         for (name, run), one in zip(runs.items(), evaluations)
@@ -166,11 +166,11 @@ def _go_through(asked, runs, prepare, device, checkpoint):
     several = [part for parts in shards for part in parts]
     if given is None and processes.rank() == 0:
         util.tell_seed(seed)
-    batches = resuming.batches_of_all(several)
+    batches = sharding.batches_of_all(several)
     images = asked.batch_size * processes.world()  # that a step takes in all processes
     with closing(_stream(evaluations[0].batches(batches))) as items:
         shown = util.progress(items, len(batches), evaluations[0].title, images, processes.rank() == 0)
-        resuming.run_together(several, shown, works, apart=any(one.parts for one in evaluations))
+        sharding.run_together(several, shown, works, apart=any(one.parts for one in evaluations))
     for (name, run), own, one in zip(runs.items(), shards, evaluations):
         _finish(name, run, own, one)
 
@@ -184,14 +184,14 @@ def _works(evaluation):
 
 def _finish(name, run, shards, evaluation):
     """Write what an evaluation gave, in the first process; shards: of its parts."""
-    totals = resuming.total_of(shards, evaluation.together, evaluation.earlier)
+    totals = sharding.total_of(shards, evaluation.together, evaluation.earlier)
     if totals is None:
         return
     path = os.path.join(run.folder, f'{name}.npz')
     if evaluation.arrays:
         arrays.write(path, evaluation.arrays(totals))
     else:
-        resuming.write_rows(shards, path, evaluation.earlier is not None)
+        sharding.write_rows(shards, path, evaluation.earlier is not None)
     evaluation.report(totals, util.Log(os.path.join(run.folder, f'log_{name}.jsonl'), run.provenance()))
     shards[0].remove()
 

@@ -23,7 +23,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import evaluation, map_maker, models, processes, resuming
+from engine import evaluation, map_maker, models, processes, resuming, sharding
 from wsol import attribution
 from wsol.cub_parts import Pair
 from wsol.scoring import Part, erasing, pixels
@@ -396,7 +396,7 @@ def test_the_bar_counts_the_images_of_all_processes(save_root, monkeypatch):
     monkeypatch.setattr(processes, 'world', lambda: 2)
     monkeypatch.setattr(processes, 'agreed', lambda value: value)
     monkeypatch.setattr(processes, 'wait', lambda: None)
-    monkeypatch.setattr(resuming, 'total_of', lambda *_: None)
+    monkeypatch.setattr(sharding, 'total_of', lambda *_: None)
     monkeypatch.setattr(util, 'progress', lambda items, *words: shown.append(words) or items)
     five = Files(save_root, 'bar')
     five.run()

@@ -15,7 +15,7 @@ import eval_attribution
 import eval_cue_location
 import eval_pixel_perturb
 import eval_wsol
-from engine import processes, resuming
+from engine import processes, sharding
 
 pytestmark = pytest.mark.usefixtures('exact')
 EVALUATORS = {
@@ -93,7 +93,7 @@ def growth(name, root, save_root, monkeypatch, device, keep=None):  # noqa: F811
     """Bytes more after 48 images than after 16; keep: a list that takes what every batch gives, as a leak would."""
     command, result, flags = EVALUATORS[name]
     sizes = []
-    original = resuming.run_together
+    original = sharding.run_together
 
     def run_together(several, items, works, **options):
         def measured(chosen, item):
@@ -107,7 +107,7 @@ def growth(name, root, save_root, monkeypatch, device, keep=None):  # noqa: F811
 
         return original(several, items, [measured, *works[1:]], **options)
 
-    monkeypatch.setattr(resuming, 'run_together', run_together)
+    monkeypatch.setattr(sharding, 'run_together', run_together)
     monkeypatch.setattr(processes, 'accelerator', lambda: device)
     where = [f'--data_root={root}/dataset', f'--metadata_root={root}/metadata', '--batch_size=8', '--override_cache']
     tracemalloc.start()

@@ -24,7 +24,7 @@ import main
 import util
 import wsol
 from config import get_configs
-from engine import processes, resuming, training
+from engine import processes, resuming, sharding, training
 from wsol.errors import InUse
 from wsol.scoring import Part
 
@@ -413,7 +413,7 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             monkeypatch.setattr(processes, 'wait', lambda: None)
             monkeypatch.setattr(processes, 'agreed', lambda value: value)
             run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
-            shards = resuming.Shards(run, 'x', 100, batch_size=7)
+            shards = sharding.Shards(run, 'x', 100, batch_size=7)
 
             def work(numbers, batch):
                 return Part(
@@ -421,17 +421,17 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
                     {'ids': [np.array([f'n{number}' for number in numbers])], 'twice': [np.array(numbers) * 2]},
                 )
 
-            resuming.run_together([shards], resuming.batches_of_all([shards]), [work])
-            seen += [i for batch in resuming.batches_of_all([shards]) for i in batch]
+            sharding.run_together([shards], sharding.batches_of_all([shards]), [work])
+            seen += [i for batch in sharding.batches_of_all([shards]) for i in batch]
         monkeypatch.setattr(processes, 'rank', lambda: 0)
         monkeypatch.setattr(processes, 'world', lambda: 1)
-        total = resuming.total_of([shards])
+        total = sharding.total_of([shards])
         assert (
             sorted(seen) == list(range(100))
             and total['sum'].tolist() == [4950, 100]
             and total['first'] == sum(range(0, 100, 7))
         )
-        resuming.write_rows([shards], str(tmp_path / f'{count}.npz'))
+        sharding.write_rows([shards], str(tmp_path / f'{count}.npz'))
         with np.load(tmp_path / f'{count}.npz') as rows:
             assert rows['twice'].tolist() == list(range(0, 200, 2))
             assert rows['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
@@ -486,7 +486,7 @@ def test_a_flag_that_changes_the_result_makes_another_command(flag, tmp_path):
             with pytest.raises(ValueError, match=f'here is of another command, with --{flag}=another: give the same'):
                 resuming.same_command(here, saved, 'here', free)
     runs = [resuming.Run(str(tmp_path / name), one, False, False) for name, one in (('a', here), ('b', saved))]
-    first, second = (resuming.Shards(run, 'x', 9, 4).key for run in runs)
+    first, second = (sharding.Shards(run, 'x', 9, 4).key for run in runs)
     assert (first == second) == (flag in OF_A_RUN | OF_A_TRAINING)
 
 
@@ -508,7 +508,7 @@ def alone(monkeypatch):
 
 def shards_of(folder, resume=False, override=False, count=20, batch_size=3, name='x', **arguments):
     run = resuming.Run(str(folder), {'seed': 1, **arguments}, resume, override)
-    return resuming.Shards(run, name, count, batch_size)
+    return sharding.Shards(run, name, count, batch_size)
 
 
 def score(numbers, item):
@@ -517,13 +517,13 @@ def score(numbers, item):
 
 
 def items_of(shards):
-    return [[10 * number for number in batch] for batch in resuming.batches_of_all([shards])]
+    return [[10 * number for number in batch] for batch in sharding.batches_of_all([shards])]
 
 
 def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alone):
     """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
     shards = shards_of(tmp_path)
-    assert resuming.batches_of_all([shards]) == [
+    assert sharding.batches_of_all([shards]) == [
         [0, 1, 2],
         [3, 4, 5],
         [6, 7, 8],
@@ -538,9 +538,9 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
             processes._note(15, None)
         return score(numbers, item)
 
-    resuming.run_together([shards], items_of(shards), [until_the_fifth])
+    sharding.run_together([shards], items_of(shards), [until_the_fifth])
     with pytest.raises(util.Stopped, match='run the same command with --resume'):
-        resuming.total_of([shards])
+        sharding.total_of([shards])
     assert os.path.exists(resuming.marker(tmp_path)) and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
     with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
         shards_of(tmp_path)
@@ -549,9 +549,9 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
         shards_of(tmp_path / 'other', resume=True, norm_type='minmax')
     processes._signals.clear()
     again = shards_of(tmp_path, resume=True)
-    assert resuming.batches_of_all([again])[0] == [9, 10, 11] and again.key == shards.key
-    resuming.run_together([again], items_of(again), [score])
-    total = resuming.total_of([again])
+    assert sharding.batches_of_all([again])[0] == [9, 10, 11] and again.key == shards.key
+    sharding.run_together([again], items_of(again), [score])
+    total = sharding.total_of([again])
     assert (total['sum'], total['images']) == (sum(range(20)), 20)
     again.remove()
     assert not (tmp_path / 'shards_x').exists()
@@ -588,7 +588,7 @@ def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
 
     def shards_of_parts(parts, resume=False):
         run = resuming.Run(str(tmp_path), {'seed': 1, 'methods': [*parts]}, resume, False)
-        return [resuming.Shards(run, 'x', 14, 3, part) for part in parts]
+        return [sharding.Shards(run, 'x', 14, 3, part) for part in parts]
 
     done = []
 
@@ -603,12 +603,12 @@ def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
 
             return work
 
-        items = ([10 * number for number in batch] for batch in resuming.batches_of_all(several))
-        resuming.run_together(several, items, [work_of(one.part) for one in several], apart=True)
+        items = ([10 * number for number in batch] for batch in sharding.batches_of_all(several))
+        sharding.run_together(several, items, [work_of(one.part) for one in several], apart=True)
         return several
 
     with pytest.raises(util.Stopped):
-        resuming.total_of(go_on(shards_of_parts('ab'), 'b'))
+        sharding.total_of(go_on(shards_of_parts('ab'), 'b'))
     assert done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]
     processes._signals.clear()
     again = go_on(shards_of_parts('abc', resume=True))
@@ -619,21 +619,21 @@ def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
         assert {*rows} == {'a/ids', 'b/ids', 'c/ids'}
         return Part({'both': len(rows['a/ids'])}, {'twice': [2 * rows['c/ids']]})
 
-    total = resuming.total_of(again, together)
+    total = sharding.total_of(again, together)
     assert total == {'a/sum': 91, 'b/sum': 91, 'c/sum': 91, 'both': 14}
-    resuming.write_rows(again, str(tmp_path / 'rows.npz'))
+    sharding.write_rows(again, str(tmp_path / 'rows.npz'))
     with np.load(tmp_path / 'rows.npz') as rows:
         assert rows['b/ids'].tolist() == list(range(14)) and rows['twice'].tolist() == list(range(0, 28, 2))
     other = resuming.Run(str(tmp_path), {'seed': 2, 'methods': ['a']}, True, False)
     with pytest.raises(ValueError, match='--seed=1'):
-        resuming.Shards(other, 'x', 14, 3, 'a')
+        sharding.Shards(other, 'x', 14, 3, 'a')
 
 
 def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
     shards = shards_of(tmp_path)
-    resuming.run_together([shards], items_of(shards), [score])
-    assert len(resuming.batches_of_all([shards_of(tmp_path, resume=True)])) == 0
-    assert len(resuming.batches_of_all([shards_of(tmp_path, override=True)])) == 7
+    sharding.run_together([shards], items_of(shards), [score])
+    assert len(sharding.batches_of_all([shards_of(tmp_path, resume=True)])) == 0
+    assert len(sharding.batches_of_all([shards_of(tmp_path, override=True)])) == 7
     assert not list(tmp_path.glob('shards_x/*.npz'))
     shards_of(tmp_path)  # a plan without a finished shard is in nobody's way
 
