@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 import eval_cue_location
 import eval_pixel_perturb
+import wsol
 from benchmarks.timing import Row, peak_bytes, seconds
 from benchmarks.training import CLASSES, build
 from data_loaders import load_split
@@ -72,12 +73,11 @@ def erase_rows(args, device):
 def score_cam_rows(args, device):
     """Time and memory of Score-CAM and SS-CAM on one image over their masked passes, of ResNet-50 at conv1: 64
     channels, where layer4 has 2048."""
-    model = build('resnet50', 1000, device).eval()
+    model = wsol.build_model('resnet50', 'CALM-EM', 1000).to(device).eval()
     few = {'target_layer': 'conv1', 'num_samples': 1}  # draws of SS-CAM
-    return [
-        masked_row(f'{title}, ResNet-50 at conv1', model, 64, args, device, method, **few)
-        for title, method in (('Score-CAM', 'score_cam'), ('SS-CAM', 'ss_cam'))
-    ]
+    return masked_rows(
+        'ResNet-50 at conv1', model, 64, args, device, {'Score-CAM': 'score_cam', 'SS-CAM': 'ss_cam'}, few
+    )
 
 
 def light_score_cam_rows(args, device):
@@ -85,16 +85,16 @@ def light_score_cam_rows(args, device):
     if not packaged.file_for('tf_efficientnet_lite0'):
         return [Row(f'Score-CAM: without {packaged.hint()}', '', float('nan'))]
     net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
-    name = 'Score-CAM, tf_efficientnet_lite0 at blocks.4'
-    return [masked_row(name, net, 112, args, device, 'score_cam', target_layer='blocks.4')]
+    where = {'target_layer': 'blocks.4'}
+    return masked_rows('tf_efficientnet_lite0 at blocks.4', net, 112, args, device, {'Score-CAM': 'score_cam'}, where)
 
 
-def masked_row(name, model, masks, args, device, method, **options):
-    """A method's map of one image over passing `masks` images through the model, `--batch` at a time."""
+def masked_rows(name, model, masks, args, device, methods, options):
+    """Maps of one image over passing `masks` images through the model, `--batch` at a time; methods: {title: map}."""
     image = torch.randn(1, 3, 224, 224, device=device)
     rows = image.expand(args.batch, -1, -1, -1).contiguous()
 
-    def explain():
+    def explain(method):
         attribution.explain(method, model, image, 3, batch_size=args.batch, **options)
 
     @torch.no_grad()
@@ -102,10 +102,21 @@ def masked_row(name, model, masks, args, device, method, **options):
         for first in range(0, count, args.batch):
             _ = model(rows[: count - first]).log_score
 
-    memory = peak_bytes(explain, device) / peak_bytes(lambda: passes(args.batch), device)
-    ours, other = seconds([explain, passes], device, max(1, args.repeats // 3))
-    note = f"peak memory {memory:.2f} of one batch's pass (goal <= 1.2)"
-    return Row(f'{name}, 224 px, one image', f'its {masks} masked passes', ours / other, '<= 1.05', note)
+    makes = [lambda method=method: explain(method) for method in methods.values()]
+    one = peak_bytes(lambda: passes(args.batch), device)
+    memory = [peak_bytes(make, device) / one for make in makes]
+    *times, other = seconds([*makes, passes], device, max(1, args.repeats // 3))
+    over = f'its {masks} masked passes'
+    return [
+        Row(
+            f'{title}, {name}, 224 px, one image',
+            over,
+            time / other,
+            '<= 1.05',
+            f"peak memory {share:.2f} of one batch's pass (goal <= 1.2)",
+        )
+        for title, time, share in zip(methods, times, memory)
+    ]
 
 
 def cue_rows(args, device):
