@@ -15,7 +15,7 @@
 #                                    as CALM is after it; -ema, -epoch: a teacher that lags; random: nothing is learnt
 #   --seeds "0 1 2"
 #   --steps "train cue erase wsol contrast blur"     erase: of CAM and CALM-EM; of the first seed only are contrast (CAM
-#                                    and CALM-EM explained by gradient methods) and blur (CAM's maps made wider)
+#                                    and CALM-EM explained by gradient methods) and blur (maps made wider)
 #   --save_root DIR                  default save/study: results in DIR/NETWORK-DESIGN/HEAD-seedN, the birds in
 #                                    DIR/dataset and DIR/metadata
 #   --workers N                      data loading processes (default 1)
@@ -135,11 +135,11 @@ contrast() {
     done
 }
 
-# blur SCALE...: cue localization by CAM's maps, blurred
+# blur HEAD MAP SCALE...: cue localization by a head's maps, blurred
 blur() {
     local deviation
     for deviation in 4 8 16; do
-        score eval_cue_location.py "cue_location_vanilla_blur$deviation" CAM vanilla "$@" --blur=$deviation
+        score eval_cue_location.py "cue_location_$2_blur$deviation" "$1" "$2" "${@:3}" --blur=$deviation
     done
 }
 
@@ -155,7 +155,7 @@ evaluate() {
         erase) [[ $2 != CAM && $2 != CALM-EM ]] || score eval_pixel_perturb.py "pixel_perturb_$map" "$2" $map ;;
         wsol) score eval_wsol.py "wsol_$map" "$2" $map "${scale[@]}" ;;
         contrast) [[ $first != CAM && $first != CALM-EM ]] || contrast "$2" ;;
-        blur) [[ $first != CAM ]] || blur "${scale[@]}" ;;
+        blur) [[ $first != CAM && $first != CALM-EM ]] || blur "$2" $map "${scale[@]}" ;;
     esac
 }
 

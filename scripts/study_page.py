@@ -4,7 +4,7 @@
 
 A part of the page `<!-- study: NAME -->` … `<!-- end -->` is replaced: `progress` (which runs are there), `results` (a
 table for each network and kind of cues), `differences` (pairs of heads, seed by seed, with intervals), `contrast`
-(maps of the difference of two scores) and `width` (CAM's maps blurred). Beside the page the picture study_cue.png is
+(maps of the difference of two scores) and `width` (maps blurred). Beside the page the picture study_cue.png is
 drawn. What has not been run is said, not filled in.
 """
 
@@ -140,28 +140,26 @@ def contrast(root):
 
 
 def width(root):
-    """Cue localization by CAM's maps, as they are and blurred, and by CALM-EM's, with the area that they cover."""
+    """Cue localization by CAM's and CALM-EM's maps, as they are and blurred, with the area that they cover."""
     rows = []
     for network, design, _ in settings(root):
         there = runs(root, network, design)
-        for seed, folder in there.get('CAM', {}).items():
-            shown = [('CAM', blur, name) for blur, name in blurred(folder)]
-            if not shown:
-                continue
-            for head, blur, name in [('CAM', '-', ''), *shown, ('CALM-EM', '-', '')]:
-                run = there.get(head, {}).get(seed)
-                found = read_result(os.path.join(run, name or f'cue_location_{HEADS[head]}.json')) if run else {}
-                area = 100 * found['area'] if 'area' in found else None
-                cells = [area, *(found.get(mode, {}).get('mean') for mode in MODES)]
-                rows.append([f'{network}-{design}', str(seed), head, blur, *map(tables.number_text, cells)])
+        for head in ('CAM', 'CALM-EM'):
+            for seed, folder in there.get(head, {}).items():
+                wider = blurred(folder, HEADS[head])
+                for blur, name in [('-', f'cue_location_{HEADS[head]}.json'), *wider] if wider else []:
+                    found = read_result(os.path.join(folder, name))
+                    area = 100 * found['area'] if 'area' in found else None
+                    cells = [area, *(found.get(mode, {}).get('mean') for mode in MODES)]
+                    rows.append([f'{network}-{design}', str(seed), head, blur, *map(tables.number_text, cells)])
     if rows:
         columns = [mode.replace('_', ' ') for mode in MODES]
         yield tables.markdown(['setting', 'seed', 'head', 'blur (pixels)', 'area (%)', *columns], rows)
 
 
-def blurred(folder):
-    """(deviation, file name) of each result of CAM's blurred maps in a folder."""
-    named = re.compile(r'cue_location_vanilla_blur([\d.]+)\.json')
+def blurred(folder, map_name):
+    """(deviation, file name) of each result of a map's blurred differences in a folder."""
+    named = re.compile(rf'cue_location_{map_name}_blur([\d.]+)\.json')
     found = [(match[1], match[0]) for match in map(named.fullmatch, os.listdir(folder)) if match]
     return sorted(found, key=lambda one: float(one[0]))
 

@@ -113,7 +113,6 @@ def test_the_page_has_the_figures_of_the_runs_and_says_what_is_missing(tmp_path,
         ('CAM', '-', '-', '31.00'),
         ('CAM', '4', '12.50', '32.00'),
         ('CAM', '16', '25.00', '33.00'),
-        ('CALM-EM', '-', '-', '35.00'),
     ]
     parts = write_page(monkeypatch, tmp_path)
     again = write_page(monkeypatch, tmp_path)
