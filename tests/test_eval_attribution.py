@@ -520,9 +520,8 @@ def test_maps_that_stay_on_a_device_score_as_those_of_the_host(toy, device, monk
             np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=1e-3, err_msg=name)
 
 
-def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
-    """Stopped within the second method; gone on with one more, which is the table of all three at once."""
-    root, _ = untrained
+def counted(monkeypatch):
+    """(names of the maps that were made, until(limit): stop before one more than so many)."""
     made = []
     score_map = comparing.score_map
 
@@ -534,6 +533,14 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
             return score_map(predictions, name, *rest)
 
         monkeypatch.setattr(comparing, 'score_map', score)
+
+    return made, until
+
+
+def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
+    """Stopped within the second method; gone on with one more, which is the table of all three at once."""
+    root, _ = untrained
+    made, until = counted(monkeypatch)
 
     def call(name, methods, *more):
         few = f'--methods={methods}', '--metrics=average_drop,win,deletion', '--curve_steps=2', '--batch_size=8'
@@ -562,17 +569,7 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
 def test_a_finished_table_takes_more_methods(untrained, monkeypatch, capsys):
     """Added to a finished table, stopped on the way: the table of all at once, and no finished method is made again."""
     root, _ = untrained
-    made = []
-    score_map = comparing.score_map
-
-    def until(limit):
-        def score(predictions, name, *rest):
-            if len(made) == limit:
-                raise Enough
-            made.append(name)
-            return score_map(predictions, name, *rest)
-
-        monkeypatch.setattr(comparing, 'score_map', score)
+    made, until = counted(monkeypatch)
 
     def call(name, methods, *more):
         few = '--metrics=average_drop,win,deletion,max_box_acc', '--curve_steps=2', '--batch_size=8', '--max_images=12'
