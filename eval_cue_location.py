@@ -19,7 +19,7 @@ from wsol import attribution, cub_parts
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 from wsol.scoring import Part, cues, pixels
-from wsol.scoring.maps import resize
+from wsol.scoring.maps import blur_reach, resize
 
 CONTRASTS = ('maps', 'score')
 
@@ -184,6 +184,7 @@ def main():
         return f'cue_location_{process}{"_contrast" if at_once else ""}{f"_blur{args.blur:g}" if args.blur else ""}'
 
     def prepare(setting):
+        blur_reach(args.blur, args.crop_size)  # too wide a blur is said before anything is written
         split = setting.split
         device = setting.device
         pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cues.COUNTS)

@@ -83,10 +83,8 @@ def cue_counts(cues, images):
     A pair counts where one of its parts can be seen. The images are taken one by one.
     """
     shape = (len(cues.parts), 2, len(cues.edges) - 1)
-    counts = {
-        'histogram': np.zeros(shape, np.int64),
-        **{name: np.zeros(shape[0], np.int64) for name in ('images', 'area')},
-    }
+    counts = {'histogram': np.zeros(shape, np.int64)}
+    counts['images'], counts['area'] = np.zeros((2, shape[0]), np.int64)
     if cues.labels is not None:
         counts['exact'] = np.zeros(shape, np.int64)
     for image in images:

@@ -34,19 +34,22 @@ def smooth(maps, ksize):
     )
 
 
+def blur_reach(deviation, size):
+    """How many pixels the Gaussian of `blur` reaches: three deviations, which maps of `size` pixels must exceed."""
+    reach = math.ceil(3 * deviation)
+    if reach >= size:
+        raise UserError(f'--blur {deviation:g} is too much for maps of {size} pixels: three times it must fit')
+    return reach
+
+
 def blur(maps, deviation):
     """Maps, a tensor [N, S, S], under a Gaussian of this deviation in pixels, mirrored edges; 0 leaves them.
 
-    The kernel reaches three deviations far, which must be less than S. It is applied along rows, then columns, where
-    torchvision's takes all its pixels at once.
+    It is applied along rows, then columns, where torchvision's takes all its pixels at once.
     """
     if not deviation:
         return maps
-    reach = math.ceil(3 * deviation)
-    if reach >= maps.shape[-1]:
-        raise UserError(
-            f'--blur {deviation:g} is too much for maps of {maps.shape[-1]} pixels: three times it must fit'
-        )
+    reach = blur_reach(deviation, maps.shape[-1])
     places = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
     kernel = torch.exp(-(places**2) / (2 * deviation**2))
     row = (kernel / kernel.sum()).view(1, 1, 1, -1)
