@@ -62,6 +62,7 @@ RANGES = {  # flag: (values that are allowed, values that are not)
     'integrated_grad_nr_iter': ('1', '0'),
     'rise_nr_masks': ('1', '0'),
     'occlusion_window': ('1', '0'),
+    'num_samples': ('1', '0'),
     'curve_steps': ('1', '0'),
     'randomization_steps': ('1', '0'),
     'sensitivity_draws': ('1', '0'),

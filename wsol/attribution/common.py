@@ -65,7 +65,7 @@ class Options:
     baseline: object = None
     rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
     occlusion_window: int = flag(None, 1, "side of occlusion's square in pixels (default: an eighth of the image's)")
-    num_samples: int = None
+    num_samples: int = flag(None, 1, 'draws of smooth_grad_cam_pp (4), ss_cam (35), gradient_shap (50), is_cam (10)')
     std: float = None
     smooth_average: str = 'derivatives'
     at: tuple = None

