@@ -25,11 +25,11 @@ from munch import Munch
 import util
 from config import get_configs, in_range, pick
 from data_truth import localization
-from engine import comparing, costs, evaluation, processes, sharding
+from engine import comparing, evaluation, processes, sharding
 from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
-from report.tables import score_text, scores_csv, scores_markdown, winners
+from report.score_tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
@@ -208,10 +208,7 @@ def report(setting, own, settings, finished, totals, log):
         f'{scored}. Explained class y: {explained}; gradient and perturbation methods explain {head.scalar}; '
         'p is p(y|x).'
     )
-    tables = {
-        f'{NAME}.csv': scores_csv(rows, metrics, costs.COSTS),
-        f'{NAME}.md': scores_markdown(rows, metrics, note, costs.COSTS),
-    }
+    tables = {f'{NAME}.csv': scores_csv(rows, metrics), f'{NAME}.md': scores_markdown(rows, metrics, note)}
     for file_name, text in tables.items():
         util.write_text(os.path.join(run.folder, file_name), text)
     title = f'{scored}; explained: {explained}'

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 
 import util
 
-from .tables import score_text, winners
+from .score_tables import score_text, winners
 
 COLUMNS = 4  # panels in a row of `plot_scores`
 

@@ -9,6 +9,7 @@ import zlib
 from typing import NamedTuple
 
 MODES = ('released', 'per_pair', 'exact')  # of cue localization
+SCORES = 'attribution_scores.json'  # of many maps, by eval_attribution.py
 
 
 class Run(NamedTuple):

@@ -6,13 +6,14 @@ Each section is a function: runs -> HTML text.
 from functools import partial
 from html import escape
 
-from .charts import Bars, Series, bar_chart, line_chart, with_interval
+from .charts import Bars, Series, bar_chart, line_chart
 from .commands import command_line, cue_command, evaluation_command, missing_results
 from .intervals import result_intervals
 from .markup import html_table, tables_of_anything
 from .results import results_of
 from .samples import COUNTS, cue_name
-from .tables import interval_text, number_text, read_published, title_with_arrow
+from .score_tables import is_table, score_rows
+from .tables import interval_text, number_text, read_published
 
 MODES = {
     'released': 'one histogram for all pairs, as the released code and the paper have it',
@@ -221,15 +222,9 @@ def localization_section(runs):
 
 def attribution_table(run, result):
     """The table of an attribution result, a row a map; a result of another form is shown as it is."""
-    metrics = result.get('metrics')
-    maps = result.get('methods')
-    if not (isinstance(metrics, dict) and isinstance(maps, dict)):
+    if not is_table(result):
         return ''.join(tables_of_anything(result))
-    head = ('method', *(title_with_arrow(metric['title'], metric['better']) for metric in metrics.values()))
-    rows = []
-    for map_name, scores in maps.items():
-        known = result_intervals(run.folder, 'attribution_scores', map_name)
-        rows.append([map_name, *(with_interval(scores.get(name), known.get(name)) for name in metrics)])
+    head, rows = score_rows(run.folder, result)
     note = f'<p class="note">{escape(str(result.get("note", "")))}</p>'
     return html_table(head, rows, label=f'Attribution scores of {run.name}') + note
 

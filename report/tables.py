@@ -1,17 +1,15 @@
-"""Tables of results as text: of experiments, of the paper with its numbers beside ours, of attribution scores.
+"""Tables of results as Markdown: of experiments, of the paper with its numbers beside ours.
 
-Markdown and CSV. The published numbers are in scripts/paper_numbers.yaml. Needs no PyTorch, so that it starts at once.
+The published numbers are in scripts/paper_numbers.yaml. Needs no PyTorch, so that it starts at once.
 """
 
-import csv
 import glob
-import io
 import os
 from typing import NamedTuple
 
 import yaml
 
-from .results import MODES, maps_scored, read_result
+from .results import MODES, SCORES, maps_scored, read_result
 from .seeds import over_seeds, run_seeds, seed_groups, seed_of
 
 FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
@@ -48,6 +46,10 @@ class Summary(NamedTuple):
     map: str  # '-' for none
     values: list  # under FIGURES; None: not known
     intervals: list  # of each, or None
+
+    def known(self):
+        """Is any figure known?"""
+        return any(value is not None for value in self.values)
 
     def row(self):
         """Under COLUMNS, texts."""
@@ -105,14 +107,18 @@ def seed_rows(groups, read=read_result):
 
 
 def print_summary(folders):
-    """The table of experiment folders; several seeds of a run have a row more, their mean ± standard deviation."""
+    """The table of experiment folders; several seeds of a run have a row more, their mean ± standard deviation. A
+    folder of which nothing but attribution scores is known has no row."""
     groups = seed_groups(folders)
     several = {folder for group in groups.values() for folder in group}
     rows = []
     for folder in folders:
         seed = f', seed {seed_of(folder)[1]}' if folder in several else ''
-        rows += [[method + seed, *rest] for method, *rest in summary_rows(folder)]
-    print(markdown(COLUMNS, [*rows, *(row for _, row in seed_rows(groups))]))
+        known = list(summaries(folder))
+        if any(one.known() for one in known) or not os.path.isfile(os.path.join(folder, SCORES)):
+            rows += [[method + seed, *rest] for method, *rest in (one.row() for one in known)]
+    if rows:
+        print(markdown(COLUMNS, [*rows, *(row for _, row in seed_rows(groups))]))
 
 
 # The paper's tables.
@@ -228,74 +234,3 @@ def print_paper_table(table, root, datasets):
     print('given: a given checkpoint evaluated here; trained: a run trained here; -: not known or not computed.')
     if seeds:
         print('±: the standard deviation over the seeds of a run, behind their mean.')
-
-
-# Attribution scores. rows: {map name: {metric: figure or None}}; metrics: {metric: a row of scores.METRICS}.
-
-
-def score_text(value, metric):
-    """A metric's figure as the tables show it."""
-    return number_text(value, 2 if metric.title.endswith('(%)') else 3)
-
-
-def best_score(rows, name, metric):
-    """The best figure of a metric, or None where none is defined."""
-    known = [row[name] for row in rows.values() if row[name] is not None]
-    best = max if metric.better == 'higher' else min
-    return best(known) if known else None
-
-
-def winners(rows, metrics):
-    """{metric: the names of the maps that have its best figure, as far as the tables show it}."""
-    found = {}
-    for name, metric in metrics.items():
-        best = score_text(best_score(rows, name, metric), metric)
-        known = [map_name for map_name, row in rows.items() if row[name] is not None]
-        found[name] = [map_name for map_name in known if score_text(rows[map_name][name], metric) == best]
-    return found
-
-
-def title_with_arrow(title, better):
-    """A metric's title with the arrow to its better side ('higher' or 'lower')."""
-    return f'{title} {"↑" if better == "higher" else "↓"}'
-
-
-def scores_csv(rows, metrics, costs=()):
-    """Attribution scores, and what a map costs, as CSV: a row a map, full digits, nothing where a figure is not
-    defined."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['method', *metrics, *costs])
-    writer.writerows([map_name, *(row[name] for name in (*metrics, *costs))] for map_name, row in rows.items())
-    return text.getvalue()
-
-
-def scores_markdown(rows, metrics, note, costs=None):
-    """Attribution scores as Markdown, the best figure of each column in bold, and the note below it.
-
-    costs: {column: (title, digits)} of what a map costs, which are the last columns.
-    """
-    costs = costs or {}
-    best = winners(rows, metrics)
-
-    def cell(map_name, name):
-        text = score_text(rows[map_name][name], metrics[name])
-        return f'**{text}**' if map_name in best[name] else text
-
-    lines = [
-        [
-            'method',
-            *(title_with_arrow(metric.title, metric.better) for metric in metrics.values()),
-            *(title for title, _ in costs.values()),
-        ],
-        ['---', *('---:' for _ in (*metrics, *costs))],
-        *(
-            [
-                map_name,
-                *(cell(map_name, name) for name in metrics),
-                *(number_text(row[name], digits) for name, (_, digits) in costs.items()),
-            ]
-            for map_name, row in rows.items()
-        ),
-    ]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\n{note}\n'

@@ -7,10 +7,11 @@
 
 The first: accuracy, cue localization in each mode, remove-and-classify of each experiment folder, each figure with its
 95 percent interval over the images (cue localization: over the pairs of classes) where the evaluators kept what each
-image gave; of folders NAME-seed0, NAME-seed1, … also the mean and the standard deviation. The second reads a save root
-whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh names them:
-SAVE_ROOT/NAME is a run trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that was given
-("given"). '-' is a number that is not known or not yet computed. The published numbers are in
+image gave; of folders NAME-seed0, NAME-seed1, … also the mean and the standard deviation. A folder with a result of
+eval_attribution.py has a table of its own: a row a map, with cue localization where the folder holds it. The second
+reads a save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh
+names them: SAVE_ROOT/NAME is a run trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that
+was given ("given"). '-' is a number that is not known or not yet computed. The published numbers are in
 scripts/paper_numbers.yaml. The third compares two runs image by image: every score that both have, the difference with
 its interval, and the p-value of a permutation test; FOLDER:MAP takes one map. The fourth writes one self-contained
 page: all that the folders hold, charts, and a gallery of maps computed from the checkpoints.
@@ -21,7 +22,7 @@ import os
 
 import checkout  # noqa: F401 (the checkout's root on the path)
 
-from report import tables
+from report import score_tables, tables
 
 
 def command(work):
@@ -56,6 +57,12 @@ def write_html(args):
         print(f'{args.html}: {size / 1e6:.1f} MB')
 
     command(write)
+
+
+def summary(folders):
+    """The tables of experiment folders."""
+    tables.print_summary(folders)
+    score_tables.print_score_tables(folders)
 
 
 def compare(args):
@@ -150,7 +157,7 @@ def main():
     elif args.compare:
         compare(args)
     else:
-        command(lambda: tables.print_summary(args.folders))
+        command(lambda: summary(args.folders))
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from config import get_configs
 from engine import comparing
 from report import own_photographs
 from report.photographs import read_photograph
-from report.tables import scores_markdown, winners
+from report.score_tables import scores_markdown, winners
 from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, Preprocessing, photograph_transform

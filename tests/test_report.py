@@ -295,7 +295,7 @@ ROWS = {  # of each section, ours and some of the paper's: every number in its c
         'first, jointll|largest contour|30|81.50|0.250\nfirst, jointll|all contours|30|81.50|0.250',
         'paper: CAM, vgg16|CUB|vanilla|-|63.70|-|test',
     ],
-    'attribution': ['method|Average drop ↓\ngrad_cam|12.35'],
+    'attribution': ['method|Average drop ↓\ngrad_cam|12.345'],
 }
 
 

@@ -3,8 +3,20 @@
 import csv
 import io
 import json
+import os
+import re
+
+import numpy as np
 
 from report import tables
+from report.score_tables import (
+    best_score,
+    print_score_tables,
+    score_text,
+    scores_csv,
+    scores_markdown,
+    title_with_arrow,
+)
 from wsol.scoring.scores import METRICS
 
 MEANS = {'cue_1': 11.0, 'cue_2': 12.0, 'cue_3': 13.0, 'mean': 14.0}
@@ -73,7 +85,7 @@ def test_numbers_as_text():
     assert [tables.number_text(value) for value in (None, 0, 1.005, 12)] == ['-', '0.00', '1.00', '12.00']
     assert tables.number_text(1.5, 3, '~') == '1.500~' and tables.number_text(None, mark='~') == '-'
     drop = METRICS['average_drop']
-    assert tables.score_text(12.345, drop) == '12.35' and tables.score_text(0.12345, METRICS['deletion']) == '0.123'
+    assert score_text(12.345, drop) == '12.35' and score_text(0.12345, METRICS['deletion']) == '0.123'
 
 
 def test_what_each_table_takes_of_a_result():
@@ -137,16 +149,16 @@ CHOSEN = {name: METRICS[name] for name in ('deletion', 'win')}
 
 
 def test_the_best_score_is_the_lowest_or_the_highest():
-    assert tables.best_score(ROWS, 'deletion', METRICS['deletion']) == 0.25
-    assert tables.best_score(ROWS, 'win', METRICS['win']) == 7
-    assert tables.best_score({'a': {'win': None}}, 'win', METRICS['win']) is None
-    assert tables.title_with_arrow('x', 'lower') == 'x ↓' and tables.title_with_arrow('x', 'higher') == 'x ↑'
+    assert best_score(ROWS, 'deletion', METRICS['deletion']) == 0.25
+    assert best_score(ROWS, 'win', METRICS['win']) == 7
+    assert best_score({'a': {'win': None}}, 'win', METRICS['win']) is None
+    assert title_with_arrow('x', 'lower') == 'x ↓' and title_with_arrow('x', 'higher') == 'x ↑'
 
 
 def test_attribution_scores_as_files():
-    rows = list(csv.reader(io.StringIO(tables.scores_csv(ROWS, CHOSEN))))
+    rows = list(csv.reader(io.StringIO(scores_csv(ROWS, CHOSEN))))
     assert rows == [['method', 'deletion', 'win'], ['a', '0.25', '5.0'], ['b', '0.5', ''], ['c', '0.25', '7.0']]
-    assert tables.scores_markdown(ROWS, CHOSEN, 'a note').splitlines() == [
+    assert scores_markdown(ROWS, CHOSEN, 'a note').splitlines() == [
         '| method | deletion AUC ↓ | mean win (%) ↑ |',
         '| --- | ---: | ---: |',
         '| a | **0.250** | 5.00 |',
@@ -155,3 +167,41 @@ def test_attribution_scores_as_files():
         '',
         'a note',
     ]
+
+
+def test_a_folders_table_of_scores_has_intervals_cue_localization_and_costs(tmp_path, capsys):
+    """A column that is the same in every image has an interval of no width; of halves at 0 and 1 it is known."""
+    names = ('deletion', 'average_drop')
+    metrics = {name: {'title': METRICS[name].title, 'better': METRICS[name].better} for name in names}
+    figures = {'a': (0.25, 50.0), 'b': (0.5, 50.0)}
+    methods = {
+        name: {'deletion': deletion, 'average_drop': drop, 'seconds': 0.5, 'forward_passes': 1, 'backward_passes': 0}
+        for name, (deletion, drop) in figures.items()
+    }
+    found = {'arguments': {'iou_thresholds': [50]}, 'metrics': metrics, 'methods': methods, 'note': 'of birds'}
+    cue = {'per_pair': {'mean': 30.0}, 'exact': {'mean': 20.0}}
+    folder = write(tmp_path / 'scored', attribution_scores=found, cue_location_a=cue)
+    arrays = {'ids': np.arange(40).astype(str), 'correct': np.ones(40, bool)}
+    for name, (deletion, _) in figures.items():
+        arrays |= {f'{name}/deletion': np.full(40, deletion), f'{name}/drop': np.arange(40) % 2.0}
+    np.savez(os.path.join(folder, 'attribution_scores.npz'), **arrays)
+    tables.print_summary([folder])  # the row of the map with cue localization
+    assert '| a ' in capsys.readouterr().out
+    print_score_tables([folder])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f'{folder}:' and lines[-1] == 'of birds'
+    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|')]
+    titles = ['deletion AUC ↓', 'average drop (%) ↓', 'cue per pair (%) ↑', 'cue exact (%) ↑']
+    assert head == ['method', *titles, 'seconds a map', 'forward passes', 'backward passes']
+    assert [row[1] for row in rows] == ['0.250 [0.250, 0.250]', '0.500 [0.500, 0.500]']
+    assert [row[3:] for row in rows] == [['30.00', '20.00', '0.500', '1.0', '0.0'], ['-', '-', '0.500', '1.0', '0.0']]
+    low, high = map(float, re.fullmatch(r'50\.00 \[(.*), (.*)\]', rows[0][2]).groups())
+    assert 30 <= low < 45 and 55 < high <= 70  # 1.96 of 50 / sqrt(40) is 15.5
+
+
+def test_a_folder_of_scores_alone_has_no_row_of_dashes(tmp_path, capsys):
+    folder = write(tmp_path / 'scored', attribution_scores={'metrics': {}, 'methods': {}, 'note': ''})
+    tables.print_summary([folder])
+    assert not capsys.readouterr().out
+    print_score_tables([write(tmp_path / 'foreign', attribution_scores={'metrics': 3})])
+    assert not capsys.readouterr().out
