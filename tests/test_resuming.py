@@ -233,6 +233,22 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     assert (trained / 'cut_off' / f'{name}.npz').read_bytes() == rows
 
 
+def test_two_processes_add_to_a_finished_table(trained):
+    """A table of attribution scores that grew under two processes is that of one process made at once."""
+    few = ['--max_images=20', '--batch_size=4', '--curve_steps=2', '--metrics=win,deletion,remove_and_classify']
+    command = ['eval_attribution.py', *DATA, *few, f'--save_root={trained}', '--load_checkpoint=whole', '--seed=1']
+    run(*command, '--experiment_name=at_once', '--methods=vanilla,jointll,grad_cam')
+    run(*command, '--experiment_name=grown', '--methods=vanilla')
+    run(*command, '--experiment_name=grown', '--methods=jointll,grad_cam', '--resume', processes=2)
+    name = 'attribution_scores'
+    at_once, grown = (result(trained / folder, name) for folder in ('at_once', 'grown'))
+    for row in (*at_once['methods'].values(), *grown['methods'].values()):
+        assert row.pop('seconds') > 0
+    assert grown == at_once and not (trained / 'grown' / f'shards_{name}').exists()
+    first, second = (dict(np.load(trained / folder / f'{name}.npz')) for folder in ('at_once', 'grown'))
+    assert first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+
+
 def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trained):
     """torchrun passes SIGTERM on to whole process groups, the loaders' processes too."""
     command, *flags = EVALUATIONS['pixel_perturb_smooth_grad']
