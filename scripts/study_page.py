@@ -121,19 +121,35 @@ def compared(a, b, map_a, map_b):
     return cells
 
 
+def folders(root, *heads):
+    """(setting, head, seed, folder) of each trained run of these heads."""
+    for network, design, _ in settings(root):
+        there = runs(root, network, design)
+        for head in heads:
+            for seed, folder in there.get(head, {}).items():
+                yield f'{network}-{design}', head, str(seed), folder
+
+
+def variants(folder, pattern):
+    """(the pattern's first group, result) of each file of a folder whose name matches, in the order of the names."""
+    for name in sorted(os.listdir(folder)):
+        if match := re.fullmatch(pattern, name):
+            yield match[1], read_result(os.path.join(folder, name))
+
+
+def mode_means(result):
+    """The mean of a result of cue localization in each mode; None: not known."""
+    return [result.get(mode, {}).get('mean') for mode in MODES]
+
+
 def contrast(root):
     """Cue localization of the maps that explain a difference of scores, beside the difference of two maps."""
     rows = []
-    for network, design, _ in settings(root):
-        for head, by_seed in runs(root, network, design).items():
-            for seed, folder in by_seed.items():
-                for name in sorted(os.listdir(folder)):
-                    if match := re.fullmatch(r'cue_location_(\w+)_contrast\.json', name):
-                        both = [
-                            read_result(os.path.join(folder, one)) for one in (f'cue_location_{match[1]}.json', name)
-                        ]
-                        cells = [tables.number_text(one.get(mode, {}).get('mean')) for mode in MODES for one in both]
-                        rows.append([f'{network}-{design}', head, str(seed), match[1], *cells])
+    for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
+        for name, of_score in variants(folder, r'cue_location_(\w+)_contrast\.json'):
+            of_maps = read_result(os.path.join(folder, f'cue_location_{name}.json'))
+            figures = [figure for both in zip(mode_means(of_maps), mode_means(of_score)) for figure in both]
+            rows.append([setting, head, seed, name, *map(tables.number_text, figures)])
     if rows:
         columns = [f'{mode.replace("_", " ")}, {kind}' for mode in MODES for kind in ('maps', 'score')]
         yield tables.markdown(['setting', 'head', 'seed', 'map', *columns], rows)
@@ -142,26 +158,16 @@ def contrast(root):
 def width(root):
     """Cue localization by CAM's and CALM-EM's maps, as they are and blurred, with the area that they cover."""
     rows = []
-    for network, design, _ in settings(root):
-        there = runs(root, network, design)
-        for head in ('CAM', 'CALM-EM'):
-            for seed, folder in there.get(head, {}).items():
-                wider = blurred(folder, HEADS[head])
-                for blur, name in [('-', f'cue_location_{HEADS[head]}.json'), *wider] if wider else []:
-                    found = read_result(os.path.join(folder, name))
-                    area = 100 * found['area'] if 'area' in found else None
-                    cells = [area, *(found.get(mode, {}).get('mean') for mode in MODES)]
-                    rows.append([f'{network}-{design}', str(seed), head, blur, *map(tables.number_text, cells)])
+    for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
+        pattern = rf'cue_location_{HEADS[head]}_blur([\d.]+)\.json'
+        wider = sorted(variants(folder, pattern), key=lambda one: float(one[0]))
+        as_it_is = read_result(os.path.join(folder, f'cue_location_{HEADS[head]}.json'))
+        for blur, found in [('-', as_it_is), *wider] if wider else []:
+            area = 100 * found['area'] if 'area' in found else None
+            rows.append([setting, seed, head, blur, *map(tables.number_text, [area, *mode_means(found)])])
     if rows:
         columns = [mode.replace('_', ' ') for mode in MODES]
         yield tables.markdown(['setting', 'seed', 'head', 'blur (pixels)', 'area (%)', *columns], rows)
-
-
-def blurred(folder, map_name):
-    """(deviation, file name) of each result of a map's blurred differences in a folder."""
-    named = re.compile(rf'cue_location_{map_name}_blur([\d.]+)\.json')
-    found = [(match[1], match[0]) for match in map(named.fullmatch, os.listdir(folder)) if match]
-    return sorted(found, key=lambda one: float(one[0]))
 
 
 def progress(root):

@@ -114,7 +114,14 @@ def test_the_page_has_the_figures_of_the_runs_and_says_what_is_missing(tmp_path,
         ('CAM', '4', '12.50', '32.00'),
         ('CAM', '16', '25.00', '33.00'),
     ]
+    for name, score in (('grad_cam', 20), ('grad_cam_contrast', 25)):
+        found = {mode: {'mean': score + number} for number, mode in enumerate(('released', 'per_pair'))}
+        (place / f'CALM-EM-seed0/cue_location_{name}.json').write_text(json.dumps(found))
     parts = write_page(monkeypatch, tmp_path)
+    [row] = table(parts['contrast'])
+    assert (row['setting'], row['head'], row['seed'], row['map']) == ('vgg_tiny-single', 'CALM-EM', '0', 'grad_cam')
+    assert (row['released, maps'], row['released, score'], row['per pair, score']) == ('20.00', '25.00', '26.00')
+    assert row['exact, maps'] == row['exact, score'] == '-'
     again = write_page(monkeypatch, tmp_path)
     assert again == parts and (tmp_path / 'study_cue.png').stat().st_size > 5000
 
