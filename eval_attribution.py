@@ -87,7 +87,11 @@ def add_flags(parser):
         metavar='N',
         help='only so many images, evenly spread over the split or the photographs',
     )
-    own = parser.add_argument_group("photographs of one's own (eval_attribution.py)")
+    add_photograph_flags(parser.add_argument_group("photographs of one's own (eval_attribution.py)"))
+
+
+def add_photograph_flags(own):
+    """The flags of photographs in place of a data set."""
     own.add_argument(
         '--images',
         nargs='+',
