@@ -111,9 +111,10 @@ def test_ranks_and_erasing(device):
     order = [sorted(range(400), key=lambda pixel, row=row: (-row[pixel], pixel)) for row in values.tolist()]
     ranks = erasing.descending_rank(values.to(device)).cpu()
     assert ranks.argsort(dim=1).tolist() == order
-    random = erasing.random_ranks(11, 4, 3, 36, device).cpu()
     drawn = torch.rand(3, 36, generator=torch.Generator().manual_seed(seed_of(11, 4)))
-    assert random.argsort(dim=1).tolist() == drawn.argsort(dim=1, descending=True).tolist()
+    assert torch.equal(erasing.random_scores(11, 4, 3, 36), drawn)
+    for scores in (drawn, values):
+        assert torch.equal(erasing.highest(scores.to(device), 11).cpu(), erasing.descending_rank(scores) < 11)
     images = torch.randn(3, 3, 20, 20)
     erased = erasing.erase(images.to(device), ranks.to(device), 0.3).cpu()
     for image, new, pixels_of in zip(images, erased, order):

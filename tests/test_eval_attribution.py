@@ -139,7 +139,7 @@ def slow_figures(model, root):
         for name, start, end in (('deletion', image, black), ('insertion', slow_blur(image), image)):
             values = [p_of(replaced(start, end, order[: 1024 * step // 3]), y) for step in range(4)]
             columns[name].append(sum((a + b) / 2 for a, b in zip(values, values[1:])) / 3)
-        ranks = erasing.random_ranks(1, number, 10, 1024, 'cpu').numpy().reshape(5, 2, 1024)
+        ranks = erasing.descending_rank(erasing.random_scores(1, number, 10, 1024)).numpy().reshape(5, 2, 1024)
         columns['top'].append([p_of(replaced(image, black, order[: int(k * 1024)]))[0] == y for k in erasing.ERASE_K])
 
         def right(rank, k):
@@ -484,8 +484,7 @@ def test_what_a_batch_adds_by_name(toy):
         probs = model(images).probs
     right = probs.argmax(dim=1) == labels
     assert total['images'] == 3 and total['correct'] == right.sum()
-    ranks = [erasing.random_ranks(7, 10 * n, 5, 1024, 'cpu') for n in range(3)]
-    counts = erasing.right_random(model, images, labels, torch.stack(ranks, dim=1))
+    counts = erasing.random_counts(model, images, labels, [0, 10, 20], seed=7, repeats=1)
     assert total['correct_random'].tolist() == counts.sum(dim=0).tolist()
     p = probs[range(3), labels]
     for name in ('jointll', 'vanilla'):

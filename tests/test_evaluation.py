@@ -258,7 +258,7 @@ def test_remove_and_classify_counts_what_a_loop_counts(save_root, monkeypatch, t
     for number, (image, y) in enumerate(zip(images, labels)):
         native = attribution.explain('jointll', model, image[None], y)[0].numpy()
         order = np.argsort(-cv2.resize(native, (32, 32)).ravel(), kind='stable')
-        draws = erasing.random_ranks(3, number, 10, 1024, 'cpu').argsort(dim=1).numpy()
+        draws = erasing.descending_rank(erasing.random_scores(3, number, 10, 1024)).argsort(dim=1).numpy()
         for i, k in enumerate([0.1, 0.3, 0.5, 0.7, 0.9]):
             for counts, orders in ((topk, [order]), (random, draws[2 * i : 2 * i + 2])):
                 for one in orders:

@@ -32,13 +32,19 @@ def test_erase_counts_pixels_as_the_released_code(k):
     assert torch.equal(erased[:, 0], erased[:, 2])
 
 
-def test_random_ranks_are_permutations_drawn_from_the_seed_and_the_images_number():
-    ranks = erasing.random_ranks(11, 4, 3, 36, 'cpu')
-    assert ranks.shape == (3, 36) and (ranks.sort(dim=1).values == torch.arange(36)).all()
+@pytest.mark.parametrize('count', [0, 1, 7, 35, 36])
+def test_the_highest_pixels_are_those_of_lowest_rank(count):
+    """With ties, which the lower index wins."""
+    for scores in (torch.rand(4, 36), torch.randint(0, 4, (4, 36)).float(), torch.zeros(2, 36)):
+        assert torch.equal(erasing.highest(scores, count), erasing.descending_rank(scores) < count)
+
+
+def test_random_scores_are_drawn_from_the_seed_and_the_images_number():
+    drawn = erasing.random_scores(11, 4, 3, 36)
     torch.manual_seed(99)
-    assert torch.equal(erasing.random_ranks(11, 4, 3, 36, 'cpu'), ranks)  # whatever was drawn elsewhere
-    others = [erasing.random_ranks(seed, number, 1, 36, 'cpu')[0] for seed, number in ((11, 5), (12, 4), (4, 11))]
-    orders = {tuple(order.tolist()) for order in (*ranks, *others)}
+    assert torch.equal(erasing.random_scores(11, 4, 3, 36), drawn)  # whatever was drawn elsewhere
+    others = [erasing.random_scores(seed, number, 1, 36)[0] for seed, number in ((11, 5), (12, 4), (4, 11))]
+    orders = {tuple(one.argsort().tolist()) for one in (*drawn, *others)}
     assert len(orders) == 6  # no two alike: of the draws, of other images, of other seeds
 
 
@@ -168,7 +174,7 @@ def test_what_remove_and_classify_adds_up_equals_a_loop_over_images_draws_and_k(
     for image, one, label, number in zip(images, maps, labels, numbers):
         topk.append([])
         random.append([])
-        draws = erasing.random_ranks(11, number, 15, 36, 'cpu').tolist()
+        draws = erasing.descending_rank(erasing.random_scores(11, number, 15, 36)).tolist()
         for i, k in enumerate(erasing.ERASE_K):
             highest = sorted(range(36), key=lambda pixel: (-one.flatten()[pixel], pixel))[: int(k * 36)]
             orders = [sorted(range(36), key=ranks.__getitem__)[: int(k * 36)] for ranks in draws[3 * i : 3 * i + 3]]

@@ -21,55 +21,70 @@ def descending_rank(scores):
     return torch.empty_like(order).scatter_(1, order, places)
 
 
+def highest(scores, count):
+    """Which `count` pixels of each row of scores [N, HW] are the highest: bool [N, HW]; `descending_rank` < count, but
+    without a sort."""
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    lowest = scores.kthvalue(scores.shape[1] - count + 1, dim=1, keepdim=True).values  # of those that are among them
+    above = scores > lowest
+    equal = scores == lowest
+    return above | equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True))
+
+
+def without(images, erased):
+    """Images [N, 3, H, W] with the erased pixels, bool [N, HW], set to 0."""
+    return images * ~erased.view(len(images), 1, *images.shape[2:])
+
+
 def erase(images, rank, k):
     """Images [N, 3, H, W] with the int(k HW) pixels of lowest rank [N, HW] set to 0."""
-    keep = rank >= int(k * rank.shape[1])  # [N, HW]
-    return images * keep.view(len(images), 1, *images.shape[2:])
+    return without(images, rank < int(k * rank.shape[1]))
 
 
-def random_ranks(seed, number, draws, pixels, device):
-    """Ranks of `draws` random orders [draws, pixels] of the test image `number`, in whatever batch or process.
+def random_scores(seed, number, draws, pixels):
+    """Random scores [draws, pixels] of the test image `number`, whose highest pixels are erased.
 
-    They are drawn on the host, so that every device erases the same pixels.
+    They are drawn on the host and for each image by itself, so that every device, batch and process erases the same.
     """
     words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(words[0]) >> 1)
-    return descending_rank(torch.rand(draws, pixels, generator=generator).to(device))
+    return torch.rand(draws, pixels, generator=generator)
 
 
 @torch.no_grad()
-def right_erased(model, images, labels, ranks):
-    """Is each of B images classified right with the pixels of lowest rank erased, for each k: bool [B, K], on the
-    device.
+def right_erased(model, images, labels, erased):
+    """Is each of B images classified right without the erased pixels: bool [B, K], on the device.
 
-    images [B, 3, S, S]; ranks [K, B, SS]. An accelerator takes all k at once, a CPU one after the other.
+    images [B, 3, S, S]; erased: K times bool [B, SS]. An accelerator takes all K at once, a CPU one after the other.
     """
-    erased = (erase(images, rank, k) for rank, k in zip(ranks, ERASE_K))  # K times [B, 3, S, S]
-    groups = erased if images.device.type == 'cpu' else [torch.cat(list(erased))]
+    changed = (without(images, one) for one in erased)  # K times [B, 3, S, S]
+    groups = changed if images.device.type == 'cpu' else [torch.cat(list(changed))]
     predicted = torch.cat([model(group).probs.argmax(dim=1) for group in groups])  # [K B]
-    return (predicted.view(len(ranks), -1) == labels).T
+    return (predicted.view(-1, len(images)) == labels).T
 
 
 def right_highest(model, images, labels, rank):
-    """`right_erased` of the highest pixels: bool [B, K], on the device; rank: [B, SS], one order for all k."""
-    return right_erased(model, images, labels, rank.expand(len(ERASE_K), -1, -1))
-
-
-def right_random(model, images, labels, ranks):
-    """In how many of R draws each image is right without random pixels: [B, K], on the device; ranks: [K R, B, SS]."""
-    draws = ranks.view(len(ERASE_K), -1, *ranks.shape[1:]).transpose(0, 1)  # [R, K, B, SS]
-    return sum(right_erased(model, images, labels, one).long() for one in draws)
+    """`right_erased` of the highest pixels, for each k: bool [B, K], on the device; rank: [B, SS], one order for all
+    k."""
+    return right_erased(model, images, labels, (rank < int(k * rank.shape[1]) for k in ERASE_K))
 
 
 def random_counts(model, images, labels, numbers, seed, repeats):
-    """`right_random` with `repeats` draws from (seed, number of the image): [B, K], on the device.
+    """In how many of `repeats` draws from (seed, number of the image) each image is right without random pixels, for
+    each k: [B, K], on the device.
 
     numbers: of the images in the test split [B].
     """
-    draws = len(ERASE_K) * repeats
     pixels = images.shape[2] * images.shape[3]
-    ranks = [random_ranks(seed, number, draws, pixels, images.device) for number in numbers]  # B times [K R, SS]
-    return right_random(model, images, labels, torch.stack(ranks, dim=1))
+    drawn = [random_scores(seed, number, len(ERASE_K) * repeats, pixels) for number in numbers]  # B times [K R, SS]
+    scores = torch.stack(drawn).view(len(drawn), len(ERASE_K), repeats, pixels).to(images.device)
+    return sum(
+        right_erased(
+            model, images, labels, (highest(scores[:, i, draw], int(k * pixels)) for i, k in enumerate(ERASE_K))
+        ).long()
+        for draw in range(repeats)
+    )
 
 
 def erased_rows(model, images, labels, maps, numbers, seed, repeats, known=None):
