@@ -116,7 +116,7 @@ def test_ranks_and_erasing(device):
     for scores in (drawn, values):
         assert torch.equal(erasing.highest(scores.to(device), 11).cpu(), erasing.descending_rank(scores) < 11)
     images = torch.randn(3, 3, 20, 20)
-    erased = erasing.erase(images.to(device), ranks.to(device), 0.3).cpu()
+    erased = erasing.without(images.to(device), erasing.lowest(ranks.to(device), 0.3)).cpu()
     for image, new, pixels_of in zip(images, erased, order):
         image.flatten(1)[:, pixels_of[:120]] = 0
         assert torch.equal(image, new)

@@ -15,7 +15,7 @@ def test_rank_breaks_ties_by_index_and_erase_takes_the_highest():
     scores = torch.tensor([[1.0, 3.0, 3.0, 0.0, 2.0]])
     assert erasing.descending_rank(scores).tolist() == [[3, 0, 1, 4, 2]]
     images = torch.ones(1, 3, 1, 5)
-    erased = erasing.erase(images, erasing.descending_rank(scores), 0.5)
+    erased = erasing.without(images, erasing.lowest(erasing.descending_rank(scores), 0.5))
     assert erased[0, 0, 0].tolist() == [1, 0, 0, 1, 1]  # int(2.5) = 2
     assert images.all()
 
@@ -27,7 +27,7 @@ def test_the_erased_shares_are_the_released_ones():
 @pytest.mark.parametrize('k', erasing.ERASE_K)
 def test_erase_counts_pixels_as_the_released_code(k):
     rank = erasing.descending_rank(torch.rand(2, 224 * 224))
-    erased = erasing.erase(torch.ones(2, 3, 224, 224), rank, k)
+    erased = erasing.without(torch.ones(2, 3, 224, 224), erasing.lowest(rank, k))
     assert (erased[:, 0] == 0).flatten(1).sum(1).tolist() == [int(k * 224 * 224)] * 2
     assert torch.equal(erased[:, 0], erased[:, 2])
 

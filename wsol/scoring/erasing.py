@@ -37,9 +37,9 @@ def without(images, erased):
     return images * ~erased.view(len(images), 1, *images.shape[2:])
 
 
-def erase(images, rank, k):
-    """Images [N, 3, H, W] with the int(k HW) pixels of lowest rank [N, HW] set to 0."""
-    return without(images, rank < int(k * rank.shape[1]))
+def lowest(rank, k):
+    """Which pixels the share k erases: the int(k HW) of lowest rank [N, HW], bool [N, HW]."""
+    return rank < int(k * rank.shape[1])
 
 
 def random_scores(seed, number, draws, pixels):
@@ -67,7 +67,7 @@ def right_erased(model, images, labels, erased):
 def right_highest(model, images, labels, rank):
     """`right_erased` of the highest pixels, for each k: bool [B, K], on the device; rank: [B, SS], one order for all
     k."""
-    return right_erased(model, images, labels, (rank < int(k * rank.shape[1]) for k in ERASE_K))
+    return right_erased(model, images, labels, (lowest(rank, k) for k in ERASE_K))
 
 
 def random_counts(model, images, labels, numbers, seed, repeats):
