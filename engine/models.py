@@ -12,7 +12,7 @@ import wsol
 from engine.objective import DTYPES
 from wsol import classifiers, preprocessing
 from wsol.errors import UserError
-from wsol.network import Network
+from wsol.network import Forward, Network
 
 
 class Spec(NamedTuple):
@@ -105,23 +105,15 @@ def for_inference(model, speed):
     model = model.eval()
     if speed == Speed('off', False, False):
         return model
-    part, name = (model, 'forward_features') if isinstance(model, Network) else (model.net, 'forward')
     if speed.compile and not isinstance(model, Network):
         raise UserError('--compile is for networks of this project: leave it out with this --classifier')
     if speed.channels_last:
         model.to(memory_format=torch.channels_last)
     layout = torch.channels_last if speed.channels_last else torch.contiguous_format
-    inner = getattr(part, name)
+    function = model.run.function
     if speed.compile:
-        inner = torch.compile(inner, options={'freezing': True})
-
-    def run(images):
-        images = images.contiguous(memory_format=layout)
-        with torch.autocast(images.device.type, DTYPES[speed.amp], enabled=speed.amp != 'off'):
-            output = inner(images)
-        return output.to(images.dtype)
-
-    setattr(part, name, run)
+        function = torch.compile(function, options={'freezing': True})
+    model.run = Forward(function, None if speed.amp == 'off' else DTYPES[speed.amp], layout)
     return model
 
 
@@ -156,7 +148,7 @@ def _placed(model, spec, device):
     """The model on its device, in its memory format, compiled where that is asked for."""
     model = model.to(device, memory_format=torch.channels_last if spec.channels_last else torch.contiguous_format)
     if spec.compile:
-        model.forward_features = torch.compile(model.forward_features)
+        model.run = Forward(torch.compile(model.run.function))
     return model
 
 

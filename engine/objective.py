@@ -62,8 +62,6 @@ class Teacher:
         self.student = model
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay if kind == 'ema' else 0))
         copy = self.average.module.requires_grad_(False)
-        if copy.__dict__.pop('forward_features', None):  # compiled, and bound to the model that it was compiled of
-            copy.forward_features = torch.compile(copy.forward_features)
         self.average.update_parameters(model)  # the first one copies
         self.objective = Objective(copy, precision)
 

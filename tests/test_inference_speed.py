@@ -3,15 +3,18 @@ asked for."""
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from test_attribution import FEW, NOISY, classifier, network, photos
 
-from engine import models
+from engine import comparing, models
+from engine.map_maker import MapMaker
 from wsol import attribution
 from wsol.classifiers import PlainClassifier
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER
+from wsol.scoring import regions, sanity, scores
 
 pytestmark = pytest.mark.usefixtures('exact')
 EXACT = models.Speed('off', False, False)
@@ -77,9 +80,9 @@ def test_a_compiled_network_lets_hooks_look_into_it(device, monkeypatch):
         assert options == {'freezing': True}
         compiled = original(function, backend='eager')  # no compiler of C++ is needed
 
-        def counted(images):
+        def counted(model, images):
             calls.append(len(images))
-            return compiled(images)
+            return compiled(model, images)
 
         return counted
 
@@ -92,3 +95,84 @@ def test_a_compiled_network_lets_hooks_look_into_it(device, monkeypatch):
         found = attribution.explain(name, fast, images, [1, 3], **FEW)
         assert (found.cpu() - expected).abs().max() <= 1e-4 * expected.abs().max(), name
     assert calls
+
+
+@pytest.fixture
+def without_a_compiler(monkeypatch):
+    original = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda function, options: original(function, backend='eager'))
+
+
+FORMS = {'channels_last': True}, {'compile': True}, {'amp': 'bf16'}
+
+
+@pytest.mark.parametrize('form', FORMS, ids=lambda form: next(iter(form)))
+@pytest.mark.parametrize('method', ['CALM-EM', 'LFI-CAM'])
+def test_a_copy_runs_its_own_weights(form, method, without_a_compiler):
+    """Randomized networks are copies: what they say is what a plain network of their weights says."""
+    net = network(method)
+    fast = in_form(net, 'cpu', **form)
+    images = photos(2)
+    with torch.no_grad():
+        fast(images)  # compiled for its own weights first
+        for other in sanity.randomized(fast, images[:1], 3, seed=5):
+            plain = network(method)
+            plain.load_state_dict(other.state_dict())
+            expected = plain(images).f
+            assert (other(images).f - expected).abs().max() <= 0.03 * expected.abs().max()
+            assert (net(images).f - expected).abs().max() > 0.3 * expected.abs().max()
+            near = attribution.explain('grad_cam', other, images, 1, target_layer='conv2')
+            assert cosine(near, attribution.explain('grad_cam', plain, images, 1, target_layer='conv2')) > 0.99
+
+
+def every_score(model, images, name):
+    """{score: figure} of --metrics=all for the map `name`, by true boxes and by masks, as eval_attribution.py has
+    them."""
+    region = np.zeros((16, 16), bool)
+    region[4:10, 3:12] = True
+    truths = [regions.Truth(np.array([[3, 4, 11, 9]]), region, None)] * len(images)
+    masks = [regions.Truth(None, region, np.zeros_like(region))] * len(images)
+    maker = MapMaker(model, name, attribution.Options(batch_size=4))
+    labels = torch.arange(len(images))
+    found = {}
+    for kind, given in (('box', truths), ('mask', masks)):
+        chosen = [one for one, row in scores.METRICS.items() if row.truth in (None, 'any', kind)]
+        settings = scores.Settings(chosen, 4, 0.2, 50, 2, 1, [30, 50, 70], 0.1, 4, infidelity_draws=6)
+        predictions = comparing.Predictions(model)
+        numbers = list(range(len(images)))
+        part = comparing.score_map(predictions, name, maker, settings, given, images, labels, numbers)
+        shared = comparing.score_images(predictions, settings, images, labels, numbers, 0)
+        totals = {**shared.totals, **part.totals, **comparing.win_part([name], part_rows(part)).totals}
+        totals = {key: np.asarray(value) for key, value in totals.items()}
+        [figures] = comparing.map_figures(totals, [name], settings).values()
+        found.update({key: value for key, value in figures.items() if not key.endswith(('seconds', 'passes'))})
+    assert {*scores.METRICS} <= {*found}
+    return found
+
+
+def part_rows(part):
+    """What each image gave, as `win_part` takes it."""
+    return {key: np.concatenate([np.asarray(one) for one in rows]) for key, rows in part.rows.items()}
+
+
+@pytest.mark.parametrize('form', FORMS[:2], ids=lambda form: next(iter(form)))
+@pytest.mark.parametrize('name', ['jointll', 'input_grad', 'layer_cam'])
+def test_every_score_is_equal_in_every_layout(form, name, without_a_compiler):
+    """In float64: maps are rounded to float32 before pixels are ranked, so no rank depends on a layout's rounding."""
+    net = network('CALM-EM').double()
+    images = photos(3).double()
+    expected = every_score(net, images, name)
+    found = every_score(in_form(net, 'cpu', **form), images, name)
+    assert expected['randomization'] < 0.95  # the copies differ from the network
+    for key, value in expected.items():
+        np.testing.assert_allclose(*np.array([found[key], value], float), rtol=1e-6, atol=1e-9, err_msg=key)
+
+
+@pytest.mark.parametrize('name', ['jointll', 'grad_cam'])
+def test_randomized_networks_in_mixed_precision(name, without_a_compiler):
+    """Rank correlations with random weights: near those in float32, where bf16 keeps 8 bits."""
+    net = network('CALM-EM')
+    images = photos(3)
+    expected, found = (every_score(one, images, name) for one in (net, in_form(net, 'cpu', amp='bf16')))
+    np.testing.assert_allclose(found['rank_correlation_curve'], expected['rank_correlation_curve'], atol=0.05)
+    np.testing.assert_allclose(found['ssim_curve'], expected['ssim_curve'], atol=0.05)

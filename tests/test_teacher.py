@@ -13,6 +13,7 @@ import wsol
 from engine import processes, resuming, training
 from engine.objective import Teacher
 from wsol import calm
+from wsol.network import Forward
 
 LAGGING = [('epoch', 0.0), ('ema', 0.6)]
 
@@ -250,10 +251,15 @@ def test_mixed_precision_is_of_the_teachers_network_too():
 
 
 def test_a_compiled_network_has_a_teacher_of_its_own(monkeypatch):
-    """What torch.compile made is bound to the network that learns."""
-    monkeypatch.setattr(torch, 'compile', lambda function: lambda x: function(x))
+    """What torch.compile made runs the weights of whichever network it is given."""
+    calls = []
+
+    def compiled(function):
+        return lambda net, x: calls.append(net) or function(net, x)
+
+    monkeypatch.setattr(torch, 'compile', compiled)
     net = network('CALM-EM')
-    net.forward_features = torch.compile(net.forward_features)
+    net.run = Forward(torch.compile(net.run.function))
     teacher = Teacher(net, 'ema', 0.5)
     batch = Batches(4)
     before = teacher.posterior(batch.images, batch.labels)
@@ -262,6 +268,7 @@ def test_a_compiled_network_has_a_teacher_of_its_own(monkeypatch):
     assert torch.equal(teacher.posterior(batch.images, batch.labels), before)
     teacher.after('ema')
     assert not torch.equal(teacher.posterior(batch.images, batch.labels), before)
+    assert calls and all(one is teacher.average.module for one in calls)
 
 
 @pytest.mark.parametrize('kind, decay', LAGGING)

@@ -20,7 +20,7 @@ from .backbones import packaged
 from .backbones import timm as timm_backbone
 from .errors import MissingFile, Unreachable, UserError
 from .foreign_weights import without_prefix
-from .network import HEADS, Network
+from .network import HEADS, Forward, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 from .weights import read_record
 
@@ -66,9 +66,10 @@ class PlainClassifier(nn.Module):
         self.num_classes = num_classes
         self.preprocessing = preprocessing
         self.head = HEADS[self.attribution_method]
+        self.run = Forward(nn.Module.__call__)
 
     def forward(self, images):
-        return Logits(self.net(images))
+        return Logits(self.run(self.net, images))
 
 
 class Features(nn.Module):

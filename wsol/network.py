@@ -112,6 +112,30 @@ class Output:
         return self.head.loss(self.f, self.h, y, *([] if posterior is None else [posterior]))
 
 
+class Forward(NamedTuple):
+    """How a network is run. It holds no network, so a copy of a network runs its own weights."""
+
+    function: Callable  # (network, images) -> F or logits, possibly compiled
+    dtype: torch.dtype | None = None  # of mixed precision; None: none
+    layout: torch.memory_format | None = None  # of the images; None: as they come
+
+    def __call__(self, network, images):
+        """What the function gives, in the images' type."""
+        if self.layout is not None:
+            images = images.contiguous(memory_format=self.layout)
+        if self.dtype is None:
+            return self.function(network, images)
+        with torch.autocast(images.device.type, self.dtype):
+            return self.function(network, images).to(images.dtype)
+
+
+def run_backbone(network, images):
+    """Backbone features F [B, channels, H, W] of a `Network` for images [B, 3, h, w]."""
+    for name in network.feature_names:
+        images = getattr(network, name)(images)
+    return images
+
+
 class Network(nn.Module):
     """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance`
     too.
@@ -131,14 +155,13 @@ class Network(nn.Module):
         self.preprocessing = getattr(backbone, 'preprocessing', PAPER)  # how the weights want their images
         self.attribution_method = attribution_method
         self.head = HEADS[attribution_method]
+        self.run = Forward(run_backbone)
         if self.head.gated:
             self.importance = lfi_cam.importance_network(channels)
 
     def forward_features(self, x):
         """Backbone features F [B, channels, H, W] of normalised images [B, 3, h, w]."""
-        for name in self.feature_names:
-            x = getattr(self, name)(x)
-        return x
+        return self.run(self, x)
 
     def forward_head(self, F, images=None):
         """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head
