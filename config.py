@@ -1,7 +1,6 @@
 """The command line that all commands share: parser, defaults, YAML overlay, checks. Nothing else happens here."""
 
 import argparse
-import difflib
 import os
 import sys
 from dataclasses import fields
@@ -12,6 +11,7 @@ from munch import Munch
 import wsol
 from data_loaders import DATASETS, read_superclasses
 from wsol import attribution, regularization
+from wsol.registry import did_you_mean
 
 THRESHOLD_TYPES = ('even', 'log')
 SCORE_MAP_METHODS = ('activation_map', 'backprop')
@@ -65,8 +65,7 @@ def architecture(names):
     def parse(text):
         if text in names or text.startswith('timm/') and text != 'timm/':
             return text
-        close = difflib.get_close_matches(text, names)
-        hint = f'did you mean {" or ".join(close)}? ' if close else ''
+        hint = did_you_mean(text, names)
         raise argparse.ArgumentTypeError(
             f'unknown name {text!r}: {hint}choose one of {", ".join(names)}, or timm/<name> of a timm model'
         )

@@ -15,7 +15,6 @@ method is a part of its own: --resume goes on where a call was stopped, also wit
 more --methods to a table that is finished.
 """
 
-import difflib
 import os
 import sys
 
@@ -33,6 +32,7 @@ from report.score_tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
+from wsol.registry import did_you_mean
 from wsol.scoring import Part, erasing, regions, scores
 
 NAME = 'attribution_scores'
@@ -114,8 +114,7 @@ def choose(text, valid, default, every, flag):
     names = [name.strip() for name in text.split(',') if name.strip()]
     for name in names:
         if name not in valid:
-            close = difflib.get_close_matches(name, valid)
-            hint = f'did you mean {" or ".join(close)}? ' if close else ''
+            hint = did_you_mean(name, valid)
             raise UserError(f'{flag} cannot be {name!r} here: {hint}choose among {", ".join(valid)}')
     if not names:
         raise UserError(f'{flag} is empty: choose among {", ".join(valid)}')

@@ -16,7 +16,7 @@ from config import get_configs, map_options, pick
 from data_loaders import class_count, load_split
 from engine import models, processes
 from engine.map_maker import MapMaker
-from wsol import attribution, classifiers
+from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.weights import read_record
@@ -174,23 +174,6 @@ def map_makers(experiment, names=None, at=None):
     options = replace(map_options(arguments, progress=sys.stderr.isatty()), at=at)
     seed = arguments.seed or 0
     return {name: MapMaker(experiment.model, name, options, seed, arguments.smoothing_ksize) for name in names}
-
-
-def cell_under(experiment, x, y, width, height):
-    """The cell (row, column) of a network's maps of features that lies under the point x, y of a picture: `at` of a
-    click.
-
-    x, y: in pixels from the picture's left upper corner; what lies outside counts as the nearest edge. width, height:
-    of the picture, which shows what the network sees (`photographs.panel_picture`). A network without a map of features
-    is a UserError.
-    """
-    side = experiment.arguments.crop_size
-    options = map_options(experiment.arguments)
-    maps = attribution.explain('grad_cam', experiment.model, torch.zeros(1, 3, side, side), 0, options=options)
-    rows, columns = maps.shape[1:]
-    row = min(max(int(y * rows / height), 0), rows - 1)
-    column = min(max(int(x * columns / width), 0), columns - 1)
-    return row, column
 
 
 def explain_batch(model, makers, images, chosen, numbers):

@@ -96,7 +96,7 @@ def test_a_typed_network_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     for name, said in (
         ('resnet18', 'not on this machine'),
-        ('resnet1', 'close: resnet'),
+        ('resnet1', 'did you mean resnet'),
         ('x.pth', 'is no network of'),
     ):
         with pytest.raises(UserError, match=said):
@@ -220,7 +220,7 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
         type_into('a', '17')
         until(lambda: 'there are 6 classes' in text())
         type_into('network', 'resnet1')
-        until(lambda: 'close: resnet' in text())
+        until(lambda: 'did you mean resnet' in text())
         upload('broken.jpg')
         until(lambda: 'broken.jpg is unreadable' in text())
         assert str(temporary) not in text() and uploads(temporary) == []

@@ -1015,7 +1015,7 @@ def test_wrong_requests():
     cases = {
         'did you mean.*grad_cam': {'name': 'grad-cam'},
         'choose one of vanilla, .*ablation_cam': {'name': 'zzz'},
-        'close: conv2.*valid: conv1, ': {'target_layer': 'conv3'},
+        'did you mean conv2.*choose one of conv1, ': {'target_layer': 'conv3'},
         'valid: ': {'target_layer': ''},
         'no module of this model': {'target_layer': nn.ReLU()},
         'empty list': {'target_layer': []},

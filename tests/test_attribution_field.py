@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from wsol import attribution
 from wsol.attribution import cam_family, deep_lift, explain, full_grad, gradient, layers, masking, perturbation
-from wsol.attribution.readouts import min_max
+from wsol.scaling import min_max
 
 
 def not_in_place(net):

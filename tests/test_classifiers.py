@@ -154,7 +154,7 @@ def test_a_panel_without_a_checkpoint(lite, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     'arguments, said',
     [
-        (['--classifier=resnet5'], 'close: resnet50'),
+        (['--classifier=resnet5'], 'did you mean resnet50'),
         (['--classifier=timm/tf_efficientnet_lite'], 'timm/tf_efficientnet_lite0'),
         (['--classifier=fcn_resnet50'], 'unknown classifier'),
         (['--classifier=none.pth'], 'no such file'),

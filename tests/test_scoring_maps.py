@@ -119,3 +119,11 @@ def test_blurring_is_the_gaussian_of_opencv():
     assert maps.blur(found, 0) is found
     with pytest.raises(ValueError, match='--blur 7 is too much for maps of 20 pixels'):
         maps.blur(torch.zeros(1, 20, 20), 7)
+
+
+def test_an_array_is_normalized_as_a_tensor_and_comes_back_as_an_array():
+    scores = np.array([[[1, 3], [2, 5]]], np.float32)
+    found = maps.normalize(scores, 'minmax')
+    assert isinstance(found, np.ndarray) and found.dtype == np.float32
+    assert found.tolist() == maps.normalize(torch.from_numpy(scores), 'minmax').tolist() == [[[0, 0.5], [0.25, 1]]]
+    assert scores.tolist() == [[[1, 3], [2, 5]]]

@@ -245,7 +245,7 @@ def test_a_host_that_answers_anything_is_reached(hub, monkeypatch):
 @pytest.mark.parametrize(
     'architecture, options, words',
     [
-        ('timm/test_vitt', {}, 'close: .*timm/test_vit'),
+        ('timm/test_vitt', {}, 'did you mean .*timm/test_vit'),
         ('timm/', {}, 'unknown'),
         ('timm/hf-hub:timm/x', {}, 'unknown'),
         ('timm/test_vit.in22k', {}, r'timm/test_vit.r160_in1k'),

@@ -4,6 +4,7 @@ import difflib
 import re
 
 from .errors import UserError
+from .registry import question
 
 
 def parse_class(word, num_classes, names):
@@ -23,8 +24,8 @@ def parse_class(word, num_classes, names):
         listed = ', '.join(f'{number} ({names[number]})' for number in found)
         raise UserError(f'class {word!r} is several: {listed}: give the number')
     close = [names[number] for number in _closest(_plain(word), [_plain(name) for name in names])]
-    hint = f'did you mean {" or ".join(close)}?' if close else f'the names are such as {", ".join(names[:3])}'
-    raise UserError(f'unknown class {word!r}: {hint} Or give a number from 0 to {num_classes - 1}')
+    hint = question(close) or f'the names are such as {", ".join(names[:3])}. '
+    raise UserError(f'unknown class {word!r}: {hint}Or give a number from 0 to {num_classes - 1}')
 
 
 def _parse_number(word, num_classes):

@@ -5,7 +5,6 @@ becomes `conv_last`, and the `Network` that results has the logits of the origin
 map. Every other network becomes a `PlainClassifier`, for the maps that need nothing but a score.
 """
 
-import difflib
 import os
 from typing import NamedTuple
 from urllib.error import URLError
@@ -22,6 +21,7 @@ from .errors import MissingFile, Unreachable, UserError
 from .foreign_weights import without_prefix
 from .network import HEADS, Forward, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
+from .registry import did_you_mean
 from .weights import read_record
 
 FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
@@ -141,10 +141,7 @@ def _timm_classifier(name, weights, **options):
 def _torchvision_classifier(name, weights, **options):
     known = models.list_models(module=models)
     if name not in known:
-        close = difflib.get_close_matches(
-            name, [*known, *(timm_backbone.PREFIX + one for one in packaged.PACKAGED)], n=5
-        )
-        hint = f'close: {", ".join(close)}; ' if close else ''
+        hint = did_you_mean(name, [*known, *(timm_backbone.PREFIX + one for one in packaged.PACKAGED)], 5)
         raise UserError(
             f'unknown classifier {name!r}: {hint}give a name of torchvision, timm/<name> of timm, or a file of weights '
             'with --architecture'

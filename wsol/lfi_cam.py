@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .scaling import min_max
+
 WIDTH = 256  # of the importance network, where the features have more channels
 
 
@@ -40,10 +42,8 @@ def importance_network(channels):
 def scaled(maps):
     """s: each map [..., H, W] minus its minimum, over its range; a constant map is 1 where it is not 0, as the authors
     have it."""
-    low = maps.amin(dim=(-2, -1), keepdim=True)
-    span = maps.amax(dim=(-2, -1), keepdim=True) - low
-    flat = span == 0
-    return torch.where(flat, (maps != 0).to(maps.dtype), (maps - low) / (span + flat.to(maps.dtype)))
+    flat = maps.amin(dim=(-2, -1), keepdim=True) == maps.amax(dim=(-2, -1), keepdim=True)
+    return torch.where(flat, (maps != 0).to(maps.dtype), min_max(maps))
 
 
 def masked_images(F, images):

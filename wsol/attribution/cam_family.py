@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 
 from ..errors import UserError
+from ..scaling import min_max
 from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
 from .maps import fuse, upsample
-from .readouts import min_max
 
 SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
 SMOOTH_STD = 0.3

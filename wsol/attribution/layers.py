@@ -3,7 +3,6 @@
 A [B, L, H, W] is what a layer gives out, G [B, L, H, W] the gradient of the explained score there.
 """
 
-import difflib
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
 from ..network import Network
+from ..registry import did_you_mean
 from .common import chosen, distinct, gradients_by_class, scores_of
 
 STRIDES = (2, 4, 8, 16, 32, 64)  # of the layers that `stage_layers` takes
@@ -58,9 +58,8 @@ def _find_layer(named, layer):
         return named[inside[0]]
     if not layer or layer not in named:
         names = [name for name in named if name]
-        close = difflib.get_close_matches(layer, names, n=5)
-        hint = f'close: {", ".join(close)}; ' if close else ''
-        raise UserError(f'unknown target_layer {layer!r}: {hint}valid: {", ".join(names)}')
+        hint = did_you_mean(layer, names, 5)
+        raise UserError(f'unknown target_layer {layer!r}: {hint}choose one of {", ".join(names)}')
     return named[layer]
 
 

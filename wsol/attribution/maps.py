@@ -1,10 +1,11 @@
 """What a caller may do to maps [B, h, w] once they are made: scale them, resize them, fuse those of several layers."""
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from ..errors import UserError
-from .readouts import min_max
+from ..scaling import min_max
 
 
 def _by_max(maps):
@@ -20,12 +21,14 @@ NORMALIZATIONS = {'max': _by_max, 'minmax': min_max, 'clipping': _untouched}
 
 
 def normalize(maps, kind):
-    """Maps [..., h, w] in [0, 1] as the released protocols scale them.
+    """Maps [..., h, w], a tensor or an array, in [0, 1] as the released protocols scale them.
 
     'max': divided by the maximum; 'minmax': minus the minimum, then divided by the new maximum; 'clipping': untouched;
     in every case clipped to [0, 1] afterwards. A map with NaN or with min = max becomes zero. Another kind is a
     UserError.
     """
+    if isinstance(maps, np.ndarray):
+        return normalize(torch.from_numpy(maps), kind).numpy()
     if kind not in NORMALIZATIONS:
         raise UserError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
     low = maps.amin(dim=(-2, -1), keepdim=True)

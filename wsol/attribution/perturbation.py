@@ -10,11 +10,11 @@ import torch
 from torchvision.transforms import functional
 
 from ..network import Network, Output
+from ..scaling import min_max
 from .cam_family import grad_cam_weights, weighted
 from .common import Options, chosen, chunks, distinct, explainer, noise_streams, predicted, scores_of, standard_normal
 from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
 from .maps import fuse, upsample
-from .readouts import min_max
 
 SS_SAMPLES = 35  # of SS-CAM, as torchcam has them
 SS_STD = 2.0

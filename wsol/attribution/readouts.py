@@ -12,6 +12,7 @@ import torch
 
 from .. import calm
 from ..errors import UserError
+from ..scaling import min_max
 
 
 def vanilla(output):
@@ -35,13 +36,6 @@ def gtcond(output):
 def saliency(output):
     """p(z|x): where the cue is; the same map for every class."""
     return calm.p_z_given_x(output.h)
-
-
-def min_max(maps):
-    """Each map [..., H, W] scaled to [0, 1]; a constant map gives zeros."""
-    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
-    top = maps.amax(dim=(-2, -1), keepdim=True)
-    return maps / (top + (top == 0).to(maps.dtype))
 
 
 def vanilla_saliency(output):

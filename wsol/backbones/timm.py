@@ -7,7 +7,6 @@ location a patch, its class and register tokens take part in the attention and a
 with their own preprocessing (wsol/preprocessing.py), which the network remembers.
 """
 
-import difflib
 from collections import OrderedDict
 from contextlib import nullcontext
 from functools import partial
@@ -17,6 +16,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..preprocessing import PAPER, of_timm
+from ..registry import did_you_mean
 from . import hub, packaged
 
 PREFIX = 'timm/'
@@ -89,8 +89,7 @@ def check(timm, name, pretrained):
     """A UserError for an unknown name (close ones are listed) or tag behind its dot, or weights that do not exist."""
     base = name.split('.')[0]
     if not timm.is_model(base):
-        close = ', '.join(PREFIX + one for one in difflib.get_close_matches(base, timm.list_models(), n=5))
-        hint = f'close: {close}; ' if close else ''
+        hint = did_you_mean(base, timm.list_models(), 5, PREFIX)
         raise UserError(f'unknown architecture {PREFIX + name!r}: {hint}timm.list_models() has them all')
     published = timm.list_models(f'{base}.*', pretrained=True)
     if '.' in name and name not in published:

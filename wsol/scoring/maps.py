@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .. import attribution
+from ..attribution import normalize
 from ..errors import UserError
 
 
@@ -55,11 +55,6 @@ def blur(maps, deviation):
     row = (kernel / kernel.sum()).view(1, 1, 1, -1)
     wide = functional.pad(maps[:, None], [reach] * 4, mode='reflect')
     return functional.conv2d(functional.conv2d(wide, row), row.mT)[:, 0]
-
-
-def normalize(maps, norm_type):
-    """Maps [N, h, w] brought to [0, 1]: `attribution.normalize` of an array, a new one of its type."""
-    return attribution.normalize(torch.from_numpy(maps), norm_type).numpy()
 
 
 def score_maps(maps, size):
