@@ -1,75 +1,150 @@
-"""The study: which runs its script asks for, and how its page is filled from what they gave."""
+"""The studies: which steps they ask for, and how their pages are filled from what those gave."""
 
 import json
 import os
-import runpy
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 from test_intervals import experiment, table
 
-SCRIPT = os.path.join(ROOT, 'scripts', 'study.sh')
+import util
+from config import get_configs
+from studies import cub, masks, steps, toybirds, toybirds_page
+from wsol.errors import UserError
+
+TOYBIRDS = [sys.executable, '-m', 'studies.toybirds']
 
 
 @pytest.mark.parametrize(
     'words, said',
     [
-        (['--heads', 'CAM LFI'], '--heads LFI: choose from CAM CALM-EM CAM-longer'),
-        (['--networks=lite1'], '--networks lite1: choose from lite0 vgg_tiny lite0_fine resnet50'),
-        (['--seeds', '0 x'], '--seeds 0 x: give whole numbers'),
-        (['--sleep', '1'], "unknown option '--sleep'"),
-        (['--designs'], '--designs needs a value'),
+        (['--heads', 'CAM', 'LFI'], "--heads: invalid choice: 'LFI'"),
+        (['--networks=lite1'], "--networks: invalid choice: 'lite1'"),
+        (['--seeds', '0', 'x'], "--seeds: invalid int value: 'x'"),
+        (['--sleep', '1'], 'unrecognized arguments: --sleep 1'),
+        (['--designs'], '--designs: expected at least one argument'),
     ],
 )
-def test_the_script_refuses_in_one_line(words, said):
-    done = subprocess.run(['bash', SCRIPT, *words], capture_output=True, text=True)
+def test_a_study_refuses_in_one_line(words, said):
+    done = subprocess.run([*TOYBIRDS, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == '' and len(done.stderr.splitlines()) == 1 and said in done.stderr
 
 
-def test_the_script_runs_each_step_once_as_a_published_command(tmp_path):
-    """With a Python that writes down what it is asked, and makes the result that a step leaves."""
-    checkout = tmp_path / 'checkout'
-    (checkout / '.venv/bin').mkdir(parents=True)
-    for name in ('scripts', 'configs'):
-        (checkout / name).symlink_to(os.path.join(ROOT, name))
-    python = checkout / '.venv/bin/python'
-    python.write_text(f'''#!/bin/bash
-echo "$*" >> {tmp_path}/asked
-[ "$1" = main.py ] || exit 0
-for word; do case $word in --experiment_name=*) folder="{tmp_path}/save/${{word#*=}}" ;; esac; done
-mkdir -p "$folder" && touch "$folder/accuracy.json"
-''')
-    python.chmod(0o755)
-    script = (checkout / 'study.sh').resolve()
-    text = (
-        open(SCRIPT)
-        .read()
-        .replace('source "$SCRIPTS/setup.sh" requirements.txt requirements-timm.txt', f'cd {checkout}')
-    )
-    script.write_text(text.replace('"$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"', f'"{checkout}/scripts"'))
-    words = ['--networks', 'vgg_tiny', '--designs', 'single', '--seeds', '4', '--save_root', tmp_path / 'save']
-    heads = ['--heads', 'CAM CAM-longer CALM-EM-ema random', '--steps', 'train cue blur']
-    subprocess.run(['bash', script, *words, *heads], check=True, capture_output=True)
-    asked = [line.split() for line in open(tmp_path / 'asked')]
-    drawing, *steps = asked
-    assert drawing[0] == 'scripts/make_toybirds.py' and '--design=single' in drawing
-    blurs = [words for words in steps if words[-1].startswith('--blur')]
-    steps = [words for words in steps if words not in blurs]
-    assert [words[-1] for words in blurs] == ['--blur=4', '--blur=8', '--blur=16']
-    assert all('--load_checkpoint=vgg_tiny-single/CAM-seed4' in words for words in blurs)
-    assert [words[0] for words in steps] == ['main.py', 'eval_cue_location.py'] * 4
-    assert all({'--dataset=ToyBirdsSingle', '--seed=4', '--resume=True'} <= {*words} for words in steps)
-    cam, _, longer, _, ema, scored, random, _ = steps
+def plan_of(study, *words):
+    return list(study.plan(study.parse([str(word) for word in words])))
+
+
+def test_the_toybirds_study_trains_calm_from_cam_and_scores_each_head(tmp_path):
+    words = '--networks vgg_tiny --designs single --seeds 4 --heads CAM CAM-longer CALM-EM-ema random'.split()
+    steps = plan_of(toybirds, *words, '--steps', 'train', 'cue', 'blur', '--save_root', tmp_path)
+    blurs = [step for step in steps if 'blur' in step.result]
+    assert [step.words[-1] for step in blurs] == ['--blur=4', '--blur=8', '--blur=16']
+    assert all(step.experiment == 'vgg_tiny-single/CAM-seed4' for step in blurs)  # CALM-EM is not asked for
+    steps = [step for step in steps if step not in blurs]
+    assert [step.words[0] for step in steps] == ['main.py', 'eval_cue_location.py'] * 4
+    assert all({'--dataset=ToyBirdsSingle', '--seed=4'} <= {*step.words} for step in steps)
+    cam, _, longer, _, ema, scored, random, _ = (step.words for step in steps)
     start = '--load_checkpoint=vgg_tiny-single/CAM-seed4'
     assert '--config=configs/CAM_ToyBirds.yaml' in cam and start not in cam + random
-    assert {start, '--is_different_checkpoint=True', '--attribution_method=CAM'} <= {*longer}
-    assert '--config=configs/CALM-EM_ToyBirds.yaml' in longer  # the rates and epochs of CALM
-    assert {start, '--em_teacher=ema', '--experiment_name=vgg_tiny-single/CALM-EM-ema-seed4'} <= {*ema}
+    assert {start, '--is_different_checkpoint=True', '--attribution_method=CAM', '--epochs=8'} <= {*longer}
+    assert {start, '--em_teacher=ema', '--attribution_method=CALM-EM'} <= {*ema}
     assert {'--score_map_process=jointll', '--threshold_type=log', '--norm_type=clipping'} <= {*scored}
-    subprocess.run(['bash', script, *words, '--heads', 'CAM', '--steps', 'train'], check=True, capture_output=True)
-    assert sum(line.startswith('main.py') for line in open(tmp_path / 'asked')) == 4  # CAM is not trained again
+    assert '--load_checkpoint=vgg_tiny-single/CALM-EM-ema-seed4' in scored
+
+
+def test_the_whole_toybirds_study_is_that_of_its_page():
+    steps = plan_of(toybirds)
+    assert sum(step.result == 'accuracy.json' for step in steps) == 84
+    assert len({(step.experiment, step.result) for step in steps}) == len(steps)
+    lite0 = [step for step in steps if step.experiment == 'lite0-combined/CAM-seed0']
+    kinds = ['accuracy', 'cue_location', 'pixel_perturb', 'wsol', *['cue_location'] * 9]
+    assert [re.match('[a-z]+(_location|_perturb)?', step.result)[0] for step in lite0] == kinds
+    first = lite0[0].words
+    assert {'--epochs=4', '--lr_decay_frequency=4', '--batch_size=16', '--channels_last=True'} <= {*first}
+
+
+def cub_study(tmp_path, *words):
+    for name in ('dataset', 'metadata'):
+        (tmp_path / name / 'CUB').mkdir(parents=True, exist_ok=True)
+    roots = ('--data_root', tmp_path / 'dataset', '--metadata_root', tmp_path / 'metadata')
+    return plan_of(cub, *words, *roots, '--save_root', tmp_path / 'save')
+
+
+def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
+    steps = cub_study(tmp_path, '--networks', 'lite0')
+    assert len({(step.experiment, step.result) for step in steps}) == len(steps)
+    trainings = [step for step in steps if step.words[0] == 'main.py' and '--is_train=False' not in step.words]
+    heads = ('CAM', 'CALM-EM', 'CALM-ML', 'CAM-longer')
+    named = [step.experiment for step in trainings]
+    assert named[:4] == [f'lite0/{head}-seed0' for head in heads]
+    assert {*named[4:10]} == {
+        f'lite0/{head}-seed{seed}' for head in ('CAM', 'CAM-longer', 'CALM-EM') for seed in (1, 2)
+    }
+    assert named[10:] == [f'lite0/{head}-onestep-seed0' for head in ('CALM-EM', 'CALM-ML', 'CAM')]
+    em = trainings[1].words
+    assert {'--load_checkpoint=lite0/CAM-seed0', '--is_different_checkpoint=True', '--epochs=4', '--compile=True'} <= {
+        *em
+    }
+    assert not any(word.startswith('--load_checkpoint') for step in trainings[10:] for word in step.words)
+    scored = [step for step in steps if step.result == 'cue_location_jointll.json']
+    assert [step.experiment for step in scored[:3]] == [
+        f'lite0{size}/CALM-EM-seed0' for size in ('', '-224px', '-320px')
+    ]
+    assert all('--load_checkpoint=lite0/CALM-EM-seed0' in step.words for step in scored[:3])
+    assert '--crop_size=320' in scored[2].words and '--crop_size=160' in scored[0].words
+    assert not any('--compile=True' in step.words for step in steps if step.words[0] != 'main.py')
+    boxes = next(step for step in steps if 'boxmasks' in step.experiment)
+    assert f'--data_root={tmp_path}/save/dataset_boxmasks' in boxes.words
+    erased = [step for step in steps if step.words[0] == 'eval_pixel_perturb.py']
+    assert [step.experiment for step in erased] == ['lite0/CAM-seed0', 'lite0/CALM-EM-seed0']
+    blurs = [
+        step.words[-1] for step in steps if step.experiment == 'lite0-224px/CAM-longer-seed0' and 'blur' in step.result
+    ]
+    assert blurs == ['--blur=8', '--blur=16', '--blur=32']  # half a location of 16 pixels, one, two
+
+
+def test_the_papers_recipe_is_the_published_one(tmp_path):
+    steps = cub_study(tmp_path, '--recipe', 'paper', '--steps', 'train')
+    assert len(steps) == 12  # four heads, three seeds
+    for step in steps:
+        args = get_configs('', list(step.words[1:]))
+        assert (args.epochs, args.lr_decay_frequency, args.batch_size, args.lr) == (40, 30, 64, 0.01)
+        assert args.architecture == 'vgg16' and args.use_bn and args.large_feature_map and args.pretrained
+        assert bool(args.load_checkpoint) == step.experiment.startswith('vgg16-paper/CALM-EM-seed')
+
+
+def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsys):
+    words = ('-c', 'import sys, os; open(os.environ["ASKED"], "a").write(sys.argv[-2] + "\\n")')
+    steps_ = [steps.Step('a/CAM-seed0', 'accuracy.json', words), steps.Step('a/CAM-seed1', 'accuracy.json', words)]
+    (tmp_path / 'a/CAM-seed0').mkdir(parents=True)
+    (tmp_path / 'a/CAM-seed0/accuracy.json').write_text('{}')
+    monkeypatch.setenv('ASKED', str(tmp_path / 'asked'))
+    steps.run(steps_, str(tmp_path), only_list=True)
+    listed = capsys.readouterr().out.splitlines()
+    assert listed == ['finished a/CAM-seed0/accuracy.json', 'to do    a/CAM-seed1/accuracy.json']
+    assert not (tmp_path / 'asked').exists()
+    steps.run(steps_, str(tmp_path))
+    assert (tmp_path / 'asked').read_text().splitlines() == ['--experiment_name=a/CAM-seed1']
+    failing = steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', 'raise SystemExit(2)'))
+    with pytest.raises(UserError, match='b/CAM-seed0/accuracy.json ended with exit code 2'):
+        steps.run([failing], str(tmp_path))
+
+
+def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
+    metadata = tmp_path / 'test'
+    metadata.mkdir()
+    (metadata / 'image_ids.txt').write_text('a/1.jpg\n')
+    (metadata / 'image_sizes.txt').write_text('a/1.jpg,7,5\n')
+    (metadata / 'localization.txt').write_text('a/1.jpg,2,1,4,3\n')
+    masks.draw_boxes(str(metadata), str(tmp_path / 'masks'))
+    expected = np.zeros((5, 7), int)
+    expected[1:4, 2:5] = 255
+    assert (np.array(Image.open(tmp_path / 'masks/a/1.png')) == expected).all()
 
 
 PAGE = ''.join(
@@ -79,11 +154,9 @@ PAGE = ''.join(
 
 
 def write_page(monkeypatch, tmp_path):
-    """scripts/study_page.py in this process: the page's parts by name."""
-    scripts = os.path.join(ROOT, 'scripts')
-    monkeypatch.setattr(sys, 'argv', ['study_page.py', f'--save_root={tmp_path}/study', f'--page={tmp_path}/page.md'])
-    monkeypatch.setattr(sys, 'path', [*sys.path, scripts])
-    runpy.run_path(os.path.join(scripts, 'study_page.py'), run_name='__main__')
+    """studies/toybirds_page.py in this process: the page's sections by name."""
+    monkeypatch.setattr(sys, 'argv', ['toybirds_page', f'--save_root={tmp_path}/study', f'--page={tmp_path}/page.md'])
+    util.command(toybirds_page.main)
     text = (tmp_path / 'page.md').read_text()
     return {part.splitlines()[0]: part for part in text.split('# ')[1:]}
 

@@ -1,27 +1,25 @@
-"""Writes the figures of the study (scripts/study.sh) into its page, between the marks that name them.
+"""Writes the figures of the study of ToyBirds (studies/toybirds.py) into its page, between the marks that name them.
 
-    python scripts/study_page.py [--save_root save/study] [--page docs/study.md]
+    python -m studies.toybirds_page [--save_root save/study] [--page docs/study.md]
 
-A part of the page `<!-- study: NAME -->` … `<!-- end -->` is replaced: `progress` (which runs are there), `results` (a
-table for each network and kind of cues), `differences` (pairs of heads, seed by seed, with intervals), `contrast`
-(maps of the difference of two scores) and `width` (maps blurred). Beside the page the picture study_cue.png is
-drawn. What has not been run is said, not filled in.
+Its sections: `progress` (which runs are there), `results` (a table for each network and kind of cues), `differences`
+(pairs of heads, seed by seed, with intervals), `contrast` (maps of the difference of two scores) and `width` (maps
+blurred). Beside the page the picture study_cue.png is drawn.
 """
 
-import argparse
 import os
 import re
 
-import checkout  # noqa: F401
 import numpy as np
 from matplotlib.figure import Figure
 
 import util
-from report import comparison, tables
+from report import tables
 from report.results import MODES, read_result
-from report.samples import read_sample
-from report.seeds import over_seeds, run_seeds
-from wsol.errors import UserError
+from studies import page
+from studies.page import COMPARED, figures
+from studies.steps import HEADS as ALL_HEADS
+from studies.toybirds import ON_A_CPU
 
 NETWORKS = {
     'lite0': 'tf_efficientnet_lite0, ImageNet weights',
@@ -29,16 +27,10 @@ NETWORKS = {
     'lite0_fine': 'tf_efficientnet_lite0, ImageNet weights, 20 x 20 maps',
     'resnet50': 'ResNet-50, from scratch, 28 x 28 maps',
 }
-FOR_CPUS = ('lite0', 'vgg_tiny')  # what scripts/study.sh runs where nothing else is asked for
 DESIGNS = {'combined': 'a class is a combination of looks', 'single': 'one look of one part tells the class'}
-HEADS = {  # each with its map
-    'random': 'vanilla',
-    'CAM': 'vanilla',
-    'CAM-longer': 'vanilla',
-    'CALM-ML': 'jointll',
-    'CALM-EM': 'jointll',
-    'CALM-EM-epoch': 'jointll',
-    'CALM-EM-ema': 'jointll',
+HEADS = {  # each with its map, in the order of the tables
+    head: ALL_HEADS[head].map
+    for head in ('random', 'CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CALM-EM-epoch', 'CALM-EM-ema')
 }
 PAIRS = (  # of heads that are compared: A, B
     ('CAM', 'CALM-EM'),
@@ -47,7 +39,6 @@ PAIRS = (  # of heads that are compared: A, B
     ('CALM-EM', 'CALM-EM-epoch'),
     ('CALM-EM', 'CALM-EM-ema'),
 )
-COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
 SEEDS = 3  # that the study asks for
 PICTURE = 'study_cue.png'  # beside the page
 
@@ -62,63 +53,23 @@ def settings(root):
 
 def runs(root, network, design):
     """{head: {seed: folder}} of the trained runs, in the order of HEADS."""
-    found = {head: run_seeds(os.path.join(root, f'{network}-{design}', head)) for head in HEADS}
-    trained = {
-        head: {seed: folder for seed, folder in by_seed.items() if read_result(os.path.join(folder, 'accuracy.json'))}
-        for head, by_seed in found.items()
-    }
-    return {head: by_seed for head, by_seed in trained.items() if by_seed}
-
-
-def figures(folder, map_name):
-    """{column: figure} of a run; None: not known."""
-    summary = next((one for one in tables.summaries(folder) if one.map in (map_name, '-')), None)
-    known = dict(zip(tables.FIGURES, summary.values)) if summary else {}
-    boxes = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
-    return {**known, 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
+    return page.runs(root, f'{network}-{design}', HEADS)
 
 
 def results(root):
     """A table for each setting: mean ± standard deviation over the seeds that are there."""
-    columns = [*tables.FIGURES, 'MaxBoxAccV2']
     for network, design, heading in settings(root):
-        rows = []
-        for head, by_seed in runs(root, network, design).items():
-            found = [figures(folder, HEADS[head]) for folder in by_seed.values()]
-            cells = [over_seeds([one.get(column) for one in found]) for column in columns]
-            rows.append([head, str(len(found)), *cells])
-        yield f'**{heading}**\n\n{tables.markdown(["head", "seeds", *columns], rows)}'
+        yield f'**{heading}**\n\n{page.over_runs(runs(root, network, design))}'
     if any(settings(root)):
         yield f'![Cue localization of each head, a mark a seed]({PICTURE})'
 
 
 def differences(root):
-    """A table for each setting: B - A with its 95 % interval and p, for each seed."""
-    head = ['A, B', 'seed', *COMPARED]
+    """A table for each setting: B - A with its 95 % interval, for each seed."""
     for network, design, heading in settings(root):
-        there = runs(root, network, design)
-        rows = []
-        for a, b in PAIRS:
-            for seed in sorted({*there.get(a, ())} & {*there.get(b, ())}):
-                cells = compared(there[a][seed], there[b][seed], HEADS[a], HEADS[b])
-                rows.append([f'{a}, {b}', str(seed), *(cells.get(name, '-') for name in COMPARED)])
+        rows = list(page.pair_rows(runs(root, network, design), PAIRS))
         if rows:
-            yield f'**{heading}**\n\n{tables.markdown(head, rows)}'
-
-
-def compared(a, b, map_a, map_b):
-    """{score: 'B - A [interval]'} of two folders' own maps; bold where the interval leaves out 0."""
-    cells = {}
-    for kind in ('accuracy', 'cue_location', 'pixel_perturb', 'wsol'):
-        samples = [read_sample(folder, kind, name) for folder, name in ((a, map_a), (b, map_b))]
-        if None in samples:
-            continue
-        found = comparison.compare_samples(*samples, kind)
-        for one, digits in zip(found.differences, found.digits):
-            text = f'{one.difference:+.{digits}f}{tables.interval_text(one.interval, digits)}'
-            sure = one.interval and not one.interval[0] <= 0 <= one.interval[1]
-            cells.setdefault(one.name, f'**{text}**' if sure else text)
-    return cells
+            yield f'**{heading}**\n\n{tables.markdown(["A, B", "seed", *COMPARED], rows)}'
 
 
 def folders(root, *heads):
@@ -173,13 +124,13 @@ def width(root):
 def progress(root):
     """Which runs are there, and how many are missing."""
     rows = []
-    for network in FOR_CPUS:
+    for network in ON_A_CPU:
         for design in DESIGNS:
             there = runs(root, network, design)
             rows.append([f'{network}-{design}', *(str(len(there.get(head, ()))) for head in HEADS)])
     made = sum(int(cell) for row in rows for cell in row[1:])
     table = tables.markdown(['setting', *HEADS], rows)
-    asked = len(FOR_CPUS) * len(DESIGNS) * len(HEADS) * SEEDS
+    asked = len(ON_A_CPU) * len(DESIGNS) * len(HEADS) * SEEDS
     yield f'{table}\n\nSeeds of each; {made} of {asked} trainings are made.'
 
 
@@ -208,33 +159,11 @@ def draw(root, path):
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
 
 
-PARTS = {'progress': progress, 'results': results, 'differences': differences, 'contrast': contrast, 'width': width}
-
-
-def filled(text, root):
-    """The page's text with its parts made anew."""
-    for name, part in PARTS.items():
-        mark = f'<!-- study: {name} -->\n'
-        if mark not in text:
-            raise UserError(f'the page has no line "{mark.strip()}": the parts are {", ".join(PARTS)}')
-        body = '\n\n'.join(part(root)) or 'Not run yet.'
-        start = text.index(mark) + len(mark)
-        text = f'{text[:start]}\n{body}\n\n{text[text.index("<!-- end -->", start) :]}'
-    return text
+SECTIONS = {'progress': progress, 'results': results, 'differences': differences, 'contrast': contrast, 'width': width}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--save_root', default='save/study', help='where scripts/study.sh put its results')
-    parser.add_argument('--page', default='docs/study.md')
-    args = parser.parse_args()
-    if not os.path.isdir(args.save_root):
-        raise UserError(f'no folder {args.save_root}: run scripts/study.sh, or give its --save_root')
-    with open(args.page) as file:
-        text = file.read()
-    text = filled(text, args.save_root)
-    util.atomically(args.page, lambda file: file.write(text.encode()))
-    draw(args.save_root, os.path.join(os.path.dirname(args.page), PICTURE))
+    page.fill_page(__doc__, 'save/study', 'docs/study.md', SECTIONS, PICTURE, draw)
 
 
 if __name__ == '__main__':

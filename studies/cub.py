@@ -1,0 +1,271 @@
+"""The study of docs/cub.md: CAM and CALM on the photographs of CUB-200-2011, every step a command of the README.
+
+    python -m studies.cub --data_root dataset --metadata_root metadata
+    python -m studies.cub --networks lite0 --seeds 0 --list
+    python -m studies.cub --recipe paper                         on a GPU: VGG-16, 28 x 28 maps, as published
+
+The steps come in the order of their worth, so that whoever stops early has the most valuable part. A finished step is
+not repeated, and one that was cut off is resumed when the command is given again; --list prints what is finished. Then
+`python -m studies.cub_page` writes the figures into docs/cub.md.
+
+The recipe `cpu` trains for hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, 160
+px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), CAM first and the other heads from it. The recipe
+`paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights, CALM-EM from CAM too.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import util
+from data_loaders import read_image_ids, read_labels
+from studies import masks
+from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, choose, common_parser, run, score, train
+from wsol import cub_parts
+from wsol.scoring.cues import COUNTS, class_rows
+
+GRADIENTS = ('input_grad', 'integrated_grad', 'smooth_grad', 'var_grad')  # the paper's rows, of CAM's network
+SUBSET = 2  # test images of each class that has a pair, for maps of many passes
+SUBSET_SETTING = 'subset'  # in the name of the folder of their results
+
+
+class Network(NamedTuple):
+    """A network of the study."""
+
+    flags: tuple  # of every command with it
+    speed: tuple  # flags of its training
+    epochs: dict  # {head: (epochs, the epoch from which the rates are divided by 10)}
+    sizes: tuple  # of the test images, in pixels; the first is that of the training
+    cell: int  # side of a location of its maps, in pixels
+    seeds: int  # how many of the seeds asked for it takes
+
+
+VGG16 = ('--architecture=vgg16', '--use_bn=True', '--large_feature_map=True')  # 28 x 28 maps at 224 px
+SECOND = (4, 3)  # epochs of a head that starts from CAM's checkpoint
+FIRST = {'CAM': (8, 6), 'CALM-EM': SECOND, 'CALM-ML': SECOND, 'CAM-longer': SECOND}
+ONE_STEP = {f'{head}-onestep': (12, 9) for head in ('CALM-EM', 'CALM-ML', 'CAM')}
+NETWORKS = {
+    'lite0': Network(
+        (
+            '--architecture=timm/tf_efficientnet_lite0',
+            '--crop_size=160',
+            '--resize_size=182',
+            '--batch_size=32',
+            '--channels_last=True',
+        ),
+        ('--compile=True',),
+        {**FIRST, **ONE_STEP},
+        (160, 224, 320),
+        16,
+        3,
+    ),
+    'vgg16': Network(
+        (*VGG16, '--batch_size=32', '--lr=0.001'),
+        (),
+        {head: FIRST[head] for head in ('CAM', 'CALM-EM', 'CAM-longer')},
+        (224,),
+        8,
+        1,
+    ),
+    'vgg16-paper': Network(
+        (
+            '--architecture=vgg16',
+            '--use_bn=True',
+            '--large_feature_map=True',
+            '--batch_size=64',
+            '--channels_last=True',
+        ),
+        ('--amp=bf16',),
+        dict.fromkeys(('CAM', 'CALM-ML-onestep', 'CALM-EM-onestep', 'CALM-EM'), (40, 30)),
+        (224,),
+        8,
+        3,
+    ),
+}
+RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('vgg16-paper',)}
+MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads of the second seed and those after it
+BLURRED = ('CAM', 'CAM-longer', 'CALM-EM')
+TWO_HEADS = ('CAM', 'CALM-EM')  # of remove-and-classify, of the mask controls, and beside the gradient maps
+
+
+def setting_of(name, size):
+    """The folder of the results of a network on test images of a size."""
+    return name if size == NETWORKS[name].sizes[0] else f'{name}-{size}px'
+
+
+def trained(name, head, seed, args):
+    """The `Trained` of a head."""
+    flags = (
+        *NETWORKS[name].flags,
+        '--dataset=CUB',
+        f'--data_root={args.data_root}',
+        f'--metadata_root={args.metadata_root}',
+        f'--seed={seed}',
+        f'--workers={args.workers}',
+    )
+    return Trained(name, head, seed, flags)
+
+
+def at_sizes(network):
+    """(flags, setting) of each size of the test images."""
+    for size in NETWORKS[network.setting].sizes:
+        setting = setting_of(network.setting, size)
+        yield ((f'--crop_size={size}',) if setting != network.setting else ()), setting
+
+
+def training(network, _):
+    how = NETWORKS[network.setting]
+    epochs, decay = how.epochs[network.head]
+    yield train(network, *how.speed, f'--epochs={epochs}', f'--lr_decay_frequency={decay}')
+
+
+def cue(network, _):
+    """Cue localization at every size."""
+    for flags, setting in at_sizes(network):
+        yield score(network, CUE, None, flags, '', setting)
+
+
+def top1(network, _):
+    """The accuracy at the sizes at which it was not trained."""
+    for flags, setting in at_sizes(network):
+        if flags:
+            yield accuracy(network, flags, setting)
+
+
+def blur(network, _):
+    """Cue localization by maps blurred by half a location, one and two, at every size."""
+    cell = NETWORKS[network.setting].cell
+    for flags, setting in at_sizes(network):
+        yield from blurred(network, (cell // 2, cell, 2 * cell), flags, setting)
+
+
+def other_masks(network, args):
+    """Cue localization against other masks of the birds."""
+    for name in masks.names(args):
+        place = (f'--data_root={masks.data_root(args.save_root, name)}',)
+        yield score(network, CUE, None, place, '', f'{network.setting}-{name}')
+
+
+def boxes(network, _):
+    yield score(network, BOXES)
+
+
+def gradients(network, args):
+    """Cue localization by the paper's gradient maps and the head's own, on a subset of the test images."""
+    place = (f'--metadata_root={args.save_root}/metadata_{SUBSET_SETTING}',)
+    setting = f'{network.setting}-{SUBSET_SETTING}'
+    yield score(network, CUE, None, place, '', setting)
+    for name in GRADIENTS if network.head == 'CAM' else ():
+        yield score(network, CUE, name, (*place, '--batch_size=4'), '', setting)
+
+
+def erase(network, _):
+    yield score(network, ERASE, None, ('--random_repeats=3',))
+
+
+class Kind(NamedTuple):
+    """A kind of steps."""
+
+    steps: Callable  # (a `Trained`, the study's arguments) -> its steps
+    heads: tuple | None = None  # that have it; None: all
+
+
+KINDS = {
+    'train': Kind(training),
+    'cue': Kind(cue),
+    'wsol': Kind(boxes),
+    'top1': Kind(top1),
+    'blur': Kind(blur, BLURRED),
+    'masks': Kind(other_masks, TWO_HEADS),
+    'gradients': Kind(gradients, TWO_HEADS),
+    'erase': Kind(erase, TWO_HEADS),
+}
+
+
+def steps_of(name, heads, seed, args, kinds):
+    """The steps of these kinds of some heads of a network, one head after the other."""
+    for head in heads:
+        network = trained(name, head, seed, args)
+        for kind in kinds:
+            steps, own = KINDS[kind]
+            if kind in args.steps and head in (own or heads):
+                yield from steps(network, args)
+
+
+def plan(args):
+    """All steps that are asked for, the most valuable first."""
+    first, *others = args.seeds
+    names = args.networks or RECIPES[args.recipe]
+    for name in names:
+        heads = [head for head in NETWORKS[name].epochs if head in args.heads]
+        later = [head for head in heads if head.endswith('-onestep') and args.recipe == 'cpu']
+        plain = [head for head in heads if head not in later]
+        yield from steps_of(name, plain, first, args, ('train', 'cue'))
+        yield from steps_of(name, plain, first, args, ('blur', 'masks', 'wsol'))
+        for seed in others[: NETWORKS[name].seeds - 1]:
+            again = [head for head in plain if head in MANY_SEEDS or args.recipe == 'paper']
+            yield from steps_of(name, again, seed, args, ('train', 'cue', 'wsol'))
+        yield from steps_of(name, later, first, args, ('train', 'cue', 'wsol'))
+        yield from steps_of(name, plain, first, args, ('top1', 'gradients', 'erase'))
+
+
+def write_subset(args):
+    """The split files of the subset of test images that maps of many passes are scored on."""
+    folder = os.path.join(args.metadata_root, 'CUB', 'test')
+    labels = read_labels(folder)
+    of_pairs = class_rows(cub_parts.pairs_by_count(cub_parts.class_pairs(f'{args.data_root}/CUB'), COUNTS))
+    chosen = {y: [] for y in of_pairs}
+    for image_id in read_image_ids(folder):
+        of_class = chosen.get(labels[image_id], [None] * SUBSET)
+        if len(of_class) < SUBSET:
+            of_class.append(image_id)
+    kept = {image_id for images in chosen.values() for image_id in images}
+    place = os.path.join(args.save_root, f'metadata_{SUBSET_SETTING}', 'CUB', 'test')
+    os.makedirs(place, exist_ok=True)
+    for name in ('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt'):
+        with open(os.path.join(folder, name)) as file:
+            lines = [line for line in file if line.rstrip('\n').split(',')[0] in kept]
+        util.atomically(os.path.join(place, name), lambda file, lines=lines: file.write(''.join(lines).encode()))
+
+
+def parse(argv=None):
+    parser = common_parser(__doc__)
+    parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='how the networks are trained')
+    parser.add_argument(
+        '--networks', nargs='+', choices=('lite0', 'vgg16'), metavar='NAME', help='of the recipe cpu: lite0, vgg16'
+    )
+    choose(parser, 'heads', tuple(HEADS), 'heads')
+    choose(parser, 'steps', tuple(KINDS), 'what is done; all but train, cue and wsol of the first seed alone')
+    parser.add_argument('--save_root', default='save/cub', help='results (default: save/cub)')
+    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='the folder that holds CUB/')
+    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='the split files, CUB/ in it')
+    parser.add_argument(
+        '--segmentations',
+        nargs='+',
+        default=[],
+        metavar='DIR',
+        help="other segmentations in the layout of CUB's, a control beside the whole box; results by the folder's name",
+    )
+    args = parser.parse_args(argv)
+    for flag in ('save_root', 'data_root', 'metadata_root'):
+        setattr(args, flag, os.path.abspath(getattr(args, flag)))
+    for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB', *args.segmentations):
+        if not os.path.isdir(folder):
+            parser.error(f'{folder} is not a folder: give --data_root and --metadata_root of CUB (docs/data.md)')
+    if args.recipe == 'paper' and args.networks:
+        parser.error('--networks is for --recipe=cpu; the recipe paper has one network, VGG-16')
+    return args
+
+
+def main():
+    args = parse()
+    if not args.list:
+        if 'gradients' in args.steps:
+            write_subset(args)
+        if 'masks' in args.steps:
+            masks.prepare(args)
+    run(plan(args), args.save_root, args.list)
+
+
+if __name__ == '__main__':
+    util.command(main)

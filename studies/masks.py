@@ -1,0 +1,58 @@
+"""Other masks of CUB's birds, to see how much the masks matter in cue localization: the data set again, by links, with
+other segmentations."""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+import util
+from data_loaders import read_boxes, read_image_ids, read_sizes
+
+BOX = 'boxmasks'  # the whole box in place of the bird
+
+
+def names(args):
+    """The names of the controls."""
+    return [BOX, *(os.path.basename(os.path.normpath(folder)) for folder in args.segmentations)]
+
+
+def data_root(save_root, name):
+    """The data root of a control."""
+    return os.path.join(save_root, f'dataset_{name}')
+
+
+def link(source, target):
+    if not os.path.lexists(target):
+        os.symlink(os.path.abspath(source), target)
+
+
+def prepare(args):
+    """Make the data root of each control."""
+    own = os.path.join(args.data_root, 'CUB')
+    for name, folder in zip(names(args), [None, *args.segmentations]):
+        place = os.path.join(data_root(args.save_root, name), 'CUB')
+        os.makedirs(place, exist_ok=True)
+        for entry in os.listdir(own):
+            if entry != 'segmentations':
+                link(os.path.join(own, entry), os.path.join(place, entry))
+        if folder:
+            link(folder, os.path.join(place, 'segmentations'))
+        else:
+            draw_boxes(os.path.join(args.metadata_root, 'CUB', 'test'), os.path.join(place, 'segmentations'))
+
+
+def draw_boxes(metadata, folder):
+    """A mask file of each image of a split: white inside its boxes, whose far sides belong to them."""
+    boxes = read_boxes(metadata)
+    sizes = read_sizes(metadata)
+    for image_id in read_image_ids(metadata):
+        path = os.path.join(folder, os.path.splitext(image_id)[0] + '.png')
+        if os.path.isfile(path):
+            continue
+        width, height = sizes[image_id]
+        mask = np.zeros((height, width), np.uint8)
+        for x0, y0, x1, y1 in boxes[image_id]:
+            mask[y0 : y1 + 1, x0 : x1 + 1] = 255
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        util.atomically(path, lambda file, mask=mask: Image.fromarray(mask).save(file, 'PNG'))

@@ -1,0 +1,98 @@
+"""What the pages of the studies share: the runs of a study, their figures and comparisons, and how a page is filled.
+
+A section of a page, `<!-- study: NAME -->` … `<!-- end -->`, is replaced by what a function makes of the results. What
+has not been run is said, not filled in.
+"""
+
+import argparse
+import os
+
+import util
+from report import comparison, tables
+from report.results import read_result
+from report.samples import read_sample
+from report.seeds import over_seeds, run_seeds
+from studies.steps import HEADS
+from wsol.errors import UserError
+
+COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
+
+
+def runs(root, setting, heads, result='accuracy.json'):
+    """{head: {seed: folder}} of the runs of a setting that have a result ({map}: the head's own), in the order of
+    heads."""
+    found = {}
+    for head in heads:
+        name = result.format(map=HEADS[head].map)
+        by_seed = run_seeds(os.path.join(root, setting, head))
+        there = {seed: folder for seed, folder in by_seed.items() if read_result(os.path.join(folder, name))}
+        if there:
+            found[head] = there
+    return found
+
+
+def figures(folder, map_name):
+    """{column: figure} of a run; None: not known."""
+    summary = next((one for one in tables.summaries(folder) if one.map in (map_name, '-')), None)
+    known = dict(zip(tables.FIGURES, summary.values)) if summary else {}
+    boxes = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
+    return {**known, 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
+
+
+def over_runs(found):
+    """A table: a row a head, the mean ± standard deviation over its seeds. found: as of `runs`."""
+    columns = [*tables.FIGURES, 'MaxBoxAccV2']
+    rows = []
+    for head, by_seed in found.items():
+        values = [figures(folder, HEADS[head].map) for folder in by_seed.values()]
+        rows.append([head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in columns)])
+    return tables.markdown(['head', 'seeds', *columns], rows)
+
+
+def compared(a, b, map_a, map_b):
+    """{score: 'B - A [interval]'} of two folders' own maps; bold where the interval leaves out 0."""
+    cells = {}
+    for kind in ('accuracy', 'cue_location', 'pixel_perturb', 'wsol'):
+        samples = [read_sample(folder, kind, name) for folder, name in ((a, map_a), (b, map_b))]
+        if None in samples:
+            continue
+        found = comparison.compare_samples(*samples, kind)
+        for one, digits in zip(found.differences, found.digits):
+            text = f'{one.difference:+.{digits}f}{tables.interval_text(one.interval, digits)}'
+            sure = one.interval and not one.interval[0] <= 0 <= one.interval[1]
+            cells.setdefault(one.name, f'**{text}**' if sure else text)
+    return cells
+
+
+def pair_rows(found, pairs, scores=COMPARED):
+    """Rows ['A, B', seed, B - A with its 95 % interval of each score] for each seed that both heads of a pair have."""
+    for a, b in pairs:
+        for seed in sorted({*found.get(a, ())} & {*found.get(b, ())}):
+            cells = compared(found[a][seed], found[b][seed], HEADS[a].map, HEADS[b].map)
+            yield [f'{a}, {b}', str(seed), *(cells.get(name, '-') for name in scores)]
+
+
+def filled(text, sections, root):
+    """The page's text with its sections made anew; sections: {name: root -> pieces of Markdown}."""
+    for name, make in sections.items():
+        mark = f'<!-- study: {name} -->\n'
+        if mark not in text:
+            raise UserError(f'the page has no line "{mark.strip()}": its sections are {", ".join(sections)}')
+        body = '\n\n'.join(make(root)) or 'Not run yet.'
+        start = text.index(mark) + len(mark)
+        text = f'{text[:start]}\n{body}\n\n{text[text.index("<!-- end -->", start) :]}'
+    return text
+
+
+def fill_page(description, save_root, page, sections, picture, draw):
+    """A page's command: fills it, and draws the picture beside it; save_root and page: the defaults of its flags."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--save_root', default=save_root, help="where the study's results are")
+    parser.add_argument('--page', default=page)
+    args = parser.parse_args()
+    if not os.path.isdir(args.save_root):
+        raise UserError(f'no folder {args.save_root}: run the study, or give its --save_root')
+    with open(args.page) as file:
+        text = filled(file.read(), sections, args.save_root)
+    util.atomically(args.page, lambda file: file.write(text.encode()))
+    draw(args.save_root, os.path.join(os.path.dirname(args.page), picture))

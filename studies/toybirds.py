@@ -1,0 +1,136 @@
+"""The study of docs/study.md: does CALM localize cues better than CAM, and on what does it depend? Networks x kinds of
+cues x heads x seeds on ToyBirds, every step a command of the README.
+
+    python -m studies.toybirds
+    python -m studies.toybirds --networks lite0 --designs combined single --seeds 0
+
+A finished step is not repeated, and one that was cut off is resumed when the command is given again. The whole takes
+some three hours of two CPU cores; calls for different networks or designs may run side by side. Then
+`python -m studies.toybirds_page` writes the figures into docs/study.md.
+"""
+
+import os
+import subprocess
+import sys
+
+import util
+from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, blurred, choose, common_parser, run, score, train
+
+DESIGNS = {  # each with its data set
+    'combined': 'ToyBirds',  # a class is a combination of eight looks
+    'single': 'ToyBirdsSingle',  # one look of one part tells the class
+}
+NETWORKS = {  # each with its flags; the sizes are those of a CPU: a third of an hour of a core a kind of birds and seed
+    'lite0': ('--channels_last=True',),  # ImageNet weights, 160 px, 10 x 10 maps
+    'vgg_tiny': (),  # from scratch, 96 px, 24 x 24 maps
+    'lite0_fine': ('--channels_last=True', '--large_feature_map=True'),  # 20 x 20 maps, for a GPU; never run
+    'resnet50': (  # from scratch, 224 px, 28 x 28 maps, for a GPU; never run
+        '--architecture=resnet50',
+        '--use_bn=True',
+        '--crop_size=224',
+        '--resize_size=256',
+        '--amp=bf16',
+    ),
+}
+ON_A_CPU = ('lite0', 'vgg_tiny')
+STUDIED = ('CAM', 'CALM-EM', 'CAM-longer', 'CALM-ML', 'CALM-EM-ema', 'CALM-EM-epoch', 'random')
+STEPS = ('train', 'cue', 'erase', 'wsol', 'contrast', 'blur')
+FIRST_SEED_ONLY = ('contrast', 'blur')
+TWO_HEADS = ('CAM', 'CALM-EM')  # that erase, contrast and blur take
+BLURS = (4, 8, 16)  # deviations in pixels
+CONTRASTS = ('input_grad', 'grad_cam', 'layer_cam')
+
+
+def trained(network, design, head, seed, args):
+    """The `Trained` of a head."""
+    config = f'configs/{HEADS[head].method}_ToyBirds'
+    if network.startswith('lite0'):
+        config += '_tf_efficientnet_lite0'
+    flags = (
+        f'--config={config}.yaml',
+        f'--dataset={DESIGNS[design]}',
+        f'--data_root={args.save_root}/dataset',
+        f'--metadata_root={args.save_root}/metadata',
+        f'--seed={seed}',
+        f'--workers={args.workers}',
+        '--batch_size=16',
+        *NETWORKS[network],
+    )
+    return Trained(f'{network}-{design}', head, seed, flags)
+
+
+def epochs(network, head):
+    """The flags of a training's length."""
+    if head == 'random':
+        return ('--epochs=1',)
+    second = HEADS[head].start is not None
+    if network.startswith('lite0'):
+        count, decay = (2, 2) if second else (4, 4)
+    else:
+        count, decay = (8, 6) if second else (24, 18)
+    return (f'--epochs={count}', f'--lr_decay_frequency={decay}')
+
+
+def steps_of(network, name, step):
+    """The `Step`s of one kind for a `Trained`; name: of its network."""
+    if step == 'train':
+        yield train(network, *epochs(name, network.head))
+    elif step == 'cue':
+        yield score(network, CUE)
+    elif step == 'wsol':
+        yield score(network, BOXES)
+    elif step == 'erase':
+        yield score(network, ERASE)
+    elif step == 'blur':
+        yield from blurred(network, BLURS)
+    else:
+        for one in CONTRASTS:
+            yield score(network, CUE, one)
+            yield score(network, CUE, one, ('--contrast=score',), '_contrast')
+
+
+def plan(args):
+    """All steps that are asked for, in order."""
+    for seed in args.seeds:
+        for name in args.networks:
+            for design in args.designs:
+                for head in args.heads:
+                    network = trained(name, design, head, seed, args)
+                    for step in args.steps:
+                        of_two = step in ('erase', *FIRST_SEED_ONLY)
+                        if of_two and head not in TWO_HEADS or step in FIRST_SEED_ONLY and seed != args.seeds[0]:
+                            continue
+                        yield from steps_of(network, name, step)
+
+
+def draw_birds(args):
+    """The data of each design, where they are not there yet."""
+    for design in args.designs:
+        places = ('--data_root', f'{args.save_root}/dataset', '--metadata_root', f'{args.save_root}/metadata')
+        sizes = (f'--train={args.train}', '--val=2', '--test=8')
+        words = ('scripts/make_toybirds.py', f'--design={design}', *sizes, *places)
+        subprocess.run([sys.executable, *words], check=True)
+
+
+def parse(argv=None):
+    parser = common_parser(__doc__)
+    choose(parser, 'networks', tuple(NETWORKS), 'networks, by default those for a CPU', ON_A_CPU)
+    choose(parser, 'designs', tuple(DESIGNS), 'kinds of cues')
+    choose(parser, 'heads', STUDIED, 'heads')
+    choose(parser, 'steps', STEPS, 'what is done; contrast and blur are of the first seed alone')
+    parser.add_argument('--train', type=int, default=20, help='training images a class (default: 20)')
+    parser.add_argument('--save_root', default='save/study', help='results (default: save/study)')
+    args = parser.parse_args(argv)
+    args.save_root = os.path.abspath(args.save_root)
+    return args
+
+
+def main():
+    args = parse()
+    if not args.list:
+        draw_birds(args)
+    run(plan(args), args.save_root, args.list)
+
+
+if __name__ == '__main__':
+    util.command(main)
