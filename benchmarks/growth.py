@@ -1,6 +1,7 @@
 """How cost grows: time and peak memory of each piece of work while one size of the problem grows, the others stay.
 
-Each of several processes has the problem's images: the time and the memory are the sums of what they take.
+The evaluators run with a network that costs next to nothing. Each of several processes has the problem's images: the
+time and the memory are the sums of what they take.
 """
 
 import math
@@ -18,7 +19,7 @@ import eval_cue_location
 import eval_pixel_perturb
 import wsol
 from benchmarks.evaluators import Ready
-from benchmarks.timing import peak_bytes, seconds
+from benchmarks.timing import Row, peak_bytes, seconds
 from config import make_parser, pick
 from engine import comparing, processes, training
 from engine.map_maker import MapMaker
@@ -65,59 +66,75 @@ class Heads(torch.nn.Module):
         return Output(self.conv_last(F), F[:, :1].abs(), self.head)
 
 
-def batches_of(problem, device):
-    """The numbers of the images of each batch; the images are the same."""
+class Given(NamedTuple):
+    """What an evaluator is given: a batch, which all batches repeat, and maps at hand."""
+
+    model: torch.nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+    ready: Ready
+    batches: list  # the numbers of the images of each
+
+
+def given(problem, device):
+    """The `Given` of a problem."""
+    ready = Ready(torch.rand(BATCH, problem.maps, problem.maps, device=device))
     images = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
-    return images, [list(range(first, first + BATCH)) for first in range(0, problem.images, BATCH)]
+    labels = torch.zeros(BATCH, dtype=torch.long, device=device)
+    batches = [list(range(first, first + BATCH)) for first in range(0, problem.images, BATCH)]
+    return Given(Heads(problem).to(device).eval(), images, labels, ready, batches)
+
+
+def summed(one_batch, items):
+    """A function that adds up what `one_batch` gives of each item."""
+
+    def work():
+        total = {}
+        for item in items:
+            for part in one_batch(item):
+                add_up(total, part)
+
+    return work
 
 
 def passes(problem, device):
     """Forward passes of the network, nothing around them: as many as those of remove-and-classify."""
-    model = Heads(problem).to(device).eval()
-    images, batches = batches_of(problem, device)
+    its = given(problem, device)
 
     @torch.no_grad()
     def work():
-        for _ in range(len(batches) * (1 + 2 * len(erasing.ERASE_K))):
-            _ = model(images).probs
+        for _ in range(len(its.batches) * (1 + 2 * len(erasing.ERASE_K))):
+            _ = its.model(its.images).probs
 
     return work
 
 
 def erase(problem, device):
     """Remove-and-classify of a map at hand."""
-    model = Heads(problem).to(device).eval()
-    images, batches = batches_of(problem, device)
-    labels = torch.zeros(BATCH, dtype=torch.long, device=device)
-    ready = Ready(torch.rand(BATCH, problem.maps, problem.maps, device=device))
+    its = given(problem, device)
 
-    def work():
-        total = {}
-        for numbers in batches:
-            part = eval_pixel_perturb.count_batch(model, ready, images, labels, numbers, 0, 1)
-            add_up(total, part.totals)
+    def one_batch(numbers):
+        yield eval_pixel_perturb.count_batch(its.model, its.ready, its.images, its.labels, numbers, 0, 1).totals
 
-    return work
+    return summed(one_batch, its.batches)
 
 
 def cue(problem, device):
     """Cue localization of the readout jointll."""
-    maker = MapMaker(Heads(problem).to(device).eval(), 'jointll')
-    images, batches = batches_of(problem, device)
+    its = given(problem, device)
+    maker = MapMaker(its.model, 'jointll')
     pairs = [Pair(0, y, {1 + y % 3}, ['has_bill_shape::cone']) for y in range(1, problem.pairs + 1)]
     table = cues.class_rows(pairs)
     scored = cues.make_cues(pairs, pixels.histogram_edges(pixels.thresholds('log', 0.001)), None, 'clipping')
     parts = torch.randint(0, 8, (BATCH, SIDE, SIDE), dtype=torch.uint8)
     visible = torch.ones(BATCH, 8, dtype=torch.bool)
 
-    def work():
-        total = {}
-        for numbers in batches:
-            batch = images, parts, parts, visible, torch.tensor(numbers)
-            labels = dict.fromkeys(numbers, 0)
-            add_up(total, eval_cue_location.count_batch(batch, maker, labels, table, scored, device).totals)
+    def one_batch(numbers):
+        batch = its.images, parts, parts, visible, torch.tensor(numbers)
+        labels = dict.fromkeys(numbers, 0)
+        yield eval_cue_location.count_batch(batch, maker, labels, table, scored, device).totals
 
-    return work
+    return summed(one_batch, its.batches)
 
 
 def localization(problem, device):
@@ -128,35 +145,27 @@ def localization(problem, device):
     taus = pixels.thresholds('even', 0.01)
     box = np.array([[2, 2, side - 4, side - 3]])
 
-    def work():
-        total = {}
-        for number in range(problem.images):
-            ious = boxes.best_ious(maps[number % BATCH], box, taus)
-            add_up(total, boxes.box_counts(ious, [30, 50, 70]))
+    def one_image(number):
+        yield boxes.box_counts(boxes.best_ious(maps[number % BATCH], box, taus), [30, 50, 70])
 
-    return work
+    return summed(one_image, range(problem.images))
 
 
 def comparison(problem, device):
     """Attribution scores of a map at hand."""
-    model = Heads(problem).to(device).eval()
-    images, batches = batches_of(problem, device)
-    labels = torch.zeros(BATCH, dtype=torch.long, device=device)
-    ready = Ready(torch.rand(BATCH, problem.maps, problem.maps, device=device))
+    its = given(problem, device)
     metrics = ['average_drop', 'deletion', 'remove_and_classify', 'loc_mask_iou', 'max_box_acc_v2']
     settings = scores.Settings(metrics, 8, 0.2, 50, 15, 1, [30, 50, 70], 0.01, BATCH)
     box = np.array([[2, 2, SIDE - 4, SIDE - 3]])
     truths = [regions.Truth(box, regions.box_region(box, SIDE), None)] * BATCH
 
-    def work():
-        total = {}
-        for numbers in batches:
-            predictions = comparing.Predictions(model)  # the images are the same, their outputs are made again
-            add_up(total, comparing.score_images(predictions, settings, images, labels, numbers, 0).totals)
-            part = comparing.score_map(predictions, 'map', ready, settings, truths, images, labels, numbers)
-            add_up(total, part.totals)
+    def one_batch(numbers):
+        predictions = comparing.Predictions(its.model)  # the images are the same, their outputs are made again
+        known = its.images, its.labels, numbers
+        yield comparing.score_images(predictions, settings, *known, 0).totals
+        yield comparing.score_map(predictions, 'map', its.ready, settings, truths, *known).totals
 
-    return work
+    return summed(one_batch, its.batches)
 
 
 def step(problem, device):
@@ -222,40 +231,47 @@ def in_processes(problem, repeats):
 
 
 def growth(args, device):
-    """[(work, axis, sizes, seconds, megabytes)] of all work on all axes."""
+    """[(work, axis, seconds, bytes)] of all work on all axes."""
     rows = []
     for name, (_, axes) in WORK.items():
         for axis in axes:
             problems = [Problem()._replace(**{axis: size}) for size in AXES[axis]]
             rows.append((name, axis, *measure(name, problems, device, args.repeats)))
     apart = np.stack([in_processes(Problem(processes=count), args.repeats) for count in AXES['processes']], axis=2)
-    rows += [(name, 'processes', *found) for name, found in zip(WORK, apart)]
-    return [(name, axis, AXES[axis], times, np.array(memory) / 2**20) for name, axis, times, memory in rows]
+    return rows + [(name, 'processes', *found) for name, found in zip(WORK, apart)]
 
 
-def print_growth(rows):
-    """Print the table."""
-    head = f'exponent (<= {GOAL})'
-    print(f'| work | grows | sizes | milliseconds | {head} | peak memory of tensors, MiB |\n|---|---|---|---|---|---|')
-    for name, axis, sizes, times, memory in rows:
-        counted = [size**2 for size in sizes] if axis == 'maps' else sizes
-        text = ' / '.join(f'{1000 * one:.0f}' for one in times)
-        held = ' / '.join(f'{one:.1f}' for one in memory)
-        shown = ' / '.join(f'{size} x {size}' if axis == 'maps' else str(size) for size in sizes)
-        print(f'| {name} | {axis} | {shown} | {text} | {slope(counted, times):.2f} | {held} |')
+def counted(axis):
+    """The sizes of an axis as the work counts them: a map has its side squared of locations."""
+    return np.array(AXES[axis]) ** (2 if axis == 'maps' else 1)
 
 
-def plot_growth(rows, path):
+def growth_rows(args, device):
+    """A row a work and axis: the exponent between the last two sizes."""
+    found = growth(args, device)
+    if args.plot:
+        plot_growth(found, args.plot)
+    rows = []
+    for name, axis, times, memory in found:
+        sizes = ' / '.join(f'{size} x {size}' if axis == 'maps' else str(size) for size in AXES[axis])
+        spent = ' / '.join(f'{1000 * one:.0f}' for one in times)
+        held = ' / '.join(f'{one / 2**20:.1f}' for one in memory)
+        note = f'{spent} ms; peak memory of tensors {held} MiB'
+        rows.append(Row(name, f'{axis}: {sizes}', slope(counted(axis), times), f'<= {GOAL}', note))
+    return rows
+
+
+def plot_growth(found, path):
     """Draw time over size, a panel an axis, each over its first value; a straight line is linear growth."""
     figure = Figure(figsize=(12, 3), layout='constrained')
     panels = dict(zip(AXES, figure.subplots(1, len(AXES))))
     colours = dict(zip(WORK, matplotlib.colormaps['tab10'].colors))
-    for name, axis, sizes, times, _ in rows:
-        counted = np.array([size**2 for size in sizes] if axis == 'maps' else sizes)
+    for name, axis, times, _ in found:
         ratios = np.array(times) / times[0]
-        panels[axis].loglog(counted / counted[0], ratios, base=2, marker='o', color=colours[name], label=name)
+        many = counted(axis) / counted(axis)[0]
+        panels[axis].loglog(many, ratios, base=2, marker='o', color=colours[name], label=name)
     for axis, panel in panels.items():
-        most = (AXES[axis][-1] / AXES[axis][0]) ** (2 if axis == 'maps' else 1)
+        most = counted(axis)[-1] / counted(axis)[0]
         panel.loglog([1, most], [1, most], base=2, color='black', linestyle='dotted', linewidth=1)
         for scale in (panel.xaxis, panel.yaxis):
             scale.set_major_formatter('{x:g}')

@@ -40,10 +40,10 @@ class Plain(Dataset):
 
 def item_rows(args, device):
     """The cost of an item in a loader's process, and to the network's images on the device."""
-    torch.set_num_threads(1)  # as in a loader's process
-    files = sorted(glob.glob(os.path.join(args.photographs, '**', '*.jp*g'), recursive=True))[: args.files]
+    files = sorted(glob.glob(os.path.join(args.photographs, '**', '*.jp*g'), recursive=True))
     if not files:
-        return [Row(f'a training item: no photographs in {args.photographs}', '', float('nan'))]
+        return [Row(f'a training item: no photographs in {args.photographs}')]
+    files = (files * args.files)[: args.files]  # few of them are read several times
     keys = [list(range(len(files)))[i : i + args.batch] for i in range(0, len(files), args.batch)]
     plain = DataLoader(Plain(files), batch_sampler=keys)
     split = Split('train', '', '', files, [0] * len(files), 1)
@@ -59,9 +59,13 @@ def item_rows(args, device):
     there = [lambda: through(ours), lambda: through(plain, True)]
     times = [1000 * one / len(files) for one in seconds(here + there, device, args.repeats)]
     width, height = np.median([Image.open(file).size for file in files], axis=0).astype(int)
-    note = f'{{:.2f}} ms, plain {{:.2f}} ms; {len(files)} photographs of {width} x {height} (median)'
+    size = f'{len(files)} photographs of {width} x {height} (median)'
+
+    def note(ours, other):
+        return f'{ours:.2f} ms, plain {other:.2f} ms; {1000 / ours:.0f} images/s a core; {size}'
+
+    over = 'plain torchvision code'
     return [
-        Row('a training item, in a process of the loader', 'plain torchvision code', times[0] / times[1], '<= 0.71',
-            note.format(*times[:2])),
-        Row('the same, until the device has the images', 'the same', times[2] / times[3], '', note.format(*times[2:])),
-    ]  # fmt: skip
+        Row('a training item, by a process of the loader', over, times[0] / times[1], '<= 0.71', note(*times[:2])),
+        Row('the same, until the device has the images', over, times[2] / times[3], '', note(*times[2:])),
+    ]

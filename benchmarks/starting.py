@@ -4,19 +4,17 @@ Every figure is processor time of a process of its own, on one thread, so that a
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 
-import numpy as np
 import torch
-from checkout import ROOT
 
 import wsol
-from benchmarks.timing import Row
+from benchmarks.timing import Row, children_time, seconds
 from wsol.backbones import packaged
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Leaves at the first batch that a loader gives, as the command would take it.
 FIRST_BATCH = """
 import os, runpy, sys
@@ -47,9 +45,8 @@ COMMANDS = {
 }
 
 
-def processor_seconds(words, folder, code=0):
-    """Processor time of a Python process with these arguments; another exit code is an error."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def python(words, folder):
+    """Run Python with these arguments, on one thread."""
     done = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,
@@ -57,15 +54,7 @@ def processor_seconds(words, folder, code=0):
         text=True,
         env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ROOT, 'TMPDIR': folder},
     )
-    assert done.returncode == code, done.stderr
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def medians(actions, repeats):
-    """Median processor time of each of several actions that take turns; the first turn warms the disk's cache."""
-    times = [[action() for action in actions] for _ in range(repeats + 1)]
-    return np.median(times[1:], axis=0).tolist()
+    assert done.returncode == 0, done.stderr
 
 
 def start_rows(args, device):
@@ -74,20 +63,18 @@ def start_rows(args, device):
     with tempfile.TemporaryDirectory() as folder:
         model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
         torch.save({'architecture': 'vgg_tiny', 'state_dict': model.state_dict()}, os.path.join(folder, 'net.pth.tar'))
-        shared = (
-            f'--data_root={small}/dataset --metadata_root={small}/metadata --dataset=CUB --crop_size=32 --workers=0'
-        )
-        shared = [*shared.split(), f'--save_root={folder}', '--architecture=vgg_tiny', '--attribution_method=CALM-EM']
+        shared = [f'--data_root={small}/dataset', f'--metadata_root={small}/metadata', '--dataset=CUB', '--workers=0']
+        shared += [f'--save_root={folder}', '--architecture=vgg_tiny', '--attribution_method=CALM-EM', '--crop_size=32']
         number = iter(range(10**6))
 
         def start(name):
             own = f'--experiment_name=run{next(number)}'
             words = ['-c', FIRST_BATCH, name, *shared, '--large_feature_map=True', *COMMANDS[name], own]
-            return processor_seconds(words, folder)
+            python(words, folder)
 
-        actions = [lambda: processor_seconds(['-c', 'import torch'], folder)]
+        actions = [lambda: python(['-c', 'import torch'], folder)]
         actions += [lambda name=name: start(name) for name in COMMANDS]
-        torch_alone, *times = medians(actions, args.repeats)
+        torch_alone, *times = seconds(actions, torch.device('cpu'), args.repeats, children_time)
     note = f'importing torch: {torch_alone:.2f} s of the processor'
     over = 'importing torch, in seconds more'
     return [
@@ -100,31 +87,13 @@ def photograph_rows(args, device):
     """One photograph by CAM and Grad-CAM, from the shell to the picture, over loading the network in plain code."""
     weights = packaged.file_for('tf_efficientnet_lite0')
     if weights is None:
-        return [Row(f'a photograph by CAM: without {packaged.hint()}', '', float('nan'))]
+        return [Row(f'a photograph by CAM: without {packaged.hint()}')]
     photograph = os.path.join(ROOT, 'docs', 'photographs', 'cat.jpg')
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            'inference.py',
-            f'--classifier={LITE}',
-            f'--images={photograph}',
-            '--method=vanilla,grad_cam',
-            '--seed=0',
-        ]
-
-        def explain():
-            return processor_seconds([*words, f'--output={folder}', '--override_cache=True'], folder)
-
-        def load():
-            return processor_seconds(['-c', PLAIN_LOADING, weights], folder)
-
-        ours, other = medians([explain, load], args.repeats)
+        words = ['inference.py', f'--classifier={LITE}', f'--images={photograph}', '--method=vanilla,grad_cam']
+        words += ['--seed=0', f'--output={folder}', '--override_cache=True']
+        actions = [lambda: python(words, folder), lambda: python(['-c', PLAIN_LOADING, weights], folder)]
+        ours, other = seconds(actions, torch.device('cpu'), args.repeats, children_time)
     over = 'starting Python, importing torch and timm, loading the weights'
-    return [
-        Row(
-            'inference.py, a photograph by CAM and Grad-CAM',
-            over,
-            ours / other,
-            '<= 1.3',
-            f'{ours:.2f} s, {other:.2f} s',
-        )
-    ]
+    what = 'inference.py, a photograph by CAM and Grad-CAM'
+    return [Row(what, over, ours / other, '<= 1.3', f'{ours:.2f} s, {other:.2f} s')]

@@ -1,5 +1,6 @@
 """How everything here is measured: actions take turns in one run, so that a busy machine hits all of them alike."""
 
+import resource
 import time
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ class Row(NamedTuple):
     """A line of the table."""
 
     what: str
-    over: str  # what its time is divided by
-    ratio: float
+    over: str = ''  # what its time is divided by
+    ratio: float | None = None  # None: there is none
     goal: str = ''  # such as '<= 1.10'
     note: str = ''
 
@@ -31,6 +32,12 @@ def peak_bytes(action, device):
         action()
     changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
     return int(np.cumsum(changes).max(initial=0))
+
+
+def children_time():
+    """Processor time of the finished processes that this one started: a clock for `seconds`."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def seconds(actions, device, repeats, clock=time.perf_counter):

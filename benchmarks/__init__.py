@@ -1,0 +1,1 @@
+"""What is timed: `python benchmarks/run.py --help`."""

@@ -1,0 +1,130 @@
+"""Ratios, each taken in one run on this machine: what the project does over the passes that it cannot do without.
+
+    python benchmarks/run.py [--only loss,step] [--architecture resnet50] [--size 224] [--batch 16] [--images 32]
+
+loss    CALM's losses, forward and backward, over the direct form, which writes them as the paper states them, over all
+        classes
+step    a training step of each of --heads over a plain one: the same backbone and maps, mean over them, cross entropy,
+        SGD; and a forward pass
+load    images a second of the training loader, with --workers processes, over those of the step (ToyBirds)
+item    a training item of the photographs in --photographs over the same steps in plain torchvision code; the inputs of
+        the network are compared bit for bit first
+erase   remove-and-classify of a map at hand over its 11 exact forward passes, in each of --forms
+cue     cue localization over one forward pass of its images (ToyBirds), without and with reading the files
+score   Score-CAM and SS-CAM of one image over their masked passes, and their memory; score_light: Score-CAM of
+        tf_efficientnet_lite0
+start   each command to its first batch over importing torch, in seconds of the processor
+photo   inference.py of one photograph over loading its network in plain code, of the processor
+maps    each attribution map of a batch of --images over the passes that it takes, beside captum, torchcam and grad-cam
+boxes   box scores of --images maps over a search for contours at every threshold
+growth  how time and memory grow with the sizes of the problem, each alone; --plot draws it
+
+--architecture, --classes and --forms take several values, separated by commas: step and erase take each of them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import torch
+
+import util
+import wsol
+from benchmarks import boxes, evaluators, growth, loading, maps, starting, training
+from engine import machine, processes
+
+
+class Work(NamedTuple):
+    """What --only names."""
+
+    rows: Callable  # (arguments, device) -> Rows
+    threads: int | None = None  # of PyTorch, where --threads does not say; None: its own choice
+    each: tuple = ()  # the flags of several values that it takes one by one
+
+
+WORK = {
+    'loss': Work(training.loss_rows),
+    'step': Work(training.step_rows, each=('architecture', 'classes', 'form')),
+    'load': Work(training.load_rows),
+    'item': Work(loading.item_rows, threads=1),  # as in a loader's process
+    'erase': Work(evaluators.erase_rows, each=('architecture',)),
+    'cue': Work(evaluators.cue_rows, each=('architecture',)),
+    'score': Work(evaluators.score_cam_rows, each=('architecture',)),
+    'score_light': Work(evaluators.light_score_cam_rows),
+    'start': Work(starting.start_rows),
+    'photo': Work(starting.photograph_rows),
+    'maps': Work(maps.map_rows, threads=1),
+    'boxes': Work(boxes.box_rows, threads=1),
+    'growth': Work(growth.growth_rows, threads=1),
+}
+USUAL = [name for name in WORK if name not in ('maps', 'boxes', 'growth')]
+
+
+def make_parser():
+    """The one parser of all that is timed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = {'size': 224, 'batch': 16, 'images': 32, 'files': 64, 'repeats': 5, 'samples': 5}
+    parser.add_argument('--only', default=','.join(USUAL), metavar='NAME,…', help='default %(default)s')
+    parser.add_argument('--architecture', default='resnet50', metavar='NAME,…', help=', '.join(wsol.ARCHITECTURES))
+    parser.add_argument('--classes', default='200', metavar='COUNT,…', help='default %(default)s')
+    parser.add_argument(
+        '--forms', default='float32', metavar='FORM,…', help='words of benchmarks/forms.py: float32,bf16+channels_last'
+    )
+    parser.add_argument('--heads', default='CALM-EM', metavar='NAME,…', help='of step; default %(default)s')
+    for name, default in {**numbers, 'workers': os.cpu_count() or 1}.items():
+        parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
+    parser.add_argument('--threads', type=int, help='of PyTorch; default: one for maps, growth and item, else its own')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: the accelerator where there is one')
+    parser.add_argument('--data_root', default='dataset/')
+    parser.add_argument('--metadata_root', default='metadata/')
+    parser.add_argument('--photographs', default='docs/photographs', help='of item; default %(default)s')
+    parser.add_argument('--methods', metavar='NAME,…', help='of maps: these entries; default: all but score_cam')
+    parser.add_argument('--blur', type=float, default=0, help='of boxes: deviation of a Gaussian; default: pixel noise')
+    parser.add_argument('--plot', metavar='FILE.png', help='of growth')
+    return parser
+
+
+def jobs(args):
+    """[(work, the arguments of one job)]: a work that takes several values one by one has a job for each choice."""
+    lists = {
+        'architecture': args.architecture.split(','),
+        'classes': [int(count) for count in args.classes.split(',')],
+        'form': args.forms.split(','),
+    }
+    found = []
+    for name in args.only.split(','):
+        first = {key: values[0] for key, values in lists.items()}
+        choices = [argparse.Namespace(**{**vars(args), **first})]
+        for key in WORK[name].each:
+            choices = [argparse.Namespace(**{**vars(one), key: value}) for one in choices for value in lists[key]]
+        found += [(WORK[name], one) for one in choices]
+    return found
+
+
+def text_of(row):
+    """The line of the table."""
+    ratio = '-' if row.ratio is None else f'{row.ratio:.2f}'
+    return f'| {row.what} | {row.over} | {ratio} | {row.goal} | {row.note} |'
+
+
+def main():
+    """Prints the table that --only names."""
+    args = make_parser().parse_args()
+    device = torch.device(args.device) if args.device else processes.accelerator()
+    print(f'{machine.device_name(device)}; {args.size} px, batches of {args.batch}; medians of {args.repeats}')
+    print(', '.join(f'{package} {version}' for package, version in machine.versions().items()))
+    print('\n| | over | ratio | goal | |\n|---|---|---|---|---|')
+    threads = torch.get_num_threads()
+    for work, own in jobs(args):
+        torch.manual_seed(0)
+        torch.set_num_threads(args.threads or work.threads or threads)
+        for row in work.rows(own, device):
+            print(text_of(row), flush=True)
+
+
+if __name__ == '__main__':
+    util.command(main)
