@@ -11,19 +11,16 @@ import os
 import random
 from typing import NamedTuple
 
-from PIL import Image
-
 import util
 from wsol.errors import MissingFile, UserError
+from wsol.photographs import SUFFIXES, photograph_size
 
 NAME = 'folder'  # of the data set, as --dataset names it
 FILE = 'split.json'
 SPLITS = ('train', 'val', 'test')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')  # of photographs
 DRAWN = 0.15  # share of a class's training images that each missing split takes, at least one image
 BOXES = 'boxes.csv'  # rows path,x0,y0,x1,y1; the path is below DIR, the box in pixels of the photograph
 MASKS = 'masks'  # folder of <path>.png, or with the photograph's ending replaced
-ORIENTATION = 0x0112  # EXIF's entry; from 5 on width and height change places
 
 
 class FolderSplit(NamedTuple):
@@ -169,16 +166,6 @@ def truth_kind(root):
     return 'mask' if os.path.isdir(os.path.join(root, MASKS)) else None
 
 
-def _size(path):
-    """(width, height) of a photograph as it is seen."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(ORIENTATION, 1) >= 5 else (width, height)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f'image {path} is missing or unreadable ({error}): restore the file') from None
-
-
 def boxes(root, image_ids):
     """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))} of boxes.csv; what is missing is a UserError."""
     path = os.path.join(root, BOXES)
@@ -197,7 +184,7 @@ def boxes(root, image_ids):
     missing = [image_id for image_id in image_ids if image_id not in table]
     if missing:
         raise UserError(f'{path} has no row for {missing[0]} ({len(missing)} images lack one): add it')
-    return {image_id: (table[image_id], _size(os.path.join(root, image_id))) for image_id in image_ids}
+    return {image_id: (table[image_id], photograph_size(os.path.join(root, image_id))) for image_id in image_ids}
 
 
 def masks(root, image_ids):

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 import data_folders
 import util
 from wsol.errors import MissingFile, UserError
+from wsol.photographs import opened, read_photograph
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 
 SPLITS = data_folders.SPLITS
@@ -81,7 +81,7 @@ class Split(NamedTuple):
     image_ids: list  # paths below root
     labels: list  # ints, aligned with the ids
     num_classes: int
-    upright: bool = False  # are its images turned as their EXIF entries say?
+    photographs: bool = False  # of a user's own: read as a person sees them, not as the protocol does
 
 
 def _lines(path):
@@ -215,12 +215,12 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
         if not os.path.isfile(path):
             what = (
                 'restore the file, or train again'
-                if found.upright
+                if found.photographs
                 else (f'scripts/check_data.py --dataset={dataset} lists all of them')
             )
             raise MissingFile(f'missing image {path}: {what}')
     for image_id in image_ids[:4]:
-        read_image(os.path.join(found.root, image_id), found.upright)
+        read_image(os.path.join(found.root, image_id), found.photographs)
     return found
 
 
@@ -252,17 +252,16 @@ def _listed_split(dataset, split, data_root, metadata_root, proxy):
     return Split(split, root, folder, image_ids, [labels[image_id] for image_id in image_ids], num_classes)
 
 
-def read_image(path, upright=False):
-    """A Pillow image in RGB, with `upright` turned as its EXIF entry says; one that cannot be read is a UserError that
-    names it."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image) if upright else image
-            return image if image.mode == 'RGB' else image.convert('RGB')  # which copies an RGB image
-    except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
-        what = 'missing' if isinstance(error, FileNotFoundError) else f'unreadable ({error})'
-        raise UserError(f'image {path} is {what}: restore the file') from None
+def read_image(path, photograph=False):
+    """A Pillow image in RGB; one that cannot be read is a UserError that names it.
+
+    A `photograph` is read as a person sees it; other images as the protocol does, by their stored pixels.
+    """
+    if photograph:
+        return read_photograph(path)
+    with opened(path) as image:
+        image.load()
+        return image if image.mode == 'RGB' else image.convert('RGB')  # which copies an RGB image
 
 
 class ImageLabelDataset(Dataset):
@@ -282,7 +281,7 @@ class ImageLabelDataset(Dataset):
 
     def __getitem__(self, key):
         epoch, index = divmod(key, len(self))
-        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]), self.split.upright)
+        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]), self.split.photographs)
         words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
         generator = torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
         return self.transform(image, generator), self.split.labels[index], self.split.image_ids[index]

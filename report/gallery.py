@@ -161,7 +161,8 @@ def load_batch(split, count):
     total = len(split.image_ids)
     count = min(count, total)
     numbers = [(2 * n + 1) * total // (2 * count) for n in range(count)]
-    pictures = [read_image(os.path.join(split.root, split.image_ids[number]), split.upright) for number in numbers]
+    paths = [os.path.join(split.root, split.image_ids[number]) for number in numbers]
+    pictures = [read_image(path, split.photographs) for path in paths]
     return Batch(numbers, pictures)
 
 

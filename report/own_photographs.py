@@ -14,11 +14,9 @@ from PIL import Image
 from report.classes import parse_class
 from report.photographs import find_photographs, unique_names
 from wsol.errors import MissingFile, UserError
+from wsol.photographs import opened, photograph_size
 from wsol.preprocessing import placement
 from wsol.scoring import regions
-
-ROTATED = (5, 6, 7, 8)  # EXIF orientations that turn width into height
-ORIENTATION = 0x0112  # the EXIF entry
 
 
 class Collection(NamedTuple):
@@ -42,7 +40,7 @@ def collect(patterns, boxes=None, masks=None):
         raise UserError('--boxes and --masks: give one of them')
     files = find_photographs(patterns)
     names = unique_names(files)
-    sizes = [photograph_size(path) for path in files]
+    sizes = [size_or_none(path) for path in files]
     own = Collection(files, names, sizes, None, None)
     if boxes:
         own = own._replace(boxes=read_boxes(boxes, own))
@@ -64,13 +62,11 @@ def digest(own, tables):
     return found.hexdigest()[:16]
 
 
-def photograph_size(path):
-    """(width, height) of a photograph as a person sees it, None where the file cannot be read."""
+def size_or_none(path):
+    """The `photograph_size` of a file, None where it cannot be read: it is named when it is read."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION) in ROTATED
-            return image.size[::-1] if turned else image.size
-    except Exception:  # decoders raise nearly everything on a damaged file, which is named when it is read
+        return photograph_size(path)
+    except UserError:
         return None
 
 
@@ -175,7 +171,7 @@ def find_masks(folder, own):
         more = f' (and {len(missing) - 1} more)' if missing[1:] else ''
         raise MissingFile(f'mask {missing[0]} is missing{more}: --masks has <name>.png for every photograph')
     for path, size in zip(paths, own.sizes):
-        own_size = photograph_size(path)
+        own_size = size_or_none(path)
         if own_size is None or size not in (None, own_size):
             what = 'is unreadable' if own_size is None else f'is {own_size}, its photograph {size} (width, height)'
             raise UserError(f'mask {path} {what}: give one of the same size')
@@ -205,11 +201,8 @@ def placed_boxes(boxes, image_size, size, preprocessing):
 
 def placed_mask(path, size, preprocessing):
     """A mask file in the square of `size` that a network sees: bool [size, size], the nearest pixel, > 0."""
-    try:
-        with Image.open(path) as image:
-            grey = image.convert('L')
-    except (OSError, SyntaxError) as error:  # Pillow's decoders raise SyntaxError on some broken files
-        raise UserError(f'mask {path} is unreadable ({error}): restore the file') from None
+    with opened(path, 'mask') as image:
+        grey = image.convert('L')
     placed = placement(*grey.size, size, preprocessing)
     resized = grey.resize((placed.width, placed.height), Image.Resampling.NEAREST)
     corner = (placed.left, placed.top)

@@ -9,9 +9,8 @@ import torch
 from PIL import ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from data_folders import SUFFIXES
 from wsol.errors import UserError
-from wsol.photographs import read_photograph
+from wsol.photographs import SUFFIXES, read_photograph
 from wsol.preprocessing import PAPER, photograph_transform, seen_part
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels

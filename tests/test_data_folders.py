@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import data_folders
 import eval_attribution
@@ -18,8 +19,10 @@ import eval_pixel_perturb
 import eval_wsol
 import inference
 import main
-from data_loaders import load_split, read_image
+from data_loaders import load_split, make_loader, read_image
+from report.photographs import photograph_loader
 from wsol.errors import MissingFile, UserError
+from wsol.preprocessing import denormalize
 
 CLASSES = ('blue tit', 'red, robin')
 BOX = (8, 10, 30, 28)  # x0, y0, x1, y1
@@ -152,7 +155,7 @@ def test_photographs_are_read_upright_and_so_are_their_boxes(tmp_path):
     photograph(tmp_path / 'a' / 'test' / CLASSES[0] / '0.jpg', exif=exif)
     split = load_split('folder', 'test', root, str(tmp_path))
     path = os.path.join(root, split.image_ids[0])
-    assert read_image(path, split.upright).size == (36, 40) and read_image(path).size == (40, 36)
+    assert read_image(path, split.photographs).size == (36, 40) and read_image(path).size == (40, 36)
     add_boxes(root, split.image_ids)
     table = data_folders.boxes(root, split.image_ids)
     assert table[split.image_ids[0]] == ([BOX], (36, 40)) and table[split.image_ids[1]] == ([BOX], (40, 36))
@@ -162,6 +165,41 @@ def test_photographs_are_read_upright_and_so_are_their_boxes(tmp_path):
     (tmp_path / 'a' / 'boxes.csv').write_text('test/a.jpg,1,2,three,4\n')
     with pytest.raises(UserError, match='boxes.csv, line 1: not path,x0,y0,x1,y1'):
         data_folders.boxes(root, [])
+
+
+def test_training_sees_the_photographs_that_panels_show(tmp_path, monkeypatch):
+    """A grey of 16 bits, which Pillow's own conversion makes white, and a transparent background, which it makes
+    black."""
+    root = make_set(tmp_path / 'a', ('train', 'val', 'test'), count=1)
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint16), (32, 1))  # [32, 32]
+    drawing = np.zeros((32, 32, 4), np.uint8)
+    drawing[8:24, 8:24] = (200, 10, 20, 255)
+    for name, pixels in zip(CLASSES, (ramp * 257, drawing)):
+        os.unlink(os.path.join(root, 'test', name, '0.jpg'))
+        Image.fromarray(pixels).save(os.path.join(root, 'test', name, '0.png'))
+    split = load_split('folder', 'test', root, str(tmp_path))
+    images, labels, _ = next(iter(make_loader(split, False, 2, 0, crop_size=32)))
+    grey, red = (denormalize(images) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    assert labels.tolist() == [0, 1] and (grey == ramp[:, :, None]).all()
+    assert (red[0, 0] == 255).all() and red[16, 16].tolist() == [200, 10, 20]
+    files = [os.path.join(root, one) for one in split.image_ids]
+    [shown] = photograph_loader(files, 32, 2, 0)
+    assert all(torch.equal(one.tensor, image) for one, image in zip(shown, images))
+    assert (shown[0].picture == grey).all() and (shown[1].picture == red).all()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_photograph_that_cannot_be_read_ends_the_training_in_one_line(workers, tmp_path, monkeypatch, capsys):
+    root = make_set(tmp_path / 'a', ('train', 'val', 'test'), count=4)
+    path = os.path.join(root, 'train', CLASSES[1], '3.PNG')
+    text = PngImagePlugin.PngInfo()
+    text.add_text('prompt', 'x' * 2_000_000, zip=True)
+    Image.new('RGB', (40, 36)).save(path, pnginfo=text)
+    monkeypatch.setattr(sys, 'argv', ['main.py', *common(root, tmp_path, 'one'), f'--workers={workers}'])
+    with pytest.raises(SystemExit) as ended:
+        main.util.command(main.main)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and line.startswith(f'main.py: error: image {path} is unreadable (Decompressed data')
 
 
 def test_a_training_takes_up_the_split_of_what_it_starts_from(tmp_path):

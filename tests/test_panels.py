@@ -1,4 +1,4 @@
-"""Photographs as a person sees them, classes by name, panels looked at by their pixels."""
+"""Classes by name, panels looked at by their pixels."""
 
 import io
 import os
@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image, ImageCms
+from PIL import Image
 
-from report import panels, photographs
+from report import panels
 from report.classes import class_names, parse_classes
 
 
@@ -21,109 +21,6 @@ def picture():
     pixels[12:, :16] = (30, 40, 220)
     pixels[12:, 16:] = (240, 240, 240)
     return pixels
-
-
-def seen(path):
-    image = photographs.read_photograph(str(path))
-    assert image.mode == 'RGB'
-    return np.asarray(image).astype(int)
-
-
-@pytest.mark.parametrize(
-    'turn, undone',
-    [(6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180), (2, Image.Transpose.FLIP_LEFT_RIGHT)],
-)
-def test_the_camera_s_rotation_is_applied(tmp_path, picture, turn, undone):
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    Image.fromarray(picture).transpose(undone).save(tmp_path / 'a.jpg', exif=exif, quality=100, subsampling=0)
-    assert np.abs(seen(tmp_path / 'a.jpg') - picture).max() < 12
-
-
-def test_grey_palette_and_two_colours(tmp_path, picture):
-    image = Image.fromarray(picture)
-    for mode in ('L', '1', 'P'):
-        image.convert(mode).save(tmp_path / f'{mode}.png')
-        assert np.array_equal(seen(tmp_path / f'{mode}.png'), np.asarray(image.convert(mode).convert('RGB')))
-
-
-def test_what_is_transparent_is_white(tmp_path, picture):
-    alpha = np.full((24, 32), 255, np.uint8)
-    alpha[:, :8] = 0
-    alpha[:, 8:16] = 51
-    image = Image.fromarray(np.dstack([picture, alpha]))
-    image.save(tmp_path / 'rgba.png')
-    share = alpha[:, :, None] / 255
-    assert np.abs(seen(tmp_path / 'rgba.png') - (share * picture + (1 - share) * 255)).max() <= 1
-    image.convert('LA').save(tmp_path / 'la.png')
-    assert (seen(tmp_path / 'la.png')[:, :8] == 255).all() and (seen(tmp_path / 'la.png')[:12, 16:] < 200).all()
-    palette = Image.fromarray((np.arange(32)[None] // 16 * np.ones((24, 1))).astype(np.uint8))
-    palette.putpalette([255, 0, 0, 0, 0, 255])
-    palette.save(tmp_path / 'p.png', transparency=0)
-    assert (seen(tmp_path / 'p.png')[0, [0, 31]] == [(255, 255, 255), (0, 0, 255)]).all()
-
-
-def test_sixteen_bits_and_floats_keep_their_greys(tmp_path):
-    ramp = np.linspace(0, 1, 256)[None].repeat(4, axis=0)
-    Image.fromarray(np.round(ramp * 65535).astype(np.uint16)).save(tmp_path / 'a.png')
-    Image.fromarray(np.round(ramp * 65535).astype(np.uint16)).save(tmp_path / 'b.tif')
-    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / 'c.tif')
-    Image.fromarray((ramp * 900 - 300).astype(np.int32)).save(tmp_path / 'd.tif')  # of no known range: its own
-    for name in ('a.png', 'b.tif', 'c.tif', 'd.tif'):
-        assert np.abs(seen(tmp_path / name)[:, :, 1] - np.arange(256)).max() <= 1, name
-
-
-def test_cmyk_and_colour_profiles(tmp_path, picture):
-    Image.fromarray(picture).convert('CMYK').save(tmp_path / 'a.jpg', quality=100, subsampling=0)
-    assert np.abs(seen(tmp_path / 'a.jpg') - picture).max() < 12
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-    swapped = (
-        profile.replace(b'rXYZ', b'?XYZ').replace(b'bXYZ', b'rXYZ').replace(b'?XYZ', b'bXYZ')
-    )  # red light shines blue
-    Image.fromarray(picture).save(tmp_path / 'b.png', icc_profile=swapped)
-    assert np.abs(seen(tmp_path / 'b.png') - picture[:, :, ::-1]).max() <= 3
-    Image.fromarray(picture).save(tmp_path / 'c.png', icc_profile=b'damaged')
-    assert np.array_equal(seen(tmp_path / 'c.png'), picture)
-
-
-def test_a_camera_file_with_a_second_picture_gives_the_first(tmp_path, picture):
-    Image.fromarray(picture).save(
-        tmp_path / 'a.jpg', format='MPO', save_all=True, append_images=[Image.new('RGB', (32, 24))], quality=100
-    )
-    assert np.abs(seen(tmp_path / 'a.jpg') - picture).mean() < 12
-
-
-def test_what_is_no_single_picture_is_one_line(tmp_path, picture):
-    image = Image.fromarray(picture)
-    image.save(tmp_path / 'moving.gif', save_all=True, append_images=[Image.new('RGB', (32, 24))])
-    image.save(tmp_path / 'cut.jpg')
-    (tmp_path / 'cut.jpg').write_bytes((tmp_path / 'cut.jpg').read_bytes()[:400])
-    (tmp_path / 'empty.png').touch()
-    (tmp_path / 'words.jpg').write_text('no picture')
-    for name, what in (
-        ('moving.gif', 'animated'),
-        ('cut.jpg', 'unreadable'),
-        ('empty.png', 'unreadable'),
-        ('words.jpg', 'unreadable'),
-        ('none.png', 'missing'),
-    ):
-        with pytest.raises(ValueError, match=what) as error:
-            photographs.read_photograph(str(tmp_path / name))
-        assert name in str(error.value) and '\n' not in str(error.value)
-
-
-def test_images_are_found_once_and_named_apart(tmp_path, picture):
-    for name in ('a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png', 'b/notes.txt'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / name) if 'notes' not in name else (tmp_path / name).touch()
-    files = photographs.find_photographs([f'{tmp_path}/a', f'{tmp_path}/*/x.jpg', f'{tmp_path}/b/y[1].png'])
-    assert photographs.unique_names(files) == ['a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png']
-    assert photographs.unique_names(files[:1]) == ['x.jpg']
-    assert photographs.find_photographs([f'{tmp_path}/b']) == [
-        str(tmp_path / 'b' / name) for name in ('x.jpg', 'y[1].png')
-    ]
-    with pytest.raises(ValueError, match=r'no image matches --images .*\*\.webp'):
-        photographs.find_photographs([f'{tmp_path}/*.webp'])
 
 
 NAMES = ['001.Black_footed_Albatross', '002.Laysan_Albatross', '003.Indigo_Bunting', '004.Crane', '005.crane']

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import MissingFile, UserError
+from .photographs import opened
 
 PART_WORDS = {
     1: ('bill', 'crown', 'eye', 'forehead', 'head', 'nape', 'throat'),
@@ -135,11 +136,8 @@ def nearest_part(points, ids, size):
 def segmentation(folder, image_id, size):
     """Bool [size, size]: the bird. Pillow's bicubic filter, cut at > 0 (released behaviour, kept)."""
     path = os.path.join(folder, 'segmentations', os.path.splitext(image_id)[0] + '.png')
-    try:
-        with Image.open(path) as mask:
-            return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
-    except OSError as error:
-        raise UserError(f'segmentation {path} is missing or unreadable ({error})') from None
+    with opened(path, 'segmentation') as mask:
+        return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
 
 
 def part_map(folder, image_id, locations, image_size, size):
@@ -164,8 +162,5 @@ def exact_labels_of(pair, labels):
 def exact_part_map(folder, image_id, size):
     """uint8 [size, size]: the true part label at each pixel, 0 for none (nearest pixel of part_masks/)."""
     path = os.path.join(folder, 'part_masks', os.path.splitext(image_id)[0] + '.png')
-    try:
-        with Image.open(path) as mask:
-            return np.array(mask.resize((size, size), Image.NEAREST))
-    except OSError as error:
-        raise UserError(f'part mask {path} is missing or unreadable ({error})') from None
+    with opened(path, 'part mask') as mask:
+        return np.array(mask.resize((size, size), Image.NEAREST))

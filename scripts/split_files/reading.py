@@ -4,10 +4,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from wsol.errors import UserError
+from wsol.photographs import opened
 
 PREPARE = 'give the right --data_root, or prepare the data (scripts/prepare_*.sh)'
 
@@ -58,10 +58,10 @@ def files(path, suffix):
 def image_size(path):
     """(width, height) in pixels, from the file's header."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.size
-    except (OSError, SyntaxError) as error:
-        raise UserError(f'cannot read the image {path} ({error}): restore it, or give --image_sizes') from None
+    except UserError as error:
+        raise UserError(f'{error}, or give --image_sizes') from None
 
 
 def listed_sizes(path, image_ids):
