@@ -82,6 +82,7 @@ class Split(NamedTuple):
     labels: list  # ints, aligned with the ids
     num_classes: int
     photographs: bool = False  # of a user's own: read as a person sees them, not as the protocol does
+    sizes: dict | None = None  # {image id: (width, height)} that its images must have; None: any
 
 
 def _lines(path):
@@ -200,7 +201,7 @@ def split_ids(dataset, split, data_root, metadata_root):
 
 
 def load_split(dataset, split, data_root, metadata_root, proxy=False):
-    """The `Split`, after the cheap checks: labels in range, the first image's root found, sampled images present.
+    """The `Split`, after the cheap checks: labels in range, the first image's root found, every image there.
 
     Of a folder of photographs, metadata_root is the folder of its split.json.
     """
@@ -210,18 +211,50 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     else:
         found = _listed_split(dataset, split, data_root, metadata_root, proxy)
     image_ids = found.image_ids
-    for position in np.linspace(0, len(image_ids) - 1, min(len(image_ids), 1000)).astype(int):
-        path = os.path.join(found.root, image_ids[position])
-        if not os.path.isfile(path):
-            what = (
-                'restore the file, or train again'
-                if found.photographs
-                else (f'scripts/check_data.py --dataset={dataset} lists all of them')
-            )
-            raise MissingFile(f'missing image {path}: {what}')
+    missing = missing_files(found.root, image_ids)
+    if missing:
+        what = (
+            'restore the file, or train again'
+            if found.photographs
+            else f'scripts/check_data.py --dataset={dataset} lists all of them'
+        )
+        more = f' and {len(missing) - 1} more' if missing[1:] else ''
+        raise MissingFile(f'missing image {os.path.join(found.root, missing[0])}{more}: {what}')
     for image_id in image_ids[:4]:
         read_image(os.path.join(found.root, image_id), found.photographs)
     return found
+
+
+def missing_files(root, names):
+    """Those of the paths below `root` that are not there. Folders are listed once, so that a million names take
+    seconds."""
+    listed = {}
+    missing = []
+    for name in names:
+        folder, base = os.path.split(name)
+        if folder not in listed:
+            place = os.path.join(root, folder)
+            listed[folder] = set(os.listdir(place)) if os.path.isdir(place) else set()
+        if base not in listed[folder]:
+            missing.append(name)
+    return missing
+
+
+def with_sizes(split):
+    """The split with the sizes of image_sizes.txt, where that lists any: an image of another size is refused then."""
+    sizes = read_sizes(split.folder)
+    return split._replace(sizes={image_id: sizes.get(image_id) for image_id in split.image_ids} if sizes else None)
+
+
+def check_size(split, image_id, size):
+    """A UserError where an image is not of the size that the split's files have it."""
+    wanted = split.sizes and split.sizes[image_id]
+    if wanted and wanted != size:
+        raise UserError(
+            f'image {os.path.join(split.root, image_id)} is {size[0]} x {size[1]} pixels, {split.folder}/'
+            f'image_sizes.txt says {wanted[0]} x {wanted[1]}: boxes and parts would be in the wrong place; restore the '
+            'original image, or make the split files anew (scripts/make_metadata.py)'
+        )
 
 
 def _folder_split(split, data_root, metadata_root, proxy):
@@ -281,10 +314,12 @@ class ImageLabelDataset(Dataset):
 
     def __getitem__(self, key):
         epoch, index = divmod(key, len(self))
-        image = read_image(os.path.join(self.split.root, self.split.image_ids[index]), self.split.photographs)
+        image_id = self.split.image_ids[index]
+        image = read_image(os.path.join(self.split.root, image_id), self.split.photographs)
+        check_size(self.split, image_id, image.size)
         words = np.random.SeedSequence((self.seed, epoch, index)).generate_state(2)
         generator = torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
-        return self.transform(image, generator), self.split.labels[index], self.split.image_ids[index]
+        return self.transform(image, generator), self.split.labels[index], image_id
 
 
 class EpochBatches(Sampler):

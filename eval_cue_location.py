@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import util
 from config import get_configs, in_range
-from data_loaders import DATASETS, dataset_info, read_image
+from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
 from engine import evaluation, map_maker
 from wsol import attribution, cub_parts
-from wsol.errors import UserError
+from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 from wsol.scoring import Part, cues, pixels
 from wsol.scoring.maps import blur_reach, resize
@@ -32,13 +32,27 @@ class CueDataset(Dataset):
     """
 
     def __init__(self, split, numbers, folder, size, preprocessing=PAPER):
-        self.split = split
+        self.split = with_sizes(split)
         self.numbers = numbers
         self.folder = folder
         self.size = size
         self.transform = make_transform(False, crop_size=size, preprocessing=preprocessing)
         self.locations = cub_parts.read_part_locations(folder)
         self.exact = cub_parts.read_exact_labels(folder)
+        self._check_names()
+
+    def _check_names(self):
+        """A UserError for an image without part locations or without a segmentation."""
+        image_ids = [self.split.image_ids[number] for number in self.numbers]
+        unknown = [image_id for image_id in image_ids if image_id not in self.locations]
+        if unknown:
+            raise UserError(f'{self.folder}/images.txt does not list {unknown[0]} ({len(unknown)} images in all)')
+        missing = missing_files(self.folder, map(cub_parts.segmentation_name, image_ids))
+        if missing:
+            raise MissingFile(
+                f'segmentation {self.folder}/{missing[0]} is missing ({len(missing)} of the {len(image_ids)} images '
+                'that are scored have none): unpack segmentations.tgz of CUB-200-2011 there'
+            )
 
     def __len__(self):
         return len(self.numbers)
@@ -46,9 +60,8 @@ class CueDataset(Dataset):
     def __getitem__(self, item):
         number = self.numbers[item]
         image_id = self.split.image_ids[number]
-        if image_id not in self.locations:
-            raise UserError(f'{self.folder}/images.txt does not list {image_id}')
         image = read_image(os.path.join(self.split.root, image_id))
+        check_size(self.split, image_id, image.size)
         parts, seen = cub_parts.part_map(self.folder, image_id, self.locations[image_id], image.size, self.size)
         exact = cub_parts.exact_part_map(self.folder, image_id, self.size) if self.exact else np.zeros_like(parts)
         visible = np.isin(np.arange(8), list(seen))

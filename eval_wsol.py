@@ -15,7 +15,7 @@ import numpy as np
 
 import util
 from config import get_configs
-from data_loaders import split_ids
+from data_loaders import split_ids, with_sizes
 from data_truth import ground_truth
 from engine import evaluation, map_maker
 from wsol.errors import MissingFile, UserError
@@ -82,7 +82,8 @@ def saved_maps(found, batches):
 
 def made_maps(args, setting, batches):
     """Stream of (image id, score map [S, S]) of the images of `batches`, made by the checkpoint."""
-    loader = evaluation.split_loader(setting, setting.split, args.crop_size, args.workers, batches)
+    split = setting.split if setting.split.photographs else with_sizes(setting.split)
+    loader = evaluation.split_loader(setting, split, args.crop_size, args.workers, batches)
     maker = setting.makers[args.score_map_process]
     return map_maker.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
 

@@ -3,10 +3,10 @@
 
     python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset]
 
-Counts against the published ones; labels; every image decoded (--fast: only its header) and its size compared with
-image_sizes.txt; boxes, or masks and ignore masks, of val and test; the segmentations and part tables of the cue
-localization. --splits val test: only what an evaluation needs. Exit code 0: all right; 1: something is wrong, the
-summary says what; 2: the command itself.
+Counts against the published ones (not with --own_split); labels; every image decoded (--fast: only its header) and its
+size compared with image_sizes.txt; boxes, or masks and ignore masks, of val and test; what cue localization needs: the
+part tables, and the segmentations of the test images whose class has a pair. --splits val test: only what an evaluation
+needs. Exit code 0: all right; 1: something is wrong, the summary says what; 2: the command itself.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from config import Parser
 from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
+from wsol import cub_parts
+from wsol.scoring.cues import COUNTS
 
 PART_TABLES = (
     'images.txt',
@@ -69,9 +71,10 @@ def choose_root(args, split, image_ids):
     return max(roots, key=lambda root: sum(os.path.isfile(os.path.join(root, name)) for name in image_ids[:50]))
 
 
-def check_count(split, info):
-    """The number of images against the published one, and names that occur twice."""
-    published = info.counts.get(split.name)
+def check_count(split, info, own_split):
+    """The number of images against the published one, unless the split is the user's own, and names that occur
+    twice."""
+    published = None if own_split else info.counts.get(split.name)
     found = len(split.image_ids)
     if published not in (None, found):
         yield Fault(
@@ -154,11 +157,21 @@ def mask_jobs(split, masks, mask_root):
     return jobs, [Fault('no mask', f'{split.folder}/localization.txt: {image_id}') for image_id in without]
 
 
-def segmentation_jobs(split, parts_root):
-    """Jobs and faults: the segmentations of the split and the part tables of the cue localization."""
+def scored_images(split, labels, parts_root):
+    """The images that cue localization scores: those of classes that have a pair; all, where that is not known."""
+    try:
+        pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(parts_root), COUNTS)
+    except (OSError, ValueError, IndexError):
+        return split.image_ids
+    classes = {y for pair in pairs for y in (pair.a, pair.b)}
+    return [image_id for image_id in split.image_ids if labels.get(image_id) in classes]
+
+
+def segmentation_jobs(split, labels, parts_root):
+    """Jobs and faults: the segmentations and the part tables of the cue localization."""
     jobs = [
-        Job(os.path.join(parts_root, 'segmentations', os.path.splitext(image_id)[0] + '.png'), 'segmentation')
-        for image_id in split.image_ids
+        Job(os.path.join(parts_root, cub_parts.segmentation_name(image_id)), 'segmentation')
+        for image_id in scored_images(split, labels, parts_root)
     ]
     tables = (os.path.join(parts_root, name) for name in PART_TABLES)
     return jobs, [Fault('missing table', path) for path in tables if not os.path.isfile(path)]
@@ -174,8 +187,9 @@ def check_split(name, num_classes, args):
         return faults or [Fault('wrong count', f'{folder}/image_ids.txt lists no image')]
     split = Split(name, folder, choose_root(args, name, image_ids), image_ids)
     sizes = parsed(read_sizes, folder, faults)
-    faults += check_count(split, info)
-    faults += check_labels(split, parsed(read_labels, folder, faults), num_classes)
+    faults += check_count(split, info, args.own_split)
+    labels = parsed(read_labels, folder, faults)
+    faults += check_labels(split, labels, num_classes)
     jobs, found = image_jobs(split, sizes)
     faults += found
     if name != 'train' and info.localization == 'box':
@@ -186,7 +200,7 @@ def check_split(name, num_classes, args):
         jobs += more
         faults += found
     if name == 'test' and info.parts:
-        more, found = segmentation_jobs(split, os.path.join(args.data_root, info.parts))
+        more, found = segmentation_jobs(split, labels, os.path.join(args.data_root, info.parts))
         jobs += more
         faults += found
     return faults + check_pictures(jobs, f'{args.dataset} {name}', args)
@@ -223,6 +237,9 @@ def parse(argv):
     parser.add_argument('--mask_root', help='masks lie in MASK_ROOT/OpenImages; default: the data root')
     parser.add_argument('--splits', nargs='+', default=list(SPLITS), choices=SPLITS, help='default: all')
     parser.add_argument('--workers', type=int, default=4, help='images read at a time')
+    parser.add_argument(
+        '--own_split', action='store_true', help='the split is your own: do not expect the published number of images'
+    )
     parser.add_argument('--fast', action='store_true', help="read only the images' headers")
     parser.add_argument('--show', type=int, default=20, help='faults of a kind that are listed; 0: all')
     args = parser.parse_args(argv)

@@ -548,3 +548,30 @@ def test_cue_localization_on_toybirds_scores_the_true_part_pixels(tmp_path):
                 counts[side, 1:] += np.histogram(values.astype(np.float64), edges)[0]
         assert labels and row['pxap']['exact'] == pytest.approx(pixels.pixel_average_precision(counts), abs=1e-6)
     assert set(result) >= {'released', 'per_pair', 'exact', 'pairs', 'dropped_pixels', 'evaluations'}
+
+
+@pytest.fixture
+def own_cub(tmp_path):
+    """A copy of the small data set, and the flags that name it."""
+    shutil.copytree(MINICUB, tmp_path / 'own')
+    roots = [f'--data_root={tmp_path}/own/dataset', f'--metadata_root={tmp_path}/own/metadata']
+    return tmp_path / 'own', [*SMALL, *roots, f'--save_root={tmp_path}/save']
+
+
+def test_a_missing_segmentation_is_said_before_the_first_image(own_cub, trained):
+    place, flags = own_cub
+    lines = (place / 'metadata/CUB/test/image_ids.txt').read_text().split()
+    os.unlink(place / f'dataset/CUB/segmentations/{lines[-1][:-4]}.png')
+    said = refuse('eval_cue_location.py', *flags, f'--load_checkpoint={trained}/cam')
+    assert f'segmentations/{lines[-1][:-4]}.png is missing (1 of the' in said
+    assert not os.path.exists(place.parent / 'save/result/shards_cue_location_vanilla/000000.npz')
+
+
+@pytest.mark.parametrize('command', ['eval_cue_location.py', 'eval_wsol.py'])
+def test_an_image_of_another_size_is_refused_where_places_count(own_cub, trained, command):
+    place, flags = own_cub
+    sizes = place / 'metadata/CUB/test/image_sizes.txt'
+    name, width, height = sizes.read_text().splitlines()[0].split(',')
+    sizes.write_text(sizes.read_text().replace(f'{name},{width},{height}', f'{name},{width},{int(height) + 1}'))
+    said = refuse(command, *flags, f'--load_checkpoint={trained}/cam')
+    assert f'{name} is {width} x {height} pixels' in said and f'says {width} x {int(height) + 1}' in said

@@ -148,6 +148,48 @@ def test_labels_and_images_are_checked_before_work_starts(tmp_path):
         data.load_split('CUB200', 'test', '', '')
 
 
+def test_every_name_of_a_split_is_looked_for_before_work_starts(tmp_path):
+    """A sample of the names would not tell: one of 3,000 in two folders, the 2,345th, is not there."""
+    names = [f'{number % 2}/{number}.jpg' for number in range(3000)]
+    for folder in '01':
+        (tmp_path / 'OpenImages' / folder).mkdir(parents=True)
+    Image.new('RGB', (9, 9)).save(tmp_path / 'image.jpg')
+    for name in names:
+        os.link(tmp_path / 'image.jpg', tmp_path / 'OpenImages' / name)
+    write(tmp_path / 'm/OpenImages/test', image_ids='\n'.join(names), class_labels=',1\n'.join([*names, '']))
+
+    def load():
+        return data.load_split('OpenImages', 'test', str(tmp_path), str(tmp_path / 'm'))
+
+    assert len(load().image_ids) == 3000
+    os.unlink(tmp_path / 'OpenImages' / names[2345])
+    with pytest.raises(FileNotFoundError, match='missing image .*OpenImages/1/2345.jpg: '):
+        load()
+    os.unlink(tmp_path / 'OpenImages' / names[0])  # the first tells the folder of the images
+    os.link(tmp_path / 'image.jpg', tmp_path / 'OpenImages' / names[0])
+    os.unlink(tmp_path / 'OpenImages' / names[2999])
+    with pytest.raises(FileNotFoundError, match='1/2345.jpg and 1 more: '):
+        load()
+    assert data.missing_files(str(tmp_path), ['none/a.jpg', 'OpenImages/0/2.jpg']) == ['none/a.jpg']
+
+
+def test_an_image_of_another_size_than_listed_is_refused_where_places_count(tmp_path):
+    (tmp_path / 'OpenImages').mkdir()
+    for name, size in (('a.jpg', (9, 7)), ('b.jpg', (7, 9))):
+        Image.new('RGB', size).save(tmp_path / 'OpenImages' / name)
+    folder = tmp_path / 'm/OpenImages/test'
+    write(folder, image_ids='a.jpg\nb.jpg', class_labels='a.jpg,1\nb.jpg,1', image_sizes='a.jpg,9,7\nb.jpg,9,7')
+    split = data.load_split('OpenImages', 'test', str(tmp_path), str(tmp_path / 'm'))
+    plain = data.ImageLabelDataset(split, lambda image, _: image.size)
+    assert [plain[key][0] for key in (0, 1)] == [(9, 7), (7, 9)]
+    strict = data.ImageLabelDataset(data.with_sizes(split), lambda image, _: image.size)
+    assert strict[0][0] == (9, 7)
+    with pytest.raises(ValueError, match=r'b.jpg is 7 x 9 pixels, .*image_sizes.txt says 9 x 7'):
+        strict[1]
+    write(folder, image_ids='a.jpg\nb.jpg', class_labels='a.jpg,1\nb.jpg,1', image_sizes='')
+    assert data.with_sizes(split).sizes is None  # the protocol leaves some of these files empty
+
+
 def test_evaluation_transform_is_the_released_one():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
     released = transforms.Compose(

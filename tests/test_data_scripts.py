@@ -611,6 +611,7 @@ def test_check_data_finds_each_fault(checked, tmp_path, check_data, capsys):
         out,
         error,
     )  # only the published counts
+    assert check(check_data, capsys, *checked, '--own_split')[0] == 0
     data = tmp_path / 'data' / 'CUB'
     meta = tmp_path / 'meta' / 'CUB'
     (data / 'images/001.A/b.jpg').unlink()
@@ -633,6 +634,20 @@ def test_check_data_finds_each_fault(checked, tmp_path, check_data, capsys):
         'bad box',
     ):
         assert out.count(f'{fault}: 1\n') == 1, (fault, out)
+
+
+def test_segmentations_are_asked_for_where_a_class_has_a_pair(tmp_path, check_data):
+    """Classes 0 and 1 differ in one part, 2 differs from both in more than three: its image needs no segmentation."""
+    names = [f'has_{word}_color::red' for word in ('crown', 'back', 'belly', 'wing', 'tail')]
+    table = ['100 0 0 0 0', '0 0 0 0 0', '100 100 100 100 100']
+    folder = tmp_path / 'attributes'
+    folder.mkdir()
+    (folder / 'attributes.txt').write_text(''.join(f'{n} {name}\n' for n, name in enumerate(names, 1)))
+    (folder / 'class_attribute_labels_continuous.txt').write_text('\n'.join(table) + '\n')
+    split = check_data.Split('test', '', '', ['a.jpg', 'b.jpg', 'c.jpg'])
+    labels = {'a.jpg': 0, 'b.jpg': 2, 'c.jpg': 1}
+    assert check_data.scored_images(split, labels, str(tmp_path)) == ['a.jpg', 'c.jpg']
+    assert check_data.scored_images(split, labels, str(tmp_path / 'none')) == ['a.jpg', 'b.jpg', 'c.jpg']
 
 
 def test_check_data_masks_and_all_right(tmp_path, monkeypatch, check_data, capsys):

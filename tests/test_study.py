@@ -1,7 +1,6 @@
 """The studies: which steps they ask for, and how their pages are filled from what those gave."""
 
 import json
-import os
 import re
 import subprocess
 import sys

@@ -133,10 +133,14 @@ def nearest_part(points, ids, size):
     return np.array(ids, np.uint8)[distance.argmin(axis=0)]
 
 
+def segmentation_name(image_id):
+    """The path of an image's segmentation below the data set's folder."""
+    return f'segmentations/{os.path.splitext(image_id)[0]}.png'
+
+
 def segmentation(folder, image_id, size):
     """Bool [size, size]: the bird. Pillow's bicubic filter, cut at > 0 (released behaviour, kept)."""
-    path = os.path.join(folder, 'segmentations', os.path.splitext(image_id)[0] + '.png')
-    with opened(path, 'segmentation') as mask:
+    with opened(os.path.join(folder, segmentation_name(image_id)), 'segmentation') as mask:
         return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
 
 
