@@ -9,6 +9,8 @@ otherwise. A photograph is deleted from disk as soon as it is read and kept in m
 nor the server asks another host for anything.
 """
 
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
+
 import glob
 import html
 import os

@@ -8,9 +8,11 @@ from dataclasses import fields
 import yaml
 from munch import Munch
 
+import texts
 import wsol
 from data_loaders import DATASETS, read_superclasses
 from wsol import attribution, regularization
+from wsol.errors import UserError
 from wsol.registry import did_you_mean
 
 THRESHOLD_TYPES = ('even', 'log')
@@ -35,10 +37,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def str2bool(value):
-    """'yes', 'true', 't', 'y', '1' and their opposites, in any case, to a bool."""
-    if value.lower() in ('yes', 'true', 't', 'y', '1'):
+    """'yes', 'true', 'on', 't', 'y', '1' and their opposites, in any case, to a bool."""
+    if value.lower() in ('yes', 'true', 'on', 't', 'y', '1'):
         return True
-    if value.lower() in ('no', 'false', 'f', 'n', '0'):
+    if value.lower() in ('no', 'false', 'off', 'f', 'n', '0'):
         return False
     raise argparse.ArgumentTypeError(f'{value!r} is not a boolean: give True or False')
 
@@ -319,28 +321,57 @@ def make_parser(description, add=None):
     return parser
 
 
+class _AsWritten(yaml.SafeLoader):
+    """YAML whose scalars are the text that stands there, as the command line has it; null alone keeps its meaning.
+
+    YAML itself would read `off` as False, 001 as 1 and 1:30 as 90.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [rule for rule in rules if rule[0] == 'tag:yaml.org,2002:null']
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _words(action, value):
+    """The command-line words of a flag with a YAML value; None where it is no text and no list of texts.
+
+    null: the flag is not given. A list is as many words where the flag takes several, else a comma list.
+    """
+    values = value if isinstance(value, list) else [value]
+    if value is None:
+        return []
+    if not all(isinstance(one, str) for one in values):
+        return None
+    name = action.option_strings[0]
+    return [name, *values] if action.nargs == '+' else [f'{name}={",".join(values)}']
+
+
+def read_yaml(path):
+    """{flag: text, list of texts or None} of a YAML file; what cannot be read is a UserError."""
+    try:
+        values = yaml.load(texts.read_text(path), _AsWritten) or {}
+    except yaml.YAMLError as error:
+        raise UserError(' '.join(str(error).split())) from None
+    if not isinstance(values, dict):
+        raise UserError('not a file of flag: value lines')
+    return values
+
+
 def _yaml_arguments(parser, path):
     """The command-line words that say what a YAML file says."""
     try:
-        with open(path) as file:
-            values = yaml.safe_load(file) or {}
-    except (OSError, yaml.YAMLError) as error:
-        parser.error(f'--config {path}: {" ".join(str(error).split())}')
-    if not isinstance(values, dict):
-        parser.error(f'--config {path}: not a file of flag: value lines')
-    known = {option.lstrip('-') for action in parser._actions for option in action.option_strings} - {
-        'config',
-        'help',
-        'h',
-    }
-    unknown = sorted(str(key) for key in values if key not in known)
+        values = read_yaml(path)
+    except UserError as error:
+        parser.error(f'--config {path}: {error}')
+    actions = {option.lstrip('-'): action for action in parser._actions for option in action.option_strings}
+    unknown = sorted(str(key) for key in values if key not in actions or key in ('config', 'help', 'h'))
     if unknown:
         parser.error(f'--config {path}: unknown flags {", ".join(unknown)}')
-    return [
-        word
-        for key, value in values.items()
-        for word in ([f'--{key}', *map(str, value)] if isinstance(value, list) else [f'--{key}={value}'])
-    ]
+    words = {key: _words(actions[key], value) for key, value in values.items()}
+    for key in (key for key, found in words.items() if found is None):
+        parser.error(f'--config {path}: {key} is {values[key]!r}: give a value, or a list of values')
+    return [word for found in words.values() for word in found]
 
 
 def several(names):

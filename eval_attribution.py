@@ -1,9 +1,8 @@
 """Attribution methods side by side: the maps of every chosen method by every chosen score, in one table and one plot.
 
-    python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM
-    --dataset=CUB \\
-        --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --methods=jointll,grad_cam
-        --metrics=deletion,loc_iou
+    python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
+        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em \\
+        --methods=jointll,grad_cam --metrics=deletion,loc_iou
 
 The maps explain each test image's true label, and p is p(y|x) of it; gradient and perturbation methods explain the
 logit of CAM, log p(y|x) of CALM. Maps are resized to the image bilinearly; deletion, insertion and remove_and_classify
@@ -14,6 +13,8 @@ The last columns say what a map costs: seconds here, and the network's forward a
 method is a part of its own: --resume goes on where a call was stopped, also with more --methods or fewer, and adds
 more --methods to a table that is finished.
 """
+
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
 
 import os
 import sys

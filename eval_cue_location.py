@@ -5,6 +5,8 @@
         --norm_type=clipping --threshold_type=log
 """
 
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
+
 import os
 
 import numpy as np

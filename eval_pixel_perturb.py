@@ -4,6 +4,8 @@
         --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll
 """
 
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
+
 import os
 
 import numpy as np

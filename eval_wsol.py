@@ -8,6 +8,8 @@ Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1
 <image id>.npy each, are scored as they are. The thresholds are even, --cam_curve_interval apart.
 """
 
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
+
 import os
 from typing import NamedTuple
 

@@ -5,6 +5,8 @@
     python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
 """
 
+import engine.idle  # noqa: F401 (before PyTorch is loaded)
+
 import os
 import time
 from typing import NamedTuple
@@ -23,7 +25,7 @@ from wsol.errors import UserError
 from wsol.preprocessing import ImageLoader, from_record
 
 LOG = 'log.jsonl'
-RESULT = 'accuracy.json'
+RESULT = resuming.TRAINED
 ARRAYS = 'accuracy.npz'  # what each test image gave
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 

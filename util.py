@@ -33,6 +33,7 @@ MACHINE = {
 }
 STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
 INTERRUPTED = 130  # of one that was interrupted at the keyboard, as shells have it
+FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # /dev/shm, in errors
 
 
 class Stopped(Exception):
@@ -83,7 +84,12 @@ def _broken_from_outside(error):
     first = str(error).split('\n')[0]
     if isinstance(error, torch.OutOfMemoryError):
         return 'out of memory on the accelerator: give a smaller --batch_size'
-    if 'DataLoader worker' in first:
+    if re.search(FULL, str(error), re.I):
+        return (
+            f'{_shared_memory()} is too small for what the processes pass on in it: give fewer --workers (with 0 it is '
+            'not used), a smaller --batch_size, or more of it (docker run --shm-size=8g), and --resume to go on'
+        )
+    if first.startswith('DataLoader worker'):
         return (
             f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, '
             'and --resume to go on'
@@ -91,6 +97,15 @@ def _broken_from_outside(error):
     if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
         return f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to go on'
     return None
+
+
+def _shared_memory():
+    """The shared memory in words, with its size where it has one."""
+    try:
+        space = os.statvfs('/dev/shm')
+    except OSError:
+        return 'the shared memory'
+    return f'the shared memory /dev/shm ({space.f_frsize * space.f_blocks / 2**20:.0f} MiB)'
 
 
 def draw_seed():

@@ -13,6 +13,7 @@ from engine import machine, processes
 from engine.locks import Lock
 from wsol.errors import UserError
 
+TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
 MARKER = 'requeue'  # what the file of `marker` is called
 
 # Flags that do not change a result: two calls that differ in nothing else are the same command.
@@ -80,16 +81,20 @@ class Run(NamedTuple):
         }
 
 
-def marker(folder):
-    """The file that tells a batch script of a stop, as torchrun hides the exit codes of its processes: each SLURM job
-    has its own, so that the evaluators of one folder are told apart."""
-    return os.path.join(folder, '_'.join(filter(None, [MARKER, os.environ.get('SLURM_JOB_ID')])))
+def marker(folder, result=TRAINED):
+    """The file that tells a batch script of a stop, as torchrun hides the exit codes of its processes.
+
+    Each SLURM job has its own; elsewhere it is `requeue` for a training, and each evaluator has one that names its
+    `result`, so that those of one folder are told apart.
+    """
+    own = os.environ.get('SLURM_JOB_ID') or (None if result == TRAINED else os.path.splitext(result)[0])
+    return os.path.join(folder, '_'.join(filter(None, [MARKER, own])))
 
 
-def stop_marked(folder):
+def stop_marked(folder, result=TRAINED):
     """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped, which speaks in the
-    first process alone."""
-    with open(marker(folder), 'w') as file:
+    first process alone. result: the name of the file that the run makes."""
+    with open(marker(folder, result), 'w') as file:
         file.write('asked to stop; run the same command with --resume to go on\n')
     words = f'stopped as asked, its state is in {folder}: run the same command with --resume to go on'
     first = processes.rank() == 0
@@ -166,6 +171,6 @@ def _is_ours(run, result, others, kept, free, lacks):
             return False
     if not going_on:
         util.check_claim(run.folder, [result, *others], run.override)
-    if os.path.exists(marker(run.folder)):
-        os.unlink(marker(run.folder))  # of an earlier stop
+    if os.path.exists(marker(run.folder, result)):
+        os.unlink(marker(run.folder, result))  # of an earlier stop
     return True

@@ -66,6 +66,7 @@ class Shards:
 
     def __init__(self, run, name, count, batch_size, part=None, extends=False):
         self.experiment = run.folder
+        self.name = name
         self.batch_size = batch_size
         self.done = 0
         self.plan = os.path.join(run.folder, plan_of(name))
@@ -172,7 +173,7 @@ def total_of(several, together=None, earlier=None):
     Where a process was asked to stop before its last shard, all raise util.Stopped; one that is gone is an error.
     """
     if processes.largest(sum(len(one.todo) - one.done for one in several)):
-        resuming.stop_marked(several[0].experiment)
+        resuming.stop_marked(several[0].experiment, f'{several[0].name}.json')
     if processes.rank():
         return None
     if together:

@@ -9,6 +9,7 @@ import torch
 from PIL import ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+import util
 from wsol.errors import UserError
 from wsol.photographs import SUFFIXES, read_photograph
 from wsol.preprocessing import PAPER, photograph_transform, seen_part
@@ -83,4 +84,5 @@ def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, bat
     The files come in their order, batch_size at a time, or as the lists of their numbers in `batches` say.
     """
     dealt = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
-    return DataLoader(Photographs(files, size, preprocessing), num_workers=workers, collate_fn=list, **dealt)
+    dealt.update(num_workers=workers, worker_init_fn=util.leave_group, collate_fn=list)
+    return DataLoader(Photographs(files, size, preprocessing), **dealt)

@@ -1,6 +1,8 @@
-"""One picture: for test images, the maps of two classes and their difference by each experiment, beside the true parts.
+"""One picture of the maps of several experiments, beside the true parts.
 
-python scripts/draw_maps.py --experiments save/quickstart/CAM save/quickstart/CALM-EM --output maps.png
+    python scripts/draw_maps.py --experiments save/quickstart/CAM save/quickstart/CALM-EM --output maps.png
+
+A row is a test image: the maps of two classes and their difference by each experiment.
 """
 
 import argparse

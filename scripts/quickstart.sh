@@ -5,6 +5,14 @@
 #   bash scripts/quickstart.sh --picture     only first pictures: three photographs explained by a trained ImageNet
 #                                            network, nothing is trained: save/picture/panels
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+case ${1:-} in
+    -h | --help) sed -n '2,/^set/ s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --picture) ;;
+    -*) die "unknown option '$1': --picture or the NAME of a run (see --help)" ;;
+esac
+[ $# -le 1 ] || die "${*:2}: give one word, --picture or the NAME of a run (see --help)"
 requirements=(requirements.txt)
 [ "${1:-}" != --picture ] || requirements+=(requirements-timm.txt)     # the network and its weights
 # shellcheck source=scripts/setup.sh

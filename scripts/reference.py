@@ -1,6 +1,8 @@
-"""Writes the tables of every attribution map and every score into docs/evaluating.md, from their registries.
+"""Writes the tables of every attribution map and every score into docs/evaluating.md.
 
-python scripts/reference.py
+    python scripts/reference.py
+
+They are made from the registries, so that the page says what the code does.
 """
 
 import argparse

@@ -93,9 +93,9 @@ def test_a_range_says_itself(capsys):
 
 @pytest.mark.parametrize('flag', ['use_bn', 'large_feature_map', 'pretrained', 'is_train', 'resume'])
 def test_booleans_in_every_spelling(flag, capsys):
-    for word in ('yes', 'true', 't', 'y', '1', 'True', 'YES'):
+    for word in ('yes', 'true', 'on', 't', 'y', '1', 'True', 'YES'):
         assert parsed(f'--{flag}={word}')[flag] is True
-    for word in ('no', 'false', 'f', 'n', '0', 'False', 'NO'):
+    for word in ('no', 'false', 'off', 'f', 'n', '0', 'False', 'NO'):
         assert parsed(f'--{flag}={word}')[flag] is False
     assert parsed(f'--{flag}')[flag] is True
     assert 'True or False' in refusal(capsys, f'--{flag}=2')
@@ -176,6 +176,47 @@ def test_a_yaml_file_is_read_with_care(tmp_path, capsys):
         else:
             assert said in refusal(capsys, f'--config={path}')
     assert 'nowhere.yaml' in refusal(capsys, '--config=nowhere.yaml')
+
+
+def test_a_yaml_value_is_what_the_command_line_would_take(tmp_path, capsys):
+    """YAML itself would make False of off, 1 of 001, 5430 of 1:30:30, text of [a, b] and 'None' of null."""
+    path = tmp_path / 'run.yaml'
+
+    def of_file(text, several_maps=False):
+        path.write_text(text)
+        return config.get_configs('', [f'--config={path}'], several_maps=several_maps)
+
+    for nothing in ('null', '~', ''):
+        args = of_file(f'seed: {nothing}\ntarget_layer: {nothing}\nepochs: {nothing}\nload_checkpoint: {nothing}\n')
+        assert args == {**parsed(), 'config': str(path)}
+    args = of_file('score_map_process: [vanilla, saliency]\ntarget_layer: [layer3, layer4]\n', several_maps=True)
+    assert (args.score_map_process, args.target_layer) == ('vanilla,saliency', 'layer3,layer4')
+    args = of_file('amp: off\nuse_bn: on\npretrained: no\nexperiment_name: 001\nsave_root: 1:30:30\nlr: 1e-3\n')
+    assert (args.amp, args.use_bn, args.pretrained) == ('off', True, False)
+    assert (args.experiment_name, args.save_root, args.lr) == ('001', '1:30:30', 1e-3)
+    assert of_file('experiment_name: "null"\nseed: "7"\n').log_folder == 'save/null'
+    assert of_file('iou_thresholds: 40\n').iou_thresholds == of_file('iou_thresholds: [40]\n').iou_thresholds == [40]
+    for text, said in (
+        ('target_layer: {a: b}\n', "target_layer is {'a': 'b'}: give a value, or a list of values"),
+        ('target_layer: [a, null]\n', 'give a value, or a list of values'),
+        ('epochs: [1, 2]\n', "--epochs: '1,2' is not a number"),
+    ):
+        path.write_text(text)
+        assert said in refusal(capsys, f'--config={path}')
+
+
+@pytest.mark.parametrize('coding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_a_yaml_file_in_every_coding_that_says_itself(tmp_path, coding):
+    path = tmp_path / 'run.yaml'
+    path.write_bytes('experiment_name: blé\r\nepochs: 3\r\n'.encode(coding))
+    args = parsed(f'--config={path}')
+    assert (args.experiment_name, args.epochs) == ('blé', 3)
+
+
+def test_a_yaml_file_in_another_coding_is_one_line(tmp_path, capsys):
+    path = tmp_path / 'run.yaml'
+    path.write_bytes('epochs: 3\nexperiment_name: blé\n'.encode('latin-1'))
+    assert f'{path}, line 2: no text in UTF-8: save it as UTF-8' in refusal(capsys, f'--config={path}')
 
 
 def test_records_are_picked_out_of_the_arguments():

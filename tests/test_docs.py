@@ -1,6 +1,7 @@
 """README and docs/: links lead somewhere, commands and flags exist, recipes work as printed, README stays short."""
 
 import argparse
+import ast
 import functools
 import glob
 import importlib
@@ -285,6 +286,28 @@ def test_the_readme_is_short_and_leads_to_every_page():
             assert f']({page})' in read('README.md'), page
             wide = [line for line in read(page).splitlines() if len(line) > 120 and not line.startswith('|')]
             assert wide == [], page
+
+
+def examples(description):
+    """The commands that stand indented in a script's own help, each on one line, what is said beside them left out."""
+    lines = [line for line in description.replace('\\\n', ' ').splitlines() if line.startswith('    ')]
+    return [re.split(r'  +(?!-)|\s+[(#]', line.strip())[0] for line in lines]
+
+
+@pytest.mark.parametrize('path', sorted(glob.glob('*.py', root_dir=ROOT)))
+def test_the_examples_of_a_commands_help_can_be_pasted(path):
+    """Each is one whole line of a shell, of this command (or of pip), with flags and values that it takes."""
+    for line in examples(ast.get_docstring(ast.parse(read(path)), clean=False)):
+        words = shlex.split(line)
+        assert words[0] in ('python', 'pip') and words.count('python') < 2, line
+        assert faults_of(words, whole='torchrun' not in line) == [], line
+
+
+def test_examples_are_indented():
+    """Else they run into the text."""
+    for path in scripts().values():
+        if path.endswith('.py'):
+            assert not re.search(r'^python ', ast.get_docstring(ast.parse(read(path)), clean=False) or '', re.M), path
 
 
 def text_files():

@@ -1,5 +1,6 @@
 """Several processes, runs that are stopped and go on, and what breaks from outside: commands as a cluster runs them."""
 
+import glob
 import json
 import os
 import random
@@ -269,7 +270,7 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     code, _, err = finish(process)
     assert code == util.STOPPED and '--resume' in err and 'loading process' not in err, err
     assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
-    assert os.path.exists(resuming.marker(trained / 'stopped')) and finished(shards)
+    assert os.path.exists(resuming.marker(trained / 'stopped', 'pixel_perturb_smooth_grad.json')) and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
     code, _, err = finish(start(command, *arguments, processes=2, launcher=LAUNCHER))
     mistakes = [line for line in err.splitlines() if ': error: ' in line]
@@ -309,7 +310,7 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
         )
     )
     assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
-    assert not os.path.exists(resuming.marker(trained / 'broken'))
+    assert not glob.glob(os.path.join(trained, 'broken', f'{resuming.MARKER}*'))
 
 
 def call(monkeypatch, command, *arguments):
@@ -557,7 +558,7 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alon
     sharding.run_together([shards], items_of(shards), [until_the_fifth])
     with pytest.raises(util.Stopped, match='run the same command with --resume'):
         sharding.total_of([shards])
-    assert os.path.exists(resuming.marker(tmp_path)) and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
+    assert os.path.exists(resuming.marker(tmp_path, 'x.json')) and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
     with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
         shards_of(tmp_path)
     shards_of(tmp_path / 'other', norm_type='max')
@@ -597,6 +598,18 @@ def test_batch_scripts_look_for_the_mark_that_their_job_leaves(tmp_path, monkeyp
     assert len({*made.values()}) == 2 and all(map(os.path.isfile, made.values()))
     with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'x.json') as ours:
         assert ours and os.path.isfile(made['7']) and not os.path.exists(made['8'])  # the other job reads its own
+
+
+def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
+    made = [resuming.marker(tmp_path, name) for name in ('wsol_vanilla.json', 'cue_location_vanilla.json')]
+    made.append(resuming.marker(tmp_path))  # a training's
+    for result in ('wsol_vanilla.json', 'cue_location_vanilla.json', 'accuracy.json'):
+        with pytest.raises(util.Stopped):
+            resuming.stop_marked(tmp_path, result)
+    assert len({*made}) == 3 and all(map(os.path.isfile, made)) and os.path.basename(made[2]) == 'requeue'
+    with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'wsol_vanilla.json') as ours:
+        assert ours and [*map(os.path.exists, made)] == [False, True, True]  # what the others were told stays
 
 
 def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):

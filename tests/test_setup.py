@@ -120,3 +120,21 @@ def test_the_exact_versions_are_ones_that_the_requirements_allow():
         if requirement.name == 'ruff':
             continue  # pinned where it stands
         assert exact[requirement.name.lower()] in requirement.specifier, requirement
+
+
+@pytest.mark.parametrize(
+    'words, code, said',
+    [
+        (['--help'], 0, 'bash scripts/quickstart.sh --picture'),
+        (['-h'], 0, 'bash scripts/quickstart.sh [NAME]'),
+        (['--pictures'], 2, "quickstart.sh: error: unknown option '--pictures'"),
+        (['--picture', 'mine'], 2, 'quickstart.sh: error: mine: give one word'),
+        (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give one word'),
+    ],
+)
+def test_the_quick_start_answers_before_it_does_anything(checkout, words, code, said):
+    shutil.copy(os.path.join(ROOT, 'scripts', 'quickstart.sh'), checkout / 'scripts')
+    done = subprocess.run(['bash', str(checkout / 'scripts' / 'quickstart.sh'), *words], capture_output=True, text=True)
+    shown, silent = (done.stdout, done.stderr) if code == 0 else (done.stderr, done.stdout)
+    assert done.returncode == code and said in shown and silent == '' and 'set -euo' not in shown
+    assert not (checkout / 'pip.log').exists() and not (checkout / 'save').exists()

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (  # a file imports from its own floor or below
-    {'data_folders', 'data_loaders', 'data_truth', 'config', 'wsol', 'util'},
+    {'data_folders', 'data_loaders', 'data_truth', 'config', 'texts', 'wsol', 'util'},
     {'engine'},
     {'report'},
     {'main', 'app', 'inference', 'eval_attribution', 'eval_cue_location', 'eval_pixel_perturb', 'eval_wsol'},
@@ -91,3 +91,26 @@ def test_starting_needs_neither_matplotlib_nor_scipy():
     """Which take a second to import; torch itself does without them."""
     code = 'import sys, main, eval_attribution; sys.exit(bool({"matplotlib", "scipy"} & {*sys.modules}))'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_waiting_threads_do_not_spin():
+    """Every command says so before it loads PyTorch, which reads it once; the libraries say nothing."""
+    commands = sorted(FLOORS[-1]) + [path[:-3] for path in python_files('scripts') if path.count(os.sep) == 1]
+    for command in commands:
+        with open(os.path.join(ROOT, f'{command}.py')) as file:
+            text = file.read()
+        first = [name for name, line in sorted(imported(f'{command}.py'), key=lambda one: one[1])]
+        first = [name for name in first if name.split('.')[0] not in sys.stdlib_module_names]
+        if "__name__ == '__main__'" in text:
+            assert first[0].split('.')[0] == 'checkout' or first[0] == 'engine.idle', command
+    environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
+    for value, found in ((None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')):  # the user's own wins
+        own = {'OMP_WAIT_POLICY': value} if value else {}
+        shown = subprocess.run(
+            [sys.executable, 'main.py', '--help'],
+            cwd=ROOT,
+            env={**environment, **own, 'OMP_DISPLAY_ENV': 'true'},
+            capture_output=True,
+            text=True,
+        ).stderr
+        assert f"OMP_WAIT_POLICY = '{found}'" in shown

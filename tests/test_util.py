@@ -163,6 +163,19 @@ def test_progress_counts_images(capsys, monkeypatch):
         (OSError(errno.ENOSPC, 'full'), 2, 'full'),
         (torch.OutOfMemoryError('CUDA'), 2, 'give a smaller --batch_size'),
         (RuntimeError('DataLoader worker (pid 3) is killed by signal: Killed.'), 2, 'give fewer --workers'),
+        (
+            RuntimeError(
+                'Caught RuntimeError in DataLoader worker process 0.\n  File "x"\nRuntimeError: unable to write '
+                'to file </torch_1_2_0>: No space left on device (28)'
+            ),
+            2,
+            'shared memory',
+        ),
+        (
+            RuntimeError('DataLoader worker (pid 3) is killed by signal: Bus error. It is possible that'),
+            2,
+            '--shm-size',
+        ),
         (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run is gone'),
     ],
 )
@@ -176,9 +189,18 @@ def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monk
         util.command(main)
     err = capsys.readouterr().err
     assert stop.value.code == code and said in err and len(err.splitlines()) == (1 if said else 0)
+    assert 'out of memory' not in err or 'shared' not in err  # a full /dev/shm is not called that
 
 
-@pytest.mark.parametrize('error', [ValueError('ours'), RuntimeError('shapes'), FileNotFoundError(errno.ENOENT, 'x')])
+OURS = [
+    ValueError('ours'),
+    RuntimeError('shapes'),
+    RuntimeError('Caught RuntimeError in DataLoader worker process 0.\n  File "x"\nRuntimeError: shapes'),
+    FileNotFoundError(errno.ENOENT, 'x'),
+]
+
+
+@pytest.mark.parametrize('error', OURS)
 def test_a_defect_of_the_code_is_shown(error):
     def main():
         raise error

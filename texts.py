@@ -1,0 +1,62 @@
+"""Files of text that people edit: plain text, tables, JSON. One that cannot be read is a UserError."""
+
+import codecs
+import csv
+import json
+
+from wsol.errors import MissingFile, UserError
+
+
+def read_text(path):
+    """The text of a file in UTF-8, or in what the mark before it says (UTF-8, UTF-16); its lines end in one newline."""
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise MissingFile(f'there is no file {path}') from None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror})') from None
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode('utf-16' if marked else 'utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = data.count(b'\n', 0, error.start) + 1
+        raise UserError(f'{path}, line {line}: no text in UTF-8: save it as UTF-8 (Excel: "CSV UTF-8")') from None
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def read_json(path, advice):
+    """The value of a JSON file; advice: what to do where it is damaged."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} is damaged (no JSON: {error}): {advice}') from None
+
+
+def read_object(path, advice):
+    """As `read_json`, of a file that holds {name: value}."""
+    value = read_json(path, advice)
+    if not isinstance(value, dict):
+        raise UserError(f'{path} is damaged (no JSON object): {advice}')
+    return value
+
+
+def read_csv(path, columns):
+    """(line number, cells) of a table with commas between its `columns`, stripped; a header of their names is left
+    out.
+
+    Where all columns but the first are numbers, a comma in the first needs no quotes.
+    """
+    lines = read_text(path).split('\n')
+    try:
+        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(lines), 1) if row]
+    except csv.Error as error:
+        raise UserError(f'{path} cannot be read as a table ({error})') from None
+    if rows and rows[0][1][0] == columns[0]:
+        rows = rows[1:]
+    for number, row in rows:
+        if len(row) < len(columns):
+            hint = ', with commas between them' if ';' in ''.join(row) or '\t' in ''.join(row) else ''
+            raise UserError(f'{path}, line {number}: {len(row)} columns: it has lines {",".join(columns)}{hint}')
+    return rows
