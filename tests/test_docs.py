@@ -136,8 +136,7 @@ def usage_flags(path):
 @functools.cache
 def scripts():
     """{file name: path} of what can be run: the commands, and all that lies in scripts/."""
-    paths = glob.glob('*.py', root_dir=ROOT)
-    paths += glob.glob('benchmarks/*.py', root_dir=ROOT)
+    paths = [path for name in ('*.py', 'benchmarks/*.py', 'studies/*.py') for path in glob.glob(name, root_dir=ROOT)]
     for ending in ('py', 'sh', 'sbatch'):
         paths += glob.glob(f'scripts/**/*.{ending}', root_dir=ROOT, recursive=True)
     return {os.path.basename(path): path for path in paths}

@@ -95,11 +95,12 @@ def test_starting_needs_neither_matplotlib_nor_scipy():
 
 def test_waiting_threads_do_not_spin():
     """Every command says so before it loads PyTorch, which reads it once; the libraries say nothing."""
-    commands = sorted(FLOORS[-1]) + [path[:-3] for path in python_files('scripts') if path.count(os.sep) == 1]
+    commands = [name for name in os.listdir(ROOT) if name.endswith('.py')]
+    commands += [path for path in python_files('scripts') if path.count(os.sep) == 1] + ['benchmarks/run.py']
     for command in commands:
-        with open(os.path.join(ROOT, f'{command}.py')) as file:
+        with open(os.path.join(ROOT, command)) as file:
             text = file.read()
-        first = [name for name, line in sorted(imported(f'{command}.py'), key=lambda one: one[1])]
+        first = [name for name, line in sorted(imported(command), key=lambda one: one[1])]
         first = [name for name in first if name.split('.')[0] not in sys.stdlib_module_names]
         if "__name__ == '__main__'" in text:
             assert first[0].split('.')[0] == 'checkout' or first[0] == 'engine.idle', command
