@@ -82,7 +82,7 @@ def light_score_cam_rows(args, device):
     """Score-CAM of tf_efficientnet_lite0 at its fifth stage: 112 channels, where the last map has 1280."""
     if not packaged.file_for('tf_efficientnet_lite0'):
         return [Row(f'Score-CAM: without {packaged.hint()}')]
-    net = classifiers.load_classifier('timm/tf_efficientnet_lite0')[0].to(device)
+    net = classifiers.load_classifier('timm/tf_efficientnet_lite0').to(device)
     where = {'target_layer': 'blocks.4'}
     return masked_rows('tf_efficientnet_lite0 at blocks.4', net, 112, args, device, {'Score-CAM': 'score_cam'}, where)
 

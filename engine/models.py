@@ -120,13 +120,13 @@ def for_inference(model, speed):
 def load_trained(classifier, architecture, num_classes, device):
     """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images); one of another class count than
     num_classes is a UserError, None takes any."""
-    model, size = classifiers.load_classifier(classifier, architecture)
+    model = classifiers.load_classifier(classifier, architecture)
     if num_classes not in (None, model.num_classes):
         raise UserError(
             f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
             'data set that it was trained on, or train it with main.py'
         )
-    return model.to(device), size
+    return model.to(device), model.image_size
 
 
 def _build(spec, num_classes, pretrained=False):

@@ -144,12 +144,12 @@ def load_classifier_experiment(name, arguments=None, architecture=None, device=N
     name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; where
     they name no crop_size that of the classifier counts. What cannot be had is a UserError.
     """
-    model, size = classifiers.load_classifier(name, architecture)
+    model = classifiers.load_classifier(name, architecture)
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
-    own = {'crop_size': size, 'attribution_method': model.attribution_method, 'architecture': name}
+    own = {'crop_size': model.image_size, 'attribution_method': model.attribution_method, 'architecture': name}
     described = Munch(default_arguments(), **{**own, **given, 'attribution_method': model.attribution_method})
     model = models.for_inference(model.to(device or processes.accelerator()), pick(models.Speed, described))
-    return Experiment(name, described, model, classifiers.class_names(model.num_classes))
+    return Experiment(name, described, model, model.class_names)
 
 
 def load_experiment_split(experiment, split_name):

@@ -49,6 +49,8 @@ FEW = {
     'superclass': SUPERCLASS,
 }
 
+pytestmark = pytest.mark.filterwarnings('ignore:.*does not read')  # FEW has options of all maps
+
 
 @pytest.fixture(autouse=True, scope='module')
 def one_thread():

@@ -19,8 +19,10 @@ from torch import nn
 from torch.nn import functional
 
 from wsol import attribution
-from wsol.attribution import cam_family, deep_lift, explain, full_grad, gradient, layers, masking, perturbation
+from wsol.attribution import cam_family, deeplift, explain, fullgrad, gradient, layers, masking, perturbation
 from wsol.scaling import min_max
+
+pytestmark = pytest.mark.filterwarnings('ignore:.*does not read')  # FEW has options of all maps
 
 
 def not_in_place(net):
@@ -323,7 +325,7 @@ def test_deep_lift_is_complete_where_captum_cannot_go():
 
 
 def test_a_multiplier_of_nothing_is_the_slope():
-    found = deep_lift.over(torch.tensor([6.0, 5]), torch.tensor([3.0, 0]), torch.tensor([7.0, 8]))
+    found = deeplift.over(torch.tensor([6.0, 5]), torch.tensor([3.0, 0]), torch.tensor([7.0, 8]))
     assert found.tolist() == [2, 8]
 
 
@@ -345,7 +347,7 @@ def test_the_parts_of_full_grad_add_up_to_the_score():
             module.running_mean.normal_(0, 0.1)
             module.bias.data.normal_(0, 0.1)
     x = photos(2, 64).requires_grad_()
-    with full_grad.Biases(lambda G, bias: (bias[:, None, None] * G).sum(dim=1)) as biases:
+    with fullgrad.Biases(lambda G, bias: (bias[:, None, None] * G).sum(dim=1)) as biases:
         score = net(x)[:, 7]
     at_input, *found = torch.autograd.grad(score.sum(), [x, *biases.probes])
     parts = [one.sum(dim=(1, 2)) for one in found]
@@ -360,11 +362,11 @@ def test_the_scaled_layers_of_full_grad_by_the_formula(monkeypatch):
     b = torch.tensor([0.5, -3.0, 0.0, 1e-3, 2.0])
     G[0, 1] = 0
     G[1, 4] = -0.7
-    close(full_grad._psi(G, b), min_max((b[:, None, None] * G).abs()).sum(dim=1))
-    close(full_grad._psi(G), min_max(G.abs()).sum(dim=1))
-    monkeypatch.setattr(full_grad, 'CHUNK', 100)  # two channels at a time
-    close(full_grad._psi(G, b), min_max((b[:, None, None] * G).abs()).sum(dim=1))
-    assert full_grad._psi(torch.zeros(1, 2, 3, 3)).eq(0).all()
+    close(fullgrad._psi(G, b), min_max((b[:, None, None] * G).abs()).sum(dim=1))
+    close(fullgrad._psi(G), min_max(G.abs()).sum(dim=1))
+    monkeypatch.setattr(fullgrad, 'CHUNK', 100)  # two channels at a time
+    close(fullgrad._psi(G, b), min_max((b[:, None, None] * G).abs()).sum(dim=1))
+    assert fullgrad._psi(torch.zeros(1, 2, 3, 3)).eq(0).all()
 
 
 def test_full_grad_takes_what_the_score_depends_on():

@@ -81,7 +81,7 @@ def test_a_vision_transformer_lays_its_tokens_out():
 def test_logits_of_the_packaged_network_are_timms(lite):
     import timm
 
-    model, size = lite
+    model, size = lite, lite.image_size
     assert size == 224 and model.preprocessing == OWN and model.head is wsol.network.HEADS['CAM']
     net = timm.create_model('tf_efficientnet_lite0', pretrained=False).eval()
     packaged.load_in_order(net, packaged.state_for('tf_efficientnet_lite0'))
@@ -92,7 +92,7 @@ def test_logits_of_the_packaged_network_are_timms(lite):
 
 
 def test_what_the_photographs_show(lite):
-    model, size = lite
+    model, size = lite, lite.image_size
     names = classifiers.class_names(model.num_classes)
     files = [os.path.join(PHOTOGRAPHS, f'{name}.jpg') for name in ('cat', 'coffee', 'rocket')]
     [batch] = photograph_loader(files, size, 3, 0, model.preprocessing)
@@ -108,7 +108,7 @@ def test_top1_of_imagenet_samples(lite):
     folder = os.path.join(SHARED, 'photographs', 'imagenet_samples')
     if not os.path.isdir(folder):
         pytest.skip('the ImageNet samples are not beside this checkout')
-    model, size = lite
+    model, size = lite, lite.image_size
     with open(os.path.join(folder, 'labels.txt')) as file:
         rows = [line.strip().split(',') for line in file]
     files = [os.path.join(folder, 'images', name) for name, _ in rows]
@@ -176,11 +176,11 @@ def test_mistakes_are_one_line(arguments, said, monkeypatch, tmp_path):
 def test_a_file_of_weights_is_a_classifier(tmp_path):
     net = models.resnet18(num_classes=4).eval()
     torch.save({'state_dict': {f'module.{key}': value for key, value in net.state_dict().items()}}, tmp_path / 'n.pth')
-    model, size = classifiers.load_classifier(str(tmp_path / 'n.pth'), 'resnet18')
+    model = classifiers.load_classifier(str(tmp_path / 'n.pth'), 'resnet18')
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model(images).log_score, net(images), atol=1e-4, rtol=1e-4)
-    assert (model.num_classes, size) == (4, 224) and classifiers.class_names(4) is None
+    assert (model.num_classes, model.image_size, model.class_names) == (4, 224, None)
 
 
 def test_a_damaged_package_is_noticed(lite, monkeypatch):

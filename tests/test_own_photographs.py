@@ -42,7 +42,7 @@ def network(tmp_path_factory):
         small = random.integers(0, 256, (5, 7, 3), np.uint8)
         Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC).save(folder / 'photos' / name)
     (folder / 'photos' / 'd.jpg').write_bytes(b'no picture')
-    return str(folder / 'net.pth'), classifiers.load_classifier(str(folder / 'net.pth'), 'resnet18')[0]
+    return str(folder / 'net.pth'), classifiers.load_classifier(str(folder / 'net.pth'), 'resnet18')
 
 
 def score(network, tmp_path, monkeypatch, *flags, name='one'):

@@ -1,4 +1,4 @@
-"""The library's only public door: `build_model`, the registries, and `parameter_groups`.
+"""The library's only public door: `attribution`, `load_classifier`, `build_model`, the registries.
 
 Importing does nothing but define names; devices are the caller's choice.
 """
@@ -7,19 +7,23 @@ from urllib.error import URLError
 
 from . import attribution, regularization
 from .backbones import BACKBONES, backbone_module, pretrained_weights, timm
-from .errors import Unreachable
+from .classifiers import load_classifier
+from .errors import Unreachable, UserError
 from .network import HEADS, Network, initialize_weights
 from .registry import lookup
 from .weights import load_trained_weights, load_weights, start_weights
 
+__version__ = '1.0.0'  # pyproject.toml reads it here
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(name for name, head in HEADS.items() if head.trainable)
 __all__ = [
     'ARCHITECTURES',
     'ATTRIBUTION_METHODS',
     'BACKBONES',
+    'UserError',
     'attribution',
     'build_model',
+    'load_classifier',
     'load_trained_weights',
     'load_weights',
     'lookup',

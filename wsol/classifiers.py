@@ -59,6 +59,8 @@ class PlainClassifier(nn.Module):
     """
 
     attribution_method = 'classifier'
+    image_size = 224  # side of the images it was trained on
+    class_names: list[str] | None = None
 
     def __init__(self, net, num_classes, preprocessing, tokens=None):
         super().__init__()
@@ -91,13 +93,13 @@ class Features(nn.Module):
         return kept[-1].relu() if self.rectified else kept[-1]
 
 
-def load_classifier(name, architecture=None):
-    """(network in eval mode, side of its images) of a trained classifier, a `Network` of the head CAM where its head
-    allows.
+def load_classifier(name: str, architecture: str | None = None) -> Network | PlainClassifier:
+    """A trained classifier in eval mode, a `Network` of the head CAM where its own head allows.
 
     name: timm/<name>, with or without a tag; a torchvision name (its default weights); or a file of weights, whose
-    network `architecture` names in the same way. `.preprocessing` of the network is its own. Unknown names and files
-    that do not fit are a UserError, weights that cannot be had an Unreachable.
+    network `architecture` names in the same way. Its own are `.preprocessing`, `.image_size`, the side of its images,
+    and `.class_names`, a list where it has ImageNet's classes, else None. Unknown names and files that do not fit are a
+    UserError, weights that cannot be had an Unreachable.
     """
     trained = _from_file(name, architecture) if os.path.splitext(name)[1] in FILES else _by_name(name)
     net = trained.net.eval()
@@ -106,11 +108,13 @@ def load_classifier(name, architecture=None):
     logits = seen.logits
     if not (torch.is_tensor(logits) and logits.ndim == 2):
         what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
-        raise UserError(f'--classifier={name} gives {what}, no logits [B, C]: choose an image classifier')
+        raise UserError(f'{name} gives {what}, no logits [B, C]: choose an image classifier')
     model = as_network(net, seen, trained.preprocessing)
     if model is None:
         model = PlainClassifier(net, logits.shape[1], trained.preprocessing, tokens=token_layer(net))
-    return model.eval(), trained.size
+    model.image_size = trained.size
+    model.class_names = class_names(logits.shape[1])
+    return model.eval()
 
 
 def _by_name(name):
@@ -251,7 +255,7 @@ def token_layer(net):
     return None
 
 
-def class_names(num_classes):
+def class_names(num_classes: int) -> list[str] | None:
     """The names of ImageNet's 1000 classes, a list; None for another count."""
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories'])
     return names if len(names) == num_classes else None

@@ -144,6 +144,9 @@ class Network(nn.Module):
     Called on images it returns an `Output`.
     """
 
+    image_size = 224  # side of the images it was trained on, and the names of its classes, where they are known
+    class_names: list[str] | None = None
+
     def __init__(self, backbone, channels, num_classes, attribution_method):
         super().__init__()
         self.feature_names = [name for name, _ in backbone.named_children()]

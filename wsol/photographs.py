@@ -5,6 +5,7 @@ import warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
@@ -61,7 +62,7 @@ def _photograph(source):
             yield image
 
 
-def read_photograph(source):
+def read_photograph(source: Any) -> Image.Image:
     """A Pillow image in RGB as a person sees it; source is a path or an open binary file.
 
     EXIF rotation is applied, a colour profile is followed, what is transparent is white, 16 bits become 8. A missing,
@@ -74,8 +75,7 @@ def read_photograph(source):
                 f'image {_name(source)} is animated or has pages ({frames} of them): save one as a file of its own'
             )
         image.load()
-        turn = _turn(image)
-        return _as_seen(image if turn is None else image.transpose(turn))
+        return as_seen(image)
 
 
 def photograph_size(path):
@@ -94,7 +94,10 @@ def _turn(image):
         return None
 
 
-def _as_seen(image):
+def as_seen(image: Image.Image) -> Image.Image:
+    """A Pillow image in RGB as a person sees it, as `read_photograph` says."""
+    turn = _turn(image)
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith('I') or image.mode == 'F':
         return _on_white(_eight_bits(np.asarray(image)).convert('RGB'), _opaque_values(image))
     if image.mode in ('La', 'RGBa'):  # premultiplied: Pillow converts these to nothing else

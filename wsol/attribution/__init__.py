@@ -1,20 +1,54 @@
-"""Attribution maps by name: `explain`, the registry MAPS, and `normalize` and `upsample` as the caller's choice.
+"""Attribution maps: an `Explainer` made once for a model, `explain` by name, and each method as a function.
 
 The names in __all__ are the public door; the modules say what each map is and where it comes from.
 """
 
-from dataclasses import fields, replace
-
-import torch
-
-from ..errors import UserError
+from .cam_family import (
+    eigen_cam,
+    eigen_grad_cam,
+    finer_cam,
+    grad_cam,
+    grad_cam_pp,
+    hires_cam,
+    layer_cam,
+    refine_cam,
+    smooth_grad_cam_pp,
+    taylor_cam,
+    taylor_interaction,
+    xgrad_cam,
+)
 from .classifier import Classifier, logits_of
-from .common import Options, chosen, explainer, noise_seed, scores_of
-from .contrast import check_contrast, explain_contrast
-from .gradient import guided_gradients, integrated_gradients_by_channel, integrated_gradients_with_gap, target_scores
+from .common import chosen, explainer, noise_seed, scores_of
+from .contrast import check_contrast
+from .deeplift import deep_lift
+from .explaining import Explainer, Result, explain
+from .fullgrad import full_grad
+from .gradient import (
+    gradient_shap,
+    guided_backprop,
+    guided_gradients,
+    input_grad,
+    integrated_grad,
+    integrated_gradients,
+    integrated_gradients_by_channel,
+    integrated_gradients_with_gap,
+    smooth_grad,
+    smooth_grad_square,
+    target_scores,
+    var_grad,
+)
 from .maps import NORMALIZATIONS, fuse, normalize, upsample
+from .masking import occlusion, rise
+from .options import Options
+from .perturbation import ablation_cam, group_cam, is_cam, score_cam, ss_cam
+from .pictures import overlay
 from .readouts import class_maps
-from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, lookup, suited, unit_of
+from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, lookup, resolve, suited, unit_of
+
+gtcond = MAPS['gtcond'].function
+jointll = MAPS['jointll'].function
+saliency = MAPS['saliency'].function
+vanilla = MAPS['vanilla'].function
 
 __all__ = [
     'MAPS',
@@ -22,63 +56,61 @@ __all__ = [
     'READOUTS',
     'SUPERCLASS_READOUTS',
     'Classifier',
+    'Explainer',
     'Map',
     'Options',
+    'Result',
+    'ablation_cam',
     'check_contrast',
     'chosen',
     'class_maps',
+    'deep_lift',
+    'eigen_cam',
+    'eigen_grad_cam',
     'explain',
     'explainer',
+    'finer_cam',
+    'full_grad',
     'fuse',
+    'grad_cam',
+    'grad_cam_pp',
+    'gradient_shap',
+    'group_cam',
+    'gtcond',
+    'guided_backprop',
     'guided_gradients',
+    'hires_cam',
+    'input_grad',
+    'integrated_grad',
+    'integrated_gradients',
     'integrated_gradients_by_channel',
     'integrated_gradients_with_gap',
+    'is_cam',
+    'jointll',
+    'layer_cam',
     'logits_of',
     'lookup',
     'noise_seed',
     'normalize',
+    'occlusion',
+    'overlay',
+    'refine_cam',
+    'resolve',
+    'rise',
+    'saliency',
+    'score_cam',
     'scores_of',
+    'smooth_grad',
+    'smooth_grad_cam_pp',
+    'smooth_grad_square',
+    'ss_cam',
     'suited',
     'target_scores',
+    'taylor_cam',
+    'taylor_interaction',
     'unit_of',
     'upsample',
+    'vanilla',
+    'var_grad',
+    'xgrad_cam',
 ]
-
-
-def explain(
-    name: str,
-    model: torch.nn.Module,
-    images: torch.Tensor,
-    target: int | list[int] | torch.Tensor | None = None,
-    *,
-    contrast: int | list[int] | torch.Tensor | None = None,
-    gamma: float = 1,
-    options: Options = Options(),
-    **changes,
-) -> torch.Tensor:
-    """Attribution maps [B, h, w] at native size, unscaled, signed where the map is.
-
-    name: of MAPS. model: a `wsol.network.Network`, or for the post-hoc maps any classifier that returns logits [B, C].
-    images [B, 3, H, W]. target: the explained class, an int, a list or LongTensor [B], or None for the prediction.
-    contrast: a class B or one an image, as target is: what is explained is then S_target - gamma S_B at once (Finer-CAM
-    with Grad-CAM), for maps that explain a score; for others that is a UserError. See contrast.py.
-    changes: fields of `Options`, such as target_layer='layer4', which is where each is described; they win over
-    `options`. The model, its gradients, hooks and modes are afterwards as before.
-    Unknown names, wrong lengths and classes outside the model's are a UserError.
-
-    >>> import torch
-    >>> from torchvision import models
-    >>> classifier = models.resnet18(weights=None).eval()
-    >>> explain('grad_cam', classifier, torch.zeros(2, 3, 64, 64), target=[3, 5], target_layer='layer3').shape
-    torch.Size([2, 4, 4])
-    """
-    known = [field.name for field in fields(Options)]
-    unknown = [word for word in changes if word not in known]
-    if unknown:
-        raise UserError(f'unknown option {", ".join(unknown)}: the options are {", ".join(known)}')
-    changes = {word: value for word, value in changes.items() if value is not None}
-    row = lookup(name)
-    options = replace(options, **changes)
-    if contrast is not None:
-        return explain_contrast(name, model, images, target, contrast, gamma, options)
-    return row.function(model, images, target, options)

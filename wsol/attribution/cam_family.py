@@ -16,6 +16,7 @@ from ..scaling import min_max
 from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
 from .maps import fuse, upsample
+from .scalars import check_classes
 
 SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
 SMOOTH_STD = 0.3
@@ -131,6 +132,7 @@ def finer_cam(model, images, target=None, options=Options()):
     torchcam takes that mean too; pytorch-grad-cam weighs the classes by their probability, and g is 1 there. Against
     one class of the caller's choice: any map with `contrast`.
     """
+    check_classes(model, 'finer_cam')
     return _fused(_grad_cam_of, model, images, target, options, scalars=against_similar)
 
 
@@ -188,6 +190,13 @@ def eigen_grad_cam(model, images, target=None, options=Options()):
     return _fused(lambda A, G: principal_map(G * A), model, images, target, options)
 
 
+def refined_layers(model, target_layer, images):
+    """The layers of `refine_cam`: those that are named, or else the last ones of the three coarsest map sizes."""
+    if target_layer is None:
+        return stage_layers(model, images, REFINED_STAGES)
+    return find_layers(model, target_layer, images)
+
+
 @explainer
 def refine_cam(model, images, target=None, options=Options()):
     """prod_l m_l, m_l the map of grad_cam_pp at layer l, scaled to [0, 1] and resized to the largest: RefineCAM
@@ -195,8 +204,7 @@ def refine_cam(model, images, target=None, options=Options()):
 
     Without target_layer: the last layers of the three coarsest map sizes (layers.stage_layers).
     """
-    layers = options.target_layer
-    layers = stage_layers(model, images, REFINED_STAGES) if layers is None else find_layers(model, layers, images)
+    layers = refined_layers(model, options.target_layer, images)
     maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target)
     size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
     return torch.stack([upsample(min_max(m), size) for m in maps]).prod(dim=0)  # [B, H, W]

@@ -1,4 +1,4 @@
-"""What every attribution method shares: its options, the explained scalar, the target class, the noise, a safe call.
+"""What every attribution method shares: the explained scalar, the target class, the noise, a safe call.
 
 B images of c channels and h x w pixels; C classes. A method is a function (model, images, target, options) -> maps
 [B, H, W] at its native size; the decorator `explainer` makes it safe to call on any batch and any model.
@@ -6,88 +6,20 @@ B images of c channels and h x w pixels; C classes. A method is a function (mode
 
 import functools
 import operator
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from numbers import Integral
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..errors import UserError
+from .options import Options, combined
+from .scalars import Function, Scalar
 
-SMOOTH_AVERAGES = ('derivatives', 'maps')
-COUNTS = (  # options that are whole numbers of at least 1
-    'batch_size',
-    'smooth_grad_nr_iter',
-    'integrated_grad_nr_iter',
-    'rise_nr_masks',
-    'occlusion_window',
-    'num_samples',
-)
-
-
-def flag(default, low, help):
-    """An option that is a flag of the commands too (config.py): its default, its lowest value, its line of help."""
-    return field(default=default, metadata={'low': low, 'help': help})
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a map is made; each one reads what concerns it.
-
-    target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
-    superclass: {class: [classes]} (superclass readouts).
-    batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
-    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
-    None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
-    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
-    by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
-    number or a tensor that broadcasts to the images; None is 0.
-    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam (None: 35 and 2) and
-    gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
-    rise_nr_masks: random masks of rise. occlusion_window: side of occlusion's square in pixels, which moves by half of
-    it; None is an eighth of the image's shorter side.
-    smooth_average: of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
-    at: (row, column) from 0, the location whose interactions taylor_interaction shows, in cells of its map; None: the
-    one that interacts most.
-    """
-
-    target_layer: object = None
-    superclass: dict = None
-    batch_size: int = 32
-    noise_seeds: list = None
-    generator: torch.Generator = None
-    progress: bool = False
-    smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
-    smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
-    integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
-    baseline: object = None
-    rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
-    occlusion_window: int = flag(None, 1, "side of occlusion's square in pixels (default: an eighth of the image's)")
-    num_samples: int = flag(None, 1, 'draws of smooth_grad_cam_pp (4), ss_cam (35), gradient_shap (50), is_cam (10)')
-    std: float = None
-    smooth_average: str = 'derivatives'
-    at: tuple = None
-
-    def __post_init__(self):
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and (int(value) != value or value < 1):
-                raise UserError(f'{name} is {value}: give a whole number of at least 1')
-        for name in ('smooth_grad_sigma', 'std'):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UserError(f'{name} is {value}: give a number of at least 0')
-        if self.smooth_average not in SMOOTH_AVERAGES:
-            raise UserError(f'smooth_average is {self.smooth_average!r}: choose one of {", ".join(SMOOTH_AVERAGES)}')
-        if self.at is not None and not _is_cell(self.at):
-            raise UserError(f'at is {self.at!r}: give (row, column), two whole numbers of at least 0')
-
-
-def _is_cell(at):
-    """Is it a pair of whole numbers of at least 0?"""
-    return isinstance(at, tuple | list) and len(at) == 2 and all(isinstance(n, Integral) and n >= 0 for n in at)
+Target = int | list[int] | torch.Tensor | Function | None  # what is explained: a class, one an image, a function
 
 
 def scores_of(model, images):
@@ -203,13 +135,47 @@ def evaluating(model):
             module.training = training
 
 
-def _device_of(model, images):
-    """The device of the model's first parameter or buffer; without any, that of the images."""
-    return next((t.device for group in (model.parameters(), model.buffers()) for t in group), images.device)
+def check_images(images):
+    """A UserError unless it is a tensor [B, c, h, w] of several pixels."""
+    if not torch.is_tensor(images):
+        raise UserError(
+            f'images are of type {type(images).__name__}: give a tensor; an Explainer takes paths and pictures'
+        )
+    if images.ndim != 4 or not len(images):
+        raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+    if images.shape[2] * images.shape[3] < 2:
+        raise UserError(f'images of {images.shape[2]} x {images.shape[3]} pixels have no places to tell apart')
 
 
-def explainer(method):
-    """method(model, images, target, options) on at most batch_size images, made a function of any batch.
+def device_of(model, images):
+    """The device of the model's first parameter or buffer; without any, that of the images.
+
+    A model without values, on the device 'meta', is a UserError.
+    """
+    device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), images.device)
+    if device.type == 'meta':
+        raise UserError("the model is on the device 'meta', without values: load its weights")
+    return device
+
+
+class Method(Protocol):
+    """What `explainer` makes of a method."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        images: torch.Tensor,
+        target: Target = None,
+        options: Options = Options(),
+        **changes: Any,
+    ) -> torch.Tensor: ...
+
+
+def explainer(method: Callable[..., torch.Tensor]) -> Method:
+    """method(model, images, target, options) on at most batch_size images, made a function of any batch, of options by
+    name (`combined`), and of targets that are functions (`scalars.Scalar`).
 
     Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever
     the caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model
@@ -217,16 +183,18 @@ def explainer(method):
     """
 
     @functools.wraps(method)
-    def on_any_batch(model, images, target=None, options=Options()):
-        if images.ndim != 4 or not len(images):
-            raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
+    def on_any_batch(model, images, target=None, options=Options(), **changes):
+        options = combined(options, changes)
+        if callable(target):
+            model, target = Scalar(model, target), 0
+        check_images(images)
         if options.noise_seeds is not None and len(options.noise_seeds) != len(images):
             raise UserError(f'{len(options.noise_seeds)} noise_seeds for {len(images)} images: give one an image')
         target = as_target(target, len(images))
         size = options.batch_size
         parts = []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
-            images = images.detach().to(_device_of(model, images))
+            images = images.detach().to(device_of(model, images))
             images = images.clone() if images.is_inference() else images  # autograd refuses inference tensors
             target = None if target is None else target.to(images.device, copy=target.is_inference())
             start = baseline_of(images, options)
@@ -239,7 +207,7 @@ def explainer(method):
                 parts.append(maps.detach())
         return torch.cat(parts)
 
-    return on_any_batch
+    return cast(Method, on_any_batch)
 
 
 def baseline_of(images, options):

@@ -65,6 +65,8 @@ def contrasting(model, pairs, gamma):
 def explain_contrast(name, model, images, target, contrast, gamma, options):
     """Maps [B, h, w] of S_A - gamma S_B, A the target and B the contrast; arguments as for `attribution.explain`."""
     check_contrast(name, model)
+    if callable(target) or callable(contrast):
+        raise UserError('contrast is of classes: give a target function that returns the difference, and no contrast')
     function = MAPS[name].function
     a = as_target(target, len(images))
     a = predictions(model, images, options=options).cpu() if a is None else a.cpu()

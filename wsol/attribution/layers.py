@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..network import Network
 from ..registry import did_you_mean
 from .common import chosen, distinct, gradients_by_class, scores_of
+from .scalars import bare
 
 STRIDES = (2, 4, 8, 16, 32, 64)  # of the layers that `stage_layers` takes
 BORDER = 3  # pixels of a map that convolutions without padding may have cost
@@ -38,6 +39,7 @@ def find_layers(model, target_layer, images):
 
     A name or module the model does not have is a UserError that lists close and valid names.
     """
+    model = bare(model)
     if target_layer is None:
         return [last_feature_layer(model, images)]
     wanted = list(target_layer) if isinstance(target_layer, (list, tuple)) else [target_layer]
@@ -68,6 +70,7 @@ def last_feature_layer(model, images):
 
     Elsewhere one forward pass of one image finds it; the outermost of nested modules is taken. None: a UserError.
     """
+    model = bare(model)
     if isinstance(model, Network):
         return getattr(model, model.feature_names[-1])
     return _feature_layers(model, images)[-1][0]
@@ -81,7 +84,7 @@ def stage_layers(model, images, count):
     """
     wanted = [[side / stride for side in images.shape[2:]] for stride in STRIDES]
     stages = {}
-    for module, size in _feature_layers(model, images):
+    for module, size in _feature_layers(bare(model), images):
         if any(abs(size[0] - h) <= BORDER and abs(size[1] - w) <= BORDER for h, w in wanted):
             stages.pop(size, None)  # the order is that of each size's last layer
             stages[size] = module
@@ -128,6 +131,8 @@ def _pass(model, images, layers, graph):
     def keep(module, inputs, output):
         if not torch.is_tensor(output) or output.ndim != 4:
             raise UserError(f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W]')
+        if output.shape[2] * output.shape[3] == 1:
+            raise UserError(f'target_layer {type(module).__name__} gives one value a channel, a map without locations')
         torch.set_grad_enabled(graph)
         output = output.to(images.dtype)  # in mixed precision it is another
         if not graph:

@@ -1,16 +1,20 @@
 """MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here; what
 the documentation says of it is a line of about.py."""
 
+import difflib
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from .. import registry
 from ..errors import UserError
 from ..network import HEADS
-from . import cam_family, deep_lift, full_grad, gradient, masking, perturbation, readouts
+from ..registry import question
+from . import cam_family, deeplift, fullgrad, gradient, masking, perturbation, readouts
 from .common import Options, chosen, explainer
+from .layers import find_layers
+from .scalars import check_classes
 
 HEAD, GRADIENTS, LAYER = 'class scores at every location', 'gradients', 'a layer with locations'  # what a map may need
 KINDS = {  # kind: what its maps need, where a row says nothing else
@@ -29,13 +33,26 @@ class Map(NamedTuple):
     unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
     interaction: bool = False  # of locations with the one at Options.at: none where the score is linear in the features
-    readout: readouts.Readout = None  # of kind readout: how it is read off the output
-    special: tuple = None  # what it needs (HEAD, GRADIENTS, LAYER), where that is not what its kind does
+    readout: readouts.Readout | None = None  # of kind readout: how it is read off the output
+    special: tuple | None = None  # what it needs (HEAD, GRADIENTS, LAYER), where that is not what its kind does
+    own: tuple = ()  # the fields of Options that it reads beside those of all maps of its kind
+    layers: Callable = find_layers  # (model, target_layer, images) -> the modules that it reads, where it needs a LAYER
 
     @property
     def needs(self):
         """What a network must give for this map: a tuple of HEAD, GRADIENTS and LAYER."""
         return KINDS[self.kind] if self.special is None else self.special
+
+    @property
+    def options(self):
+        """The fields of Options that it reads; another one changes nothing."""
+        return (
+            *('batch_size', 'progress'),
+            *(('target_layer',) if LAYER in self.needs else ()),
+            *(('noise_seeds', 'generator') if self.noisy else ()),
+            *(('superclass',) if self.readout and self.readout.sets else ()),
+            *self.own,
+        )
 
 
 def readout_row(read, unit, **how):
@@ -45,6 +62,7 @@ def readout_row(read, unit, **how):
 
     @explainer
     def function(model, images, target=None, options=Options()):
+        check_classes(model, read.__name__)
         with torch.no_grad():
             output = model(images)
             if not hasattr(output, 'f'):
@@ -55,6 +73,7 @@ def readout_row(read, unit, **how):
             maps = readouts.class_maps(readout, output, target[:, None], options.superclass)  # [B, 1, H, W]
             return maps.squeeze(1)
 
+    function.__doc__ = read.__doc__
     return Map(function, 'readout', unit, readout=readout)
 
 
@@ -63,6 +82,8 @@ SHARE = 'share of {scalar}'
 RELEVANCE = 'relevance to {scalar}'
 INTERACTION = 'interaction in {scalar}'
 COMPONENT = 'principal component of the'
+SMOOTH = ('smooth_grad_nr_iter', 'smooth_grad_sigma')  # Options.own of several maps
+PATH = ('integrated_grad_nr_iter', 'baseline')
 
 MAPS = {
     'vanilla': readout_row(readouts.vanilla, 'class score f'),
@@ -76,43 +97,91 @@ MAPS = {
     'gtcond-superclass': readout_row(readouts.gtcond, 'sum of p(z | x, y)', sets=True),
     'gtcond-superclass-mean': readout_row(readouts.gtcond, 'mean of p(z | x, y)', sets=True, mean=True),
     'input_grad': Map(gradient.input_grad, 'gradient', STRENGTH),
-    'smooth_grad': Map(gradient.smooth_grad, 'gradient', STRENGTH, noisy=True),
-    'smooth_grad_square': Map(gradient.smooth_grad_square, 'gradient', f'({STRENGTH})²', noisy=True),
-    'var_grad': Map(gradient.var_grad, 'gradient', f'variance of {STRENGTH}', noisy=True),
-    'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH),
-    'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE),
+    'smooth_grad': Map(gradient.smooth_grad, 'gradient', STRENGTH, noisy=True, own=SMOOTH),
+    'smooth_grad_square': Map(gradient.smooth_grad_square, 'gradient', f'({STRENGTH})²', noisy=True, own=SMOOTH),
+    'var_grad': Map(gradient.var_grad, 'gradient', f'variance of {STRENGTH}', noisy=True, own=SMOOTH),
+    'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH, own=PATH),
+    'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE, own=PATH),
     'guided_backprop': Map(gradient.guided_backprop, 'gradient', STRENGTH),
-    'gradient_shap': Map(gradient.gradient_shap, 'gradient', SHARE, noisy=True),
-    'deep_lift': Map(deep_lift.deep_lift, 'gradient', SHARE),
-    'full_grad': Map(full_grad.full_grad, 'gradient', RELEVANCE),
+    'gradient_shap': Map(gradient.gradient_shap, 'gradient', SHARE, noisy=True, own=('num_samples', 'std', 'baseline')),
+    'deep_lift': Map(deeplift.deep_lift, 'gradient', SHARE, own=('baseline',)),
+    'full_grad': Map(fullgrad.full_grad, 'gradient', RELEVANCE),
     'grad_cam': Map(cam_family.grad_cam, 'activation', RELEVANCE),
     'grad_cam_pp': Map(cam_family.grad_cam_pp, 'activation', RELEVANCE),
-    'smooth_grad_cam_pp': Map(cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE, noisy=True),
+    'smooth_grad_cam_pp': Map(
+        cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE, noisy=True, own=('num_samples', 'std', 'smooth_average')
+    ),
     'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
     'hires_cam': Map(cam_family.hires_cam, 'activation', RELEVANCE),
     'xgrad_cam': Map(cam_family.xgrad_cam, 'activation', RELEVANCE),
     'finer_cam': Map(cam_family.finer_cam, 'activation', 'relevance against similar classes'),
-    'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE),
+    'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE, layers=cam_family.refined_layers),
     'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations', special=(LAYER,)),
     'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}'),
     'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
-    'taylor_interaction': Map(cam_family.taylor_interaction, 'activation', INTERACTION, interaction=True),
+    'taylor_interaction': Map(cam_family.taylor_interaction, 'activation', INTERACTION, interaction=True, own=('at',)),
     'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
-    'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True),
-    'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE),
+    'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True, own=('num_samples', 'std')),
+    'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE, own=('num_samples',)),
     'group_cam': Map(perturbation.group_cam, 'perturbation', RELEVANCE, special=(GRADIENTS, LAYER)),
     'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE),
-    'rise': Map(masking.rise, 'perturbation', 'mean {scalar} where the pixel is seen', noisy=True, special=()),
-    'occlusion': Map(masking.occlusion, 'perturbation', 'drop of {scalar}', special=()),
+    'rise': Map(
+        masking.rise,
+        'perturbation',
+        'mean {scalar} where the pixel is seen',
+        noisy=True,
+        special=(),
+        own=('rise_nr_masks',),
+    ),
+    'occlusion': Map(
+        masking.occlusion, 'perturbation', 'drop of {scalar}', special=(), own=('occlusion_window', 'baseline')
+    ),
 }
 
 READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and not row.readout.sets}
 SUPERCLASS_READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and row.readout.sets}
 
 
+OTHER_NAMES = {  # as the papers and other libraries have them, in `plain` spelling: the map's name here
+    'cam': 'vanilla',
+    'calm': 'jointll',
+    'gradcamplusplus': 'grad_cam_pp',
+    'layergradcam': 'grad_cam',
+    'inputgradient': 'input_grad',
+    'vanillagradient': 'input_grad',
+    'shapleycam': 'taylor_cam',
+    'expectedgradients': 'gradient_shap',
+}
+
+
+def plain(name):
+    """A name without what people write differently: 'Grad-CAM++' and 'grad_cam_pp' are 'gradcampp'."""
+    return re.sub(r'[-_ ]', '', str(name).lower()).replace('+', 'p')
+
+
+def resolve(name: str) -> str:
+    """The name in MAPS of a map as people type it: case, '-', '_' and ' ' do not matter, and '+' is 'p'.
+
+    An unknown one is a UserError that lists close and valid names.
+
+    >>> resolve('Grad-CAM++'), resolve('IntegratedGradients'), resolve('CAM')
+    ('grad_cam_pp', 'integrated_gradients', 'vanilla')
+    """
+    if name in MAPS:
+        return name
+    names = {**OTHER_NAMES, **{plain(one): one for one in MAPS}}
+    if plain(name) in names:
+        return names[plain(name)]
+    close = [names[one] for one in difflib.get_close_matches(plain(name), names, n=3)]
+    hint = question(dict.fromkeys(close))
+    raise UserError(f'unknown attribution map {name!r}: {hint}choose one of {", ".join(MAPS)}')
+
+
 def lookup(name):
-    """MAPS[name]; an unknown name is a UserError that lists close and valid ones."""
-    return registry.lookup(MAPS, name, 'attribution map')
+    """MAPS[name]; any other spelling is a UserError that names the map it may mean."""
+    if name in MAPS:
+        return MAPS[name]
+    raise UserError(f'unknown attribution map {name!r}: did you mean {resolve(name)}?')
 
 
 def unit_of(name, head_name):

@@ -1,0 +1,97 @@
+"""The options of a map: one record that every method takes, of which each reads what concerns it."""
+
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+
+SMOOTH_AVERAGES = ('derivatives', 'maps')
+COUNTS = (  # options that are whole numbers of at least 1
+    'batch_size',
+    'smooth_grad_nr_iter',
+    'integrated_grad_nr_iter',
+    'rise_nr_masks',
+    'occlusion_window',
+    'num_samples',
+)
+
+
+def flag(default: Any, low: float, help: str) -> Any:
+    """An option that is a flag of the commands too (config.py): its default, its lowest value, its line of help."""
+    return field(default=default, metadata={'low': low, 'help': help})
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a map is made; each one reads what concerns it.
+
+    target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
+    superclass: {class: [classes]} (superclass readouts).
+    batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
+    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
+    None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
+    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
+    by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
+    number or a tensor that broadcasts to the images; None is 0.
+    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam (None: 35 and 2) and
+    gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
+    rise_nr_masks: random masks of rise. occlusion_window: side of occlusion's square in pixels, which moves by half of
+    it; None is an eighth of the image's shorter side.
+    smooth_average: of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
+    at: (row, column) from 0, the location whose interactions taylor_interaction shows, in cells of its map; None: the
+    one that interacts most.
+    """
+
+    target_layer: object = None
+    superclass: dict | None = None
+    batch_size: int = 32
+    noise_seeds: list | None = None
+    generator: torch.Generator | None = None
+    progress: bool = False
+    smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
+    smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
+    integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
+    baseline: object = None
+    rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
+    occlusion_window: int | None = flag(
+        None, 1, "side of occlusion's square in pixels (default: an eighth of the image's)"
+    )
+    num_samples: int | None = flag(
+        None, 1, 'draws of smooth_grad_cam_pp (4), ss_cam (35), gradient_shap (50), is_cam (10)'
+    )
+    std: float | None = None
+    smooth_average: str = 'derivatives'
+    at: tuple | None = None
+
+    def __post_init__(self):
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and (int(value) != value or value < 1):
+                raise UserError(f'{name} is {value}: give a whole number of at least 1')
+        for name in ('smooth_grad_sigma', 'std'):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f'{name} is {value}: give a number of at least 0')
+        if self.smooth_average not in SMOOTH_AVERAGES:
+            raise UserError(f'smooth_average is {self.smooth_average!r}: choose one of {", ".join(SMOOTH_AVERAGES)}')
+        if self.at is not None and not _is_cell(self.at):
+            raise UserError(f'at is {self.at!r}: give (row, column), two whole numbers of at least 0')
+
+
+def _is_cell(at):
+    """Is it a pair of whole numbers of at least 0?"""
+    return isinstance(at, tuple | list) and len(at) == 2 and all(isinstance(n, Integral) and n >= 0 for n in at)
+
+
+def combined(options: Options, changes: dict[str, Any]) -> Options:
+    """`options` with single ones changed; None stands for the option's default. Unknown names are a UserError."""
+    defaults: dict[str, Any] = {one.name: one.default for one in fields(Options)}
+    unknown = [word for word in changes if word not in defaults]
+    if unknown:
+        raise UserError(f'unknown option {", ".join(unknown)}: the options are {", ".join(defaults)}')
+    if not changes:
+        return options
+    return replace(options, **{word: defaults[word] if value is None else value for word, value in changes.items()})
