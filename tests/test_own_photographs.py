@@ -113,7 +113,9 @@ def test_labels_by_number_and_name(network, tmp_path, monkeypatch):
     assert start < whole['methods']['vanilla']['deletion_curve'][0]  # the prediction is the most probable class
 
 
-@pytest.mark.parametrize('preprocessing', [OWN, PAPER])
+@pytest.mark.parametrize(
+    'preprocessing', [OWN, PAPER, *(OWN._replace(crop_mode=mode) for mode in ('squash', 'border'))]
+)
 @pytest.mark.parametrize('shape', [(90, 131), (150, 67), (80, 80)])
 def test_boxes_and_masks_go_where_the_photograph_goes(preprocessing, shape, tmp_path):
     """A white box on black through the photograph's own transform, against the box and the mask."""
@@ -123,7 +125,7 @@ def test_boxes_and_masks_go_where_the_photograph_goes(preprocessing, shape, tmp_
     image = Image.fromarray(picture)
     image.convert('L').save(tmp_path / 'mask.png')
     nearest = preprocessing._replace(interpolation='nearest')
-    expected = photograph_transform(32, nearest)(image)[0].numpy() > 0
+    expected = photograph_transform(32, nearest)(image)[0].numpy() > 0.5  # what lies beside it is black, or grey
     mask = own_photographs.placed_mask(str(tmp_path / 'mask.png'), 32, preprocessing)
     np.testing.assert_array_equal(mask, expected)
     [placed] = own_photographs.placed_boxes([box], shape[::-1], 32, preprocessing)

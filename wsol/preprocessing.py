@@ -11,10 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
 from .errors import UserError
+
+
+class Crop:
+    """Which side of a photograph becomes crop_size / crop_share before the centre is taken; timm's names."""
+
+    CENTER = 'center'  # the shorter one: its shape is kept, what lies outside the square is lost
+    SQUASH = 'squash'  # both: its shape is not kept
+    BORDER = 'border'  # the longer one: its shape is kept, and the mean's colour is laid beside it
 
 
 class Preprocessing(NamedTuple):
@@ -23,7 +29,8 @@ class Preprocessing(NamedTuple):
     mean: tuple  # of each channel, for inputs in [0, 1]
     std: tuple
     interpolation: str  # Pillow's filter: 'bilinear', 'bicubic' …
-    crop_share: float | None  # side of the crop over the shorter side of the resized image; None: a square, no crop
+    crop_share: float | None  # side of the crop over that of the resized image; None: a square, no crop
+    crop_mode: str = Crop.CENTER  # how the image is resized before the crop
 
 
 PAPER = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 'bilinear', None)  # ImageNet's mean and deviation
@@ -38,9 +45,11 @@ def from_record(record):
 
 def of_timm(config):
     """The `Preprocessing` of a timm network's pretrained configuration, a dict."""
-    return Preprocessing(
-        tuple(config['mean']), tuple(config['std']), config['interpolation'], float(config['crop_pct'])
-    )
+    mode = config.get('crop_mode') or Crop.CENTER
+    if mode not in (Crop.CENTER, Crop.SQUASH, Crop.BORDER):
+        raise UserError(f'unknown crop_mode {mode!r} of a timm network: choose one of center, squash, border')
+    share = float(config['crop_pct'])
+    return Preprocessing(tuple(config['mean']), tuple(config['std']), config['interpolation'], share, mode)
 
 
 def of_torchvision(preset):
@@ -50,8 +59,9 @@ def of_torchvision(preset):
     return own, preset.crop_size[0]
 
 
-def _tensor_of(preprocessing):
-    return [transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)]
+def pillow_filter(preprocessing):
+    """Pillow's filter of this name."""
+    return Image.Resampling[preprocessing.interpolation.split('-')[0].upper()]  # nearest-exact is nearest
 
 
 @functools.cache
@@ -83,7 +93,7 @@ class SquareTransform:
         self.crop_size = crop_size
         self.size = resize_size if training else crop_size
         self.preprocessing = preprocessing
-        self.filter = Image.Resampling[preprocessing.interpolation.split('-')[0].upper()]  # nearest-exact is nearest
+        self.filter = pillow_filter(preprocessing)
 
     def _draw(self, generator):
         """(top, left, flipped?) of a crop: the numbers that torchvision's RandomCrop and RandomHorizontalFlip draw."""
@@ -141,13 +151,28 @@ def make_transform(training, resize_size=256, crop_size=224, preprocessing=PAPER
 def photograph_transform(crop_size, preprocessing=PAPER):
     """Pillow image -> normalised float tensor [3, crop, crop] of a photograph, as the network was trained to see one.
 
-    With a crop_share: the shorter side becomes crop_size / crop_share, then the centre is taken; else a square resize.
+    With a crop_share it is resized as `Crop` says, then the centre is taken; else a square resize.
     """
     if preprocessing.crop_share is None:
         return make_transform(False, crop_size=crop_size, preprocessing=preprocessing)
-    side = math.floor(crop_size / preprocessing.crop_share)
-    first = [transforms.Resize(side, InterpolationMode(preprocessing.interpolation)), transforms.CenterCrop(crop_size)]
-    return transforms.Compose(first + _tensor_of(preprocessing))
+    return functools.partial(_seen_photograph, crop_size=crop_size, preprocessing=preprocessing)
+
+
+def _seen_photograph(image, crop_size, preprocessing):
+    """`photograph_transform` of an image, with a crop_share."""
+    placed = placement(*image.size, crop_size, preprocessing)
+    resized = image.resize((placed.width, placed.height), pillow_filter(preprocessing))
+    square = _cut(resized, placed.left, placed.top, (crop_size, crop_size), preprocessing)
+    return network_input(torch.from_numpy(np.array(square))[None], preprocessing)[0]
+
+
+def _cut(image, left, top, size, preprocessing):
+    """The part of an image from a corner on, and what lies beside the image: black, with `Crop.BORDER` the mean."""
+    if preprocessing.crop_mode != Crop.BORDER:
+        return image.crop((left, top, left + size[0], top + size[1]))  # Pillow has black beyond the image
+    canvas = Image.new('RGB', size, tuple(round(255 * value) for value in preprocessing.mean))
+    canvas.paste(image, (-left, -top))
+    return canvas
 
 
 class Placement(NamedTuple):
@@ -155,32 +180,42 @@ class Placement(NamedTuple):
 
     width: int  # of the resized photograph
     height: int
-    left: int  # of the square's corner in it; negative where black is added
+    left: int  # of the square's corner in it; negative where something is added
     top: int
 
 
 def placement(width, height, crop_size, preprocessing=PAPER):
-    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as torchvision computes
-    it."""
+    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as torchvision and timm
+    compute it."""
     if preprocessing.crop_share is None:
         return Placement(crop_size, crop_size, 0, 0)
     side = math.floor(crop_size / preprocessing.crop_share)
-    short = min(width, height)
-    resized = [side if value == short else int(side * value / short) for value in (width, height)]
+    resized = _resized(width, height, side, preprocessing.crop_mode)
     corner = [
         round((value - crop_size) / 2) if value >= crop_size else -((crop_size - value) // 2) for value in resized
     ]
     return Placement(*resized, *corner)
 
 
+def _resized(width, height, side, crop_mode):
+    """(width, height) of a photograph that is resized to `side` as the mode says."""
+    if crop_mode == Crop.SQUASH:
+        return [side, side]
+    if crop_mode == Crop.BORDER:
+        ratio = max(width / side, height / side)
+        return [max(round(value / ratio), 1) for value in (width, height)]
+    short = min(width, height)
+    return [side if value == short else int(side * value / short) for value in (width, height)]
+
+
 def seen_part(image, preprocessing=PAPER):
     """The part of a Pillow image that a network sees through `photograph_transform`, at the image's own resolution."""
     if preprocessing.crop_share is None:
         return image
-    side = round(min(image.size) * min(preprocessing.crop_share, 1))
-    left = (image.width - side) // 2
-    top = (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    longest = {Crop.CENTER: (min(image.size),) * 2, Crop.SQUASH: image.size, Crop.BORDER: (max(image.size),) * 2}
+    size = [max(round(value * preprocessing.crop_share), 1) for value in longest[preprocessing.crop_mode]]
+    left, top = ((whole - part) // 2 for whole, part in zip(image.size, size))
+    return _cut(image, left, top, size, preprocessing)
 
 
 def denormalize(images, preprocessing=PAPER):
