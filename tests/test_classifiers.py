@@ -71,8 +71,8 @@ def test_a_vision_transformer_lays_its_tokens_out():
     net = models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
     nn.init.normal_(net.heads.head.weight)  # torchvision begins with zeros
     images = torch.randn(2, 3, 32, 32)
-    assert classifiers.token_layer(net) == 'encoder.layers.encoder_layer_1.ln_1'
-    model = classifiers.PlainClassifier(net, 5, PAPER, classifiers.token_layer(net)).eval()
+    assert classifiers._feature_layer(net, images[:1]) == 'encoder.layers.encoder_layer_1.ln_1'
+    model = classifiers.PlainClassifier(net, 5, PAPER).eval()
     for name in ('grad_cam', 'layer_cam', 'input_grad'):
         maps = attribution.explain(name, model, images, 1)
         assert maps.shape == ((2, 32, 32) if name == 'input_grad' else (2, 4, 4)) and maps.abs().max() > 0

@@ -175,7 +175,7 @@ def test_maps_that_a_network_cannot_give_are_left_out():
     kept, wrong = comparing.runnable(names, plain, 32, attribution.Options())
     assert kept == ['input_grad', 'guided_backprop'] and 'target_layer' in wrong['eigen_cam']
     net = models.VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5).eval()
-    plain = classifiers.PlainClassifier(net, 5, PAPER, classifiers.token_layer(net)).eval()
+    plain = classifiers.PlainClassifier(net, 5, PAPER).eval()
     assert comparing.runnable(names, plain, 32, attribution.Options())[0] == names[1:]
 
 

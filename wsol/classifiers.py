@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 
 from . import attribution
-from .attribution.layers import hooks
+from .attribution.layers import hooks, last_feature_layer
 from .backbones import packaged
 from .backbones import timm as timm_backbone
 from .errors import MissingFile, Unreachable, UserError
@@ -26,10 +26,6 @@ from .weights import read_record
 
 FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
 LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
-TOKENS = (
-    ('blocks', 'norm1'),
-    ('encoder.layers', 'ln_1'),
-)  # of timm's and torchvision's ViTs: blocks, norm before attention
 
 
 class Trained(NamedTuple):
@@ -55,16 +51,18 @@ class Logits:
 class PlainClassifier(nn.Module):
     """A classifier without a linear head on pooled features: images [B, 3, S, S] -> `Logits`.
 
-    tokens: the layer whose tokens are laid out as a map for the activation and perturbation maps (`Classifier`).
+    feature_layer: the dotted name in `net` of the layer that maps of layers explain where none is named; None: it is
+    looked for (layers.last_feature_layer).
     """
 
     attribution_method = 'classifier'
     image_size = 224  # side of the images it was trained on
     class_names: list[str] | None = None
 
-    def __init__(self, net, num_classes, preprocessing, tokens=None):
+    def __init__(self, net, num_classes, preprocessing, feature_layer=None):
         super().__init__()
-        self.net = attribution.Classifier(net, tokens=tokens)
+        self.net = attribution.Classifier(net)
+        self.feature_layer = feature_layer and f'net.model.{feature_layer}'
         self.num_classes = num_classes
         self.preprocessing = preprocessing
         self.head = HEADS[self.attribution_method]
@@ -111,10 +109,19 @@ def load_classifier(name: str, architecture: str | None = None) -> Network | Pla
         raise UserError(f'{name} gives {what}, no logits [B, C]: choose an image classifier')
     model = as_network(net, seen, trained.preprocessing)
     if model is None:
-        model = PlainClassifier(net, logits.shape[1], trained.preprocessing, tokens=token_layer(net))
+        model = PlainClassifier(net, logits.shape[1], trained.preprocessing, _feature_layer(net, images))
     model.image_size = trained.size
     model.class_names = class_names(logits.shape[1])
     return model.eval()
+
+
+def _feature_layer(net, images):
+    """The dotted name of the last feature layer of a classifier; None where it has none: maps of layers say so."""
+    try:
+        found = last_feature_layer(net, images)
+    except UserError:
+        return None
+    return next(name for name, module in net.named_modules() if module is found)
 
 
 def _by_name(name):
@@ -242,16 +249,6 @@ def pooled_layer(seen):
             mean = (F.relu() if rectified else F).mean(dim=(2, 3))  # [1, L]
             if mean.shape == taken.shape and torch.allclose(mean, taken, rtol=1e-3, atol=1e-5):
                 return name, rectified, linear
-    return None
-
-
-def token_layer(net):
-    """The layer of a transformer whose tokens make a map: the norm before its last attention; None elsewhere."""
-    modules = dict(net.named_modules())
-    for blocks, norm in TOKENS:
-        names = [name for name in modules if name.startswith(f'{blocks}.') and name.endswith(f'.{norm}')]
-        if names:
-            return names[-1]
     return None
 
 

@@ -2,12 +2,14 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import nn
 
 from ..errors import UserError
 from .layers import find_layers, hooks
+from .layouts import Layout, first_tokens, token_grid
 
 
 def logits_of(output):
@@ -34,11 +36,11 @@ class Classifier(nn.Module):
 
     model: any nn.Module that is called on images. logits: a function from its output to [B, C] (default: `logits_of`).
     tokens: a layer, module or dotted name of the model, that gives tokens [B, N, L] or channels-last maps [B, H, W, L];
-    its output also passes through the layer 'maps' of this module as [B, L, H, W]: explain(..., target_layer='maps').
-    grid: (H, W) of the tokens (default: the largest square); the N - H W first ones, such as the class token, are left
-    out. A transformer that classifies by its class token reads no other token after its last block: name a layer before
-    the last attention (torchvision 'encoder.layers.encoder_layer_11.ln_1', timm 'blocks.11.norm1'), as for
-    pytorch-grad-cam.
+    its output also passes through the layer 'maps' of this module as [B, L, H, W], which is the target layer where none
+    is named. grid: (H, W) of the tokens (default: (h / patch, w / patch) of images of h x w pixels, as
+    layouts.token_grid finds it); the N - H W first ones, such as the class token, are left out. A transformer that
+    classifies by its class token reads no other token after its last block: name a layer before the last attention
+    (torchvision 'encoder.layers.encoder_layer_11.ln_1', timm 'blocks.11.norm1'), as for pytorch-grad-cam.
     """
 
     def __init__(self, model, logits=None, tokens=None, grid=None):
@@ -48,25 +50,36 @@ class Classifier(nn.Module):
         self.grid = grid
         self.maps = nn.Identity()
         self.layers = () if tokens is None else tuple(find_layers(model, tokens, None))
+        self.feature_layer = 'maps' if self.layers else None
 
     def forward(self, images):
-        with hooks(self.layers, self._as_maps) if self.layers else nullcontext():
+        as_maps = partial(self._as_maps, tuple(images.shape[2:]))
+        with hooks(self.layers, as_maps) if self.layers else nullcontext():
             return self.logits(self.model(images))
 
-    def _as_maps(self, module, inputs, output):
-        """The layer's output, unchanged, by way of self.maps."""
+    def _as_maps(self, size, module, inputs, output):
+        """The layer's output for images of `size`, unchanged, by way of self.maps."""
         if isinstance(output, tuple):  # a block that also returns its attention
-            return self._as_maps(module, inputs, output[0]), *output[1:]
+            return self._as_maps(size, module, inputs, output[0]), *output[1:]
         if output.ndim == 4:
-            return self.maps(output.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # [B, H, W, L]
-        if output.ndim != 3:
+            layout = Layout('rows', tuple(output.shape[1:3]))
+        elif output.ndim == 3:
+            layout = self._layout(output.shape[1], size)
+        else:
             raise UserError(
                 f'layer {type(module).__name__} gives {list(output.shape)}: tokens [B, N, L] or [B, H, W, L] are needed'
             )
-        side = math.isqrt(output.shape[1])
-        h, w = self.grid or (side, side)
-        first = output.shape[1] - h * w
+        return layout.back(self.maps(layout.to_map(output)), output)
+
+    def _layout(self, count, size):
+        """The `Layout` of `count` tokens for images of `size`; a grid that they do not make is a UserError."""
+        grid = self.grid or token_grid(count, size, first_tokens(self.model))
+        if grid is None:
+            raise UserError(
+                f'{count} tokens make no grid of the proportions of images of {size[0]}x{size[1]}: give '
+                'Classifier grid=(rows, columns)'
+            )
+        first = count - math.prod(grid)
         if first < 0:
-            raise UserError(f'{output.shape[1]} tokens do not make a grid of {h} x {w}')
-        A = output[:, first:].transpose(1, 2).unflatten(2, (h, w))  # [B, L, H, W]
-        return torch.cat([output[:, :first], self.maps(A).flatten(2).transpose(1, 2)], dim=1)  # [B, N, L]
+            raise UserError(f'{count} tokens do not make a grid of {grid[0]} x {grid[1]}')
+        return Layout('tokens', tuple(grid), first)
