@@ -219,9 +219,14 @@ def paper_rows(table, published, root, datasets, seeds=()):
                 yield [dataset, row['name'], row.get('map', '-'), backbone, column, *numbers, *ours_here]
 
 
-def print_paper_table(table, root, datasets):
-    """One of the paper's tables: published numbers and those of a save root. datasets: None for all that it has."""
+def print_paper_table(table, root, datasets, architecture=None):
+    """One of the paper's tables: published numbers and those of a save root. datasets: None for all that it has;
+    architecture: of all runs, in place of the paper's."""
     published = read_published(table)
+    if architecture:
+        name = architecture.rpartition('/')[2]
+        rows = [row for row in published['rows'] if not row.get('architecture')]
+        published = {**published, 'rows': [{**row, 'architecture': name} for row in rows]}
     known = {dataset for row in published['rows'] for dataset in row.get('paper', {})}
     datasets = datasets or [dataset for dataset in SETS if dataset in known]
     runs = {run_name(row, dataset) for row in published['rows'] for dataset in datasets}

@@ -126,6 +126,9 @@ def parse_arguments():
         choices=(*tables.SETS, 'ToyBirds'),
         help='only this set, several times for several',
     )
+    parser.add_argument(
+        '--architecture', metavar='NAME', help='of --table: the backbone of all runs, in place of the published one'
+    )
     add_page_flags(parser.add_argument_group('page'))
     args = parser.parse_args()
     missing = [folder for folder in args.folders if not os.path.isdir(folder)]
@@ -153,7 +156,7 @@ def main():
     if args.html:
         write_html(args)
     elif args.table:
-        tables.print_paper_table(args.table, args.folders[0], args.dataset)
+        tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture)
     elif args.compare:
         compare(args)
     else:

@@ -102,6 +102,35 @@ def test_cue_table_has_both_modes_beside_the_paper(tmp_path):
     assert (cam['parts'], cam['paper'], cam['given'], cam['trained']) == ('mean', '29.60', '-', '29.00')
 
 
+def test_a_table_of_another_backbone_has_its_runs_beside_the_paper(tmp_path):
+    means = {'cue_1': 1.0, 'cue_2': 2.0, 'cue_3': None, 'mean': 1.5}
+    write(tmp_path / 'CAM_CUB_tiny' / 'cue_location_vanilla.json', {'released': means, 'per_pair': means})
+    write(tmp_path / 'CAM_CUB' / 'cue_location_vanilla.json', {'released': {**means, 'mean': 9.0}, 'per_pair': means})
+    table = cells(report('--table=cue_localization', '--architecture=timm/tiny', tmp_path))
+    assert len(table) == 7 * 4 and {row['backbone'] for row in table} == {'tiny'}
+    cam = [row for row in table if row['map'] == 'vanilla'][3]
+    assert (cam['parts'], cam['paper'], cam['trained']) == ('mean', '29.60', '1.50')
+    rows = cells(report('--table=wsol', '--dataset=CUB', '--architecture=timm/tiny', tmp_path))
+    assert {row['backbone'] for row in rows} == {'tiny'} and {row['paper'] for row in rows} == {'63.00', '-'}
+
+
+def test_a_named_backbone_and_flags_reach_every_command():
+    """The helpers of the scripts, asked for the networks and flags of a table."""
+    code, out, err = run(
+        'bash',
+        '-c',
+        'source scripts/reproduce/common.sh; architecture=timm/tiny seeds=(0 3) extra=(--crop_size=32)\n'
+        'for name in $(networks wsol CUB); do echo "$name" "$(run_of "$name")"; done',
+    )
+    assert code == 0, err
+    flags = '--architecture=timm/tiny --crop_size=32'
+    assert out.splitlines() == [
+        f'{head}_CUB_tiny-seed{seed} --config=configs/{head}_CUB.yaml --seed={seed} {flags}'
+        for head in ('CAM', 'CALM-ML', 'CALM-EM')
+        for seed in (0, 3)
+    ]
+
+
 def test_digitised_values_are_marked(tmp_path):
     write(tmp_path / 'CAM_OpenImages' / 'pixel_perturb_var_grad.json', {'ratio': [0.5, 0.6, 0.7, None, 0.9]})
     table = cells(report('--table=remove_and_classify', tmp_path))
@@ -206,7 +235,8 @@ def test_given_checkpoints_need_no_training_data(tmp_path):
     [
         (['--tables=all'], "unknown option '--tables'"),
         (['--save_root'], '--save_root needs a value'),
-        (['--epochs=3'], 'give --toy with it'),
+        (['--images=3'], 'give --toy with it'),
+        (['--toy', '--architecture=vgg16'], 'leave --architecture out'),
         (['--toy', '--images=few'], 'whole number'),
         (['--toy', '--images=0'], 'at least 1'),
         (['--dataset=ILSVRC'], 'choose from CUB'),

@@ -14,8 +14,13 @@
 #   --seeds N ...           train each network once with each of these seeds, as NAME-seedN; the table has their mean,
 #                           their standard deviation and each of them (default: one run, NAME, seed 0)
 #   --workers N             data loading processes (default 4; toy 1)
-#   --epochs N, --images N, --test_images N, --iterations N     the toy run's sizes: epochs of a training, training and
-#                           test images a class, noisy inputs and path steps of the gradient maps (defaults 6, 30, 4, 4)
+#   --architecture NAME     all rows on this backbone in place of the paper's: its runs are METHOD_SET_NAME
+#   --epochs N              epochs of a training (default: those of the run files; toy: 6)
+#   --from_cam              CALM starts from the weights of the CAM run, as the toy's does, in place of ImageNet's
+#   --own_split             the split files are your own: the published numbers of images are not expected
+#   --images N, --test_images N, --iterations N     the toy run's sizes: training and test images a class, noisy inputs
+#                           and path steps of the gradient maps (defaults 30, 4, 4)
+#   -- FLAG ...             flags of the commands, for each training and evaluation: -- --crop_size=160 --lr=0.001
 #
 # A step whose result file exists is not repeated, and one that was cut off goes on from its last state, when the
 # command is given again. Exit code 2: a mistake in the options, or data that are missing.
@@ -38,11 +43,13 @@ options() {
     SETS=$(sets_of "$1")
     shift
     toy='' checkpoints='' save_root='' data_root='' metadata_root='' workers='' seeds=()
-    epochs=6 images=30 test_images=4 iterations=4
+    epochs='' images=30 test_images=4 iterations=4 architecture='' from_cam='' own_split='' extra=()
     while [ $# -gt 0 ]; do
         case $1 in --*=*) value=${1#*=}; set -- "${1%%=*}" "$value" "${@:2}" ;; esac
         case $1 in
             --toy) toy=yes; shift; continue ;;
+            --from_cam | --own_split) printf -v "${1#--}" yes; shift; continue ;;
+            --) extra=("${@:2}"); break ;;
             -h | --help) usage ;;
             --seeds)
                 shift
@@ -58,6 +65,8 @@ options() {
             --checkpoints | --save_root | --data_root | --metadata_root)
                 value=$(option_value "$1" $# "${2:-}") || exit 2
                 printf -v "${1#--}" %s "$(realpath -m -- "$value")" ;;
+            --architecture)
+                architecture=$(option_value "$1" $# "${2:-}") || exit 2 ;;
             --dataset)
                 value=$(option_value "$1" $# "${2:-}") || exit 2
                 [[ " $SETS " == *" $value "* ]] || die "--dataset $value is not in this table: choose from $SETS"
@@ -67,7 +76,7 @@ options() {
                 if ! [[ $value =~ ^[0-9]+$ ]] || { [ "$value" -eq 0 ] && [ "$1" != --workers ]; }; then
                     die "$1 $value: give a whole number, at least 1"
                 fi
-                [ "$1" = --workers ] || sizes=$1
+                [[ $1 =~ ^--(workers|epochs)$ ]] || sizes=$1
                 printf -v "${1#--}" %s "$value" ;;
             *) die "unknown option '$1': --help lists them" ;;
         esac
@@ -76,6 +85,7 @@ options() {
     [ -z "$sizes" ] || [ -n "$toy" ] ||
         die "$sizes is a size of the toy run: give --toy with it (a real run's are in configs/)"
     [ -z "$toy" ] || [ ${#asked[@]} -eq 0 ] || die "--toy runs on ToyBirds: leave --dataset out"
+    [ -z "$toy" ] || [ -z "$architecture" ] || die "--toy has a network of its own: leave --architecture out"
     [ -z "$checkpoints" ] || [ -d "$checkpoints" ] ||
         die "--checkpoints $checkpoints is not a folder: scripts/download_checkpoints.sh makes one"
     [ -z "$checkpoints" ] || [ ${#seeds[@]} -eq 0 ] ||
@@ -86,7 +96,7 @@ options() {
     # shellcheck source=scripts/setup.sh
     source "$SCRIPTS/setup.sh" requirements.txt
     SECONDS=0
-    from_cam=$toy
+    [ -z "$toy" ] || : "${epochs:=6}" "${from_cam:=yes}"
     launcher=(.venv/bin/python)
     paths=("--save_root=$save_root" "--data_root=$data_root" "--metadata_root=$metadata_root" "--workers=$workers"
         --resume=True)
@@ -116,7 +126,8 @@ prepare() {
             --train "$images" --val 1 --test "$test_images" >&2
         return
     fi
-    local splits=(train val test) make="scripts/fetch_metadata.sh $1" mark
+    local splits=(train val test) own=() make="scripts/fetch_metadata.sh $1" mark
+    [ -z "$own_split" ] || own=(--own_split)
     [ -z "$checkpoints" ] || splits=(test)
     mark="$save_root/.checked_${1}_$(IFS=- && echo "${splits[*]}")"
     [ ! -e "$mark" ] || [ "$(cat "$mark")" != "$data_root $metadata_root" ] || return 0
@@ -132,15 +143,20 @@ prepare() {
     fi
     note "checking the data of $1"
     .venv/bin/python scripts/check_data.py --dataset="$1" --data_root="$data_root" --metadata_root="$metadata_root" \
-        --fast --show=3 --splits "${splits[@]}" >&2 ||
+        --fast --show=3 "${own[@]}" --splits "${splits[@]}" >&2 ||
         die "the data of $1 in $data_root are not complete (see above): prepare them with $make"
     mkdir -p "$save_root" && echo "$data_root $metadata_root" > "$mark"
 }
 
-# networks TABLE SET: those of the table, one a seed where --seeds are given: NAME-seedN.
+# networks TABLE SET: those of the table, one a seed where --seeds are given: NAME-seedN. With --architecture those of
+# other backbones are left out.
 networks() {
     local name seed
     for name in $(networks_of "$1" "$2"); do
+        if [ -n "$architecture" ]; then
+            [[ $name != *_*_* ]] || continue
+            name+=_${architecture##*/}
+        fi
         [ ${#seeds[@]} -gt 0 ] || echo "$name"
         for seed in "${seeds[@]}"; do echo "$name-seed$seed"; done
     done
@@ -148,9 +164,10 @@ networks() {
 
 # run_of NAME: the flags of a network's run file and seed.
 run_of() {
-    local seed=0
+    local seed=0 file=${1%-seed*}
     [[ $1 != *-seed* ]] || seed=${1##*-seed}
-    echo "--config=configs/${1%-seed*}.yaml --seed=$seed"
+    [ -z "$architecture" ] || file=${file%"_${architecture##*/}"}
+    echo "--config=configs/$file.yaml --seed=$seed" ${architecture:+"--architecture=$architecture"} "${extra[@]}"
 }
 
 # have NAME: is there a network to evaluate? Without given checkpoints it is trained first.
@@ -168,8 +185,8 @@ train() {
     [ ! -e "$save_root/$1/accuracy.json" ] || return 0
     local more=() own start
     read -r -a own <<< "$(run_of "$1")"
-    [ -z "$toy" ] || more=("--epochs=$epochs")
-    if [ -n "$from_cam" ] && [[ $1 != CAM_* ]]; then  # as in the quick start, the toy's CALM starts from its CAM
+    [ -z "$epochs" ] || more=("--epochs=$epochs")
+    if [ -n "$from_cam" ] && [[ $1 != CAM_* ]]; then
         start=CAM_${1#*_}
         train "$start"
         more+=("--load_checkpoint=$save_root/$start" --is_different_checkpoint=True)
@@ -180,7 +197,9 @@ train() {
 # accuracy NAME: of a given checkpoint; a run trained here has its own already.
 accuracy() {
     [ -n "$checkpoints" ] && [ ! -e "$save_root/given/$1/accuracy.json" ] || return 0
-    run main.py "--config=configs/$1.yaml" "${paths[@]}" --seed=0 "--experiment_name=given/$1" --is_train=False \
+    local own
+    read -r -a own <<< "$(run_of "$1")"
+    run main.py "${own[@]}" "${paths[@]}" "--experiment_name=given/$1" --is_train=False \
         "--load_checkpoint=$checkpoints/$1" >&2
 }
 
@@ -233,5 +252,6 @@ table() {
         done
     done
     mkdir -p "$save_root"
+    [ -z "$architecture" ] || sets+=("--architecture=$architecture")
     .venv/bin/python scripts/report.py --table="$1" "${sets[@]}" "$save_root"
 }

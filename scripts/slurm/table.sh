@@ -6,8 +6,8 @@
 #   bash scripts/slurm/table.sh cue_localization --dataset CUB -- --partition=gpu --time=8:00:00
 #
 # TABLE: classification, cue_localization, remove_and_classify or wsol; OPTIONs are those of scripts/reproduce/TABLE.sh
-# (see its --help): --toy, --checkpoints DIR, --dataset SET, --seeds 0 1 2, --save_root DIR ... What is printed lands in
-# SAVE_ROOT/slurm/. Submitted again, finished steps are not repeated; rows of a task that failed show '-'.
+# (see its --help): --toy, --checkpoints DIR, --dataset SET, --seeds 0 1 2, --save_root DIR ... (not --from_cam, nor flags
+# of the commands). What is printed lands in SAVE_ROOT/slurm/. Submitted again, finished steps are not repeated; rows of a task that failed show '-'.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,6 +22,7 @@ case $table in -h | --help) usage ;; esac
 sets_of "$table" > /dev/null || die "'$table' is no table: choose from $TABLES"
 need sbatch
 options "$table" "${given[@]}"
+[ -z "$from_cam" ] || [ -n "$toy" ] || die "--from_cam: the tasks of an array do not wait for each other; leave it out"
 
 names=()
 for set in $SETS; do
@@ -35,13 +36,16 @@ done
 
 words=("${paths[@]:0:4}")                                  # the three folders and --workers, as read above
 [ -z "$checkpoints" ] || words+=("--checkpoints=$checkpoints")
+[ -z "$architecture" ] || words+=("--architecture=$architecture")
+[ -z "$epochs" ] || words+=("--epochs=$epochs")
 [ -z "$toy" ] ||
-    words+=(--toy "--epochs=$epochs" "--images=$images" "--test_images=$test_images" "--iterations=$iterations")
+    words+=(--toy "--images=$images" "--test_images=$test_images" "--iterations=$iterations")
 mkdir -p "$save_root/slurm"
 array=$(sbatch --parsable --job-name="$table" --array="0-$((${#names[@]} - 1))" \
     --output="$save_root/slurm/%x-%A_%a.out" "$@" scripts/slurm/table.sbatch "$table" "${names[*]}" "${words[@]}")
 array=${array%%;*}                                         # a federated cluster adds its name
-report=("$PWD/.venv/bin/python" "$PWD/scripts/report.py" "--table=$table")
+report=("$PWD/.venv/bin/python" "$PWD/scripts/report.py" "--table=$table"
+    ${architecture:+"--architecture=$architecture"})
 for set in $SETS; do report+=("--dataset=$set"); done
 printed=$(sbatch --parsable --job-name="$table-table" --dependency="afterany:$array" \
     --output="$save_root/slurm/%x-%j.out" "$@" --wrap="$(printf '%q ' "${report[@]}" "$save_root")")
