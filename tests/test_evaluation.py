@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections import OrderedDict
 
 import cv2
 import numpy as np
@@ -270,6 +271,25 @@ def test_remove_and_classify_counts_what_a_loop_counts(save_root, monkeypatch, t
     assert np.abs(np.array(found['correct_random']) - random / 2).sum() <= 1
     assert len({*found['correct_topk'], *found['correct_random']}) > 3
     assert found['ratio'] == [a / b if b else None for a, b in zip(found['correct_topk'], found['correct_random'])]
+
+
+def test_remove_and_classify_erases_what_speaks_for_the_label_and_not_for_the_prediction():
+    """The map of a class is a colour of the image, and its score that colour's mean: an image of another class stays
+    wrong without the pixels of its label, but would be right without those of the prediction."""
+    model = wsol.network.Network(torch.nn.Sequential(OrderedDict(same=torch.nn.Identity())), 3, 3, 'CAM').eval()
+    with torch.no_grad():
+        model.conv_last.weight.copy_(torch.eye(3)[:, :, None, None])
+        model.conv_last.bias.zero_()
+    image = torch.zeros(3, 10, 10)
+    for colour, (row, value) in enumerate([(9, 2.0), (4, 1.5), (2, 1.0)]):
+        image[colour, row] = value
+    images = image.expand(2, -1, -1, -1)
+    part = eval_pixel_perturb.count_batch(
+        model, maker_of(model, 'vanilla'), images, torch.tensor([1, 2]), [0, 1], seed=0, repeats=1
+    )
+    assert part.totals['correct'] == 0 and part.totals['topk'].tolist() == [0] * 5
+    without_the_prediction = erasing.without(images[:1], image[0].flatten()[None] > 0)
+    assert model(without_the_prediction).probs.argmax().item() == 1
 
 
 class Files:

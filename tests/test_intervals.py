@@ -1,5 +1,6 @@
 """Intervals and comparisons: they hold the truth as often as they say, and the p-values are those of exact tests."""
 
+import itertools
 import json
 import os
 import runpy
@@ -86,6 +87,40 @@ def test_the_p_value_of_an_accuracy_is_mcnemars_exact_one():
         )
         assert found.p == pytest.approx(min(1, stats.binomtest(won, won + lost).pvalue), rel=1e-9)
         assert found.difference == pytest.approx((won - lost) / 2) and found.a == 100 * right.mean()
+
+
+def exact_p(first, second, figure):
+    """The two-sided p-value of figure(second) - figure(first): all exchanges of rows between the two, one by one."""
+    found = []
+    for exchanged in itertools.product([False, True], repeat=len(first)):
+        swap = np.array(exchanged)[:, None]
+        one, other = np.where(swap, second, first), np.where(swap, first, second)
+        found.append(round(float(figure(other.mean(axis=0)) - figure(one.mean(axis=0))), 9))
+    found = np.array(found)
+    observed = found[0]  # nothing exchanged
+    return min(1, 2 * min((found >= observed).mean(), (found <= observed).mean()))
+
+
+def some_alike(figure, columns, n=8, alike=5, seed=0):
+    """Two runs' scores [n, columns], whole numbers, of which `alike` units are the same in both."""
+    first, second = np.random.default_rng(seed).integers(0, 4, (2, n, columns)).astype(float)
+    second[:alike] = first[:alike]
+    return score(first, figure), score(second, figure)
+
+
+@pytest.mark.parametrize('figure, columns', [
+    (samples.ratio, 2), (samples.mean_ratio, 4), (Highest([0, 3]), 6), (PixelAveragePrecision(), 8), (samples.plain, 1)
+])  # fmt: skip
+def test_the_p_value_is_that_of_all_exchanges_where_some_units_are_alike(figure, columns):
+    """Of figures that are no plain means, too: what the alike units hold stays in both runs."""
+    expected = []
+    for seed in range(6):
+        for alike in (0, 3, 5):
+            a, b = some_alike(figure, columns, alike=alike, seed=seed)
+            expected.append(exact_p(a.columns, b.columns, figure))
+            [found] = intervals.compare([a], [b], resamples=400)
+            assert found.p == pytest.approx(expected[-1], rel=1e-9), (seed, alike)
+    assert len({*np.round(expected, 6)}) > 5
 
 
 def test_the_p_value_of_many_images_is_near_the_exact_one():
@@ -255,6 +290,21 @@ def test_a_comparison_pairs_the_images_that_both_have(tmp_path, monkeypatch, cap
     assert cue['95 % interval'] == '[2.00, 2.00]' and cue['p'] == '0.250'  # three pairs: 2 of 8 exchanges
     assert rows['cue per pair, 1 part']['n'] == '2' and rows['cue per pair, 3 parts']['A'] == '-'
     assert rows['R_10']['A'] == '0.667' and 'top-1' not in list(rows)[1:]
+
+
+def test_units_are_paired_by_their_ids_in_any_order():
+    """Neither side is sorted, each has a unit that the other lacks: B is A and 1 for every image, by its name."""
+    value = {name: 10.0 * n**2 for n, name in enumerate('abcdefg')}
+    ids = [list('dbgaec'), list('fcadbge')]
+    columns = [np.array([[value[name] + shift] for name in own]) for own, shift in zip(ids, (0, 1))]
+    one, other = (samples.Sample('x.npz', 'images', np.array(own), [score(rows)]) for own, rows in zip(ids, columns))
+    rows, others = comparison.common_rows(one, other)
+    assert one.ids[rows].tolist() == other.ids[others].tolist() == list('dbgaec')
+    [found] = comparison.compare_samples(one, other, '-').differences
+    assert found.a == pytest.approx(np.mean([value[name] for name in 'dbgaec'])) and found.difference == pytest.approx(
+        1
+    )
+    assert found.interval == pytest.approx((1, 1)) and found.p == pytest.approx(2 / 2**6)
 
 
 def test_a_comparison_of_a_run_with_itself(tmp_path, monkeypatch, capsys):

@@ -159,6 +159,25 @@ def test_captum_infidelity():
     np.testing.assert_allclose(scaled, found, rtol=1e-4)
 
 
+def test_infidelity_removes_squares_everywhere_equally_often():
+    """Of an image that is not square: every corner up to the last row and column, a whole square each time."""
+    height, width, draws = 18, 24, 4000
+    side = 2  # an eighth of the shorter side
+    places = []
+
+    def drop(changed, rows):
+        holes = changed == 0
+        assert (holes.sum(dim=(1, 2, 3)) == 3 * side**2).all() and (holes.amax(dim=1) == holes.amin(dim=1)).all()
+        places.extend(holes[:, 0].flatten(1).int().argmax(dim=1).tolist())  # the first pixel of each
+        return torch.zeros(len(changed))
+
+    sanity.infidelity(drop, torch.ones(1, 3, height, width), np.zeros((1, height, width)), streams(1), draws, 500)
+    counts = np.bincount(places, minlength=height * width).reshape(height, width)
+    assert counts[height - side + 1 :].sum() == counts[:, width - side + 1 :].sum() == 0
+    reached = counts[: height - side + 1, : width - side + 1]
+    assert stats.chisquare(reached.sum(axis=1)).pvalue > 0.01 and stats.chisquare(reached.sum(axis=0)).pvalue > 0.01
+
+
 # ---- ROAD
 
 
