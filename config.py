@@ -399,6 +399,15 @@ def _map_of_backprop(name):
     return 'input_grad' if name in ('', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS) else name
 
 
+def _check_one_network(parser, args):
+    """A usage error where --classifier stands beside what would play no part then, or take its place."""
+    checkpoint = f'--load_checkpoint={args.load_checkpoint}' if args.load_checkpoint else '--use_load_checkpoint'
+    maps = f'--scoremap_root={args.scoremap_root}'
+    for flag, given in ((checkpoint, args.use_load_checkpoint), (maps, args.scoremap_root)):
+        if args.classifier and given:
+            parser.error(f'--classifier={args.classifier} and {flag}: give one of them')
+
+
 def get_configs(description, argv=None, add=None, several_maps=False):
     """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit
     code 2. several_maps: --score_map_process may be a comma list."""
@@ -413,6 +422,7 @@ def get_configs(description, argv=None, add=None, several_maps=False):
         parser.error('--resume goes on with an earlier call, --override_cache begins anew: give one of them')
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
+    _check_one_network(parser, args)
     if args.score_map_method == 'backprop':
         names = map(_map_of_backprop, args.score_map_process.split(','))
         args.score_map_process = ','.join(dict.fromkeys(names))

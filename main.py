@@ -61,8 +61,6 @@ def start_from_classifier(args):
     What cannot be trained is a UserError.
     """
     name = args.classifier
-    if args.use_load_checkpoint:
-        raise UserError(f'--classifier={name} and a checkpoint are two networks to start from: give one of them')
     if os.path.splitext(name)[1] in classifiers.FILES:
         args.use_load_checkpoint = True
         args.load_checkpoint = name

@@ -35,6 +35,9 @@ class Speed(NamedTuple):
     compile: bool
 
 
+EXACT = Speed('off', False, False)
+
+
 class Source(NamedTuple):
     """Where the flags of these names say that a checkpoint is."""
 
@@ -103,7 +106,7 @@ def for_inference(model, speed):
     uncompiled.
     """
     model = model.eval()
-    if speed == Speed('off', False, False):
+    if speed == EXACT:
         return model
     if speed.compile and not isinstance(model, Network):
         raise UserError('--compile is for networks of this project: leave it out with this --classifier')

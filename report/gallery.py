@@ -17,6 +17,7 @@ from PIL import Image
 import data_folders
 import util
 from data_loaders import Split, read_image
+from engine import models
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
 from wsol.network import HEADS
@@ -76,7 +77,8 @@ def load_exhibit(run, data_root=None, metadata_root=None):
     arguments = {
         **run.arguments,
         **{name: root for name, root in roots.items() if root},
-        'smoothing_ksize': 1,  # maps as they are
+        'smoothing_ksize': 1,  # maps as they are, exact however the network was trained
+        **models.EXACT._asdict(),
     }
     save_root = run.arguments.get('save_root') or ''
     experiment = load_experiment(path, arguments, save_root=save_root, name=run.name)

@@ -1,5 +1,6 @@
 """Trained classifiers as they are: logits, preprocessing, photographs, and what is refused."""
 
+import copy
 import os
 import sys
 
@@ -18,6 +19,7 @@ from wsol import attribution, classifiers
 from wsol.backbones import packaged
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, Preprocessing, from_record, photograph_transform, seen_part
+from wsol.scoring import erasing
 
 LITE = 'timm/tf_efficientnet_lite0'
 OWN = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 'bicubic', 0.875)
@@ -214,3 +216,62 @@ def test_a_network_remembers_its_preprocessing(lite, tmp_path, monkeypatch):
     record = torch.load(tmp_path / 'result' / 'last_checkpoint.pth.tar', weights_only=True)
     assert from_record(record['args']['preprocessing']) == OWN
     assert load_experiment('result', save_root=str(tmp_path)).model.preprocessing == OWN
+
+
+def one_output(linear):
+    """A network with one output, whose head is one linear layer on pooled features, or two."""
+    head = [nn.Linear(6, 1)] if linear else [nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)]
+    body = [nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    net = nn.Sequential(*body, *head).eval()
+    for module in net:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=3)
+    return net
+
+
+@pytest.mark.parametrize('linear', [True, False])
+def test_a_network_with_one_output_has_two_classes(linear, monkeypatch):
+    """Class 1 is what its sigmoid says, class 0 the rest: in probabilities, predictions, logits, maps and scores."""
+    net = one_output(linear)
+    images = torch.randn(6, 3, 16, 16) * torch.arange(1, 7).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        net[-1].bias -= net(images).median()
+        net[-1].bias += 1e-3
+    trained = classifiers.Trained(net, PAPER, 16)
+    monkeypatch.setattr(classifiers, '_by_name', lambda name: trained)
+    model = classifiers.load_classifier('own')
+    assert isinstance(model, wsol.network.Network) == linear and model.num_classes == 2
+    with torch.no_grad():
+        z = net(images)[:, 0]
+        output = model(images)
+    assert z.min() < 0 < z.max()
+    p = 1 / (1 + np.exp(-z.double().numpy()))
+    np.testing.assert_allclose(output.probs, np.stack([1 - p, p], axis=1), atol=1e-5)
+    np.testing.assert_allclose(output.log_score, torch.stack([-z, z], dim=1), atol=1e-5)
+    assert output.probs.argmax(dim=1).tolist() == (z > 0).long().tolist()
+    yes = attribution.explain('integrated_gradients', model, images, 1)
+    torch.testing.assert_close(yes, attribution.explain('integrated_gradients', net, images, 0))
+    torch.testing.assert_close(attribution.explain('integrated_gradients', model, images, 0), -yes)
+    labels = torch.ones(6, dtype=torch.long)
+    np.testing.assert_allclose(erasing.target_probability(model, images, labels), p, atol=1e-5)
+    right = erasing.right_erased(model, images, labels, [torch.zeros(6, 256, dtype=torch.bool)])
+    assert right[:, 0].tolist() == (z > 0).tolist()
+    if linear:
+        maps = attribution.explain('vanilla', model, images, 1)
+        np.testing.assert_allclose(maps.mean(dim=(1, 2)), z, atol=1e-5)
+        copied = copy.deepcopy(model)
+        assert torch.equal(copied(images).probs, model(images).probs)
+
+
+def test_an_explainer_of_a_raw_network_with_one_output():
+    net = one_output(True)
+    images = torch.randn(4, 3, 16, 16)
+    result = attribution.Explainer(net, 'input_grad')(images)
+    torch.testing.assert_close(result.probs, net(images).sigmoid())
+    assert result.targets.tolist() == [0] * 4
+
+
+def test_whole_numbers_have_no_gradients():
+    for kind in (torch.uint8, torch.int64):
+        with pytest.raises(UserError, match=f'images are of type {kind}.*give floats'):
+            attribution.explain('input_grad', one_output(True), torch.ones(1, 3, 16, 16, dtype=kind), 0)

@@ -243,3 +243,20 @@ def test_the_options_of_maps_are_the_flags(tmp_path):
     assert options.superclass == {0: [0, 2], 1: [1]} and options.progress
     plain = config.map_options(parsed())
     assert plain == attribution.Options(batch_size=64) and plain.target_layer is None and plain.superclass is None
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [['--load_checkpoint=mine'], ['--use_load_checkpoint=True'], ['--scoremap_root=maps'], ['--config=own.yaml']],
+)
+def test_a_classifier_stands_alone(flags, tmp_path, monkeypatch, capsys):
+    """What would be ignored beside it is refused, in a file of flags too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own.yaml').write_text('load_checkpoint: mine\n')
+    with pytest.raises(SystemExit) as ended:
+        config.get_configs('', ['--classifier=resnet18', *flags])
+    last = '--load_checkpoint=mine' if 'config' in flags[0] else flags[0].removesuffix('=True')
+    assert ended.value.code == 2
+    assert f'--classifier=resnet18 and {last}: give one of them' in capsys.readouterr().err
+    assert config.get_configs('', ['--classifier=resnet18']).use_load_checkpoint is False
+    assert config.get_configs('', ['--scoremap_root=maps', '--load_checkpoint=mine']).use_load_checkpoint is True

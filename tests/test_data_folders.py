@@ -306,8 +306,6 @@ def test_training_from_a_classifier_is_its_architecture_with_its_weights(monkeyp
             call(main, monkeypatch, f'--classifier={name}', f'--data_root={MINICUB}/dataset', f'--save_root={tmp_path}')
     with pytest.raises(UserError, match='is where training starts'):
         call(main, monkeypatch, '--classifier=resnet50', '--is_train=False')
-    with pytest.raises(UserError, match='give one of them'):
-        call(main, monkeypatch, '--classifier=resnet50', '--load_checkpoint=x')
 
 
 def test_training_starts_from_the_packaged_weights(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from report import panels
+from report import panels, photographs
 from report.classes import class_names, parse_classes
 
 

@@ -223,6 +223,17 @@ def test_the_gallerys_images_are_spread_over_the_split(tmp_path):
         assert [picture.getpixel((0, 0))[0] for picture in batch.pictures] == [20 * n for n in numbers]
 
 
+def test_the_gallery_is_exact_however_the_network_was_trained(tmp_path, monkeypatch):
+    """The precision of the training, its memory format and its compiler are of the training alone."""
+    seen = []
+    monkeypatch.setattr(gallery, 'load_experiment', lambda path, arguments, **_: seen.append(arguments))
+    monkeypatch.setattr(gallery, 'load_experiment_split', lambda experiment, name: None)
+    (tmp_path / 'last_checkpoint.pth.tar').touch()
+    trained = {'amp': 'bf16', 'channels_last': True, 'compile': True, 'smoothing_ksize': 5, 'seed': 4}
+    gallery.load_exhibit(run_of(folder=str(tmp_path), arguments=trained))
+    assert seen == [{'amp': 'off', 'channels_last': False, 'compile': False, 'smoothing_ksize': 1, 'seed': 4}]
+
+
 def test_maps_are_kept_in_sixteen_bits_up_to_64_pixels():
     for side, top, size in ((64, 32767, 2), (65, 127, 1)):
         record = gallery.encode(np.linspace(-1, 1, side * side).reshape(1, side, side))

@@ -15,6 +15,11 @@ def p_y_given_x(f, h=None):
     return logits(f).softmax(dim=1)
 
 
+def p_of_one_output(f, h=None):
+    """p(y|x) [B, 2] of a network with one output z, whose two class logits are -z and z: the sigmoid of each."""
+    return logits(f).sigmoid()
+
+
 def log_score(f, h=None):
     """The scalar of every class that gradient and perturbation maps explain [B, C]: the logit."""
     return logits(f)

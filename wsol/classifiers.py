@@ -19,7 +19,7 @@ from .backbones import packaged
 from .backbones import timm as timm_backbone
 from .errors import MissingFile, Unreachable, UserError
 from .foreign_weights import without_prefix
-from .network import HEADS, Forward, Network
+from .network import CAM_OF_ONE_OUTPUT, HEADS, Forward, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 from .registry import did_you_mean
 from .weights import read_record
@@ -39,17 +39,26 @@ class Trained(NamedTuple):
 class Logits:
     """What a plain classifier says of a batch."""
 
-    def __init__(self, logits):
-        self.log_score = logits  # the explained scalar of every class [B, C]
+    def __init__(self, logits, one_output=False):
+        self.log_score = both_classes(logits) if one_output else logits  # the explained scalar of every class [B, C]
+        self.one_output = one_output
 
     @property
     def probs(self):
         """p(y|x) [B, C]."""
-        return self.log_score.softmax(dim=1)
+        return self.log_score.sigmoid() if self.one_output else self.log_score.softmax(dim=1)
+
+
+def both_classes(logits):
+    """The logits [n, 2, ...] of "no" and "yes", -z and z, of a network with one output z [n, 1, ...], which a sigmoid
+    is taken of."""
+    return torch.cat([-logits, logits], dim=1)
 
 
 class PlainClassifier(nn.Module):
     """A classifier without a linear head on pooled features: images [B, 3, S, S] -> `Logits`.
+
+    num_classes: the outputs of `net`; with one, class 1 is what it was trained to find and class 0 the rest.
 
     feature_layer: the dotted name in `net` of the layer that maps of layers explain where none is named; None: it is
     looked for (layers.last_feature_layer).
@@ -63,13 +72,14 @@ class PlainClassifier(nn.Module):
         super().__init__()
         self.net = attribution.Classifier(net)
         self.feature_layer = feature_layer and f'net.model.{feature_layer}'
-        self.num_classes = num_classes
+        self.one_output = num_classes == 1
+        self.num_classes = 2 if self.one_output else num_classes
         self.preprocessing = preprocessing
         self.head = HEADS[self.attribution_method]
         self.run = Forward(nn.Module.__call__)
 
     def forward(self, images):
-        return Logits(self.run(self.net, images))
+        return Logits(self.run(self.net, images), self.one_output)
 
 
 class Features(nn.Module):
@@ -111,7 +121,7 @@ def load_classifier(name: str, architecture: str | None = None) -> Network | Pla
     if model is None:
         model = PlainClassifier(net, logits.shape[1], trained.preprocessing, _feature_layer(net, images))
     model.image_size = trained.size
-    model.class_names = class_names(logits.shape[1])
+    model.class_names = class_names(model.num_classes)
     return model.eval()
 
 
@@ -228,14 +238,20 @@ def as_network(net, seen, preprocessing=PAPER):
     features = nn.Sequential()
     features.add_module('features', Features(net, layer, rectified))
     features.preprocessing = preprocessing
-    model = Network(features, linear.in_features, linear.out_features, 'CAM').eval()
+    weight, logits = linear.weight[:, :, None, None], seen.logits
+    bias = torch.zeros(linear.out_features) if linear.bias is None else linear.bias
+    if linear.out_features == 1:
+        weight, bias, logits = torch.cat([-weight, weight]), torch.cat([-bias, bias]), both_classes(logits)
+    model = Network(features, linear.in_features, len(bias), 'CAM').eval()
+    if linear.out_features == 1:
+        model.head = CAM_OF_ONE_OUTPUT
     with torch.no_grad():
-        model.conv_last.weight.copy_(linear.weight[:, :, None, None])
-        model.conv_last.bias.copy_(torch.zeros(linear.out_features) if linear.bias is None else linear.bias)
+        model.conv_last.weight.copy_(weight)
+        model.conv_last.bias.copy_(bias)
         for parameter in model.attention.parameters():
             parameter.zero_()  # CAM has no attention: p(z|x) is uniform
         F = seen.maps[layer].relu() if rectified else seen.maps[layer]  # [1, L, H, W], what `features` gives
-        gap = (model.forward_head(F).log_score - seen.logits).abs().max() / seen.logits.abs().max()
+        gap = (model.forward_head(F).log_score - logits).abs().max() / logits.abs().max()
     return model if gap <= LOGITS_AGREE else None
 
 

@@ -74,6 +74,9 @@ HEADS = {
 }
 
 
+CAM_OF_ONE_OUTPUT = HEADS['CAM']._replace(p_y_given_x=cam.p_of_one_output)  # of a sigmoid's networks, classifiers.py
+
+
 class Output:
     """What the network says of a batch: f [B, C, H, W], h [B, 1, H, W], and, computed when asked for, `probs`."""
 

@@ -141,6 +141,11 @@ def check_images(images):
         raise UserError(
             f'images are of type {type(images).__name__}: give a tensor; an Explainer takes paths and pictures'
         )
+    if not images.is_floating_point():
+        raise UserError(
+            f'images are of type {images.dtype}, which has no gradients: give floats, normalised as the model takes '
+            'them; an Explainer takes photographs'
+        )
     if images.ndim != 4 or not len(images):
         raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
     if images.shape[2] * images.shape[3] < 2:

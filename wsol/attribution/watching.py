@@ -63,7 +63,8 @@ def _said(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
     scores = getattr(output, 'log_score', getattr(output, 'logits', output))
     if not torch.is_tensor(scores) or scores.ndim != 2:
         return None
-    probs = output.probs if hasattr(output, 'probs') else scores.softmax(dim=1)
+    plain = scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(dim=1)
+    probs = output.probs if hasattr(output, 'probs') else plain
     return scores.detach(), probs.detach()
 
 
