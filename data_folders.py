@@ -5,14 +5,14 @@ class, by a seed. What a network was trained on is written down as split.json in
 command takes it up from there.
 """
 
-import csv
-import json
 import os
 import random
 from typing import NamedTuple
 
 import util
+from texts import read_csv, read_object
 from wsol.errors import MissingFile, UserError
+from wsol.masks import check_mask_size
 from wsol.photographs import SUFFIXES, photograph_size
 
 NAME = 'folder'  # of the data set, as --dataset names it
@@ -30,6 +30,7 @@ class FolderSplit(NamedTuple):
     seed: int | None  # that the missing splits were drawn by; None: nothing was drawn
     drawn: list  # names of the splits that were
     images: dict  # {split: [path below DIR, ...]}; the folder after the split's own is the class
+    left_out: dict = {}  # likewise, those that were missing at this training: they stay on their side
 
     def labels(self, name):
         """The class numbers of a split's images."""
@@ -118,12 +119,13 @@ def read(folder):
     path = os.path.join(folder, FILE)
     if not os.path.isfile(path):
         return None
+    content = read_object(path, 'train again')
     try:
-        with open(path) as file:
-            split = FolderSplit(**json.load(file))
+        split = FolderSplit(**content)
         assert all(len(split.labels(name)) == len(split.images[name]) for name in SPLITS)
+        assert all({one.split('/')[1] for one in row} <= {*split.classes} for row in split.left_out.values())
         return split
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, LookupError, TypeError) as error:
         raise UserError(f'{path} is damaged ({type(error).__name__}: {error}): train again') from None
 
 
@@ -150,13 +152,93 @@ def known(folder, root, name):
 
 
 def take_up(root, folders, seed):
-    """The `FolderSplit` of a training: the first split.json in `folders` that is of the data in `root`, or a new
-    one."""
+    """The `FolderSplit` of a new training, by the first split.json in `folders` that names photographs of `root`.
+
+    Where more than half of its photographs are there it is kept, without those that are missing. Otherwise it is of
+    another folder: a new split is drawn, in which the photographs of both stay on their side. So what one network of
+    the two is tested on, the other is not trained on.
+    """
     for folder in folders:
-        split = read(folder)
-        if split and all(os.path.isfile(os.path.join(root, one)) for row in split.images.values() for one in row):
-            return split
+        written = read(folder)
+        split = written and _as_there_is(written, root)
+        if split and _is_of(split):
+            return _usable(split, root)
+        if split and any(split.images.values()):
+            return _usable(_with_sides(make(root, seed), split), root)
     return make(root, seed)
+
+
+def go_on(root, folder):
+    """The `FolderSplit` of a training that goes on in its folder, without what is missing; None where it has none.
+
+    Where less than half of the photographs is there the folder is another: a UserError.
+    """
+    written = read(folder)
+    if written is None:
+        return None
+    split = _as_there_is(written, root)
+    if not _is_of(split):
+        raise UserError(
+            f'{_count(split.left_out)} photographs of {os.path.join(folder, FILE)} are missing from {root}: give the '
+            '--data_root that the training began with, or another --experiment_name'
+        )
+    return _usable(split, root)
+
+
+def told(split, root):
+    """A line on the photographs of a split that are missing, None where there are none."""
+    gone = [one for row in split.left_out.values() for one in row]
+    more = f' and {len(gone) - 3} more' if gone[3:] else ''
+    return (
+        f'missing from {root} and left out, all others stay in their split: {", ".join(gone[:3])}{more}'
+        if gone
+        else None
+    )
+
+
+def _count(images):
+    return sum(map(len, images.values()))
+
+
+def _is_of(split):
+    """Is more than half of a split there?"""
+    return _count(split.images) > _count(split.left_out)
+
+
+def _as_there_is(split, root):
+    """The split, with what is missing from `root` moved to left_out and what is back moved to its place."""
+    images = {}
+    gone = {}
+    for name in SPLITS:
+        every = [*split.images[name], *split.left_out.get(name, ())]
+        there = [one for one in every if os.path.isfile(os.path.join(root, one))]
+        gone[name] = sorted({*every} - {*there})
+        images[name] = _sorted(split, there) if split.left_out.get(name) else there
+    return split._replace(images=images, left_out={name: row for name, row in gone.items() if row})
+
+
+def _sorted(split, image_ids):
+    """Images in the order of `make`: class by class, by name."""
+    number = {one: y for y, one in enumerate(split.classes)}
+    return sorted(image_ids, key=lambda one: (number[one.split('/')[1]], one))
+
+
+def _with_sides(split, other):
+    """A split in which the images that `other` names too are where it has them."""
+    side = {one: name for name in SPLITS for one in other.images[name]}
+    every = [(one, side.get(one, name)) for name in SPLITS for one in split.images[name]]
+    images = {name: _sorted(split, [one for one, where in every if where == name]) for name in SPLITS}
+    return split._replace(images=images)
+
+
+def _usable(split, root):
+    """The split; a UserError where nothing is left of a part of it that a training needs."""
+    for name in SPLITS:
+        if not split.images[name]:
+            raise UserError(f'no photograph of the split {name} is left in {root}: restore some of them')
+    for y in sorted({*range(len(split.classes))} - {*split.labels('train')}):
+        raise UserError(f'class {split.classes[y]} has no training image left in {root}: restore some of them')
+    return split
 
 
 def truth_kind(root):
@@ -167,33 +249,42 @@ def truth_kind(root):
 
 
 def boxes(root, image_ids):
-    """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))} of boxes.csv; what is missing is a UserError."""
+    """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))} of boxes.csv.
+
+    An image without one, and a box that is not within its photograph, are a UserError.
+    """
     path = os.path.join(root, BOXES)
     table = {}
-    with open(path, newline='') as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row or number == 1 and row[0] == 'path':
-                continue
-            try:
-                x0, y0, x1, y1 = (int(value) for value in row[-4:])
-            except ValueError:
-                raise UserError(f'{path}, line {number}: not path,x0,y0,x1,y1 in whole numbers') from None
-            if x0 > x1 or y0 > y1:
-                raise UserError(f'{path}, line {number}: not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1')
-            table.setdefault(','.join(row[:-4]), []).append((x0, y0, x1, y1))
+    for number, (image_id, *cells) in read_csv(path, ('path', 'x0', 'y0', 'x1', 'y1'), joined=True):
+        try:
+            table.setdefault(image_id, []).append((number, tuple(map(int, cells))))
+        except ValueError:
+            raise UserError(f'{path}, line {number}: not path,x0,y0,x1,y1 in whole numbers') from None
     missing = [image_id for image_id in image_ids if image_id not in table]
     if missing:
         raise UserError(f'{path} has no row for {missing[0]} ({len(missing)} images lack one): add it')
-    return {image_id: (table[image_id], photograph_size(os.path.join(root, image_id))) for image_id in image_ids}
+    sizes = {image_id: photograph_size(os.path.join(root, image_id)) for image_id in image_ids}
+    for image_id, (width, height) in sizes.items():
+        for number, (x0, y0, x1, y1) in table[image_id]:
+            if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+                raise UserError(
+                    f'{path}, line {number}: not a box of {image_id}, which is {width} x {height} pixels: give '
+                    'x0,y0,x1,y1 with x0 <= x1 and y0 <= y1 inside it'
+                )
+    return {image_id: ([box for _, box in table[image_id]], size) for image_id, size in sizes.items()}
 
 
 def masks(root, image_ids):
-    """{path: ([its mask's path below `root`], '')}; an image without a mask is a UserError."""
+    """{path: ([its mask's path below `root`], None)}, as `pixels.read_ground_truth` takes it.
+
+    An image without a mask, and a mask of another size than its photograph, are a UserError.
+    """
     table = {}
     for image_id in image_ids:
         names = [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
         there = [name for name in names if os.path.isfile(os.path.join(root, name))]
         if not there:
             raise MissingFile(f'no mask of {image_id} in {root}: neither {" nor ".join(names)} is a file')
-        table[image_id] = ([there[0]], '')
+        check_mask_size(os.path.join(root, there[0]), photograph_size(os.path.join(root, image_id)))
+        table[image_id] = ([there[0]], None)
     return table

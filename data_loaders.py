@@ -4,7 +4,6 @@ A split is described by metadata/<set>/<split>/ (image_ids, class_labels, image_
 lie under the split's root. Mistakes in the data are a UserError or OSError of one line.
 """
 
-import json
 import os
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 import data_folders
 import util
+from texts import read_object, read_text
 from wsol.errors import MissingFile, UserError
 from wsol.photographs import opened, read_photograph
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -92,8 +92,7 @@ def _lines(path):
             f'no metadata file {path}: make it with scripts/make_metadata.py or '
             'scripts/make_toybirds.py, or give another --metadata_root'
         )
-    with open(path) as file:
-        return file.read().splitlines()
+    return read_text(path).splitlines()
 
 
 def _rows(path, columns):
@@ -133,13 +132,19 @@ def read_sizes(folder):
 
 def read_superclasses(path):
     """{class: [classes]} from a JSON file of class numbers (keys as text, as JSON has them)."""
+    if not os.path.isfile(path):
+        raise MissingFile(f'no --superclass file {path}: scripts/make_superclasses.py makes one')
+    advice = 'it must be {"class": [classes]}, as scripts/make_superclasses.py writes it'
     try:
-        with open(path) as file:
-            return {int(key): [int(member) for member in members] for key, members in json.load(file).items()}
-    except FileNotFoundError:
-        raise MissingFile(f'no --superclass file {path}: scripts/make_superclasses.py makes one') from None
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f'--superclass {path} is not a JSON object {{"class": [classes]}}: {error}') from None
+        sets = {int(key): [int(member) for member in members] for key, members in read_object(path, advice).items()}
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'--superclass={path} is not of class numbers ({error}): {advice}') from None
+    for key, members in sets.items():
+        if key < 0 or not members or min(members) < 0:
+            raise UserError(f'--superclass={path}: class {key} has the set {members}: give class numbers from 0')
+    return sets
 
 
 def read_boxes(folder):
@@ -190,7 +195,13 @@ def class_count(dataset, metadata_root):
         if split is None:
             raise MissingFile(f'no {data_folders.FILE} in {metadata_root}: give the experiment folder of a training')
         return len(split.classes)
-    return count or 1 + max(read_labels(os.path.join(metadata_root, dataset, 'train')).values())
+    if count:
+        return count
+    folder = os.path.join(metadata_root, dataset, 'train')
+    labels = read_labels(folder)
+    if not labels:
+        raise UserError(f'{folder}/class_labels.txt lists no image: make it with scripts/make_toybirds.py')
+    return 1 + max(labels.values())
 
 
 def split_ids(dataset, split, data_root, metadata_root):
@@ -214,7 +225,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     missing = missing_files(found.root, image_ids)
     if missing:
         what = (
-            'restore the file, or train again'
+            f'restore the file: the split in {found.folder} names it'
             if found.photographs
             else f'scripts/check_data.py --dataset={dataset} lists all of them'
         )

@@ -8,6 +8,7 @@
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
 
 import os
+import sys
 import time
 from typing import NamedTuple
 
@@ -46,10 +47,12 @@ def find_split(args, checkpoint, seed):
     """
     if args.dataset != data_folders.NAME or not args.is_train:
         return models.metadata_root(args, checkpoint)
-    own = [args.log_folder] if args.resume else []
+    split = data_folders.go_on(args.data_root, args.log_folder) if args.resume else None
     beside = [os.path.dirname(checkpoint)] if checkpoint else []
-    split = data_folders.take_up(args.data_root, [*own, *beside], seed)
+    split = split or data_folders.take_up(args.data_root, beside, seed)
     if processes.rank() == 0:
+        if line := data_folders.told(split, args.data_root):
+            print(f'main.py: {line}', file=sys.stderr, flush=True)
         data_folders.write(args.log_folder, split)
     processes.wait()
     return args.log_folder

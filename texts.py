@@ -13,7 +13,7 @@ def read_text(path):
         with open(path, 'rb') as file:
             data = file.read()
     except FileNotFoundError:
-        raise MissingFile(f'there is no file {path}') from None
+        raise MissingFile(f'{path}: there is no such file') from None
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror})') from None
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -42,21 +42,24 @@ def read_object(path, advice):
     return value
 
 
-def read_csv(path, columns):
-    """(line number, cells) of a table with commas between its `columns`, stripped; a header of their names is left
-    out.
+def read_csv(path, columns, joined=False):
+    """(line number, cells without spaces around them) of a table with commas between its `columns`.
 
-    Where all columns but the first are numbers, a comma in the first needs no quotes.
+    A header, which begins with the first column's name, is left out. joined: what there is before the last columns is
+    one cell, so that a file name with commas needs no quotes.
     """
-    lines = read_text(path).split('\n')
+    rest = len(columns) - 1
     try:
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(lines), 1) if row]
+        rows = [(number, row) for number, row in enumerate(csv.reader(read_text(path).split('\n')), 1) if row]
     except csv.Error as error:
         raise UserError(f'{path} cannot be read as a table ({error})') from None
+    if joined:
+        rows = [(number, [','.join(row[:-rest]), *row[-rest:]] if row[rest:] else row) for number, row in rows]
+    rows = [(number, [cell.strip() for cell in row]) for number, row in rows]
     if rows and rows[0][1][0] == columns[0]:
         rows = rows[1:]
     for number, row in rows:
-        if len(row) < len(columns):
-            hint = ', with commas between them' if ';' in ''.join(row) or '\t' in ''.join(row) else ''
-            raise UserError(f'{path}, line {number}: {len(row)} columns: it has lines {",".join(columns)}{hint}')
+        if len(row) != len(columns):
+            hint = ', with commas between them' if len(row) == 1 else ''
+            raise UserError(f'{path}, line {number}: {len(row)} columns: it must be {",".join(columns)}{hint}')
     return rows

@@ -23,8 +23,10 @@ class MapMaker:
         self.seed = seed
         self.ksize = ksize
         self.from_output = self.row.kind == 'readout'
-        if self.from_output and self.row.readout.sets and options.superclass is None:
-            raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
+        if self.from_output and self.row.readout.sets:
+            if options.superclass is None:
+                raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
+            attribution.check_sets(options.superclass, model.num_classes)
 
     def of(self, model):
         """The same maps of another model."""

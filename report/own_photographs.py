@@ -3,7 +3,6 @@
 Photographs go by their path below the folder that holds them all (photographs.unique_names), such as 'cats/1.jpg'.
 """
 
-import csv
 import hashlib
 import os
 from typing import NamedTuple
@@ -13,8 +12,10 @@ from PIL import Image
 
 from report.classes import parse_class
 from report.photographs import find_photographs, unique_names
+from texts import read_csv, read_text
 from wsol.errors import MissingFile, UserError
-from wsol.photographs import opened, photograph_size
+from wsol.masks import check_mask_size, read_region
+from wsol.photographs import photograph_size
 from wsol.preprocessing import placement
 from wsol.scoring import regions
 
@@ -58,7 +59,7 @@ def digest(own, tables):
     for name, path in [*zip(own.names, own.files), *((path, path) for path in own.masks or [])]:
         found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode())
     for flag, path in tables.items():
-        found.update(f'{flag}\n{_text(path, flag) if path else ""}'.encode())
+        found.update(f'{flag}\n{read_text(path) if path else ""}'.encode())
     return found.hexdigest()[:16]
 
 
@@ -68,30 +69,6 @@ def size_or_none(path):
         return photograph_size(path)
     except UserError:
         return None
-
-
-def _text(path, flag):
-    """The text of a file that a flag names; one that is missing or no text is a UserError."""
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            return file.read()
-    except FileNotFoundError:
-        raise MissingFile(f'{flag}={path}: there is no such file') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{flag}={path} cannot be read ({error})') from None
-
-
-def _rows(path, columns, flag):
-    """(line number, row) of a comma-separated file, its header left out; a row of another width is a UserError."""
-    try:
-        rows = [(number, row) for number, row in enumerate(csv.reader(_text(path, flag).splitlines()), 1) if row]
-    except csv.Error as error:
-        raise UserError(f'{flag}={path} cannot be read ({error})') from None
-    for number, row in rows:
-        if len(row) != len(columns):
-            raise UserError(f'{path}, line {number}: {len(row)} columns: {flag} has lines {",".join(columns)}')
-    stripped = [(number, [cell.strip() for cell in row]) for number, row in rows]
-    return stripped[1:] if stripped and stripped[0][1] == list(columns) else stripped
 
 
 def _finder(own):
@@ -128,7 +105,7 @@ def read_labels(path, own, num_classes, names):
     """The class of each photograph, from lines file,class: a number from 0, or one of the `names`."""
     find = _finder(own)
     table = {}
-    for line, (file, word) in _rows(path, ('file', 'class'), '--labels'):
+    for line, (file, word) in read_csv(path, ('file', 'class')):
         where = f'{path}, line {line}'
         number = _number(find, file, where)
         if number in table:
@@ -146,7 +123,7 @@ def read_boxes(path, own):
     """The boxes of each photograph, from lines file,x0,y0,x1,y1 in its pixels; several lines a photograph."""
     find = _finder(own)
     table = {}
-    for line, (file, *cells) in _rows(path, ('file', 'x0', 'y0', 'x1', 'y1'), '--boxes'):
+    for line, (file, *cells) in read_csv(path, ('file', 'x0', 'y0', 'x1', 'y1'), joined=True):
         where = f'{path}, line {line}'
         number = _number(find, file, where)
         try:
@@ -171,10 +148,7 @@ def find_masks(folder, own):
         more = f' (and {len(missing) - 1} more)' if missing[1:] else ''
         raise MissingFile(f'mask {missing[0]} is missing{more}: --masks has <name>.png for every photograph')
     for path, size in zip(paths, own.sizes):
-        own_size = size_or_none(path)
-        if own_size is None or size not in (None, own_size):
-            what = 'is unreadable' if own_size is None else f'is {own_size}, its photograph {size} (width, height)'
-            raise UserError(f'mask {path} {what}: give one of the same size')
+        check_mask_size(path, size or photograph_size(path, 'mask'))  # a photograph that is damaged is named later
     return paths
 
 
@@ -200,10 +174,9 @@ def placed_boxes(boxes, image_size, size, preprocessing):
 
 
 def placed_mask(path, size, preprocessing):
-    """A mask file in the square of `size` that a network sees: bool [size, size], the nearest pixel, > 0."""
-    with opened(path, 'mask') as image:
-        grey = image.convert('L')
-    placed = placement(*grey.size, size, preprocessing)
-    resized = grey.resize((placed.width, placed.height), Image.Resampling.NEAREST)
+    """A mask file in the square of `size` that a network sees: bool [size, size], the nearest pixel."""
+    region = Image.fromarray(read_region(path))
+    placed = placement(*region.size, size, preprocessing)
+    resized = region.resize((placed.width, placed.height), Image.Resampling.NEAREST)
     corner = (placed.left, placed.top)
-    return np.asarray(resized.crop((*corner, placed.left + size, placed.top + size))) > 0  # beyond it Pillow has zeros
+    return np.asarray(resized.crop((*corner, placed.left + size, placed.top + size)))  # beyond it Pillow has zeros

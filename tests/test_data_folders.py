@@ -167,6 +167,34 @@ def test_photographs_are_read_upright_and_so_are_their_boxes(tmp_path):
         data_folders.boxes(root, [])
 
 
+@pytest.mark.parametrize('coding', ['utf-8', 'utf-8-sig', 'utf-16'])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_boxes_as_spreadsheets_save_them(tmp_path, coding, end):
+    photograph(tmp_path / 'test' / 'blé, mûr' / '1.jpg')
+    lines = ['path,x0,y0,x1,y1', 'test/blé, mûr/1.jpg,8,10,30,28', '"test/blé, mûr/1.jpg", 0, 0, 40, 36', '']
+    for rows in (lines, lines[1:]):
+        (tmp_path / 'boxes.csv').write_bytes(end.join(rows).encode(coding))
+        table = data_folders.boxes(str(tmp_path), ['test/blé, mûr/1.jpg'])
+        assert table == {'test/blé, mûr/1.jpg': ([(8, 10, 30, 28), (0, 0, 40, 36)], (40, 36))}
+
+
+def test_a_table_in_another_coding_is_one_line(tmp_path):
+    (tmp_path / 'boxes.csv').write_bytes('path,x0,y0,x1,y1\ntest/blé.jpg,1,2,3,4\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='boxes.csv, line 2: no text in UTF-8: save it as UTF-8'):
+        data_folders.boxes(str(tmp_path), [])
+    (tmp_path / 'boxes.csv').write_text('path;x0;y0;x1;y1\ntest/a.jpg;1;2;3;4\n')
+    with pytest.raises(UserError, match='line 1: 1 columns: it must be path,x0,y0,x1,y1, with commas between them'):
+        data_folders.boxes(str(tmp_path), [])
+
+
+@pytest.mark.parametrize('box', ['-1,0,3,4', '0,0,41,36', '0,0,40,37', '5,0,3,4', '0,9,3,4'])
+def test_a_box_that_is_not_within_its_photograph_is_refused(tmp_path, box):
+    photograph(tmp_path / 'test' / 'a' / '1.jpg')
+    (tmp_path / 'boxes.csv').write_text(f'test/a/1.jpg,0,0,40,36\ntest/a/1.jpg,{box}\n')
+    with pytest.raises(UserError, match='boxes.csv, line 2: not a box of test/a/1.jpg, which is 40 x 36 pixels'):
+        data_folders.boxes(str(tmp_path), ['test/a/1.jpg'])
+
+
 def test_training_sees_the_photographs_that_panels_show(tmp_path, monkeypatch):
     """A grey of 16 bits, which Pillow's own conversion makes white, and a transparent background, which it makes
     black."""
@@ -211,6 +239,91 @@ def test_a_training_takes_up_the_split_of_what_it_starts_from(tmp_path):
     assert data_folders.take_up(other, [str(tmp_path / 'cam')], 2) == data_folders.make(other, 2)
 
 
+def sides(split):
+    return {one: name for name, row in split.images.items() for one in row}
+
+
+def test_what_is_missing_is_left_out_and_nothing_changes_sides(tmp_path):
+    """One training photograph is deleted after CAM; CALM starts from CAM with another seed."""
+    root = make_set(tmp_path / 'a', count=10)
+    before = data_folders.make(root, 1)
+    data_folders.write(str(tmp_path / 'cam'), before)
+    gone = [before.images['train'][3], before.images['test'][1]]
+    for one in gone:
+        os.rename(os.path.join(root, one), tmp_path / os.path.basename(one))
+    split = data_folders.take_up(root, [str(tmp_path / 'cam')], 2)
+    assert split.images == {name: [one for one in row if one not in gone] for name, row in before.images.items()}
+    assert split.left_out == {'train': gone[:1], 'test': gone[1:]} and split.seed == 1
+    assert data_folders.told(split, root) == (
+        f'missing from {root} and left out, all others stay in their split: {", ".join(gone)}'
+    )
+    data_folders.write(str(tmp_path / 'calm'), split)
+    assert data_folders.go_on(root, str(tmp_path / 'calm')) == split == data_folders.read(str(tmp_path / 'calm'))
+    for one in gone:  # back again: each is on the side that it had
+        os.rename(tmp_path / os.path.basename(one), os.path.join(root, one))
+    for folder in ('cam', 'calm'):
+        assert data_folders.take_up(root, [str(tmp_path / folder)], 3) == before
+    assert data_folders.told(before, root) is None
+
+
+def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(tmp_path):
+    root = make_set(tmp_path / 'a', count=10)
+    before = data_folders.make(root, 1)
+    data_folders.write(str(tmp_path / 'cam'), before)
+    other = make_set(tmp_path / 'b', classes=(CLASSES[0], 'wren'), count=0)
+    for y, name in enumerate((CLASSES[0], 'wren')):
+        for n in range(10):
+            photograph(tmp_path / 'b' / 'train' / name / f'other{n}.jpg', y)
+    for name in ('train', 'test'):  # whose only common photograph was trained on, or tested
+        shared = next(one for one in before.images[name] if CLASSES[0] in one)
+        path = os.path.join(other, shared)
+        os.link(os.path.join(root, shared), path)
+        split = data_folders.take_up(other, [str(tmp_path / 'cam')], 2)
+        drawn = data_folders.make(other, 2)
+        assert split.classes == drawn.classes == [CLASSES[0], 'wren'] and len(sides(split)) == 21
+        assert sides(split) == {**sides(drawn), shared: name} and split.left_out == {}
+        os.unlink(path)
+
+
+def test_a_few_photographs_of_a_split_stay_on_their_sides(tmp_path):
+    """Most of a set is taken away, and others come: a new split, but not for those that both networks see."""
+    root = make_set(tmp_path / 'a', count=20)
+    before = data_folders.make(root, 1)
+    data_folders.write(str(tmp_path / 'cam'), before)
+    kept = [one for name in before.images for one in before.images[name][::4]]
+    for one in sides(before).keys() - {*kept}:
+        os.unlink(os.path.join(root, one))
+    for y, name in enumerate(CLASSES):
+        for n in range(20):
+            photograph(tmp_path / 'a' / 'train' / name / f'new{n}.jpg', y)
+    for seed in range(5):
+        split = data_folders.take_up(root, [str(tmp_path / 'cam')], seed)
+        assert {one: name for one, name in sides(split).items() if one in kept} == {
+            one: sides(before)[one] for one in kept
+        }
+        assert len(sides(split)) == 40 + len(kept) == sum(map(len, split.images.values()))
+
+
+def test_what_is_left_must_be_enough(tmp_path):
+    root = make_set(tmp_path / 'a', count=10)
+    before = data_folders.make(root, 1)
+    data_folders.write(str(tmp_path / 'cam'), before)
+    folders = [str(tmp_path / 'cam')]
+    for one in before.images['val']:
+        os.unlink(os.path.join(root, one))
+    with pytest.raises(UserError, match='no photograph of the split val is left'):
+        data_folders.take_up(root, folders, 2)
+    photograph(tmp_path / 'a' / before.images['val'][0])
+    for one in before.images['train']:
+        if CLASSES[1] in one:
+            os.unlink(os.path.join(root, one))
+    with pytest.raises(UserError, match=f'class {CLASSES[1]} has no training image left'):
+        data_folders.go_on(root, folders[0])
+    with pytest.raises(UserError, match='20 photographs of .*split.json are missing from .*give the --data_root'):
+        data_folders.go_on(str(tmp_path), folders[0])
+    assert data_folders.go_on(root, str(tmp_path)) is None
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """(the set, the save root with the experiment cam) of one epoch of training; val and test were drawn."""
@@ -234,6 +347,38 @@ def test_training_writes_the_split_down_and_calm_starts_from_it(trained, monkeyp
     call(main, monkeypatch, *common(root, save, 'again'), '--is_train=False', '--load_checkpoint=cam', '--seed=9')
     found, first = (load_json(save, name, 'accuracy.json')['test_accuracy'] for name in ('again', 'cam'))
     assert found == first and not os.path.exists(save / 'again' / 'split.json')
+
+
+def test_a_training_says_what_is_missing_and_resumes_with_its_own_split(trained, monkeypatch, tmp_path, capsys):
+    root, save = trained
+    split = load_json(save, 'cam', 'split.json')
+    gone = split['images']['train'][0]
+    os.rename(os.path.join(root, gone), tmp_path / 'away')
+    try:
+        flags = [*common(root, save, 'fewer'), '--seed=7']
+        call(main, monkeypatch, *flags, '--load_checkpoint=cam')
+        assert (
+            f'main.py: missing from {root} and left out, all others stay in their split: {gone}'
+            in capsys.readouterr().err
+        )
+        found = load_json(save, 'fewer', 'split.json')
+        assert found['images'] == {**split['images'], 'train': split['images']['train'][1:]}
+        # stopped after a step; then another one goes
+        monkeypatch.setattr(main.processes, '_signals', [15])
+        flags = [*common(root, save, 'cut'), '--load_checkpoint=cam', '--seed=8']
+        with pytest.raises(main.util.Stopped):
+            call(main, monkeypatch, *flags)
+        main.processes._signals.clear()
+        second = split['images']['train'][1]
+        os.rename(os.path.join(root, second), tmp_path / 'second')
+        capsys.readouterr()
+        call(main, monkeypatch, *flags, '--resume')
+        assert f'left out, all others stay in their split: {gone}, {second}' in capsys.readouterr().err
+        assert load_json(save, 'cut', 'split.json')['images']['train'] == split['images']['train'][2:]
+        assert load_json(save, 'cut', 'accuracy.json')['images'] == 2
+        os.rename(tmp_path / 'second', os.path.join(root, second))
+    finally:
+        os.rename(tmp_path / 'away', os.path.join(root, gone))
 
 
 def test_every_evaluator_scores_the_split_that_was_left(trained, monkeypatch, tmp_path, capsys):

@@ -54,11 +54,11 @@ def opened(source, what='image', formats=None):
 
 
 @contextmanager
-def _photograph(source):
+def _photograph(source, what='image'):
     """`opened` for photographs, without the warnings of large size and odd EXIF: the picture is the same."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with opened(source, formats=FORMATS) as image:
+        with opened(source, what, FORMATS) as image:
             yield image
 
 
@@ -78,9 +78,9 @@ def read_photograph(source: Any) -> Image.Image:
         return as_seen(image)
 
 
-def photograph_size(path):
+def photograph_size(path, what='image'):
     """(width, height) of a photograph as `read_photograph` gives it, from the file's header."""
-    with _photograph(path) as image:
+    with _photograph(path, what) as image:
         width, height = image.size
         sideways = image.format != 'TIFF' and _turn(image) in [TURNS[orientation] for orientation in (5, 6, 7, 8)]
         return (height, width) if sideways else (width, height)

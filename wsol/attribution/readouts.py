@@ -56,7 +56,7 @@ def class_maps(readout, output, classes, superclass=None):
     """Maps [B, K, H, W] of K classes per image from one forward pass.
 
     readout: a `Readout`; output: the network's `Output`; classes: LongTensor [B, K]; superclass: {class: [classes]},
-    needed by readouts of sets (UserError without it).
+    needed by readouts of sets (UserError without it, and where the set of a class is not there, empty or out of range).
     """
     maps = readout.read(output)  # [B, C or 1, H, W]
     if not readout.sets:
@@ -66,13 +66,32 @@ def class_maps(readout, output, classes, superclass=None):
         raise UserError(f'a superclass map of {readout.read.__name__} needs a superclass table')
     if readout.scaled:
         maps = min_max(maps)
-    rows = [
-        torch.stack([_set_map(maps[b], superclass[int(y)], readout.mean) for y in row]) for b, row in enumerate(classes)
-    ]
+    sets = {y: _members(superclass, y, output.f.shape[1]) for y in classes.unique().tolist()}
+    rows = [torch.stack([_set_map(maps[b], sets[int(y)], readout.mean) for y in row]) for b, row in enumerate(classes)]
     return torch.stack(rows)  # [B, K, H, W]
+
+
+def check_sets(superclass, num_classes):
+    """UserError where a set of {class: [classes]} holds a class that a network of num_classes has not."""
+    for y in superclass:
+        _members(superclass, y, num_classes)
+
+
+def _members(superclass, y, num_classes):
+    """The set of class y, checked."""
+    members = list(superclass.get(y, ()))
+    if not members:
+        raise UserError(f'the superclass table has no set for class {y}: give one for every class that is explained')
+    for member in members:
+        if not 0 <= member < num_classes:
+            raise UserError(
+                f'the superclass table has class {member} in the set of class {y}: the network has classes 0 to '
+                f'{num_classes - 1}'
+            )
+    return members
 
 
 def _set_map(maps, members, mean):
     """[H, W] from [C, H, W]: the sum (or mean) over the classes of a set."""
-    total = maps[list(members)].sum(dim=0)
+    total = maps[members].sum(dim=0)
     return total / len(members) if mean else total

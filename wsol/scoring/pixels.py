@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..masks import read_region, square
 
 
 def thresholds(threshold_type, interval):
@@ -88,7 +89,11 @@ def read_ground_truth(folder, masks, ignore, size):
     """(foreground, ignore) bool [size, size].
 
     The union of the instance masks, and the ignore mask, or nothing without one. masks: paths below `folder`; ignore:
-    one path, or '' for none.
+    one path, '' for none; None: masks of photographs of one's own (`wsol.masks`), not of the protocol.
     """
-    foreground = np.any([read_mask(os.path.join(folder, path), size) for path in masks], axis=0)
+    paths = [os.path.join(folder, path) for path in masks]
+    if ignore is None:
+        foreground = np.any([square(read_region(path), size) for path in paths], axis=0)
+    else:
+        foreground = np.any([read_mask(path, size) for path in paths], axis=0)
     return foreground, read_mask(os.path.join(folder, ignore), size) if ignore else np.zeros_like(foreground)
