@@ -81,7 +81,7 @@ def explain_photographs(args, files, titles, failed):
     """Stream of (title, Panel) of the photographs that can be read; what is wrong with the others goes to `failed`."""
     experiment = load(args)
     model = experiment.model
-    chosen = parse_classes(args.classes or '@1', model.num_classes, experiment.class_names)
+    chosen = parse_classes(args.classes, model.num_classes, experiment.class_names) if args.classes else [-1]
     makers = experiments.map_makers(experiment, map_names(args), args.at)
     device = next(model.parameters()).device
     size = experiment.arguments.crop_size

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from wsol import attribution
+from wsol.attribution.readouts import check_sets
 from wsol.errors import UserError
 from wsol.scoring import maps as scoring_maps
 
@@ -26,7 +27,7 @@ class MapMaker:
         if self.from_output and self.row.readout.sets:
             if options.superclass is None:
                 raise UserError(f'--score_map_process={name} sums over sets of classes: give --superclass=FILE.json')
-            attribution.check_sets(options.superclass, model.num_classes)
+            check_sets(options.superclass, model.num_classes)
 
     def of(self, model):
         """The same maps of another model."""

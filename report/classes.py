@@ -5,6 +5,7 @@ import os
 from torchvision import models
 
 import data_folders
+from texts import read_text
 from wsol.class_words import parse_class
 from wsol.errors import UserError
 
@@ -21,8 +22,7 @@ def class_names(dataset, num_classes, roots):
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories']) if dataset == 'ILSVRC' else []
     for path in (os.path.join(root, dataset, 'classes.txt') for root in roots):
         if os.path.isfile(path):
-            with open(path) as file:
-                names = [line.split(maxsplit=1)[-1].strip() for line in file if line.strip()]
+            names = [line.split(maxsplit=1)[-1].strip() for line in read_text(path).split('\n') if line.strip()]
             break
     return names if len(names) == num_classes else None
 
@@ -30,9 +30,23 @@ def class_names(dataset, num_classes, roots):
 def parse_classes(text, num_classes, names=None):
     """One or two classes of a text 'A' or 'A,B': each a number from 0, a name, or @r, the r-th most probable class.
 
-    @r becomes -r. Unknown, ambiguous or too many names are a UserError; for an unknown one it lists close ones.
+    @r becomes -r. Names may have commas. Unknown, ambiguous or too many names are a UserError; for an unknown one it
+    lists close ones.
     """
-    words = [word.strip() for word in text.split(',')]
-    if len(words) > 2 or not all(words):
+    text = text.strip()
+    cuts = [(text[:i].strip(), text[i + 1 :].strip()) for i, letter in enumerate(text) if letter == ',']
+    if not cuts or names and text in names:
+        cuts = [(text,)]
+    if len(cuts) > 1:
+        cuts = [cut for cut in cuts if all(_is_class(word, num_classes, names) for word in cut)]
+    if len(cuts) != 1 or not all(cuts[0]):
         raise UserError(f'--classes {text!r}: give one class, or two as A,B')
-    return [parse_class(word, num_classes, names) for word in words]
+    return [parse_class(word, num_classes, names) for word in cuts[0]]
+
+
+def _is_class(word, num_classes, names):
+    try:
+        parse_class(word, num_classes, names)
+    except UserError:
+        return False
+    return bool(word)

@@ -77,7 +77,7 @@ def explain(experiment, photograph, title, wish):
     """The `View` of a photograph, the panel being the one that inference.py draws."""
     model = experiment.model
     names = experiment.class_names
-    chosen = parse_classes(wish.classes or '@1', model.num_classes, names)
+    chosen = parse_classes(wish.classes, model.num_classes, names) if wish.classes else [-1]
     makers = experiments.map_makers(experiment, wish.methods)
     image = photograph_transform(experiment.arguments.crop_size, model.preprocessing)(photograph)
     images = image[None].to(next(model.parameters()).device)  # [1, 3, S, S]

@@ -114,7 +114,7 @@ def read_labels(path, own, num_classes, names):
             table[number] = parse_class(word, num_classes, names)
         except UserError as error:
             raise UserError(f'{where}: {error}') from None
-        if word.startswith('@'):
+        if table[number] < 0:
             raise UserError(f'{where}: {word} is no class: give a number or a name')
     return _all_known(table, own, path)
 
@@ -179,4 +179,4 @@ def placed_mask(path, size, preprocessing):
     placed = placement(*region.size, size, preprocessing)
     resized = region.resize((placed.width, placed.height), Image.Resampling.NEAREST)
     corner = (placed.left, placed.top)
-    return np.asarray(resized.crop((*corner, placed.left + size, placed.top + size)))  # beyond it Pillow has zeros
+    return np.array(resized.crop((*corner, placed.left + size, placed.top + size)))  # beyond it Pillow has zeros

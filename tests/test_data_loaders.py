@@ -42,6 +42,23 @@ def test_parsers_read_the_protocols_forms(tmp_path):
     assert data.read_masks(masks) == {'i.jpg': (['m1.png', 'm2.png'], 'g.png'), 'j.jpg': (['m3.png'], 'h.png')}
 
 
+@pytest.mark.parametrize('coding', ['utf-8-sig', 'utf-16'])
+def test_split_files_with_a_mark_before_them(tmp_path, coding):
+    (tmp_path / 'image_ids.txt').write_bytes('blé/1.jpg\r\nx/2.jpg\r\n'.encode(coding))
+    (tmp_path / 'class_labels.txt').write_bytes('blé/1.jpg,0\r\nx/2.jpg,7'.encode(coding))
+    assert data.read_image_ids(tmp_path) == ['blé/1.jpg', 'x/2.jpg']
+    assert data.read_labels(tmp_path) == {'blé/1.jpg': 0, 'x/2.jpg': 7}
+    (tmp_path / 'image_ids.txt').write_bytes('x/2.jpg\nblé/1.jpg\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match='image_ids.txt, line 2: no text in UTF-8'):
+        data.read_image_ids(tmp_path)
+
+
+def test_an_empty_list_of_training_labels_is_one_line(tmp_path):
+    write(tmp_path / 'ToyBirds' / 'train', class_labels='')
+    with pytest.raises(ValueError, match='train/class_labels.txt lists no image'):
+        data.class_count('ToyBirds', str(tmp_path))
+
+
 def test_parsers_name_file_and_line(tmp_path):
     folder = write(tmp_path, class_labels='a.jpg,0\nb.jpg', image_sizes='a.jpg,1,two', localization='i,m,g\ni,m,g')
     for read, message in (

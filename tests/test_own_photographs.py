@@ -211,6 +211,23 @@ def test_a_checkpoint_on_photographs(network, tmp_path, monkeypatch):
     assert list(result['methods']) == ['jointll', 'grad_cam'] and 'CALM-EM (vgg_tiny)' in result['note']
 
 
+@pytest.mark.parametrize('coding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_tables_as_spreadsheets_save_them(tmp_path, coding):
+    own = own_photographs.Collection(['/p/blé.png', '/p/1, 2.png'], ['blé.png', '1, 2.png'], [(40, 36)] * 2, None, None)
+    (tmp_path / 'boxes.csv').write_bytes('file,x0,y0,x1,y1\r\nblé.png,1,2,3,4\r\n1, 2.png,0,0,40,36\r\n'.encode(coding))
+    assert own_photographs.read_boxes(str(tmp_path / 'boxes.csv'), own) == [[(1, 2, 3, 4)], [(0, 0, 40, 36)]]
+    (tmp_path / 'labels.csv').write_bytes('file,class\r\nblé.png,2\r\n"1, 2.png","red, robin"\r\n'.encode(coding))
+    assert own_photographs.read_labels(str(tmp_path / 'labels.csv'), own, 3, ['0', 'red, robin', '2']) == [2, 1]
+
+
+def test_labels_that_could_mean_two_classes_are_refused(tmp_path):
+    own = own_photographs.Collection(['/p/a.png'], ['a.png'], [(40, 36)], None, None)
+    for word in ('1', '@1', 'rank:1'):
+        (tmp_path / 'labels.csv').write_text(f'a.png,{word}\n')
+        with pytest.raises(UserError, match='labels.csv, line 1: .*(give name:|is no class)'):
+            own_photographs.read_labels(str(tmp_path / 'labels.csv'), own, 4, ['1', '10', '2', '@1'])
+
+
 MISTAKES = [
     (['--images=nothing*.jpg'], None, 'no image matches'),
     (['--labels=table'], 'e.png,3\n', "line 1: 'e.png' is no photograph of --images"),
@@ -225,6 +242,9 @@ MISTAKES = [
     (['--boxes=table'], 'a.png,1,2,x,4\n', 'not a number'),
     (['--boxes=table'], 'a.png,1,2,3\n', '4 columns'),
     (['--boxes=.'], None, 'cannot be read'),
+    (['--boxes=table'], 'a.png;1;2;3;4\n', 'line 1: 1 columns: it must be file,x0,y0,x1,y1, with commas between them'),
+    (['--labels=table'], 'a.png,red,robin\n', 'line 1: 3 columns: it must be file,class'),
+    (['--labels=table'], b'a.png,bl\xe9\n', 'line 1: no text in UTF-8: save it as UTF-8'),
     (['--boxes=table'], 'z.png,1,2,3,4\n', 'is no photograph'),
     (['--masks=.'], None, 'mask ./a.png is missing .and 3 more'),
     (['--boxes=table', '--masks=.'], '', 'give one of them'),
@@ -238,7 +258,7 @@ MISTAKES = [
 def test_mistakes_are_one_line(flags, table, said, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if table is not None:
-        (tmp_path / 'table').write_text(table)
+        (tmp_path / 'table').write_bytes(table.encode() if isinstance(table, str) else table)
     with pytest.raises(UserError, match=said) as error:
         score(network, tmp_path, monkeypatch, *flags)
     assert '\n' not in str(error.value)

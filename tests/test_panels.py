@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -50,6 +51,46 @@ def test_classes_by_number_name_or_rank():
             parse(text)
     with pytest.raises(ValueError, match='give a number'):
         parse_classes('Crane', 5)
+
+
+FOLDERS = ['1', '10', '2', '@1', 'red, robin']
+
+
+@pytest.mark.parametrize(
+    'text, found',
+    [
+        ('0', [0]),  # a number that is no name
+        ('10', [1]),  # a name that is no number of a class
+        ('2', [2]),  # both, of one class
+        ('name:1', [0]),
+        ('number:1', [1]),
+        ('rank:1', [-1]),
+        ('@2', [-2]),
+        ('name:@1', [3]),
+        ('red, robin', [4]),
+        ('red, robin,2', [4, 2]),
+        ('@2,Red, Robin', [-2, 4]),
+        ('10,name:1', [1, 0]),
+    ],
+)
+def test_classes_whose_names_are_numbers(text, found):
+    assert parse_classes(text, 5, FOLDERS) == found
+
+
+@pytest.mark.parametrize(
+    'text, names, meanings',
+    [
+        ('1', FOLDERS, 'the name of class number 0 (1) and class number 1 (10): give name:1 or number:1'),
+        ('@1', FOLDERS, 'the name of class number 3 (@1) and the prediction of rank 1: give name:@1 or rank:1'),
+        ('1', ['01', '02', '03'], 'the name of class number 0 (01) and class number 1 (02): give name:01 or number:1'),
+        ('007', ['7', '07'], 'the name of class number 0 (7) and the name of class number 1 (07): give name:7'),
+    ],
+)
+def test_a_word_that_could_mean_two_classes_is_refused_with_both(text, names, meanings):
+    with pytest.raises(ValueError, match=re.escape(f'class {text!r} is {meanings}')):
+        parse_classes(text, len(names), names)
+    with pytest.raises(ValueError, match='give a whole number, as in rank:1'):
+        parse_classes('rank:first', len(names), names)
 
 
 def test_class_names_come_from_the_data_set(tmp_path):

@@ -13,7 +13,9 @@ from conftest import ROOT
 import util
 import wsol
 from data_loaders import read_superclasses
-from wsol.attribution import explain
+from engine.map_maker import MapMaker
+from wsol.attribution import Options, explain
+from wsol.errors import UserError
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 import make_superclasses  # noqa: E402
@@ -228,3 +230,41 @@ def test_a_readout_sums_over_the_sets_of_the_file(helper, tmp_path):
     torch.testing.assert_close(
         explain('jointll-superclass-mean', model, images, target=3, superclass=sets), (maps[3] + maps[6]) / 2
     )
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('{"0": [0, 1', 'is damaged'),
+        ('[[0, 1]]', 'no JSON object'),
+        ('\ufeff{"0": "a"}', 'not of class numbers'),
+        ('{"bird": [0]}', 'not of class numbers'),
+        ('{"0": 3}', 'not of class numbers'),
+        ('{"0": []}', r'class 0 has the set \[\]'),
+        ('{"0": [-1]}', r'class 0 has the set \[-1\]'),
+    ],
+)
+def test_a_file_that_is_no_table_of_sets_is_one_line(text, said, tmp_path):
+    (tmp_path / 'sets.json').write_text(text)
+    with pytest.raises(UserError, match=said) as error:
+        read_superclasses(tmp_path / 'sets.json')
+    assert '\n' not in str(error.value) and 'sets.json' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'sets, said',
+    [
+        ({0: [0, 1]}, 'has no set for class 2'),
+        ({2: []}, 'has no set for class 2'),
+        ({2: [2, 8]}, 'has class 8 in the set of class 2: the network has classes 0 to 7'),
+        ({2: [2, -1]}, 'has class -1 in the set of class 2'),
+    ],
+)
+def test_sets_that_do_not_fit_the_network_are_one_line(sets, said):
+    model = wsol.build_model('vgg_tiny', 'CALM-ML', 8).eval()
+    for name in ('jointll-superclass', 'jointll-superclass-mean', 'vanilla-superclass'):
+        with pytest.raises(UserError, match=said):
+            explain(name, model, torch.zeros(1, 3, 32, 32), target=2, superclass=sets)
+        if '8' in said or '-1' in said:  # before the first image
+            with pytest.raises(UserError, match=said):
+                MapMaker(model, name, Options(superclass=sets))

@@ -6,11 +6,55 @@ import re
 from .errors import UserError
 from .registry import question
 
+KINDS = ('name:', 'number:', 'rank:')  # before a word that could mean several things
+
 
 def parse_class(word, num_classes, names):
-    """One class of a word as in `parse_classes`: a number from 0, or -r for the r-th most probable."""
-    if re.fullmatch(r'@?[0-9]+', word):
+    """One class of a word as in `parse_classes`: its number from 0, or -r for the r-th most probable.
+
+    A name that exists wins, unless the word is the number of another class, or a rank, too: then it is a UserError that
+    says both. name:1, number:1 and rank:1 mean one thing alone.
+    """
+    exact = [number for number, name in enumerate(names or ()) if name == word]
+    kind = next((one for one in KINDS if word.startswith(one) and not exact), None)
+    if kind:
+        word = word.removeprefix(kind)
+        if kind == 'name:':
+            return _parse_name(word, num_classes, names)
+        if not re.fullmatch(r'[0-9]+', word):
+            raise UserError(f'class {kind}{word}: give a whole number, as in {kind}1')
+        return _parse_number(word if kind == 'number:' else f'@{word}', num_classes)
+    if not re.fullmatch(r'@?[0-9]+', word):
+        return _parse_name(word, num_classes, names)
+    named = exact or _same_number(word, names or ())
+    if not named:
         return _parse_number(word, num_classes)
+    meanings = [f'the name of class number {number} ({names[number]})' for number in named]
+    if word.startswith('@'):
+        meanings.append(f'the prediction of rank {word[1:]}')
+        advice = f'name:{word} or rank:{word[1:]}'
+    else:
+        meanings += [f'class number {int(word)} ({names[int(word)]})'] if int(word) < num_classes else []
+        advice = f'name:{names[named[0]]} or number:{int(word)}'
+    if meanings[1:] and named != [_whole(word)]:
+        raise UserError(f'class {word!r} is {" and ".join(meanings)}: give {advice}')
+    return named[0]
+
+
+def _whole(word):
+    """The whole number that a word is, None where it is none."""
+    return int(word) if word.isdecimal() else None
+
+
+def _same_number(word, names):
+    """Numbers of the classes whose names are the same number as the word: 01 is 1."""
+    if not word.isdecimal():
+        return []
+    return [number for number, name in enumerate(names) if re.fullmatch(r'[0-9]+', name) and int(name) == int(word)]
+
+
+def _parse_name(word, num_classes, names):
+    """The number of the class that has a name, in its own spelling or as `_plain` reads it."""
     if names is None:
         raise UserError(
             f'class {word!r}: nothing names the classes here (no classes.txt of the data set): give a number'

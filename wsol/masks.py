@@ -76,4 +76,4 @@ def check_mask_size(path, size):
 
 def square(region, size):
     """A region [h, w] at the pixels of a square image, bool [size, size]: the nearest pixel."""
-    return np.asarray(Image.fromarray(region).resize((size, size), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(region).resize((size, size), Image.Resampling.NEAREST))

@@ -171,7 +171,8 @@ class Explainer:
         if len(words) not in (1, len(seen.images)):
             raise UserError(f'{len(words)} classes for {len(seen.images)} images: give one class, or one an image')
         count = len(self.class_names) if self.class_names else getattr(self.model, 'num_classes', None)
-        chosen = [parse_class(str(word), count or _some(seen).shape[1], self.class_names) for word in words]
+        words = [word if isinstance(word, str) else f'number:{word}' for word in words]
+        chosen = [parse_class(word, count or _some(seen).shape[1], self.class_names) for word in words]
         chosen = chosen * len(seen.images) if len(chosen) == 1 else chosen
         if min(chosen) >= 0:
             return chosen
