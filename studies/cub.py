@@ -14,6 +14,7 @@ px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), CAM first
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -207,6 +208,13 @@ def plan(args):
             yield from steps_of(name, again, seed, args, ('train', 'cue', 'wsol'))
         yield from steps_of(name, later, first, args, ('train', 'cue', 'wsol'))
         yield from steps_of(name, plain, first, args, ('top1', 'gradients', 'erase'))
+
+
+def whole_plan(recipe, names, save_root):
+    """The steps of some networks of a recipe with every head, seed and kind, for a list of what is finished."""
+    places = {'save_root': save_root, 'data_root': 'dataset', 'metadata_root': 'metadata', 'segmentations': []}
+    everything = {'heads': tuple(HEADS), 'steps': tuple(KINDS), 'seeds': (0, 1, 2), 'workers': 1}
+    return list(plan(Namespace(recipe=recipe, networks=names, **places, **everything)))
 
 
 def write_subset(args):

@@ -13,7 +13,7 @@ from test_intervals import experiment, table
 
 import util
 from config import get_configs
-from studies import cub, masks, steps, toybirds, toybirds_page
+from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
 
 TOYBIRDS = [sys.executable, '-m', 'studies.toybirds']
@@ -205,3 +205,49 @@ def test_a_page_without_its_marks_is_refused(tmp_path, monkeypatch, capsys):
         write_page(monkeypatch, tmp_path)
     assert stop.value.code == 2 and 'the page has no line "<!-- study: progress -->"' in capsys.readouterr().err
     assert (tmp_path / 'page.md').read_text() == '# nothing\n'
+
+
+def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch):
+    marks = ''.join(f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n' for name in cub_page.SECTIONS)
+    (tmp_path / 'page.md').write_text(marks)
+    root = tmp_path / 'study'
+    for setting, shift in (('lite0', 0.0), ('lite0-224px', 4.0), ('lite0-boxmasks', -5.0)):
+        experiment(root / setting / 'CAM-seed0', shift=shift)
+        experiment(root / setting / 'CALM-EM-seed0', map_name='jointll', method='CALM-EM', shift=shift + 1)
+    experiment(root / 'lite0/CALM-EM-seed1', map_name='jointll', method='CALM-EM', shift=3.0)
+    experiment(root / 'lite0-subset/CAM-seed0', map_name='var_grad', shift=-8.0)
+    plain = json.loads((root / 'lite0/CAM-seed0/cue_location_vanilla.json').read_text())
+    wider = {**plain, 'per_pair': {**plain['per_pair'], 'mean': 33.5}}
+    (root / 'lite0/CAM-seed0/cue_location_vanilla_blur16.json').write_text(json.dumps(wider))
+    monkeypatch.setattr(sys, 'argv', ['cub_page', f'--save_root={root}', f'--page={tmp_path}/page.md'])
+    util.command(cub_page.main)
+    text = (tmp_path / 'page.md').read_text()
+    parts = {part.splitlines()[0]: part for part in text.split('# ')[1:]}
+    assert 'old' not in text
+    coarse, fine = (table(part) for part in parts['answer'].split('lite0, 224 px, 14 x 14 maps'))
+    assert [row['method'] for row in coarse] == [row['method'] for row in fine] and len(coarse) == 7
+    rows = {row['method']: row for row in coarse}
+    assert rows['CAM']['paper: 1 / 2 / 3 parts / mean'] == '24.10 / 28.30 / 32.20 / 29.60'
+    assert rows['CAM']['ours, per pair [95 %]'].startswith('15.00 / 60.00 / - / 30.00 [')
+    assert rows['Variance Gradient']['ours, per pair [95 %]'].startswith('7.00 / 52.00 / - / 22.00 [')
+    assert rows['CALM-ML']['ours, per pair [95 %]'] == '-'
+    assert fine[4]['ours, per pair [95 %]'].startswith('19.00 / 64.00 / - / 34.00 [')
+    [em] = [row for row in table(parts['sizes']) if row['head'] == 'CALM-EM' and '160 px' in row['network']]
+    assert (em['seeds'], em['per pair, mean']) == ('2', '32.00 ± 1.41')
+    for part in parts['differences'].split('**lite0, ')[1:]:
+        [compared] = table(part)
+        assert (compared['A, B'], compared['seed']) == ('CAM, CALM-EM', '0')
+        assert compared['cue per pair, mean'] == '**+1.00 [1.00, 1.00]**'
+    [blurred] = table(parts['width'])
+    assert (blurred['per pair, as it is'], blurred['per pair, one'], blurred['per pair, two']) == (
+        '30.00',
+        '33.50',
+        '-',
+    )
+    own, box = [row for row in table(parts['masks']) if row['head'] == 'CAM']
+    assert (own['masks'], own['per pair']) == ("the data set's", '15.00 / 60.00 / - / 30.00')
+    assert (box['masks'], box['per pair']) == ('boxmasks', '10.00 / 55.00 / - / 25.00')
+    [lite0, vgg16, paper] = table(parts['progress'])
+    assert lite0['trained'] == 'CAM-seed0, CALM-EM-seed0, CALM-EM-seed1' and lite0['steps finished'].endswith(' of 110')
+    assert vgg16['steps finished'].startswith('0 of ') and paper['trained'] == '-'
+    assert (tmp_path / 'cub_cue.png').stat().st_size > 5000

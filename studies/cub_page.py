@@ -1,0 +1,223 @@
+"""Writes the figures of the study of CUB (studies/cub.py) into its page, between the marks that name them.
+
+    python -m studies.cub_page [--save_root save/cub] [--page docs/cub.md]
+
+Its sections: `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by the size of the maps),
+`differences` (pairs of heads, seed by seed, with intervals), `width` (maps blurred), `masks` (other masks), `others`
+(accuracy, boxes and erasing of each head) and `progress`. Beside the page the picture cub_cue.png is drawn.
+"""
+
+import os
+
+from matplotlib.figure import Figure
+
+import util
+from report import tables
+from report.intervals import result_intervals
+from report.results import read_result
+from report.samples import COUNTS, cue_name
+from report.seeds import over_seeds
+from studies import cub, page
+from studies.steps import HEADS
+
+HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
+PAIRS = (  # of heads that are compared: A, B
+    ('CAM', 'CALM-EM'),
+    ('CAM-longer', 'CALM-EM'),
+    ('CALM-ML', 'CALM-EM'),
+    ('CALM-ML-onestep', 'CALM-EM-onestep'),
+)
+SCORES = ('top-1', *(cue_name('per_pair', count) for count in COUNTS.values()), 'R_10', 'R_30', 'MaxBoxAccV2')
+OURS = ('released', 'per_pair')  # CUB has no part pixels, so no exact mode
+PICTURE = 'cub_cue.png'  # beside the page
+CUE = 'cue_location_{map}.json'
+
+
+def settings(root):
+    """(name of the network, side of the test images, setting) of what there is a folder of."""
+    for name, network in cub.NETWORKS.items():
+        for size in network.sizes:
+            setting = cub.setting_of(name, size)
+            if os.path.isdir(os.path.join(root, setting)):
+                yield name, size, setting
+
+
+def title(name, size):
+    """A setting in words."""
+    cells = size // cub.NETWORKS[name].cell
+    return f'{name}, {size} px, {cells} x {cells} maps'
+
+
+def cue(folder, map_name):
+    """A run's result of cue localization by a map; {} where there is none."""
+    return read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
+
+
+def means(result, mode):
+    """Its four means in a mode, None where they are not known."""
+    return [result.get(mode, {}).get(key) for key in COUNTS]
+
+
+def slashed(values):
+    """'1 / 2 / 3 / mean' as a table shows it."""
+    return '-' if all(value is None for value in values) else ' / '.join(map(tables.number_text, values))
+
+
+def interval_of(folder, map_name, score):
+    """The interval of a score of cue localization behind its figure."""
+    return tables.interval_text(result_intervals(folder, 'cue_location', map_name).get(score))
+
+
+def first(root, setting, head, map_name='{map}'):
+    """The folder of the first seed of a head of which a map, its own, was scored; None where there is none."""
+    found = page.runs(root, setting, [head], CUE.format(map=map_name)).get(head, {})
+    return next(iter(found.values()), None)
+
+
+def answer_row(root, row, setting):
+    """Our cells of a published row: released, per pair with its interval; the gradient rows are of the subset."""
+    gradient = row['map'] in cub.GRADIENTS
+    folder = first(root, f'{setting}-{cub.SUBSET_SETTING}' if gradient else setting, row['method'], row['map'])
+    if not folder:
+        return ['-', '-', '-']
+    result = cue(folder, row['map'])
+    interval = interval_of(folder, row['map'], cue_name('per_pair'))
+    return [
+        slashed(means(result, 'released')),
+        slashed(means(result, 'per_pair')) + interval,
+        str(result.get('evaluations', '-')),
+    ]
+
+
+def answer(root):
+    """The paper's rows: its numbers, and ours for each network at the largest size of its maps and at its own."""
+    published = tables.read_published('cue_localization')
+    head = ['method', 'paper: 1 / 2 / 3 parts / mean', 'ours, released', 'ours, per pair [95 %]', 'evaluations']
+    for name, size, setting in settings(root):
+        rows = [
+            [row['name'], slashed(row['paper']['CUB']), *answer_row(root, row, setting)] for row in published['rows']
+        ]
+        if any(cell != '-' for row in rows for cell in row[2:]):
+            yield f'**{title(name, size)}**\n\n{tables.markdown(head, rows)}'
+    if any(settings(root)):
+        yield f'![Cue localization by the size of the maps; the paper beside ours]({PICTURE})'
+
+
+def sizes(root):
+    """A row a head and size: the means over the seeds."""
+    rows = []
+    for name, size, setting in settings(root):
+        for head, by_seed in page.runs(root, setting, HEADS_SHOWN, CUE).items():
+            found = [cue(folder, HEADS[head].map) for folder in by_seed.values()]
+            cells = [over_seeds([means(one, mode)[i] for one in found]) for mode in OURS for i in range(len(COUNTS))]
+            area = over_seeds([one.get('area') and 100 * one['area'] for one in found])
+            rows.append([title(name, size), head, str(len(found)), *cells, area])
+    if rows:
+        columns = [f'{mode.replace("_", " ")}, {count}' for mode in OURS for count in COUNTS.values()]
+        yield tables.markdown(['network', 'head', 'seeds', *columns, 'area (%)'], rows)
+
+
+def differences(root):
+    """A table for each network and size: B - A with its 95 % interval, for each seed."""
+    for name, size, setting in settings(root):
+        rows = list(page.pair_rows(page.runs(root, setting, HEADS_SHOWN, CUE), PAIRS, SCORES))
+        if rows:
+            yield f'**{title(name, size)}**\n\n{tables.markdown(["A, B", "seed", *SCORES], rows)}'
+
+
+def width(root):
+    """Cue localization by maps as they are and blurred by half a location, one and two: the mean over all pairs."""
+    rows = []
+    for name, size, setting in settings(root):
+        cell = cub.NETWORKS[name].cell
+        for head in cub.BLURRED:
+            for seed, folder in page.runs(root, setting, [head], CUE).get(head, {}).items():
+                maps = [HEADS[head].map, *(f'{HEADS[head].map}_blur{one}' for one in (cell // 2, cell, 2 * cell))]
+                found = [cue(folder, one) for one in maps]
+                if any(found[1:]):
+                    cells = [tables.number_text(means(one, mode)[-1]) for mode in OURS for one in found]
+                    rows.append([title(name, size), head, str(seed), *cells])
+    if rows:
+        columns = [f'{mode.replace("_", " ")}, {blur}' for mode in OURS for blur in ('as it is', 'half', 'one', 'two')]
+        yield tables.markdown(['network', 'head', 'seed', *columns], rows)
+
+
+def masks(root):
+    """Cue localization against the data set's masks and the controls'."""
+    rows = []
+    for name in cub.NETWORKS:
+        names = sorted(entry for entry in os.listdir(root) if entry.startswith(f'{name}-') and 'masks' in entry)
+        for head in cub.TWO_HEADS:
+            for setting in [name, *names]:
+                folder = first(root, setting, head)
+                if folder and names:
+                    result = cue(folder, HEADS[head].map)
+                    kind = setting.removeprefix(name).removeprefix('-') or "the data set's"
+                    rows.append([name, head, kind, *(slashed(means(result, mode)) for mode in OURS)])
+    if rows:
+        yield tables.markdown(['network', 'head', 'masks', 'released: 1 / 2 / 3 / mean', 'per pair'], rows)
+
+
+def others(root):
+    """Accuracy, boxes and remove-and-classify of each head, the mean over the seeds."""
+    for name in cub.NETWORKS:
+        found = page.runs(root, name, HEADS_SHOWN)
+        if found:
+            yield f'**{title(name, cub.NETWORKS[name].sizes[0])}**\n\n{page.over_runs(found)}'
+
+
+def progress(root):
+    """Which steps of the whole plan are finished, by network."""
+    rows = []
+    for recipe in cub.RECIPES:
+        for name in cub.RECIPES[recipe]:
+            steps = cub.whole_plan(recipe, [name], root)
+            done = [step for step in steps if os.path.isfile(os.path.join(root, step.experiment, step.result))]
+            trained = [f'{step.experiment.rpartition("/")[2]}' for step in done if step.words[0] == 'main.py']
+            rows.append([name, f'{len(done)} of {len(steps)}', ', '.join(dict.fromkeys(trained)) or '-'])
+    yield tables.markdown(['network', 'steps finished', 'trained'], rows)
+
+
+def draw(root, path):
+    """The mean over all pairs by the size of the maps, a line a head, a panel a mode; the paper's as marks at 28."""
+    there = list(settings(root))
+    figure = Figure(figsize=(8.4, 3.4), layout='constrained')
+    panels = figure.subplots(1, 2, sharey=True)
+    paper = {row['method']: row['paper']['CUB'][-1] for row in tables.read_published('cue_localization')['rows'][-3:]}
+    colours = {head: f'C{number}' for number, head in enumerate(HEADS_SHOWN)}
+    for axes, mode in zip(panels, OURS):
+        for name in dict.fromkeys(name for name, _, _ in there):
+            for head in HEADS_SHOWN:
+                points = []
+                for _, size, setting in (one for one in there if one[0] == name):
+                    for folder in page.runs(root, setting, [head], CUE).get(head, {}).values():
+                        points.append((size // cub.NETWORKS[name].cell, means(cue(folder, HEADS[head].map), mode)[-1]))
+                if points:
+                    axes.plot(*zip(*points), 'o', color=colours[head], label=f'{name} {head}', alpha=0.8)
+        for head, value in paper.items() if mode == 'released' else ():
+            axes.plot(28, value, '*', color=colours[head], markersize=10, label=f'paper {head}')
+        axes.set_title(mode.replace('_', ' '), fontsize=10)
+        axes.set_xlabel('locations a side')
+        axes.spines[['top', 'right']].set_visible(False)
+    panels[0].set_ylabel('cue localization (%), higher is better')
+    panels[0].legend(fontsize=7)
+    util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
+
+
+SECTIONS = {
+    'answer': answer,
+    'sizes': sizes,
+    'differences': differences,
+    'width': width,
+    'masks': masks,
+    'others': others,
+    'progress': progress,
+}
+
+
+def main():
+    page.fill_page(__doc__, 'save/cub', 'docs/cub.md', SECTIONS, PICTURE, draw)
+
+
+if __name__ == '__main__':
+    util.command(main)
