@@ -25,7 +25,7 @@ from munch import Munch
 import util
 from config import get_configs, in_range, pick
 from data_truth import localization
-from engine import comparing, evaluation, processes, sharding
+from engine import arrays, comparing, evaluation, processes, sharding
 from engine.random_erasing import RandomErasing
 from report import own_photographs, sources
 from report.experiments import network_arguments, network_class_names
@@ -38,7 +38,6 @@ from wsol.scoring import Part, erasing, regions, scores
 
 NAME = 'attribution_scores'
 SHARED = 'images'  # the part of the evaluation that all maps share; each map is another
-FILES = [f'{NAME}.{ending}' for ending in ('csv', 'md', 'png')]  # beside NAME.json
 
 
 def add_flags(parser):
@@ -138,26 +137,6 @@ def choose_metrics(args, own=None):
     return choose(args.metrics, valid, usual, valid, '--metrics')
 
 
-def map_chooser(args):
-    """What --methods means, as `evaluation.Request.maps` takes it.
-
-    A classifier's own kind is known once it is loaded: without names its maps are those of that kind that it can give.
-    """
-    if not args.classifier or args.methods not in (None, 'all'):
-        args.methods = choose_maps(args)
-        return args.methods
-
-    def names_for(model, size, options):
-        described = Munch(args, attribution_method=model.attribution_method)
-        names, wrong = comparing.runnable(choose_maps(described), model, size, options)
-        if wrong and processes.rank() == 0:
-            why = '; '.join(dict.fromkeys(wrong.values()))
-            print(f'eval_attribution.py: left out: {", ".join(wrong)}: {why}', file=sys.stderr, flush=True)
-        return names
-
-    return names_for
-
-
 def arguments():
     """(the arguments, the `own_photographs.Collection` of --images or None); what was collected goes into the first, so
     that --resume goes on with the same photographs alone."""
@@ -173,63 +152,155 @@ def arguments():
     return args, own
 
 
-def described_by(setting, own, totals):
-    """(what was scored, how it was explained) in words; own: of the photographs, None for a split."""
-    flags = setting.run.arguments
-    images = int(totals['images'])
-    network = f'{setting.model.attribution_method} ({flags["classifier"] or flags["architecture"]})'
-    if own is None:
-        right = f', {int(totals["correct"])} classified right by {network}'
-        return f'{images} test images of {flags["dataset"]}{right}', 'the true label'
-    left_out = f' ({int(totals["left_out"])} more left out)' if totals.get('left_out') else ''
-    if flags['labels']:
-        right = f', {int(totals["correct"])} classified right by {network}'
-        return f'{images} photographs{left_out}{right}', 'the class given with --labels'
-    return f'{images} photographs{left_out}, classified by {network}', 'the prediction'
+class AttributionScores(evaluation.Evaluator):
+    """The table of the chosen maps by the chosen scores. One of its parts is what all maps share, each map is another;
+    what a finished table has of its maps stays as it is when maps are added."""
 
+    title = 'attribution scores'
+    files = ('csv', 'md', 'png')
+    grows = True
 
-def report(setting, own, settings, finished, totals, log):
-    """Write the table and the plot and print the table; own: as for `described_by`; finished: the result to which the
-    maps are added, or {}."""
-    from report.plots import plot_scores  # matplotlib: nothing before the end needs it
+    def __init__(self, args, own):
+        """own: the `own_photographs.Collection` of --images, None for a split."""
+        super().__init__(args, 'test' if own is None else None)
+        self.own = own
 
-    run = setting.run
-    images = int(totals['images'])
-    if not images:
-        raise UserError(f'none of the {int(totals["left_out"])} photographs could be scored')
-    predicted = own is not None and not run.arguments['labels']
-    counts = {'images': images, 'correct': None if predicted else int(totals['correct'])}
-    if own is not None:
-        counts['left_out'] = int(totals['left_out'])
-    made = [name for name in setting.makers if name not in finished.get('methods', {})]
-    rows = comparing.with_finished(finished, comparing.map_figures(totals, made, settings), totals, settings)
-    if isinstance(run.arguments['methods'], list):  # else it stands for those that the network can give
-        run.arguments['methods'] = list(rows)
-    metrics = {name: scores.METRICS[name] for name in settings.metrics}
-    scored, explained = described_by(setting, own, totals)
-    head = HEADS[setting.model.attribution_method]
-    note = (
-        f'{scored}. Explained class y: {explained}; gradient and perturbation methods explain {head.scalar}; '
-        'p is p(y|x).'
-    )
-    tables = {f'{NAME}.csv': scores_csv(rows, metrics), f'{NAME}.md': scores_markdown(rows, metrics, note)}
-    for file_name, text in tables.items():
-        util.write_text(os.path.join(run.folder, file_name), text)
-    title = f'{scored}; explained: {explained}'
-    path = os.path.join(run.folder, f'{NAME}.png')
-    plot_scores(path, rows, metrics, settings.curve_steps, erasing.ERASE_K, title)
-    result = {
-        **counts,
-        'note': note,
-        'metrics': {name: {'title': metric.title, 'better': metric.better} for name, metric in metrics.items()},
-        'methods': rows,
-        'best': winners(rows, metrics),
-        'wins': comparing.win_table(totals, list(rows)) if 'win' in metrics else None,
-        **run.provenance(),
-    }
-    util.write_json(os.path.join(run.folder, f'{NAME}.json'), result)
-    print_scores(result, metrics, log)
-    log.report(note, **counts)
+    def name_of(self, part):
+        return NAME
+
+    def all_runs(self):
+        return {NAME: self.run}
+
+    def parts(self):
+        return [SHARED, *(name for name in self.makers if name not in self.finished)]
+
+    def choose_maps(self):
+        """What --methods means; without names, those of a classifier are the ones that it can give."""
+        if isinstance(self.args.methods, list):
+            return self.args.methods
+        described = Munch(self.args, attribution_method=self.model.attribution_method)
+        names, wrong = comparing.runnable(choose_maps(described), self.model, self.size, self.options)
+        if wrong and processes.rank() == 0:
+            why = '; '.join(dict.fromkeys(wrong.values()))
+            print(f'eval_attribution.py: left out: {", ".join(wrong)}: {why}', file=sys.stderr, flush=True)
+        return names
+
+    def prepare(self):
+        args = self.args
+        self.settings = pick(scores.Settings, args)
+        self.finished = sharding.added_to(self.run, NAME).get('methods', {})  # {map: its figures}
+        self.finished_rows = self._finished_rows() if self.finished else {}
+        needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
+        self.random = None
+        if self.own is None:
+            self.images = sources.SplitImages(self, needs_truth)
+            if 'remove_and_classify' in args.metrics:
+                self.random = RandomErasing(self.run, self.images.split, self.images.numbers)
+        else:
+            classes = network_class_names(args, self.model.num_classes)
+            self.images = sources.Photographs(self, self.own, classes, needs_truth)
+        self.count = self.images.count
+        self.randomized = comparing.random_networks(self.model, self.settings, self.size, self.seed)
+
+    def _finished_rows(self):
+        """The arrays of the finished table; without them a UserError."""
+        path = self.path(NAME, 'npz')
+        if not os.path.isfile(path):
+            raise UserError(f'{path} is gone, so nothing can be added to its table: give another --experiment_name')
+        return arrays.stored(path)
+
+    def batches(self, numbers):
+        """(`sources.Batch`, its `comparing.Batch` or None, its random counts where they are known) of each batch."""
+        for positions, read in zip(numbers, self.images.batches(numbers)):
+            known = self.random.known_of(positions) if self.random else None
+            labels = None if read.labels is None else read.labels.to(self.device)
+            images = read.images.to(self.device)
+            found = comparing.predict(self.model, images, labels, read.numbers, read.truths) if read.numbers else None
+            yield read, found, known
+
+    def score(self, part, batch):
+        read, found, known = batch
+        if found is None:
+            return Part({'images': np.array(0), 'left_out': np.array(read.left_out)} if part == SHARED else {}, {})
+        if part != SHARED:
+            return comparing.score_map(self.model, part, self.makers[part], self.settings, found, self.randomized)
+        made = comparing.score_images(self.model, self.settings, found, self.seed, known)
+        if self.own is not None:
+            made.totals['left_out'] = np.array(read.left_out)
+        return made._replace(rows={'ids': [np.array(read.ids)], **made.rows})
+
+    def arrays(self, totals, rows):
+        ids, before = (some['ids'].whole() if 'ids' in some else [] for some in (rows, self.finished_rows))
+        if self.finished and not np.array_equal(ids, before):
+            raise UserError(
+                f'the images are not those of the finished result in {self.run.folder} any more, so nothing can be '
+                'added to it: give another --experiment_name'
+            )
+        every = {**self.finished_rows, **rows}
+        won = comparing.win_counts(self.drops(every))[1]
+        return {**every, **{f'{name}/wins': scores.rows('wins', counts) for name, counts in won.items()}}
+
+    def drops(self, rows):
+        """{map: its confidence drops [N]} of all maps of the table, finished ones first; {} where no score has them."""
+        names = [*self.finished, *self.parts()[1:]]
+        return {name: rows[f'{name}/drop'].whole() for name in names if f'{name}/drop' in rows}
+
+    def report(self, name, totals, rows, log):
+        """Write the table and the plot and print the table."""
+        from report.plots import plot_scores  # matplotlib: nothing before the end needs it
+
+        images = int(totals['images'])
+        if not images:
+            raise UserError(f'none of the {int(totals["left_out"])} photographs could be scored')
+        if self.random:
+            self.random.keep(rows['correct_random'])
+        wins = comparing.win_counts(self.drops(rows))[0]
+        made = comparing.map_figures(totals, self.parts()[1:], self.settings, wins)
+        table = comparing.with_wins({**self.finished, **made}, wins, images, self.settings)
+        if isinstance(self.run.arguments['methods'], list):  # else it stands for those that the network can give
+            self.run.arguments['methods'] = list(table)
+        metrics = {key: scores.METRICS[key] for key in self.settings.metrics}
+        scored, explained = self.described(totals)
+        head = HEADS[self.model.attribution_method]
+        note = (
+            f'{scored}. Explained class y: {explained}; gradient and perturbation methods explain {head.scalar}; '
+            'p is p(y|x).'
+        )
+        util.write_text(self.path(name, 'csv'), scores_csv(table, metrics))
+        util.write_text(self.path(name, 'md'), scores_markdown(table, metrics, note))
+        title = f'{scored}; explained: {explained}'
+        plot_scores(self.path(name, 'png'), table, metrics, self.settings.curve_steps, erasing.ERASE_K, title)
+        result = {
+            **self.counts(totals),
+            'note': note,
+            'metrics': {key: {'title': metric.title, 'better': metric.better} for key, metric in metrics.items()},
+            'methods': table,
+            'best': winners(table, metrics),
+            'wins': comparing.win_table(wins, images) if 'win' in metrics else None,
+        }
+        self.write(name, result)
+        print_scores(result, metrics, log)
+        log.report(note, **self.counts(totals))
+
+    def counts(self, totals):
+        """How many images were scored, classified right and left out."""
+        predicted = self.own is not None and not self.args.labels
+        counts = {'images': int(totals['images']), 'correct': None if predicted else int(totals['correct'])}
+        return counts if self.own is None else {**counts, 'left_out': int(totals['left_out'])}
+
+    def described(self, totals):
+        """(what was scored, how it was explained) in words."""
+        args = self.args
+        counts = self.counts(totals)
+        network = f'{self.model.attribution_method} ({args.classifier or args.architecture})'
+        right = f', {counts["correct"]} classified right by {network}'
+        if self.own is None:
+            return f'{counts["images"]} test images of {args.dataset}{right}', 'the true label'
+        left_out = f' ({counts["left_out"]} more left out)' if counts['left_out'] else ''
+        photographs = f'{counts["images"]} photographs{left_out}'
+        if args.labels:
+            return f'{photographs}{right}', 'the class given with --labels'
+        return f'{photographs}, classified by {network}', 'the prediction'
 
 
 def print_scores(result, metrics, log):
@@ -244,71 +315,12 @@ def print_scores(result, metrics, log):
     print(f'best: {best}', flush=True)
 
 
-def score_part(setting, predictions, settings, own, batch, part, known):
-    """The `wsol.scoring.Part` of a `sources.Batch` that all maps share, or that the map `part` gives; own: as for
-    `described_by`; predictions, known: as for `comparing.score_images`."""
-    if not batch.numbers:
-        return Part({'images': np.array(0), 'left_out': np.array(batch.left_out)} if part == SHARED else {}, {})
-    labels = None if batch.labels is None else batch.labels.to(setting.device)
-    images = batch.images
-    if part != SHARED:
-        maker = setting.makers[part]
-        return comparing.score_map(predictions, part, maker, settings, batch.truths, images, labels, batch.numbers)
-    found = comparing.score_images(predictions, settings, images, labels, batch.numbers, setting.seed, known)
-    if own is not None:
-        found.totals['left_out'] = np.array(batch.left_out)
-    return found._replace(rows={'ids': [np.array(batch.ids)], **found.rows})
-
-
 def main():
     args, own = arguments()
-    maps = map_chooser(args)
+    if not args.classifier or args.methods not in (None, 'all'):  # a classifier's kind is known once it is loaded
+        args.methods = choose_maps(args)
     args.metrics = choose_metrics(args, own)
-
-    def prepare(setting):
-        settings = pick(scores.Settings, args)
-        predictions = comparing.Predictions(setting.model)
-        needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
-        random = None
-        if own is None:
-            source = sources.split_source(setting, args, needs_truth)
-            if 'remove_and_classify' in args.metrics:
-                random = RandomErasing(setting, *sources.subset(setting.split, args.max_images))
-        else:
-            classes = network_class_names(args, setting.model.num_classes)
-            source = sources.photograph_source(setting, args, own, classes, needs_truth)
-
-        def batches(items):
-            for batch in (source.read(*pair) for pair in zip(items, source.batches(items))):
-                yield batch._replace(images=batch.images.to(setting.device))
-
-        def score(items, batch, part):
-            known = random.rows(items, lambda: None) if random and part == SHARED else None
-            return score_part(setting, predictions, settings, own, batch, part, known)
-
-        def finish(totals, log):
-            if random:
-                random.keep(os.path.join(setting.run.folder, f'{NAME}.npz'), 'correct_random')
-            report(setting, own, settings, finished, totals, log)
-
-        finished = sharding.extended(setting.run, NAME)
-        known = list(finished.get('methods', {}))
-        names = [name for name in setting.makers if name not in known]
-        parts = {
-            'parts': (SHARED, *names),
-            'together': lambda rows: comparing.win_part([*known, *names], rows),
-            'earlier': comparing.earlier_rows(setting.run, NAME, finished),
-        }
-        return evaluation.Evaluation(source.count, batches, score, finish, 'attribution scores', **parts)
-
-    asked = evaluation.request(args, maps, split='test' if own is None else None)
-
-    def lacks(result):
-        if callable(maps):  # which these are is known once the network is loaded
-            return result['arguments']['methods'] != args.methods
-        return not {*maps} <= result['methods'].keys()
-
-    evaluation.evaluate(asked, NAME, prepare, FILES, lacks)
+    evaluation.evaluate(AttributionScores(args, own))
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 import util
 from config import get_configs, in_range
 from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
-from engine import evaluation, map_maker
+from engine import evaluation
 from wsol import attribution, cub_parts
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -92,7 +92,7 @@ def differences(maker, images, classes, numbers, at_once, output=None, make=None
 
 
 def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
-    """Forward a batch once and score each of its images on all its pairs: a `Part` of `cues.cue_counts`.
+    """Score each image of a batch on all its pairs: a `Part` of `cues.cue_counts`.
 
     labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`; output:
     the model's on the images where it is known. On an accelerator everything stays there.
@@ -128,13 +128,9 @@ def pair_arrays(pairs, totals):
     }
 
 
-def report(run, name, pairs, totals, log):
-    """Write and print the result."""
+def result_of(pairs, totals):
+    """What NAME.json says of the sums over all images."""
     pxap = cues.cue_figures(totals)
-    counted = int(totals['histogram'].sum())
-    dropped = int(totals['histogram'][:, :, 0].sum())
-    images = int(totals['images'].sum())
-    modes = {mode: cues.summarize(pairs, values) for mode, values in pxap.items()}
     rows = [
         {
             'classes': [pair.a, pair.b],
@@ -144,24 +140,20 @@ def report(run, name, pairs, totals, log):
         }
         for row, pair in enumerate(pairs)
     ]
-    result = {
-        **modes,
+    images = int(totals['images'].sum())
+    counted, dropped = pixel_counts(totals)
+    return {
+        **{mode: cues.summarize(pairs, values) for mode, values in pxap.items()},
         'pairs': rows,
         'evaluations': images,
         'dropped_pixels': dropped / counted if counted else None,
         'area': totals['area'].sum() / images / 1e6 if images else None,
-        **run.provenance(),
     }
-    util.write_json(os.path.join(run.folder, f'{name}.json'), result)
-    for mode, means in modes.items():
-        text = ', '.join(f'{key} {value:.2f}' if value is not None else f'{key} -' for key, value in means.items())
-        log.report(f'{mode}: {text}', mode=mode, **means)
-    log.report(
-        f'{len(pairs)} pairs, {images} image x pair evaluations, '
-        f'{100 * dropped / max(counted, 1):.2f} % of the pixels under the first threshold',
-        dropped=dropped,
-        pixels=counted,
-    )
+
+
+def pixel_counts(totals):
+    """(pixels that were counted, those of them under the first threshold)."""
+    return int(totals['histogram'].sum()), int(totals['histogram'][:, :, 0].sum())
 
 
 def part_folder(args):
@@ -190,62 +182,81 @@ def add_flags(parser):
     )
 
 
-def main():
-    args = get_configs(__doc__, add=add_flags, several_maps=True)
-    folder = part_folder(args)
-    at_once = args.contrast == 'score'
+class CueLocalization(evaluation.Evaluator):
+    """What the differences of two classes' maps find of the parts in which the classes differ, pair by pair."""
 
-    def name_of(process):
-        return f'cue_location_{process}{"_contrast" if at_once else ""}{f"_blur{args.blur:g}" if args.blur else ""}'
+    title = 'cue localization'
 
-    def prepare(setting):
-        blur_reach(args.blur, args.crop_size)  # too wide a blur is said before anything is written
-        split = setting.split
-        device = setting.device
-        pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cues.COUNTS)
-        if not pairs:
-            raise UserError(f'{folder}: no two classes differ in 1 to 3 parts')
-        table = cues.class_rows(pairs)
-        chosen = [n for n, y in enumerate(split.labels) if y in table]
+    def __init__(self, args):
+        super().__init__(args)
+        self.folder = part_folder(args)
+        self.at_once = args.contrast == 'score'
+
+    def name_of(self, part):
+        blur = f'_blur{self.args.blur:g}' if self.args.blur else ''
+        return f'cue_location_{part}{"_contrast" if self.at_once else ""}{blur}'
+
+    def prepare(self):
+        args = self.args
+        blur_reach(args.blur, self.size)  # too wide a blur is said before anything is written
+        self.pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(self.folder), cues.COUNTS)
+        if not self.pairs:
+            raise UserError(f'{self.folder}: no two classes differ in 1 to 3 parts')
+        self.table = cues.class_rows(self.pairs)
+        chosen = [n for n, y in enumerate(self.split.labels) if y in self.table]
         if not chosen:
             raise UserError(
-                f'{folder}: no test image is of a class that has a pair: is --metadata_root that of the data?'
+                f'{self.folder}: no test image is of a class that has a pair: is --metadata_root that of the data?'
             )
-        dataset = CueDataset(split, chosen, folder, args.crop_size, setting.model.preprocessing)
+        self.dataset = CueDataset(self.split, chosen, self.folder, self.size, self.model.preprocessing)
+        self.count = len(self.dataset)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
-        cue = cues.make_cues(pairs, edges, dataset.exact, args.norm_type, args.blur)
-        shared = map_maker.SharedPass(setting.model)
+        self.cue = cues.make_cues(self.pairs, edges, self.dataset.exact, args.norm_type, args.blur)
+        if self.at_once:
+            for part in self.parts():
+                attribution.check_contrast(part, self.model)
 
-        def batches(items):
-            loader = DataLoader(
-                dataset,
-                batch_sampler=items,
-                num_workers=args.workers,
-                pin_memory=device.type != 'cpu',
-                worker_init_fn=util.leave_group,
-            )
-            return ImageLoader(loader, dataset.transform.preprocessing, device)
+    def batches(self, numbers):
+        """(what `count_batch` takes, the network's output where a map is read off it) of each batch."""
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=numbers,
+            num_workers=self.args.workers,
+            pin_memory=self.device.type != 'cpu',
+            worker_init_fn=util.leave_group,
+        )
+        reads = any(self.makers[part].from_output for part in self.parts())
+        for batch in ImageLoader(loader, self.dataset.transform.preprocessing, self.device):
+            with torch.no_grad():
+                output = self.model(batch[0]) if reads else None
+            yield batch, output
 
-        def of_map(process, run):
-            maker = setting.makers[process]
-            if at_once:
-                attribution.check_contrast(maker.name, maker.model)
+    def score(self, part, batch):
+        batch, output = batch
+        maker = self.makers[part]
+        return count_batch(batch, maker, self.split.labels, self.table, self.cue, self.device, self.at_once, output)
 
-            def score(items, batch):
-                output = shared(batch[0]) if maker.from_output else None
-                return count_batch(batch, maker, split.labels, table, cue, device, at_once, output)
+    def arrays(self, totals, rows):
+        return pair_arrays(self.pairs, totals)
 
-            def finish(totals, log):
-                report(run, name_of(process), pairs, totals, log)
+    def report(self, name, totals, rows, log):
+        result = result_of(self.pairs, totals)
+        self.write(name, result)
+        modes = {key: means for key, means in result.items() if isinstance(means, dict)}
+        for mode, means in modes.items():
+            text = ', '.join(f'{key} {value:.2f}' if value is not None else f'{key} -' for key, value in means.items())
+            log.report(f'{mode}: {text}', mode=mode, **means)
+        counted, dropped = pixel_counts(totals)
+        log.report(
+            f'{len(self.pairs)} pairs, {result["evaluations"]} image x pair evaluations, '
+            f'{100 * dropped / max(counted, 1):.2f} % of the pixels under the first threshold',
+            dropped=dropped,
+            pixels=counted,
+        )
 
-            def keep(totals):
-                return pair_arrays(pairs, totals)
 
-            return evaluation.Evaluation(len(dataset), batches, score, finish, 'cue localization', keep)
-
-        return of_map
-
-    evaluation.evaluate_maps(evaluation.request(args), name_of, prepare)
+def main():
+    evaluation.evaluate(CueLocalization(get_configs(__doc__, add=add_flags, several_maps=True)))
 
 
 if __name__ == '__main__':

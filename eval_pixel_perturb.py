@@ -6,7 +6,7 @@
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
 
-import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,87 +18,96 @@ from engine.random_erasing import RandomErasing
 from wsol.scoring import Part, erasing
 
 
-def count_batch(model, maker, images, labels, numbers, seed, repeats, known=None, output=None):
-    """The `Part` of images [B, 3, S, S] with their numbers in the split, on their device: right as they are
-    (`correct`), with the highest pixels erased (`topk`, a column a k), and with random ones (`random`, the sum over
-    the repeats). known: the last of these, and output: the model's on the images, where they are known."""
+class Batch(NamedTuple):
+    """Images and what does not depend on the map."""
+
+    images: torch.Tensor  # [B, 3, S, S], on the device
+    labels: torch.Tensor  # [B], on the device
+    ids: list  # of the images
+    numbers: list  # of the images in the split
+    output: object  # the network's
+    random: torch.Tensor  # in how many draws each is right without random pixels [B, K]
+
+
+def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
+    """The `Batch` of images and labels on their device; known: their random counts where they are known."""
     with torch.no_grad():
-        output = output or model(images)
-    native = map_maker.target_maps(maker, images, output, labels, numbers)
+        output = model(images)
+    random = erasing.random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
+    return Batch(images, labels, ids, numbers, output, random)
+
+
+def count_batch(model, maker, batch):
+    """The `Part` of a `Batch`: right as it is (`correct`), with the highest pixels of the maker's maps erased (`topk`,
+    a column a k), and with random ones (`random`, the sum over the repeats)."""
+    images, labels = batch.images, batch.labels
+    native = map_maker.target_maps(maker, images, batch.output, labels, batch.numbers)
     maps = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
-    rows = {'correct': output.probs.argmax(dim=1) == labels}
-    rows.update(erasing.erased_rows(model, images, labels, maps, numbers, seed, repeats, known))
-    totals = {name: values.sum(dim=0) for name, values in rows.items()}
-    return Part(totals, {name: [values] for name, values in rows.items()})
-
-
-def report(run, name, totals, images, log):
-    """Write, draw and print the result."""
-    from report.plots import plot_erasing  # matplotlib: nothing before the end needs it
-
-    flags = run.arguments
-    topk = totals['topk'].tolist()
-    random = (totals['random'] / flags['random_repeats']).tolist()
-    ratio = erasing.erasing_ratios(topk, random)
-    result = {
-        'k': erasing.ERASE_K,
-        'images': images,
-        'correct': int(totals['correct']),
-        'correct_topk': topk,
-        'correct_random': random,
-        'ratio': ratio,
-        'seed': flags['seed'],
-        **run.provenance(),
+    rank = erasing.descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
+    rows = {
+        'correct': batch.output.probs.argmax(dim=1) == labels,
+        'topk': erasing.right_highest(model, images, labels, rank),
+        'random': batch.random,
     }
-    util.write_json(os.path.join(run.folder, f'{name}.json'), result)
-    title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'
-    plot_erasing(os.path.join(run.folder, f'{name}.png'), erasing.ERASE_K, ratio, title)
-    log.report(
-        f'{totals["correct"]} of {images} images are classified right', images=images, correct=int(totals['correct'])
-    )
-    for k, top, chance, value in zip(erasing.ERASE_K, topk, random, ratio):
+    return Part({name: values.sum(dim=0) for name, values in rows.items()}, {name: [rows[name]] for name in rows})
+
+
+class PixelPerturbation(evaluation.Evaluator):
+    """Which images of the test split stay right without their highest pixels, and without random ones."""
+
+    title = 'remove-and-classify'
+    files = ('png',)
+
+    def name_of(self, part):
+        return f'pixel_perturb_{part}'
+
+    def prepare(self):
+        self.count = len(self.split.image_ids)
+        self.random = RandomErasing(next(iter(self.runs.values())), self.split, range(self.count))
+
+    def batches(self, numbers):
+        for some, (images, labels, ids) in zip(numbers, self.loader(self.split, numbers)):
+            how = self.seed, self.args.random_repeats, self.random.known_of(some)
+            yield read_batch(self.model, images, labels.to(self.device), ids, some, *how)
+
+    def score(self, part, batch):
+        made = count_batch(self.model, self.makers[part], batch)
+        return made._replace(rows={'ids': [np.array(batch.ids)], **made.rows})
+
+    def report(self, name, totals, rows, log):
+        from report.plots import plot_erasing  # matplotlib: nothing before the end needs it
+
+        self.random.keep(rows['random'])
+        flags = self.runs[name].arguments
+        topk = totals['topk'].tolist()
+        random = (totals['random'] / self.args.random_repeats).tolist()
+        ratio = erasing.erasing_ratios(topk, random)
+        result = {
+            'k': erasing.ERASE_K,
+            'images': self.count,
+            'correct': int(totals['correct']),
+            'correct_topk': topk,
+            'correct_random': random,
+            'ratio': ratio,
+            'seed': self.seed,
+        }
+        self.write(name, result)
+        title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'
+        plot_erasing(self.path(name, 'png'), erasing.ERASE_K, ratio, title)
+        print_result(result, log)
+
+
+def print_result(result, log):
+    """Print the figures of a result."""
+    images, correct = result['images'], result['correct']
+    log.report(f'{correct} of {images} images are classified right', images=images, correct=correct)
+    for k, top, chance, value in zip(*(result[key] for key in ('k', 'correct_topk', 'correct_random', 'ratio'))):
         text = 'undefined (none right with random pixels erased)' if value is None else f'{value:.4f}'
         log.report(f'k {k:.0%}: right {top} (highest erased), {chance:g} (random erased), R_k {text}', k=k, ratio=value)
 
 
 def main():
-    args = get_configs(__doc__, several_maps=True)
-    repeats = args.random_repeats
-
-    def prepare(setting):
-        split = setting.split
-        device = setting.device
-        seed = setting.seed
-        count = len(split.image_ids)
-        random = RandomErasing(setting, split, range(count))
-        shared = map_maker.SharedPass(setting.model)
-
-        def batches(numbers):
-            return evaluation.split_loader(setting, split, args.crop_size, args.workers, numbers)
-
-        def of_map(process, run):
-            name = f'pixel_perturb_{process}'
-
-            def score(numbers, batch):
-                images, labels, image_ids = batch
-                y = labels.to(device)
-                known = random.rows(
-                    numbers, lambda: erasing.random_counts(setting.model, images, y, numbers, seed, repeats)
-                )
-                part = count_batch(
-                    setting.model, setting.makers[process], images, y, numbers, seed, repeats, known, shared(images)
-                )
-                return part._replace(rows={'ids': [np.array(image_ids)], **part.rows})
-
-            def finish(totals, log):
-                random.keep(os.path.join(run.folder, f'{name}.npz'), 'random')
-                report(run, name, totals, count, log)
-
-            return evaluation.Evaluation(count, batches, score, finish, 'remove-and-classify')
-
-        return of_map
-
-    evaluation.evaluate_maps(evaluation.request(args), 'pixel_perturb_{}'.format, prepare, lambda name: [f'{name}.png'])
+    evaluation.evaluate(PixelPerturbation(get_configs(__doc__, several_maps=True)))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,9 @@ import engine.idle  # noqa: F401 (before PyTorch is loaded)
 import os
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import torch
 
 import util
 from config import get_configs
@@ -76,75 +78,81 @@ def find_score_maps(root, image_ids):
     return found
 
 
-def saved_maps(found, batches):
-    """Stream of (image id, file) of the images of `batches`; found: what `find_score_maps` gave, of all images."""
-    files = list(found.items())
-    return (files[number] for numbers in batches for number in numbers)
+def one_thread():
+    """For a process that scores beside others: one thread, as the images are spread over the processes."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
 
 
-def made_maps(args, setting, batches):
-    """Stream of (image id, score map [S, S]) of the images of `batches`, made by the checkpoint."""
-    split = setting.split if setting.split.photographs else with_sizes(setting.split)
-    loader = evaluation.split_loader(setting, split, args.crop_size, args.workers, batches)
-    maker = setting.makers[args.score_map_process]
-    return map_maker.split_score_maps(maker, loader, batches, setting.device, args.crop_size)
+class Localization(evaluation.Evaluator):
+    """Where the maps of a checkpoint, or saved ones, see an image's own class, against its boxes or masks."""
 
+    title = 'localization'
 
-def report(run, name, result, images, log):
-    """Write and print the result."""
-    flags = run.arguments
-    util.write_json(
-        os.path.join(run.folder, f'{name}.json'),
-        {**result, 'split': flags['split'], 'images': images, **run.provenance()},
-    )
-    for key, value in result.items():
-        if isinstance(value, dict):
-            text = ', '.join(
-                f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in value.items()
-            )
+    def __init__(self, args):
+        super().__init__(args, args.split, network=not args.scoremap_root)
+
+    def name_of(self, part):
+        return 'wsol_scoremaps' if self.args.scoremap_root else f'wsol_{part}'
+
+    def prepare(self):
+        args = self.args
+        folder = os.path.join(self.metadata_root, args.dataset, args.split)
+        self.image_ids = split_ids(args.dataset, args.split, args.data_root, self.metadata_root)
+        self.truth, self.mask_root = ground_truth(args.dataset, folder, self.image_ids, args.data_root, args.mask_root)
+        self.saved = find_score_maps(args.scoremap_root, self.image_ids) if args.scoremap_root else None
+        self.count = len(self.image_ids)
+
+    def score_maps(self, numbers):
+        """Stream of (image id, score map [S, S] or its file) of the images."""
+        args = self.args
+        if self.saved:
+            ids = (self.image_ids[number] for batch in numbers for number in batch)
+            return ((image_id, self.saved[image_id]) for image_id in ids)
+        split = self.split if self.split.photographs else with_sizes(self.split)
+        maker = self.makers[args.score_map_process]
+        return map_maker.split_score_maps(maker, self.loader(split, numbers), numbers, self.device, self.size)
+
+    def batches(self, numbers):
+        """(image ids, their `Part`s, which --workers processes make) of each batch."""
+        args = self.args
+        how = self.mask_root, self.size, args.cam_curve_interval, args.iou_thresholds
+        with util.in_processes(args.workers, one_thread) as run_in_order:
+            maps = self.score_maps(numbers)
+            jobs = (Job(score_map, self.truth[image_id], *how) for image_id, score_map in maps)
+            made = iter(run_in_order(count_image, jobs))
+            for batch in numbers:
+                yield [self.image_ids[number] for number in batch], [next(made) for _ in batch]
+
+    def score(self, part, batch):
+        image_ids, images = batch
+        whole = join(images)
+        return whole._replace(rows={'ids': [np.array(image_ids)], **whole.rows})
+
+    def report(self, name, totals, rows, log):
+        args = self.args
+        if self.mask_root:
+            result = pixels.mask_figures(totals)
         else:
-            text = '-' if value is None else f'{value:.2f}'
-        log.report(f'{key.replace("_", " ")}: {text}', **{key: value})
-    log.report(f'{images} images of {flags["dataset"]} {flags["split"]}', images=images)
+            taus = pixels.thresholds('even', args.cam_curve_interval)
+            result = boxes.box_figures(totals, taus, args.iou_thresholds)
+        images = int(totals['images'])
+        self.write(name, {**result, 'split': args.split, 'images': images})
+        for key, value in result.items():
+            log.report(f'{key.replace("_", " ")}: {figure_text(value)}', **{key: value})
+        log.report(f'{images} images of {args.dataset} {args.split}', images=images)
+
+
+def figure_text(value):
+    """A figure as it is printed: a number, those of each IoU, or nothing."""
+    if isinstance(value, dict):
+        rows = value.items()
+        return ', '.join(f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in rows)
+    return '-' if value is None else f'{value:.2f}'
 
 
 def main():
-    args = get_configs(__doc__)
-    asked = evaluation.request(args, split=args.split, saved_maps=bool(args.scoremap_root))
-    name = 'wsol_scoremaps' if args.scoremap_root else f'wsol_{args.score_map_process}'
-
-    def prepare(setting):
-        image_ids = split_ids(args.dataset, args.split, args.data_root, asked.metadata_root)
-        folder = os.path.join(asked.metadata_root, args.dataset, args.split)
-        truth, mask_root = ground_truth(args.dataset, folder, image_ids, args.data_root, args.mask_root)
-        found = find_score_maps(args.scoremap_root, image_ids) if args.scoremap_root else None
-        how = (mask_root, args.crop_size, args.cam_curve_interval, args.iou_thresholds)
-
-        def counts(batches):
-            """The `Part`s of each batch's images, a list; they are made by --workers processes."""
-            with util.in_processes(args.workers, evaluation.one_thread) as run_in_order:
-                maps = saved_maps(found, batches) if found else made_maps(args, setting, batches)
-                jobs = (Job(score_map, truth[image_id], *how) for image_id, score_map in maps)
-                results = iter(run_in_order(count_image, jobs))
-                for numbers in batches:
-                    yield [next(results) for _ in numbers]
-
-        def total(numbers, parts):
-            ids = np.array([image_ids[number] for number in numbers])
-            whole = join(parts)
-            return whole._replace(rows={'ids': [ids], **whole.rows})
-
-        def finish(totals, log):
-            if mask_root:
-                result = pixels.mask_figures(totals)
-            else:
-                taus = pixels.thresholds('even', args.cam_curve_interval)
-                result = boxes.box_figures(totals, taus, args.iou_thresholds)
-            report(setting.run, name, result, int(totals['images']), log)
-
-        return evaluation.Evaluation(len(image_ids), counts, total, finish, 'localization')
-
-    evaluation.evaluate(asked, name, prepare)
+    evaluation.evaluate(Localization(get_configs(__doc__)))
 
 
 if __name__ == '__main__':

@@ -54,7 +54,9 @@ def erase_rows(args, device):
             _ = plain(images).probs
 
     def erase(model):
-        eval_pixel_perturb.count_batch(model, ready, images, labels, list(range(args.batch)), 0, 1)
+        numbers = list(range(args.batch))
+        batch = eval_pixel_perturb.read_batch(model, images, labels, numbers, numbers, 0, 1)
+        eval_pixel_perturb.count_batch(model, ready, batch)
 
     forms = [parse_form(name) for name in args.forms.split(',')]
     models_of = [models.for_inference(copy.deepcopy(plain), form.speed) for form in forms]

@@ -114,7 +114,8 @@ def erase(problem, device):
     its = given(problem, device)
 
     def one_batch(numbers):
-        yield eval_pixel_perturb.count_batch(its.model, its.ready, its.images, its.labels, numbers, 0, 1).totals
+        batch = eval_pixel_perturb.read_batch(its.model, its.images, its.labels, numbers, numbers, 0, 1)
+        yield eval_pixel_perturb.count_batch(its.model, its.ready, batch).totals
 
     return summed(one_batch, its.batches)
 
@@ -160,10 +161,9 @@ def comparison(problem, device):
     truths = [regions.Truth(box, regions.box_region(box, SIDE), None)] * BATCH
 
     def one_batch(numbers):
-        predictions = comparing.Predictions(its.model)  # the images are the same, their outputs are made again
-        known = its.images, its.labels, numbers
-        yield comparing.score_images(predictions, settings, *known, 0).totals
-        yield comparing.score_map(predictions, 'map', its.ready, settings, truths, *known).totals
+        batch = comparing.predict(its.model, its.images, its.labels, numbers, truths)
+        yield comparing.score_images(its.model, settings, batch, 0).totals
+        yield comparing.score_map(its.model, 'map', its.ready, settings, batch).totals
 
     return summed(one_batch, its.batches)
 

@@ -28,6 +28,16 @@ class Stored:
             with np.load(path) as file:
                 yield file[self.name]
 
+    def whole(self):
+        """The array, in memory."""
+        return np.concatenate(list(self.parts()))
+
+
+def stored(path):
+    """{name: `Stored`} of a file of arrays."""
+    with np.load(path) as file:
+        return {name: Stored(name, [path]) for name in file.files}
+
 
 def _head(path, name):
     """(shape, type) of an array in a file of arrays."""

@@ -1,11 +1,11 @@
 """Many maps by many scores: which maps a network can give, what a batch of images adds, what the sums say."""
 
-import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from engine import costs, map_maker, sharding
+from engine import costs, map_maker
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
@@ -28,106 +28,89 @@ def runnable(names, model, size, options):
     return [name for name in names if name not in wrong], wrong
 
 
-class Predictions:
-    """The network's outputs on the batches of a shard, each made once for all maps, and what that cost."""
+class Batch(NamedTuple):
+    """Images whose maps are compared, and what the network says of them, once for all maps."""
 
-    def __init__(self, model):
-        self.model = model
-        self.shared = map_maker.SharedPass(self._metered, sharding.SHARD_IMAGES)
-        self.random = None
-
-    def __call__(self, images):
-        """(output on the images [B, 3, S, S], {column of costs.COSTS: spent})."""
-        return self.shared(images)
-
-    def _metered(self, images):
-        meter = costs.Meter(self.model)
-        with meter.running():
-            output = self.model(images)
-        return output, meter.spent
-
-    def randomized(self, image, steps, seed):
-        """The networks of `sanity.randomized`, made once."""
-        if self.random is None:
-            self.random = sanity.randomized(self.model, image, steps, seed)
-        return self.random
+    images: torch.Tensor  # [B, 3, S, S]
+    labels: torch.Tensor  # the explained classes [B]
+    numbers: list  # of the images, which noise and random masks depend on
+    truths: list  # a `regions.Truth` an image, or none
+    output: object  # the network's on the images
+    spent: dict  # what that cost {column of costs.COSTS: spent}
 
 
-def score_images(predictions, settings, images, labels, numbers, seed, known=None):
-    """The `Part` of a batch that all maps share: which images are classified right, also without random pixels.
+def predict(model, images, labels, numbers, truths=()):
+    """The `Batch` of images; labels: None explains the predictions."""
+    meter = costs.Meter(model)
+    with torch.no_grad(), meter.running():
+        output = model(images)
+    labels = output.probs.argmax(dim=1) if labels is None else labels
+    return Batch(images, labels, numbers, truths, output, meter.spent)
 
-    predictions: `Predictions`; labels [B]: the classes that are explained, None for the predictions; numbers: of the
-    images, which random masks depend on; known: their `erasing.random_counts` where these are known. The sum over all
-    batches does not depend on how the images are dealt to them.
+
+def score_images(model, settings, batch, seed, known=None):
+    """The `Part` of a `Batch` that all maps share: which images are classified right, also without random pixels.
+
+    known: their `erasing.random_counts` where these are known. The sum over all batches does not depend on how the
+    images are split into them.
     """
-    predicted = predictions(images)[0].probs.argmax(dim=1)
-    labels = predicted if labels is None else labels
-    right = (predicted == labels).cpu()
-    part = Part({'images': np.array(len(images)), 'correct': right.sum()}, {'correct': [right]})
+    right = (batch.output.probs.argmax(dim=1) == batch.labels).cpu()
+    part = Part({'images': np.array(len(right)), 'correct': right.sum()}, {'correct': [right]})
     if 'remove_and_classify' in settings.metrics:
         random = known
         if known is None:
-            repeats = settings.random_repeats
-            random = erasing.random_counts(predictions.model, images, labels, numbers, seed, repeats).cpu()
+            how = batch.numbers, seed, settings.random_repeats
+            random = erasing.random_counts(model, batch.images, batch.labels, *how).cpu()
         part.totals['correct_random'] = random.sum(dim=0)
         part.rows['correct_random'] = [random]
     return part
 
 
-def score_map(predictions, name, maker, settings, truths, images, labels, numbers):
-    """The `Part` of a batch that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
+def random_networks(model, settings, size, seed):
+    """The networks with random weights that some scores ask for (`sanity.randomized`); none where none does."""
+    if not scores.RANDOM_METRICS & {*settings.metrics}:
+        return []
+    image = next(model.parameters()).new_zeros(1, 3, size, size)  # the order in which layers run is asked of it
+    return sanity.randomized(model, image, settings.randomization_steps, seed)
 
-    maker: its MapMaker; truths: a `regions.Truth` for each image, or none; the rest as for `score_images`. The cost of
-    a readout has the forward pass that it reads. Maps are resized and scaled where the images are.
+
+def score_map(model, name, maker, settings, batch, randomized=()):
+    """The `Part` of a `Batch` that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
+
+    maker: its MapMaker; randomized: `random_networks`. The cost of a readout has the forward pass that it reads. Maps
+    are resized and scaled where the images are.
     """
-    output, spent = predictions(images)
-    labels = output.probs.argmax(dim=1) if labels is None else labels
-    meter = costs.Meter(predictions.model)
+    images, labels, output = batch.images, batch.labels, batch.output
+    meter = costs.Meter(model)
     with meter.running():
-        native = map_maker.target_maps(maker, images, output, labels, numbers)  # [B, h, w]
+        native = map_maker.target_maps(maker, images, output, labels, batch.numbers)  # [B, h, w]
     p = output.probs.gather(1, labels[:, None]).squeeze(1)
     raw = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
     scaled = attribution.normalize(raw, 'minmax')
-    own = scores.classifier_scores(predictions.model, images, labels, p, raw, settings)
+    own = scores.classifier_scores(model, images, labels, p, raw, settings)
     own['constant'] = (scaled.amax(dim=(1, 2)) == 0).cpu()
     extra = any(scores.METRICS[one].extra for one in settings.metrics)
-    if extra or truths:  # these are computed on the host
+    if extra or batch.truths:  # these are computed on the host
         native, raw, scaled = (some.cpu().numpy() for some in (native, raw, scaled))
     if extra:
-        making = _making(predictions, maker, settings, images, labels, numbers, (native, raw, scaled))
-        own.update(scores.check_scores(predictions.model, images, labels, making, own.get('drop'), settings))
-    more = spent if maker.from_output else dict.fromkeys(spent, 0)
+        making = _making(maker, batch, (native, raw, scaled), randomized)
+        own.update(scores.check_scores(model, images, labels, making, own.get('drop'), settings))
+    more = batch.spent if maker.from_output else dict.fromkeys(batch.spent, 0)
     part = Part({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
     _add_scores(part, name, own)
-    _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, truths)])
+    _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, batch.truths)])
     return part
 
 
-def _making(predictions, maker, settings, images, labels, numbers, made):
+def _making(maker, batch, made, randomized):
     """The `scores.Making` of a batch's maps; made: the maps, at their own size, at image size, and in [0, 1]."""
-    classes = list(labels.view(-1, 1))
+    classes = list(batch.labels.view(-1, 1))
 
     def again(changed, model=None):
-        return np.concatenate(maker.of(model or predictions.model)(changed, None, classes, numbers))
+        return np.concatenate(maker.of(model or maker.model)(changed, None, classes, batch.numbers))
 
-    def random():
-        return predictions.randomized(images[:1], settings.randomization_steps, maker.seed)
-
-    return scores.Making(*made, again, random, [attribution.noise_seed(maker.seed, number) for number in numbers])
-
-
-def win_part(names, rows):
-    """The `Part` that the maps `names` give together: on how many images which drop is smaller than which other's.
-
-    rows: {'MAP/drop': [B] of each map, ...}; without drops the part is empty.
-    """
-    part = Part({}, {})
-    if f'{names[0]}/drop' in rows:
-        drops = torch.stack([torch.from_numpy(rows[f'{name}/drop']) for name in names])
-        for name, won in zip(names, erasing.wins(drops)):  # [M, B]
-            part.totals[f'{name}/wins'] = won.sum(dim=1)
-            part.rows[f'{name}/wins'] = [scores.rows('wins', won.sum(dim=0))]
-    return part
+    seeds = [attribution.noise_seed(maker.seed, number) for number in batch.numbers]
+    return scores.Making(*made, again, randomized, seeds)
 
 
 def _add_scores(part, name, own):
@@ -147,42 +130,39 @@ def _add_regions(part, name, images):
         part.rows[f'{name}/{key}'] = [scores.rows(key, [one[key] for one in images])]
 
 
-def map_figures(totals, names, settings):
-    """{map: its figures, what one map costs (costs.COSTS), and the number of constant maps} of the totals."""
+def win_counts(drops):
+    """({map: on how many images its drop is smaller than each map's [M]}, {map: than how many maps' on each image [N]})
+    of the M maps' drops {map: [N]}."""
+    won = erasing.wins(np.stack([*drops.values()])) if drops else []  # [M, M, N]
+    counts = {name: one.sum(axis=1) for name, one in zip(drops, won)}
+    return counts, {name: one.sum(axis=0) for name, one in zip(drops, won)}
+
+
+def map_figures(totals, names, settings, wins):
+    """{map: its figures, what one map costs (costs.COSTS), and the number of constant maps} of the totals and the
+    counts of `win_counts`."""
     shared = {key: value for key, value in totals.items() if '/' not in key}
     rows = {}
     for name in names:
         own = {key.removeprefix(f'{name}/'): value for key, value in totals.items() if key.startswith(f'{name}/')}
         spent = {key: float(own[key] / shared['images']) for key in costs.COSTS}
-        found = scores.figures({**shared, **own}, settings)
+        found = scores.figures({**shared, **own, 'wins': wins.get(name)}, settings)
         rows[name] = {**found, **spent, 'constant_maps': int(own['constant'])}
     return rows
 
 
-def earlier_rows(run, name, finished):
-    """What `win_part` needs of the finished result `name`.json, as `evaluation.Evaluation.earlier` takes it; None where
-    nothing is finished. A result without its arrays is a UserError."""
-    if not finished:
-        return None
-    path = os.path.join(run.folder, f'{name}.npz')
-    if not os.path.isfile(path):
-        raise UserError(f'{path} is gone, so nothing can be added to its table: give another --experiment_name')
-    with np.load(path) as file:
-        return {key: file[key] for key in file.files if key == 'ids' or key.endswith('/drop')}
-
-
-def with_finished(finished, rows, totals, settings):
-    """The figures of a finished result and the new `rows`; who wins how often is counted among all of them."""
-    known = {
-        name: {**row, 'win': scores.mean_win({**totals, 'wins': totals[f'{name}/wins']}, settings)}
-        if 'win' in row
-        else row
-        for name, row in finished.get('methods', {}).items()
+def with_wins(rows, wins, images, settings):
+    """The figures {map: row} of a table, with the one that depends on the other maps counted anew, among all."""
+    if 'win' not in settings.metrics:
+        return rows
+    return {
+        name: {**row, 'win': scores.mean_win({'images': images, 'wins': wins[name]}, settings)}
+        for name, row in rows.items()
     }
-    return {**known, **rows}
 
 
-def win_table(totals, names):
-    """{win, tie: percent of the images [M][M] on which the row's drop is smaller than the column's, or equal}."""
-    wins = np.stack([totals[f'{name}/wins'] for name in names]) * 100 / totals['images']
-    return {'win': wins.tolist(), 'tie': (100 - wins - wins.T).tolist()}
+def win_table(wins, images):
+    """{win, tie: percent of the images [M][M] on which the row's drop is smaller than the column's, or equal}; wins:
+    the counts of `win_counts`."""
+    shares = np.stack([*wins.values()]) * 100 / images
+    return {'win': shares.tolist(), 'tie': (100 - shares - shares.T).tolist()}

@@ -102,26 +102,3 @@ def split_score_maps(maker, loader, batches, device, size):
         maps = maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers)
         for image_id, one in zip(image_ids, maps):
             yield image_id, scoring_maps.score_maps(one, size)[0]
-
-
-class SharedPass:
-    """What a model gives on the latest batches, made once however many maps ask for it in turn.
-
-    run: images [B, 3, S, S] -> what is kept; it runs without a graph. keep: the batches before the latest stay while
-    all of them have no more images.
-    """
-
-    def __init__(self, run, keep=0):
-        self.run = run
-        self.keep = keep
-        self.kept = []  # (images, what `run` gives), the latest last
-
-    @torch.no_grad()
-    def __call__(self, images):
-        for batch, made in self.kept:
-            if batch is images:
-                return made
-        self.kept.append((images, self.run(images)))
-        while len(self.kept) > 1 and sum(len(batch) for batch, _ in self.kept) > self.keep:
-            self.kept.pop(0)
-        return self.kept[-1][1]

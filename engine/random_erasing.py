@@ -47,12 +47,10 @@ class RandomErasing:
     the flags, the versions and the device. Without a checkpoint nothing is kept.
     """
 
-    def __init__(self, setting, split, numbers):
-        """setting: an `evaluation.Setting`; numbers: of the split's images, which the draws depend on."""
-        run = setting.run
+    def __init__(self, run, split, numbers):
+        """run: the `resuming.Run` of a result; numbers: of the split's images, which the draws depend on."""
         self.ids = np.array(split.image_ids)
         self.path = None
-        self.latest = None, None
         if 'checkpoint_bytes' in run.arguments:
             free = (RUN_FLAGS | SCORE_FLAGS | OTHER_FLAGS) - {'seed'}
             flags = {flag: value for flag, value in run.arguments.items() if flag not in free and value is not None}
@@ -72,21 +70,15 @@ class RandomErasing:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
-    def rows(self, items, make):
-        """The counts [B, K] of the images at the positions `items`; make() makes them, once for a batch that several
-        maps ask for in turn."""
-        if self.known is not None:
-            return self.known[items]
-        if self.latest[0] != items:
-            self.latest = items, make()
-        return self.latest[1]
+    def known_of(self, items):
+        """The counts [B, K] of the images at the positions `items`, None where they are not known."""
+        return None if self.known is None else self.known[items]
 
-    def keep(self, result, name):
-        """Keep the array `name` of a result's file of arrays, for the next map."""
+    def keep(self, rows):
+        """Keep the counts of a result, an `arrays.Stored`, for the next map."""
         if self.path is None or self.known is not None:
             return
-        with np.load(result) as file:
-            rows = file[name]
-        if len(rows) == len(self.ids):
-            arrays.write(self.path, {'ids': self.ids, 'random': rows})
-            self.known = torch.from_numpy(rows)
+        counts = rows.whole()
+        if len(counts) == len(self.ids):
+            arrays.write(self.path, {'ids': self.ids, 'random': counts})
+            self.known = torch.from_numpy(counts)

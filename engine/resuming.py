@@ -136,20 +136,19 @@ def _tell_once(line):
 
 
 @contextmanager
-def claim(run, result, others=(), kept=None, free=(), lacks=None):
+def claim(run, result, others=(), kept=None, free=()):
     """Within it, no other run makes the file `result` of the experiment folder; False where --resume finds it complete.
-
-    lacks: (the result) -> are there parts (PART_FLAGS) to be added to it? Without it there are none.
 
     Where another run is making it that is an InUse error, and nothing is touched. An existing file, of `others` too, is
     AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is a UserError; where
-    the file `kept` exists, the state to go on from, nothing is complete yet. All processes agree.
+    the file `kept` exists, the state to go on from, nothing is complete yet, and a table (a result with `methods`) is
+    complete when it has all --methods that are asked for. All processes agree.
     """
     lock = Lock(run.folder, result)
 
     def take():
         lock.take()
-        return _is_ours(run, result, others, kept, free, lacks)
+        return _is_ours(run, result, others, kept, free)
 
     try:
         yield processes.first_alone(take)
@@ -157,7 +156,7 @@ def claim(run, result, others=(), kept=None, free=(), lacks=None):
         lock.release()
 
 
-def _is_ours(run, result, others, kept, free, lacks):
+def _is_ours(run, result, others, kept, free):
     """`claim` in the first process, once it has the lock."""
     path = os.path.join(run.folder, result)
     going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
@@ -165,7 +164,7 @@ def _is_ours(run, result, others, kept, free, lacks):
         with open(path) as file:
             saved = json.load(file)
         same_command(run.arguments, saved['arguments'], path, {*free, *PART_FLAGS})
-        going_on = lacks is not None and lacks(saved)
+        going_on = not _has_all(saved, run.arguments.get('methods'))
         if not going_on:
             print(f'{path} is complete: nothing to do', flush=True)
             return False
@@ -174,3 +173,11 @@ def _is_ours(run, result, others, kept, free, lacks):
     if os.path.exists(marker(run.folder, result)):
         os.unlink(marker(run.folder, result))  # of an earlier stop
     return True
+
+
+def _has_all(saved, methods):
+    """Does a finished result have all methods that are asked for? Those of None and 'all' depend on the network: they
+    are the methods of a result that was asked for in the same words."""
+    if 'methods' not in saved or methods == saved['arguments']['methods']:
+        return True
+    return isinstance(methods, list) and {*methods} <= saved['methods'].keys()

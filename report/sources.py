@@ -1,14 +1,12 @@
 """Where the images come from whose maps are compared: a split of a data set, or photographs of the user's own."""
 
 import sys
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from data_truth import ground_truth
-from engine import evaluation
 from report import own_photographs
 from report.photographs import photograph_loader
 from wsol.scoring import boxes, pixels, regions
@@ -23,14 +21,6 @@ class Batch(NamedTuple):
     numbers: list  # of the images among all
     ids: list  # of the images: what arrays of results call them
     left_out: int  # images beside those that cannot be scored
-
-
-class Source(NamedTuple):
-    """Images by position, 0..count-1."""
-
-    count: int
-    batches: Callable  # lists of positions -> iterable of items, one a list
-    read: Callable  # (positions, item) -> Batch
 
 
 def spread(total, count):
@@ -60,56 +50,69 @@ def truth_reader(args, split):
     return read_boxes
 
 
-def split_source(setting, args, needs_truth):
-    """The `Source` of a data set's split."""
-    split, numbers = subset(setting.split, args.max_images)
-    truth = truth_reader(args, split) if needs_truth else None
+class SplitImages:
+    """The images of a data set's test split, by position 0..count-1."""
 
-    def batches(items):
-        return evaluation.split_loader(setting, split, args.crop_size, args.workers, items)
+    def __init__(self, evaluator, needs_truth):
+        """evaluator: an `evaluation.Evaluator` with its split and network."""
+        self.evaluator = evaluator
+        self.split, self.numbers = subset(evaluator.split, evaluator.args.max_images)
+        self.truth = truth_reader(evaluator.args, self.split) if needs_truth else None
+        self.count = len(self.numbers)
 
-    def read(items, item):
-        images, labels, image_ids = item
-        truths = [truth(image_id) for image_id in image_ids] if truth else []
-        return Batch(images, labels, truths, [numbers[one] for one in items], list(image_ids), 0)
+    def batches(self, items):
+        """Yield the `Batch` of each of these lists of positions."""
+        loader = self.evaluator.loader(self.split, items)
+        for positions, (images, labels, image_ids) in zip(items, loader):
+            truths = [self.truth(image_id) for image_id in image_ids] if self.truth else []
+            yield Batch(images, labels, truths, [self.numbers[one] for one in positions], list(image_ids), 0)
 
-    return Source(len(numbers), batches, read)
 
-
-def photograph_source(setting, args, own, names, needs_truth):
-    """The `Source` of `own_photographs.Collection` own; names: of the network's classes, or None.
+class Photographs:
+    """Photographs of the user's own, by position 0..count-1.
 
     What cannot be read, or shows nothing of its object where the network looks, is left out with a line on standard
     error.
     """
-    numbers = spread(len(own.files), args.max_images)
-    labels = own_photographs.read_labels(args.labels, own, setting.model.num_classes, names) if args.labels else None
-    files = [own.files[number] for number in numbers]
-    preprocessing = setting.model.preprocessing
 
-    def batches(items):
-        return photograph_loader(files, setting.size, args.batch_size, args.workers, preprocessing, items)
+    def __init__(self, evaluator, own, names, needs_truth):
+        """own: `own_photographs.Collection`; names: of the network's classes, or None."""
+        args = evaluator.args
+        model = evaluator.model
+        self.evaluator = evaluator
+        self.own = own
+        self.needs_truth = needs_truth
+        self.numbers = spread(len(own.files), args.max_images)
+        self.labels = own_photographs.read_labels(args.labels, own, model.num_classes, names) if args.labels else None
+        self.count = len(self.numbers)
 
-    def read(items, photographs):
+    def batches(self, items):
+        """Yield the `Batch` of each of these lists of positions."""
+        args = self.evaluator.args
+        files = [self.own.files[number] for number in self.numbers]
+        preprocessing = self.evaluator.model.preprocessing
+        how = self.evaluator.size, args.batch_size, args.workers, preprocessing, items
+        for positions, photographs in zip(items, photograph_loader(files, *how)):
+            yield self._batch([self.numbers[one] for one in positions], photographs)
+
+    def _batch(self, numbers, photographs):
         good = []
         truths = []
-        for item, photograph in zip(items, photographs):
+        for number, photograph in zip(numbers, photographs):
             wrong = photograph.wrong
-            number = numbers[item]
-            truth = None
-            if needs_truth and not wrong:
-                truth = own_photographs.truth_of(own, number, setting.size, preprocessing)
+            if self.needs_truth and not wrong:
+                preprocessing = self.evaluator.model.preprocessing
+                truth = own_photographs.truth_of(self.own, number, self.evaluator.size, preprocessing)
                 if truth is None:
-                    wrong = f'image {own.files[number]} has no object where the network looks'
+                    wrong = f'image {self.own.files[number]} has no object where the network looks'
+                else:
+                    truths.append(truth)
             if wrong:
                 print(f'eval_attribution.py: left out: {wrong}', file=sys.stderr, flush=True)
-                continue
-            good.append((number, photograph.tensor))
-            truths += [truth] if needs_truth else []
+            else:
+                good.append((number, photograph.tensor))
         chosen = [number for number, _ in good]
         images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0)
-        explained = torch.tensor([labels[number] for number in chosen]) if labels else None
-        ids = [own.names[number] for number in chosen]
-        return Batch(images, explained, truths, chosen, ids, len(items) - len(good))
-
-    return Source(len(numbers), batches, read)
+        explained = torch.tensor([self.labels[number] for number in chosen]) if self.labels else None
+        ids = [self.own.names[number] for number in chosen]
+        return Batch(images, explained, truths, chosen, ids, len(numbers) - len(good))

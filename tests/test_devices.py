@@ -138,8 +138,11 @@ def test_remove_and_classify_by_a_model_that_cannot_round(device):
         value = batch.flatten(1).sum(dim=1)
         return SimpleNamespace(probs=torch.stack([value, -value], dim=1))
 
-    there = [one.to(device) for one in (images, labels, maps)]
-    found = erasing.erased_rows(model, *there, numbers, seed=11, repeats=2)
+    there = [one.to(device) for one in (images, labels)]
+    found = {
+        'topk': erasing.right_highest(model, *there, erasing.descending_rank(maps.flatten(1).to(device))),
+        'random': erasing.random_counts(model, *there, numbers, seed=11, repeats=2),
+    }
     topk, random = np.zeros(5), np.zeros(5)
     for image, one, label, number in zip(images, maps.flatten(1).tolist(), labels.tolist(), numbers):
         draws = torch.rand(10, 36, generator=torch.Generator().manual_seed(seed_of(11, number))).tolist()

@@ -375,15 +375,13 @@ def totals_of(model, args, methods, batches, device='cpu'):
     box = np.array([[0, 0, 7, 7]])
     truth = regions.Truth(box, regions.box_region(box, 32), None)
     parts = []
-    predictions = comparing.Predictions(model)
+    randomized = comparing.random_networks(model, settings_of(), 32, seed=7)
     for rows in batches:
         numbers = [10 * row for row in rows]
-        parts.append(comparing.score_images(predictions, settings_of(), images[rows], labels[rows], numbers, seed=7))
+        batch = comparing.predict(model, images[rows], labels[rows], numbers, [truth] * len(rows))
+        parts.append(comparing.score_images(model, settings_of(), batch, seed=7))
         for name, maker in makers.items():
-            of_images = settings_of(), [truth] * len(rows), images[rows], labels[rows], numbers
-            parts.append(comparing.score_map(predictions, name, maker, *of_images))
-    rows = {name: np.concatenate(some) for name, some in join(parts).rows.items()}
-    parts.append(comparing.win_part(methods, rows))
+            parts.append(comparing.score_map(model, name, maker, settings_of(), batch, randomized))
     return {name: np.asarray(value) for name, value in join(parts).totals.items()}, images, labels
 
 
@@ -393,7 +391,7 @@ def test_the_sums_do_not_depend_on_the_batches(toy):
     assert (
         one.keys()
         == two.keys()
-        >= {'images', 'correct_random', 'jointll/wins', 'smooth_grad/deletion', 'grad_cam/max_box'}
+        >= {'images', 'correct_random', 'jointll/drop', 'smooth_grad/deletion', 'grad_cam/max_box'}
     )
     for name in one:
         if not name.endswith('/seconds'):
@@ -413,7 +411,7 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
     torch.nn.init.constant_(model.attention[0].weight, 0)
     torch.nn.init.constant_(model.attention[0].bias, -1)
     total, images, labels = totals_of(model, args, ['saliency', 'vanilla'], [[0, 1], [2]])
-    rows = comparing.map_figures(total, ['saliency', 'vanilla'], settings_of())
+    rows = comparing.map_figures(total, ['saliency', 'vanilla'], settings_of(), NO_WINS)
     assert rows['saliency']['constant_maps'] == 3 and rows['vanilla']['constant_maps'] == 0
     assert rows['saliency']['proportion'] == rows['saliency']['pointing_game'] == rows['saliency']['max_box_acc'] == 0
     with torch.no_grad():
@@ -425,10 +423,25 @@ def test_constant_maps_are_counted_and_harm_nothing(toy):
 
 
 def test_wins_and_ties_in_percent():
-    totals = {'a/wins': np.array([0, 2, 1]), 'b/wins': np.array([1, 0, 4]), 'c/wins': np.array([3, 0, 0]), 'images': 4}
-    table = comparing.win_table(totals, ['a', 'b', 'c'])
-    assert table['win'] == [[0, 50, 25], [25, 0, 100], [75, 0, 0]]
-    assert table['tie'] == [[100, 25, 0], [25, 100, 0], [0, 0, 100]]
+    drops = {'a': [0.1, 0.2, 0, 0.5], 'b': [0.1, 0.3, 0.5, 0.2], 'c': [0, 0.1, 0, 0.5]}  # of four images
+    counts, of_images = comparing.win_counts({name: np.array(some) for name, some in drops.items()})
+    assert {name: some.tolist() for name, some in counts.items()} == {'a': [0, 2, 0], 'b': [1, 0, 1], 'c': [2, 3, 0]}
+    assert {name: some.tolist() for name, some in of_images.items()} == {
+        'a': [0, 1, 1, 0],
+        'b': [0, 0, 0, 2],
+        'c': [2, 2, 1, 0],
+    }
+    table = comparing.win_table(counts, 4)
+    assert table['win'] == [[0, 50, 0], [25, 0, 25], [50, 75, 0]]
+    assert table['tie'] == [[100, 25, 50], [25, 100, 0], [50, 0, 100]]
+    rows = {name: {'win': None, 'deletion': 1} for name in drops}
+    settings = settings_of(metrics=['win', 'deletion'])
+    assert [row['win'] for row in comparing.with_wins(rows, counts, 4, settings).values()] == [25, 25, 62.5]
+    assert comparing.with_wins(rows, {}, 4, settings_of(metrics=['deletion'])) == rows
+    assert comparing.win_counts({}) == ({}, {})
+
+
+NO_WINS = dict.fromkeys(['jointll', 'smooth_grad', 'saliency', 'vanilla'], np.zeros(2))
 
 
 class Enough(Exception):
@@ -440,12 +453,13 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
     root, _ = untrained
     seen = []
 
-    def score_images(predictions, settings, images, labels, numbers, seed, known):
-        seen.append((numbers, labels.tolist(), seed, images.shape))
+    def score_images(model, settings, batch, seed, known):
+        seen.append((batch.numbers, batch.labels.tolist(), seed, batch.images.shape))
         return Part({'images': np.array(3)}, {})
 
-    def score_map(predictions, name, maker, settings, truths, images, labels, numbers):
-        seen.append((numbers, labels.tolist(), [len(truth.boxes) for truth in truths], images.shape, name, maker.name))
+    def score_map(model, name, maker, settings, batch, randomized):
+        boxes = [len(truth.boxes) for truth in batch.truths]
+        seen.append((batch.numbers, batch.labels.tolist(), boxes, batch.images.shape, name, maker.name))
         if name == 'grad_cam':
             raise Enough
         return Part({}, {})
@@ -466,8 +480,8 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
 def test_scores_without_ground_truth_read_none(untrained, monkeypatch):
     root, _ = untrained
 
-    def score_map(predictions, name, maker, settings, truths, *_):
-        assert truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
+    def score_map(model, name, maker, settings, batch, _):
+        assert batch.truths == [] and settings.metrics == ['deletion'] and settings.curve_steps == 7
         raise Enough
 
     monkeypatch.setattr(comparing, 'score_map', score_map)
@@ -494,7 +508,6 @@ def test_what_a_batch_adds_by_name(toy):
             after = model(masked).probs[range(3), labels]
         assert total[f'{name}/increase'] == (after > p).sum()
         assert total[f'{name}/drop'] == pytest.approx(((p - after).clamp(min=0) / p).sum().item(), rel=1e-3, abs=1e-6)
-    assert (total['jointll/wins'][1] + total['vanilla/wins'][0]) <= 3
 
 
 def test_maps_that_stay_on_a_device_score_as_those_of_the_host(toy, device, monkeypatch):
@@ -525,11 +538,11 @@ def counted(monkeypatch):
     score_map = comparing.score_map
 
     def until(limit):
-        def score(predictions, name, *rest):
+        def score(model, name, *rest):
             if len(made) == limit:
                 raise Enough
             made.append(name)
-            return score_map(predictions, name, *rest)
+            return score_map(model, name, *rest)
 
         monkeypatch.setattr(comparing, 'score_map', score)
 
@@ -638,27 +651,30 @@ def test_a_table_to_be_replaced_is_not_added_to(untrained, monkeypatch):
         call('vanilla', '--resume')
 
 
-def test_a_batch_is_predicted_once_for_all_maps_of_its_shard(toy):
-    model, _ = toy
+def test_a_batch_is_predicted_once_for_all_maps_of_its_shard(untrained, monkeypatch):
+    """Batches of 3 images, four of them a shard: 12 images take 12 passes, whatever the readouts."""
+    root, _ = untrained
     seen = []
-    handle = model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    predictions = comparing.Predictions(model)
-    batches = [torch.randn(3, 3, 32, 32) for _ in range(3)]
-    for images in (batches[0], batches[1], batches[0], batches[1]):  # two of them are less than a shard's 8 images
-        output, spent = predictions(images)
-        assert len(output.probs) == 3 and spent['forward_passes'] == 3 and not output.probs.requires_grad
-    assert seen == [3, 3]
-    predictions(batches[2])
-    predictions(batches[0])
+    forward_features = wsol.network.Network.forward_features
+
+    def counted(self, x):
+        seen.append(len(x))
+        return forward_features(self, x)
+
+    monkeypatch.setattr(wsol.network.Network, 'forward_features', counted)
+    few = '--methods=jointll,vanilla,saliency', '--metrics=sparseness', '--batch_size=3', '--max_images=12'
+    monkeypatch.setattr(sys, 'argv', ['eval_attribution.py', *flags(root, 'once', *few)])
+    eval_attribution.main()
     assert seen == [3, 3, 3, 3]
-    handle.remove()
+    rows = read(root, 'once', 'attribution_scores.json')['methods'].values()
+    assert [(row['forward_passes'], row['backward_passes']) for row in rows] == [(1, 0)] * 3
 
 
 def test_the_checks_of_a_map_by_their_definitions(toy):
     """Each figure from maps that are made here, image by image."""
     model, args = toy
     total, images, labels = totals_of(model, args, ['jointll', 'smooth_grad'], [[0, 1], [2]])
-    figures = comparing.map_figures(total, ['jointll', 'smooth_grad'], settings_of())
+    figures = comparing.map_figures(total, ['jointll', 'smooth_grad'], settings_of(), NO_WINS)
     randoms = sanity.randomized(model, images[:1], 2, seed=7)
     for name in ('jointll', 'smooth_grad'):
         columns = {key: [] for key in ('complexity', 'coherency', 'adcc', 'ranks', 'sizes', 'similar', 'sparse')}
@@ -714,9 +730,7 @@ def test_a_map_that_turns_its_sign_has_not_forgotten(toy):
     toss = np.random.default_rng(1).choice([-1, 1], size=(2, 8, 8))
     found = {}
     for name, other in (('turned', -native), ('tossed', toss * native)):
-        making = scores.Making(
-            native, native, scaled, lambda images, model, other=other: other, lambda: [None] * 2, [1, 2]
-        )
+        making = scores.Making(native, native, scaled, lambda images, model, other=other: other, [None] * 2, [1, 2])
         settings = settings_of(metrics=['randomization', 'randomization_abs'])
         own = scores.check_scores(None, torch.zeros(2, 3, 8, 8), None, making, None, settings)
         found[name] = scores.figures(

@@ -24,7 +24,7 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import evaluation, map_maker, models, processes, resuming, sharding
+from engine import evaluation, map_maker, models, processes
 from wsol import attribution
 from wsol.cub_parts import Pair
 from wsol.scoring import Part, erasing, pixels
@@ -305,51 +305,66 @@ def test_remove_and_classify_erases_what_speaks_for_the_label_and_not_for_the_pr
     for colour, (row, value) in enumerate([(9, 2.0), (4, 1.5), (2, 1.0)]):
         image[colour, row] = value
     images = image.expand(2, -1, -1, -1)
-    part = eval_pixel_perturb.count_batch(
-        model, maker_of(model, 'vanilla'), images, torch.tensor([1, 2]), [0, 1], seed=0, repeats=1
-    )
+    batch = eval_pixel_perturb.read_batch(model, images, torch.tensor([1, 2]), ['a', 'b'], [0, 1], seed=0, repeats=1)
+    part = eval_pixel_perturb.count_batch(model, maker_of(model, 'vanilla'), batch)
     assert part.totals['correct'] == 0 and part.totals['topk'].tolist() == [0] * 5
     without_the_prediction = erasing.without(images[:1], image[0].flatten()[None] > 0)
     assert model(without_the_prediction).probs.argmax().item() == 1
 
 
+class Squares(evaluation.Evaluator):
+    """An evaluation of five numbers that need no image."""
+
+    title = 'squares'
+    files = ('txt',)
+
+    def name_of(self, part):
+        return 'five'
+
+    def prepare(self):
+        self.count = 5
+
+    def batches(self, numbers):
+        for some in numbers:
+            yield some, [number**2 for number in some]
+
+    def score(self, part, batch):
+        numbers, squares = batch
+        return Part({'sum': sum(squares), 'images': len(squares)}, {'ids': [np.array(numbers).astype(str)]})
+
+    def report(self, name, totals, rows, log):
+        assert rows['ids'].whole().tolist() == list('01234')
+        self.reported = {name: int(value) for name, value in totals.items()}
+        log.report('reported')
+        self.write(name, {})
+
+
 class Files:
-    """An evaluation of five numbers that need no image: what is asked of it, and the files beside it."""
+    """Evaluations of `Squares` in one experiment folder."""
 
     def __init__(self, save_root, folder):
         self.words = [*DATA, f'--save_root={save_root}', f'--experiment_name={folder}', '--batch_size=2']
         self.folder = save_root / folder
-        self.settings = []
+        self.evaluators = []  # those that went through the images
         self.reports = []
 
     def run(self, *more):
-        args = get_configs('', [*self.words, *more])
-        evaluation.evaluate(evaluation.request(args), 'five', self.prepare, ['five.txt'])
-
-    def prepare(self, setting):
-        self.settings.append(setting)
-
-        def score(numbers, item):
-            assert item == [number**2 for number in numbers]
-            return Part({'sum': sum(item), 'images': len(item)}, {'ids': [np.array(numbers).astype(str)]})
-
-        def report(totals, log):
-            self.reports.append({name: int(value) for name, value in totals.items()})
-            log.report('reported')
-            util.write_json(str(self.folder / 'five.json'), {'arguments': setting.run.arguments})
-
-        def batches(items):
-            return ([number**2 for number in numbers] for numbers in items)
-
-        return evaluation.Evaluation(5, batches, score, report, 'squares')
+        evaluator = Squares(get_configs('', [*self.words, *more]))
+        try:
+            evaluation.evaluate(evaluator)
+        finally:
+            if hasattr(evaluator, 'count'):
+                self.evaluators.append(evaluator)
+            if hasattr(evaluator, 'reported'):
+                self.reports.append(evaluator.reported)
 
 
 def test_an_evaluation_goes_from_claim_to_report(save_root, capsys):
     five = Files(save_root, 'five')
     five.run('--score_map_process=smooth_grad', '--smoothing_ksize=3')
-    [setting] = five.settings
-    assert not setting.model.training and setting.seed == 3 and setting.split.name == 'test'
-    [(name, maker)] = setting.makers.items()
+    [evaluator] = five.evaluators
+    assert not evaluator.model.training and evaluator.seed == 3 and evaluator.split.name == 'test'
+    [(name, maker)] = evaluator.makers.items()
     assert (name, maker.name, maker.seed, maker.ksize) == ('smooth_grad', 'smooth_grad', 3, 3)
     assert maker.options.smooth_grad_nr_iter == 2 and maker.options.batch_size == 2
     assert five.reports == [{'sum': 30, 'images': 5}]
@@ -388,21 +403,19 @@ def test_a_result_belongs_to_its_checkpoint(save_root, tmp_path):
 def test_a_drawn_seed_is_written_down_and_taken_over(save_root, monkeypatch):
     five = Files(save_root, 'drawn')
     five.words.remove('--seed=3')
-    prepare = Files.prepare
 
-    def stopped(self, setting):
-        made = prepare(self, setting)
-        return made._replace(score=lambda numbers, item: (_ for _ in ()).throw(KeyboardInterrupt))
+    def stopped(*_):
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, 'prepare', stopped)
+        patch.setattr(Squares, 'score', stopped)
         with pytest.raises(KeyboardInterrupt):
             five.run()
     five.run('--resume')
-    first, second = five.settings
-    assert first.run.arguments['seed'] == second.run.arguments['seed'] is not None
+    first, second = five.evaluators
+    assert first.seed == second.seed is not None
     with open(five.folder / 'five.json') as file:
-        assert json.load(file)['arguments']['seed'] == first.run.arguments['seed']
+        assert json.load(file)['arguments']['seed'] == first.seed
 
 
 def test_a_network_is_built_as_it_is_described(monkeypatch):
@@ -420,7 +433,7 @@ def test_a_network_is_built_as_it_is_described(monkeypatch):
     flags = ['--architecture=vgg16', '--attribution_method=CALM-ML', '--use_bn=True', '--channels_last=True']
     for large, pretrained in ((True, False), (False, True)):
         args = get_configs('', [*flags, f'--large_feature_map={large}', f'--pretrained={pretrained}'])
-        assert not evaluation.request(args).options.progress
+        assert not config.map_options(args).progress
         models.load_model(config.pick(models.Spec, args), 7, torch.device('cpu'))
         assert seen.pop() == {
             'architecture': 'vgg16',
@@ -437,11 +450,10 @@ def test_the_bar_counts_the_images_of_all_processes(save_root, monkeypatch):
     monkeypatch.setattr(processes, 'world', lambda: 2)
     monkeypatch.setattr(processes, 'agreed', lambda value: value)
     monkeypatch.setattr(processes, 'wait', lambda: None)
-    monkeypatch.setattr(sharding, 'total_of', lambda *_: None)
+    monkeypatch.setattr(processes, 'largest', lambda value: value)
     monkeypatch.setattr(util, 'progress', lambda items, *words: shown.append(words) or items)
-    five = Files(save_root, 'bar')
-    five.run()
-    assert shown == [(3, 'squares', 4, True)] and five.reports == []
+    Files(save_root, 'bar').run()
+    assert shown == [(3, 'squares', 4, True)]
 
 
 def test_a_checkpoint_needs_no_pretrained_weights(save_root, monkeypatch):
@@ -486,21 +498,16 @@ def test_cue_localization_counts_what_a_loop_counts(name, save_root, monkeypatch
     assert (found['dropped_pixels'] > 0) == log
 
 
-def test_a_cue_that_is_never_seen_has_no_score(tmp_path):
-    run = resuming.Run(str(tmp_path), {'seed': 1}, False, False)
+def test_a_cue_that_is_never_seen_has_no_score():
     found = [Pair(0, 1, {2}, ['has_back_color::red']), Pair(0, 2, {1, 2}, ['has_bill_shape::cone'])]
     totals = {'histogram': np.zeros((2, 2, 5), int), 'images': np.array([0, 0]), 'area': np.array([0, 0])}
-    eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
-    with open(tmp_path / 'cue.json') as file:
-        result = json.load(file)
+    result = eval_cue_location.result_of(found, totals)
     nothing = {'cue_1': None, 'cue_2': None, 'cue_3': None, 'mean': None}
     assert (result['released'], result['per_pair']) == (nothing, nothing)
     assert (result['dropped_pixels'], result['evaluations'], result['area']) == (None, 0, None)
     totals['histogram'][0] = [[1, 2, 0, 0, 0], [3, 0, 2, 0, 0]]
     totals['images'][0], totals['area'][0] = 2, 500_000
-    eval_cue_location.report(run, 'cue', found, totals, util.Log(None, {}))
-    with open(tmp_path / 'cue.json') as file:
-        result = json.load(file)
+    result = eval_cue_location.result_of(found, totals)
     assert result['area'] == 0.25
     assert result['dropped_pixels'] == 0.5 and result['per_pair']['cue_2'] is None
     assert result['released']['cue_2'] == result['released']['cue_1'] == 100  # what ran before, its first bin left out

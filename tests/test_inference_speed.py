@@ -138,21 +138,15 @@ def every_score(model, images, name):
     for kind, given in (('box', truths), ('mask', masks)):
         chosen = [one for one, row in scores.METRICS.items() if row.truth in (None, 'any', kind)]
         settings = scores.Settings(chosen, 4, 0.2, 50, 2, 1, [30, 50, 70], 0.1, 4, infidelity_draws=6)
-        predictions = comparing.Predictions(model)
-        numbers = list(range(len(images)))
-        part = comparing.score_map(predictions, name, maker, settings, given, images, labels, numbers)
-        shared = comparing.score_images(predictions, settings, images, labels, numbers, 0)
-        totals = {**shared.totals, **part.totals, **comparing.win_part([name], part_rows(part)).totals}
-        totals = {key: np.asarray(value) for key, value in totals.items()}
-        [figures] = comparing.map_figures(totals, [name], settings).values()
+        batch = comparing.predict(model, images, labels, list(range(len(images))), given)
+        randomized = comparing.random_networks(model, settings, images.shape[-1], maker.seed)
+        part = comparing.score_map(model, name, maker, settings, batch, randomized)
+        shared = comparing.score_images(model, settings, batch, 0)
+        totals = {key: np.asarray(value) for key, value in {**shared.totals, **part.totals}.items()}
+        [figures] = comparing.map_figures(totals, [name], settings, {name: np.zeros(1)}).values()
         found.update({key: value for key, value in figures.items() if not key.endswith(('seconds', 'passes'))})
     assert {*scores.METRICS} <= {*found}
     return found
-
-
-def part_rows(part):
-    """What each image gave, as `win_part` takes it."""
-    return {key: np.concatenate([np.asarray(one) for one in rows]) for key, rows in part.rows.items()}
 
 
 @pytest.mark.parametrize('form', FORMS[:2], ids=lambda form: next(iter(form)))

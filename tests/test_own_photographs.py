@@ -191,7 +191,9 @@ def test_equal_figures_share_the_win():
 def test_the_maps_of_a_classifier_are_chosen_once_it_is_loaded(network, capsys):
     def chosen(model, *flags):
         args = get_configs('', ['--classifier=some', *flags], add=eval_attribution.add_flags)
-        return eval_attribution.map_chooser(args)(model, 64, attribution.Options())
+        evaluator = eval_attribution.AttributionScores(args, None)
+        evaluator.model, evaluator.size, evaluator.options = model, 64, attribution.Options()
+        return evaluator.choose_maps()
 
     assert chosen(network[1]) == attribution.suited('CAM') and 'jointll' in chosen(network[1], '--methods=all')
     plain = classifiers.PlainClassifier(network[1].features.net, 1000, PAPER).eval()

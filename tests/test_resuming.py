@@ -25,9 +25,9 @@ import main
 import util
 import wsol
 from config import get_configs
-from engine import processes, resuming, sharding, training
+from engine import arrays, evaluation, processes, resuming, sharding, training
 from wsol.errors import InUse
-from wsol.scoring import Part
+from wsol.scoring import Part, join
 
 DATA = [
     '--dataset=CUB',
@@ -431,27 +431,25 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             monkeypatch.setattr(processes, 'agreed', lambda value: value)
             run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
             shards = sharding.Shards(run, 'x', 100, batch_size=7)
-
-            def work(numbers, batch):
-                return Part(
-                    {'sum': np.array([sum(batch), len(batch)]), 'first': numbers[0]},
-                    {'ids': [np.array([f'n{number}' for number in numbers])], 'twice': [np.array(numbers) * 2]},
-                )
-
-            sharding.run_together([shards], sharding.batches_of_all([shards]), [work])
-            seen += [i for batch in sharding.batches_of_all([shards]) for i in batch]
-        monkeypatch.setattr(processes, 'rank', lambda: 0)
-        monkeypatch.setattr(processes, 'world', lambda: 1)
+            for index, batches in sharding.lacking([shards]):
+                parts = [
+                    Part(
+                        {'sum': np.array([sum(batch), len(batch)]), 'first': batch[0]},
+                        {'ids': [np.array([f'n{number}' for number in batch])], 'twice': [np.array(batch) * 2]},
+                    )
+                    for batch in batches
+                ]
+                shards.save(index, join(parts))
+                seen += [number for batch in batches for number in batch]
+            assert sharding.lacking([shards]) == []
         total = sharding.total_of([shards])
-        assert (
-            sorted(seen) == list(range(100))
-            and total['sum'].tolist() == [4950, 100]
-            and total['first'] == sum(range(0, 100, 7))
-        )
-        sharding.write_rows([shards], str(tmp_path / f'{count}.npz'))
-        with np.load(tmp_path / f'{count}.npz') as rows:
-            assert rows['twice'].tolist() == list(range(0, 200, 2))
-            assert rows['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
+        assert sorted(seen) == list(range(100))
+        assert total['sum'].tolist() == [4950, 100] and total['first'] == sum(range(0, 100, 7))
+        rows = sharding.rows_of([shards])
+        assert rows['twice'].whole().tolist() == list(range(0, 200, 2))
+        arrays.write(str(tmp_path / f'{count}.npz'), rows)
+        with np.load(tmp_path / f'{count}.npz') as stored:
+            assert stored['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
     assert (tmp_path / '1.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
@@ -523,55 +521,96 @@ def alone(monkeypatch):
     monkeypatch.setattr(processes, '_signals', [])
 
 
-def shards_of(folder, resume=False, override=False, count=20, batch_size=3, name='x', **arguments):
-    run = resuming.Run(str(folder), {'seed': 1, **arguments}, resume, override)
-    return sharding.Shards(run, name, count, batch_size)
+class Numbers(evaluation.Evaluator):
+    """An evaluation of numbers by some parts, without a network: each has its own result, or all have one table."""
 
+    title = 'numbers'
 
-def score(numbers, item):
-    assert item == [10 * number for number in numbers]
-    return Part({'sum': sum(numbers), 'images': len(numbers)}, {'ids': [np.array(numbers).astype(str)]})
+    def __init__(self, folder, parts, *flags, count=20, batch_size=3, stop_at=None, table=False):
+        """stop_at: (part, first number) of a batch under way when the stop comes."""
+        words = f'--save_root={folder}', '--experiment_name=x', '--seed=1', f'--batch_size={batch_size}', *flags
+        super().__init__(get_configs('', words), network=False)
+        self.folder = folder / 'x'
+        self.maps = parts
+        self.stop_at = stop_at
+        self.count = count
+        self.grows = table
+        self.run.arguments.update(methods=parts if table else None)
+        self.read = []
+        self.done = []
+        self.found = {}
 
+    def prepare(self):
+        pass
 
-def items_of(shards):
-    return [[10 * number for number in batch] for batch in sharding.batches_of_all([shards])]
+    def name_of(self, part):
+        return 'table' if self.grows else f'of_{part}'
 
+    def all_runs(self):
+        return {'table': self.run} if self.grows else super().all_runs()
 
-def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(tmp_path, alone):
-    """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
-    shards = shards_of(tmp_path)
-    assert sharding.batches_of_all([shards]) == [
-        [0, 1, 2],
-        [3, 4, 5],
-        [6, 7, 8],
-        [9, 10, 11],
-        [12, 13, 14],
-        [15, 16, 17],
-        [18, 19],
-    ]
+    def batches(self, numbers):
+        for batch in numbers:
+            self.read.append(batch[0])
+            yield batch
 
-    def until_the_fifth(numbers, item):
-        if numbers[0] == 12:
+    def score(self, part, batch):
+        if self.stop_at == (part, batch[0]):
             processes._note(15, None)
-        return score(numbers, item)
+        self.done.append((part, batch[0]))
+        return Part({f'{part}/sum': sum(batch)}, {f'{part}/ids': [np.array(batch)]})
 
-    sharding.run_together([shards], items_of(shards), [until_the_fifth])
-    with pytest.raises(util.Stopped, match='run the same command with --resume'):
-        sharding.total_of([shards])
-    assert os.path.exists(resuming.marker(tmp_path, 'x.json')) and len(list(tmp_path.glob('shards_x/*.npz'))) == 1
+    def report(self, name, totals, rows, log):
+        self.found.update(totals)
+        self.rows = {key: some.whole().tolist() for key, some in rows.items()}
+        self.write(name, {'methods': dict.fromkeys(self.maps)} if self.grows else {})
+
+
+@pytest.fixture
+def numbers(tmp_path, alone):
+    """Run `Numbers` in a folder; returned with what it did."""
+
+    def run(*parts_and_flags, **how):
+        evaluator = Numbers(tmp_path, *parts_and_flags, **how)
+        processes._signals.clear()
+        try:
+            evaluation.evaluate(evaluator)
+        except util.Stopped as stopped:
+            assert 'run the same command with --resume' in str(stopped)
+        return evaluator
+
+    return run
+
+
+def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(numbers, tmp_path):
+    """Batches of 3, shards of 9: at least eight images. Stopped in the second shard, the first one is kept."""
+    folder = tmp_path / 'x'
+    stopped = numbers('a', stop_at=('a', 12))
+    assert stopped.done == [('a', n) for n in (0, 3, 6, 9, 12)] and stopped.found == {}
+    mark = resuming.marker(folder, 'of_a.json')
+    assert os.path.exists(mark) and len(list(folder.glob('shards_of_a/*.npz'))) == 1
     with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
-        shards_of(tmp_path)
-    shards_of(tmp_path / 'other', norm_type='max')
-    with pytest.raises(ValueError, match='another command, with --norm_type=max'):
-        shards_of(tmp_path / 'other', resume=True, norm_type='minmax')
-    processes._signals.clear()
-    again = shards_of(tmp_path, resume=True)
-    assert sharding.batches_of_all([again])[0] == [9, 10, 11] and again.key == shards.key
-    sharding.run_together([again], items_of(again), [score])
-    total = sharding.total_of([again])
-    assert (total['sum'], total['images']) == (sum(range(20)), 20)
-    again.remove()
-    assert not (tmp_path / 'shards_x').exists()
+        numbers('a')
+    with pytest.raises(ValueError, match='another command, with --norm_type=minmax'):
+        numbers('a', '--resume', '--norm_type=max')
+    again = numbers('a', '--resume')
+    assert again.read == [9, 12, 15, 18] and again.found == {'a/sum': sum(range(20))}
+    assert again.rows == {'a/ids': list(range(20))}
+    assert not (folder / 'shards_of_a').exists() and not os.path.exists(mark)
+
+
+def test_several_results_go_through_the_images_together(numbers, tmp_path):
+    """Each batch is read once; what a stop leaves behind is each result's own."""
+    stopped = numbers('ab', stop_at=('b', 9))
+    assert stopped.read == [0, 3, 6, 9, 12, 15] and stopped.done[:6] == [(part, n) for part in 'ab' for n in (0, 3, 6)]
+    assert stopped.done[6:] == [('a', 9), ('a', 12), ('a', 15), ('b', 9)]
+    alone = numbers('b', '--resume')
+    assert alone.read == [9, 12, 15, 18] and alone.found == {'b/sum': 190}
+    both = numbers('ab', '--resume')
+    assert both.done == [('a', 18)] and both.found == {'a/sum': 190}  # the other is complete
+    assert sorted(path.name for path in (tmp_path / 'x').iterdir()) == [
+        *('log_of_a.jsonl', 'log_of_b.jsonl', 'of_a.json', 'of_a.npz', 'of_b.json', 'of_b.npz')
+    ]
 
 
 def test_data_in_another_place_are_pointed_out_once(tmp_path, capsys):
@@ -612,65 +651,34 @@ def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, m
         assert ours and [*map(os.path.exists, made)] == [False, True, True]  # what the others were told stays
 
 
-def test_the_parts_of_a_shard_are_finished_one_by_one(tmp_path, alone):
-    """Shards of 9 and 5 images, parts a and b; stopped in b of the first one; gone on with a, b, c."""
-
-    def shards_of_parts(parts, resume=False):
-        run = resuming.Run(str(tmp_path), {'seed': 1, 'methods': [*parts]}, resume, False)
-        return [sharding.Shards(run, 'x', 14, 3, part) for part in parts]
-
-    done = []
-
-    def go_on(several, stop_at=None):
-        def work_of(part):
-            def work(numbers, item):
-                assert item == [10 * number for number in numbers]
-                if part == stop_at:
-                    processes._note(15, None)
-                done.append((part, numbers[0]))
-                return Part({f'{part}/sum': sum(numbers)}, {f'{part}/ids': [np.array(numbers)]})
-
-            return work
-
-        items = ([10 * number for number in batch] for batch in sharding.batches_of_all(several))
-        sharding.run_together(several, items, [work_of(one.part) for one in several], apart=True)
-        return several
-
-    with pytest.raises(util.Stopped):
-        sharding.total_of(go_on(shards_of_parts('ab'), 'b'))
-    assert done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]
-    processes._signals.clear()
-    again = go_on(shards_of_parts('abc', resume=True))
-    assert done[4:10] == [(part, n) for part in 'bc' for n in (0, 3, 6)]
-    assert done[10:] == [(part, n) for part in 'abc' for n in (9, 12)]
-
-    def together(rows):
-        assert {*rows} == {'a/ids', 'b/ids', 'c/ids'}
-        return Part({'both': len(rows['a/ids'])}, {'twice': [2 * rows['c/ids']]})
-
-    total = sharding.total_of(again, together)
-    assert total == {'a/sum': 91, 'b/sum': 91, 'c/sum': 91, 'both': 14}
-    sharding.write_rows(again, str(tmp_path / 'rows.npz'))
-    with np.load(tmp_path / 'rows.npz') as rows:
-        assert rows['b/ids'].tolist() == list(range(14)) and rows['twice'].tolist() == list(range(0, 28, 2))
-    other = resuming.Run(str(tmp_path), {'seed': 2, 'methods': ['a']}, True, False)
+def test_the_parts_of_a_table_are_finished_one_by_one(numbers):
+    """Shards of 9 and 5 images, parts a and b; stopped in b of the first one; gone on with a, b, c; then with a, d."""
+    stopped = numbers('ab', count=14, table=True, stop_at=('b', 0))
+    assert stopped.done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]
+    again = numbers(['a', 'b', 'c'], '--resume', count=14, table=True)
+    assert again.done[:6] == [(part, n) for part in 'bc' for n in (0, 3, 6)]
+    assert again.done[6:] == [(part, n) for part in 'abc' for n in (9, 12)]
+    assert again.found == {'a/sum': 91, 'b/sum': 91, 'c/sum': 91}
+    assert again.rows == {f'{part}/ids': list(range(14)) for part in 'abc'}
+    assert numbers(['c', 'a'], '--resume', count=14, table=True).done == []  # complete
+    assert numbers(['a', 'd'], '--resume', count=14, table=True).done != []
     with pytest.raises(ValueError, match='--seed=1'):
-        sharding.Shards(other, 'x', 14, 3, 'a')
+        numbers(['a'], '--resume', '--seed=2', count=14, table=True)
 
 
-def test_a_stopped_evaluation_may_be_begun_anew(tmp_path, alone):
-    shards = shards_of(tmp_path)
-    sharding.run_together([shards], items_of(shards), [score])
-    assert len(sharding.batches_of_all([shards_of(tmp_path, resume=True)])) == 0
-    assert len(sharding.batches_of_all([shards_of(tmp_path, override=True)])) == 7
-    assert not list(tmp_path.glob('shards_x/*.npz'))
-    shards_of(tmp_path)  # a plan without a finished shard is in nobody's way
+def test_a_stopped_evaluation_may_be_begun_anew(numbers, tmp_path):
+    numbers('a', stop_at=('a', 12))
+    anew = numbers('a', '--override_cache', stop_at=('a', 0))
+    assert anew.done == [('a', 0)] and not list(tmp_path.glob('x/shards_of_a/*.npz'))
+    assert numbers('a').found == {'a/sum': 190}  # a plan without a finished shard is in nobody's way
 
 
 @pytest.mark.parametrize('batch_size, size', [(1, 8), (3, 9), (7, 14), (8, 8), (9, 9), (64, 64)])
 def test_a_shard_is_whole_batches_of_at_least_eight_images(tmp_path, batch_size, size):
-    shards = shards_of(tmp_path, count=100, batch_size=batch_size).shards
-    assert shards == [range(first, min(first + size, 100)) for first in range(0, 100, size)]
+    run = resuming.Run(str(tmp_path), {'seed': 1}, False, False)
+    assert sharding.Shards(run, 'x', 100, batch_size).shards == [
+        range(first, min(first + size, 100)) for first in range(0, 100, size)
+    ]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):

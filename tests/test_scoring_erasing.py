@@ -168,7 +168,8 @@ def test_what_remove_and_classify_adds_up_equals_a_loop_over_images_draws_and_k(
     labels = torch.tensor([0, 1, 1, 0, 1])
     maps = torch.randint(0, 9, (5, 6, 6), generator=torch.Generator().manual_seed(3)).float()  # with ties
     numbers = [4, 0, 7, 2, 9]
-    rows = erasing.erased_rows(toy_model, images, labels, maps, numbers, seed=11, repeats=3)
+    found = erasing.right_highest(toy_model, images, labels, erasing.descending_rank(maps.flatten(1)))
+    counts = erasing.random_counts(toy_model, images, labels, numbers, seed=11, repeats=3)
     topk = []
     random = []
     for image, one, label, number in zip(images, maps, labels, numbers):
@@ -185,7 +186,7 @@ def test_what_remove_and_classify_adds_up_equals_a_loop_over_images_draws_and_k(
                 rights.append(toy_model(changed.view_as(image)[None]).probs.argmax().item() == label)
             topk[-1].append(rights[0])
             random[-1].append(sum(rights[1:]))
-    assert rows['topk'].tolist() == topk and rows['random'].tolist() == random
+    assert found.tolist() == topk and counts.tolist() == random
     assert len({*map(tuple, [*topk, *random])}) > 3  # they differ, so that a mix-up would show
     alone = erasing.random_counts(toy_model, images[2:3], labels[2:3], [7], seed=11, repeats=3)
     assert alone.tolist() == random[2:3]  # an image's draws do not depend on its batch

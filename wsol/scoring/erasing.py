@@ -87,18 +87,6 @@ def random_counts(model, images, labels, numbers, seed, repeats):
     )
 
 
-def erased_rows(model, images, labels, maps, numbers, seed, repeats, known=None):
-    """What remove-and-classify finds of a batch: {topk: bool, random: int, does each image stay right [B, K], on the
-    device}.
-
-    topk: without the highest pixels of the maps, a tensor [B, S, S]; random: without random ones, in how many of
-    `repeats` draws; `known` where these counts are known.
-    """
-    rank = descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
-    random = random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
-    return {'topk': right_highest(model, images, labels, rank), 'random': random}
-
-
 def erasing_ratios(correct_topk, correct_random):
     """R_k = correct(top-k erased) / correct(random-k erased), a list over k; None where nothing random is right."""
     return [top / random if random else None for top, random in zip(correct_topk, correct_random)]

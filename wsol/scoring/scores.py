@@ -196,7 +196,7 @@ class Making(NamedTuple):
     raw: np.ndarray  # at image size [B, S, S]
     scaled: np.ndarray  # the same in [0, 1]
     again: Callable  # (images, model=None) -> maps [B, h, w] of the same classes, also by another model
-    random: Callable  # () -> models with ever more random weights (`sanity.randomized`)
+    randomized: list  # models with ever more random weights (`sanity.randomized`), for the scores that take them
     seeds: list  # whole numbers, one an image
 
 
@@ -223,7 +223,7 @@ def check_scores(model, images, labels, making, drop, settings):
 
         found['road'] = imputing.road(score, images, labels, rank, streams, settings.batch_size)
     if RANDOM_METRICS & wanted:
-        others = [making.again(images, other) for other in making.random()]
+        others = [making.again(images, other) for other in making.randomized]
         scaled = [maps.normalize(maps.resize(other, size), 'minmax') for other in others]
         size_of = np.abs(making.native)
         found['rank_correlation'] = np.stack([sanity.rank_correlation(making.native, one) for one in others], axis=1)
