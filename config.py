@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from dataclasses import fields
+from typing import get_args
 
 import yaml
 from munch import Munch
@@ -278,7 +279,8 @@ def _add_maps(group):
     )
     for option in fields(attribution.Options):
         if 'help' in option.metadata:
-            allowed = in_range(option.type, option.metadata['low'], open_low=option.type is float)
+            kind, *_ = get_args(option.type) or [option.type]  # `int | None` is a number too
+            allowed = in_range(kind, option.metadata['low'], open_low=kind is float)
             group.add_argument(f'--{option.name}', type=allowed, default=option.default, help=option.metadata['help'])
     group.add_argument(
         '--random_repeats', type=in_range(int, 1), default=1, help='random masks per image and k in remove-and-classify'
