@@ -8,11 +8,13 @@ from typing import get_args
 
 import yaml
 from munch import Munch
+from torchvision import models
 
 import texts
 import wsol
 from data_loaders import DATASETS, read_superclasses
 from wsol import attribution, regularization
+from wsol.classifiers import is_file
 from wsol.errors import UserError
 from wsol.registry import did_you_mean
 
@@ -63,10 +65,12 @@ def in_range(kind, low, high=None, open_low=False):
 
 
 def architecture(names):
-    """An argparse type: one of `names`, or timm/<name>, which is checked where the network is built."""
+    """An argparse type: one of `names`, or timm/<name>, which is checked where the network is built; what is none of
+    these is a name of torchvision, for a --classifier that is a file."""
+    of_files = {*names, *models.list_models(module=models)}
 
     def parse(text):
-        if text in names or text.startswith('timm/') and text != 'timm/':
+        if text in of_files or text.startswith('timm/') and text != 'timm/':
             return text
         hint = did_you_mean(text, names)
         raise argparse.ArgumentTypeError(
@@ -410,6 +414,17 @@ def _check_one_network(parser, args):
             parser.error(f'--classifier={args.classifier} and {flag}: give one of them')
 
 
+def _check_architecture(parser, args):
+    """A usage error for a network that only a --classifier's file can be of."""
+    name = args.architecture
+    known = name is None or name in wsol.ARCHITECTURES or name.startswith('timm/')
+    if not known and not (args.classifier and is_file(args.classifier)):
+        parser.error(
+            f'--architecture={name} is for --classifier=FILE of weights: else choose one of '
+            f'{", ".join(wsol.ARCHITECTURES)}, or timm/<name> of a timm model'
+        )
+
+
 def get_configs(description, argv=None, add=None, several_maps=False):
     """The parsed arguments as a Munch, with `log_folder` = save_root/experiment_name. Mistakes end the program, exit
     code 2. several_maps: --score_map_process may be a comma list."""
@@ -425,6 +440,7 @@ def get_configs(description, argv=None, add=None, several_maps=False):
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
     _check_one_network(parser, args)
+    _check_architecture(parser, args)
     if args.score_map_method == 'backprop':
         names = map(_map_of_backprop, args.score_map_process.split(','))
         args.score_map_process = ','.join(dict.fromkeys(names))

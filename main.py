@@ -64,7 +64,7 @@ def start_from_classifier(args):
     What cannot be trained is a UserError.
     """
     name = args.classifier
-    if os.path.splitext(name)[1] in classifiers.FILES:
+    if classifiers.is_file(name):
         args.use_load_checkpoint = True
         args.load_checkpoint = name
         return

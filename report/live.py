@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torchvision import models
 
+from wsol import classifiers
 from wsol.backbones import packaged, timm
 from wsol.errors import UserError
 from wsol.preprocessing import photograph_transform
@@ -65,7 +66,7 @@ def load(name, path):
     """The `Experiment` of a checkpoint's file, or for a path of None of a trained classifier; the last two are kept."""
     if path:
         return experiments.load_experiment(path, SEED)
-    if os.path.splitext(name)[1] in ('.pth', '.pt', '.tar'):
+    if classifiers.is_file(name):
         raise UserError(
             f'{name} is no network of this page: choose one that is offered, timm/<name> or a torchvision name'
         )

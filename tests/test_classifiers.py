@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
+import config
 import inference
 import wsol
 from report.photographs import panel_picture, photograph_loader
@@ -275,3 +276,65 @@ def test_whole_numbers_have_no_gradients():
     for kind in (torch.uint8, torch.int64):
         with pytest.raises(UserError, match=f'images are of type {kind}.*give floats'):
             attribution.explain('input_grad', one_output(True), torch.ones(1, 3, 16, 16, dtype=kind), 0)
+
+
+@pytest.mark.parametrize('ending', ['.pth', '.PTH', '.pt', '.pth.tar', '.bin', '.ckpt', '.safetensors', '.SafeTensors'])
+def test_every_ending_of_a_file_of_weights(ending, tmp_path):
+    torch.manual_seed(0)
+    net = models.shufflenet_v2_x0_5(num_classes=4).eval()
+    path = str(tmp_path / f'own{ending}')
+    if 'safe' in ending.lower():
+        pytest.importorskip('safetensors.torch').save_file(net.state_dict(), path)
+    elif ending == '.ckpt':  # of Lightning
+        torch.save({'state_dict': {f'model.{key}': value for key, value in net.state_dict().items()}}, path)
+    else:
+        torch.save(net.state_dict(), path)
+    model = classifiers.load_classifier(path, 'shufflenet_v2_x0_5')
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).log_score, net(images), atol=1e-5, rtol=1e-4)
+    assert classifiers.is_file(path) and not classifiers.is_file('timm/resnet50.a1_in1k')
+
+
+def test_safetensors_that_are_none_or_not_installed(tmp_path, monkeypatch):
+    pytest.importorskip('safetensors')
+    path = tmp_path / 'own.safetensors'
+    path.write_bytes(b'no header at all')
+    with pytest.raises(UserError, match='own.safetensors is damaged'):
+        classifiers.load_classifier(str(path), 'resnet18')
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(UserError, match='needs the package safetensors: pip install -r requirements-timm.txt'):
+        classifiers.load_classifier(str(path), 'resnet18')
+
+
+TORCHVISION = ['alexnet', 'convnext_tiny', 'densenet121', 'efficientnet_b0', 'googlenet', 'inception_v3', 'maxvit_t']
+TORCHVISION += ['mnasnet0_5', 'mobilenet_v2', 'mobilenet_v3_small', 'regnet_y_400mf', 'resnext50_32x4d', 'vgg11_bn']
+TORCHVISION += ['shufflenet_v2_x0_5', 'squeezenet1_1', 'swin_t', 'swin_v2_t', 'vit_b_16', 'wide_resnet50_2', 'resnet34']
+
+
+@pytest.mark.parametrize('name', TORCHVISION)
+def test_the_layer_that_says_how_many_classes_a_file_has(name):
+    with torch.device('cpu' if 'regnet' in name else 'meta'):
+        net = models.get_model(name, weights=None, num_classes=7)
+    assert len(net.state_dict()[classifiers._scores_key(net)]) == 7
+    args = config.get_configs('', ['--classifier=Own.SAFETENSORS', f'--architecture={name}'])
+    assert args.architecture == name
+
+
+@pytest.mark.parametrize('flags', [[], ['--classifier=resnet50'], ['--load_checkpoint=own.pth']])
+def test_a_network_of_files_alone_is_refused_elsewhere(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        config.get_configs('', ['--architecture=squeezenet1_1', *flags])
+    assert ended.value.code == 2 and 'is for --classifier=FILE of weights: else choose one of vgg16' in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_squeezenet_from_a_file(tmp_path):
+    """It ends in a convolution, not in a linear layer."""
+    net = models.squeezenet1_1(num_classes=3).eval()
+    torch.save(net.state_dict(), tmp_path / 'own.pth')
+    model = classifiers.load_classifier(str(tmp_path / 'own.pth'), 'squeezenet1_1')
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(images).log_score, net(images))
+    assert model.num_classes == 3

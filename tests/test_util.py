@@ -1,5 +1,6 @@
 """Checkpoints are found where users put them and written whole or not at all; seeds and progress lines."""
 
+import argparse
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ from munch import Munch
 
 import util
 from wsol.errors import UserError
+from wsol.weights import read_record
 
 
 def test_a_checkpoint_is_found_as_file_as_folder_below_save_root_and_among_the_downloaded(tmp_path, monkeypatch):
@@ -73,6 +75,31 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='more than tensors'):
         util.read_checkpoint('bad.pth.tar', 'resnet50', 'CAM', True)
     assert not os.path.exists('planted')
+
+
+@pytest.mark.parametrize(
+    'value, names', [(np.float64(3), 'numpy._core.multiarray.scalar, numpy.dtype'), (Planted, r'test_util.Planted')]
+)
+def test_foreign_objects_are_named_with_what_to_do(value, names, tmp_path):
+    path = tmp_path / 'own.pth'
+    torch.save({'state_dict': {'a': torch.zeros(2)}, 'accuracy': value}, path)
+    with pytest.raises(ValueError, match=f'own.pth holds {names}: more than .* call torch.save') as error:
+        read_record(path)
+    assert not {*'\n\x1b'} & {*str(error.value)}
+
+
+@pytest.mark.parametrize('name', ['model', 'model_state_dict', 'state_dict'])
+def test_trainings_of_other_code_bases_are_checkpoints(name, tmp_path):
+    """torchvision's has its flags beside the weights, as an argparse.Namespace."""
+    record = {name: {'a': torch.ones(2)}, 'epoch': 3, 'args': argparse.Namespace(lr=0.1)}
+    torch.save(record, tmp_path / 'own.pth')
+    found = read_record(tmp_path / 'own.pth')
+    assert (
+        found['state_dict']['a'].tolist() == [1, 1]
+        and found['epoch'] == 3
+        and found.keys() - record.keys() <= {'state_dict'}
+    )
+    assert util.trained_with(found) == {} and argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

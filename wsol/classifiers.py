@@ -22,9 +22,10 @@ from .foreign_weights import without_prefix
 from .network import CAM_OF_ONE_OUTPUT, HEADS, Forward, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 from .registry import did_you_mean
-from .weights import read_record
+from .weights import SAFETENSORS, read_record
 
-FILES = ('.pth', '.pt', '.tar')  # endings of files of weights
+FILES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', SAFETENSORS)  # endings of files of weights, in any case of letters
+WRAPPERS = ('model.', 'net.')  # what keys may begin with
 LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
 
 
@@ -101,6 +102,11 @@ class Features(nn.Module):
         return kept[-1].relu() if self.rectified else kept[-1]
 
 
+def is_file(name: str) -> bool:
+    """Is the name of a classifier that of a file of weights?"""
+    return name.lower().endswith(FILES)
+
+
 def load_classifier(name: str, architecture: str | None = None) -> Network | PlainClassifier:
     """A trained classifier in eval mode, a `Network` of the head CAM where its own head allows.
 
@@ -109,7 +115,7 @@ def load_classifier(name: str, architecture: str | None = None) -> Network | Pla
     and `.class_names`, a list where it has ImageNet's classes, else None. Unknown names and files that do not fit are a
     UserError, weights that cannot be had an Unreachable.
     """
-    trained = _from_file(name, architecture) if os.path.splitext(name)[1] in FILES else _by_name(name)
+    trained = _from_file(name, architecture) if is_file(name) else _by_name(name)
     net = trained.net.eval()
     images = torch.rand(1, 3, trained.size, trained.size, generator=torch.Generator().manual_seed(0))
     seen = passed(net, images)
@@ -175,20 +181,39 @@ def _torchvision_classifier(name, weights, **options):
     return Trained(net, *of_torchvision(published.transforms()))
 
 
+def _scores_key(net):
+    """The name of the weights that give a network's scores: the last matrix, or (SqueezeNet) 1x1 convolution."""
+    return [
+        key
+        for key, value in net.state_dict().items()
+        if value.ndim == 2 or value.ndim == 4 and value.shape[2:] == (1, 1)
+    ][-1]
+
+
+def _without_wrapper(state):
+    """A state dict without the `model.` or `net.` that a Lightning module puts before each key."""
+    for wrapper in WRAPPERS:
+        if all(key.startswith(wrapper) for key in state):
+            return {key.removeprefix(wrapper): value for key, value in state.items()}
+    return state
+
+
 def _from_file(path, architecture):
-    """The classifier of a file of weights: a state dict, or a dict with one; its last matrix says how many classes."""
+    """The classifier of a file of weights: a state dict, or a dict with one; its last layer says how many classes."""
     if not os.path.isfile(path):
         raise MissingFile(f'--classifier={path}: there is no such file')
     if not architecture:
         raise UserError(f'--classifier={path} does not say what network it is of: give --architecture too')
-    state = without_prefix(read_record(path)['state_dict'])
+    state = _without_wrapper(without_prefix(read_record(path)['state_dict']))
     if not all(torch.is_tensor(value) for value in state.values()):
         raise UserError(f'{path} is no file of weights: its state_dict holds more than tensors')
-    matrices = [value for value in state.values() if value.ndim == 2]
-    if not matrices:
-        raise UserError(f'{path} has no linear layer: it is no classifier of {architecture}')
     make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier
-    trained = make(architecture, weights=False, num_classes=len(matrices[-1]))
+    trained = make(architecture, weights=False)
+    key = _scores_key(trained.net)  # by the network's order: a file may have another
+    if key not in state:
+        raise UserError(f'{path} does not fit {architecture}: it has no {key}')
+    if len(state[key]) != len(trained.net.state_dict()[key]):
+        trained = make(architecture, weights=False, num_classes=len(state[key]))
     try:
         trained.net.load_state_dict(state)
     except RuntimeError as error:

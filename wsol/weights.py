@@ -1,32 +1,73 @@
 """Weights into a network: exactly its own, those of a file to evaluate, or those that a training starts from."""
 
+import argparse
+import pickle
+
 import torch
 
 from .errors import UserError
 from .foreign_weights import left_out, names_of, own_names, part_of, parts_of, renumbered, without_prefix
 
+SAFETENSORS = '.safetensors'
+STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # what files call it: model is torchvision's, DeiT's, MAE's
 HEAD_PARTS = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
 
 
 def read_record(path):
-    """The dict in a file of weights, on the CPU, with a `state_dict` among its keys; a bare state dict becomes one.
+    """The dict in a file of weights, on the CPU, with a `state_dict` among its keys; a bare state dict becomes one, and
+    so does what other code bases call otherwise (STATE_DICTS).
 
-    Tensors and plain values alone are read. A file that is damaged, carries other objects or has no state dict is a
-    UserError.
+    Tensors and plain values alone are read, and the argparse.Namespace of torchvision's trainings. A file that is
+    damaged, carries other objects or has no state dict is a UserError.
     """
-    try:
-        record = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch's reader raises nearly anything on a damaged file
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f'{path} is damaged or holds more than tensors and plain values: '
-            f'{reason[0] if reason else type(error).__name__}'
-        ) from None
+    record = _read_safetensors(path) if str(path).lower().endswith(SAFETENSORS) else _read_torch(path)
     if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
         record = {'state_dict': record}
-    if not isinstance(record, dict) or not isinstance(record.get('state_dict'), dict):
-        raise UserError(f'{path} is no checkpoint: it has no state_dict')
-    return record
+    if not isinstance(record, dict) or not (own := [n for n in STATE_DICTS if isinstance(record.get(n), dict)]):
+        raise UserError(
+            f'{path} is no checkpoint: it has no {" or ".join(STATE_DICTS)}; save it as '
+            "torch.save({'state_dict': model.state_dict()}, FILE)"
+        )
+    return {**{key: value for key, value in record.items() if key != own[0]}, 'state_dict': record[own[0]]}
+
+
+def _read_torch(path):
+    """What torch.save wrote."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch's reader raises nearly anything on a damaged file
+        if isinstance(error, pickle.UnpicklingError) and 'unsupported' in str(error).lower():
+            raise UserError(
+                f'{path} holds {_foreign(path)}: more than tensors and plain values, which is not read, as it may run '
+                "programs; where it comes from, call torch.save({'state_dict': model.state_dict()}, FILE)"
+            ) from None
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f'{path} is damaged or no file of weights ({reason[0][:200] if reason else type(error).__name__})'
+        ) from None
+
+
+def _foreign(path):
+    """The names of the objects in a file that are no tensors and plain values."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of files of the first format
+        found = []
+    names = sorted({*found} - {'argparse.Namespace'})
+    return ', '.join(names[:3]) or 'other objects'
+
+
+def _read_safetensors(path):
+    """The state dict of a .safetensors file, as timm publishes them; without the package a UserError."""
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(f'{path} needs the package safetensors: pip install -r requirements-timm.txt') from None
+    try:
+        return load_file(path)
+    except Exception as error:  # its reader has exceptions of its own
+        raise UserError(f'{path} is damaged ({" ".join(str(error).split())[:200]})') from None
 
 
 def load_weights(model, state_dict):
