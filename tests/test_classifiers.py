@@ -186,6 +186,25 @@ def test_a_file_of_weights_is_a_classifier(tmp_path):
     assert (model.num_classes, model.image_size, model.class_names) == (4, 224, None)
 
 
+@pytest.mark.parametrize('name', ['inception_v3', 'googlenet'])
+def test_a_file_of_an_inception_is_the_network_by_name(name, tmp_path, monkeypatch):
+    """The scaling of its inputs too (`transform_input`), which no file keeps; with or without the auxiliary heads."""
+    torch.manual_seed(0)
+    state = models.get_model(name, weights=None, aux_logits=True, init_weights=False).state_dict()
+    monkeypatch.setattr(models._api.WeightsEnum, 'get_state_dict', lambda *_, **__: state)
+    by_name = classifiers.load_classifier(name)
+    images = torch.rand(1, 3, by_name.image_size, by_name.image_size)
+    with torch.no_grad():
+        expected = by_name(images).log_score
+    for without in (False, True):
+        kept = {key: value for key, value in state.items() if not (without and key.lower().startswith('aux'))}
+        assert (len(kept) < len(state)) == without
+        torch.save(kept, tmp_path / 'n.pth')
+        model = classifiers.load_classifier(str(tmp_path / 'n.pth'), name)
+        with torch.no_grad():
+            assert torch.equal(model(images).log_score, expected) and model.image_size == by_name.image_size
+
+
 def test_a_damaged_package_is_noticed(lite, monkeypatch):
     row = packaged.PACKAGED['tf_efficientnet_lite0']
     monkeypatch.setitem(packaged.PACKAGED, 'tf_efficientnet_lite0', row._replace(sha256='0' * 64))
