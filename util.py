@@ -46,6 +46,8 @@ def command(main):
     Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code
     1.
     """
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='surrogateescape')  # a file name that is no UTF-8 is printed as its bytes
     try:
         main()
     except KeyboardInterrupt:
@@ -269,8 +271,8 @@ def atomically(path, write):
 
 
 def write_text(path, text):
-    """Write a text file in UTF-8."""
-    data = text.encode()
+    """Write a text file in UTF-8; the name of a file may be none."""
+    data = text.encode(errors='replace')
     atomically(path, lambda file: file.write(data))
 
 

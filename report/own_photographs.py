@@ -57,7 +57,7 @@ def digest(own, tables):
     """
     found = hashlib.sha256()
     for name, path in [*zip(own.names, own.files), *((path, path) for path in own.masks or [])]:
-        found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode())
+        found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode(errors='surrogateescape'))
     for flag, path in tables.items():
         found.update(f'{flag}\n{read_text(path) if path else ""}'.encode())
     return found.hexdigest()[:16]

@@ -149,7 +149,8 @@ class _Layout:
         )
 
     def text(self, x, y, text, **style):
-        """Text x inches from the left, y from the top; a name with $ signs is no formula."""
+        """Text x inches from the left, y from the top; a name with $ signs is no formula, and one may be no UTF-8."""
+        text = text.encode(errors='replace').decode()
         self.figure.text(x / self.size[0], 1 - y / self.size[1], text, parse_math=False, linespacing=1.25, **style)
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,35 @@ from wsol.preprocessing import PAPER, photograph_transform, seen_part
 SIDE = 448  # longest side of a photograph in a panel, in pixels
 
 
+def _photographs_of(folder):
+    """The photographs in a folder by their endings, sorted; hidden files, as macOS leaves beside them, are none.
+
+    How many other files there are is said on standard error.
+    """
+    names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
+    files = [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
+    chosen = [path for path in files if path.lower().endswith(SUFFIXES)]
+    if len(chosen) < len(files):
+        endings = ', '.join(sorted({os.path.splitext(path)[1].lower() or 'none' for path in {*files} - {*chosen}}))
+        count = len(files) - len(chosen)
+        print(f'{folder}: left out {count} that do not end as photographs do ({endings})', file=sys.stderr)
+    return chosen
+
+
 def _matching_files(pattern):
-    """The files that a pattern finds, sorted."""
-    return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+    """The files that a pattern finds, sorted; brackets that stand in a file's path mean themselves, else a choice."""
+
+    def files(one):
+        return sorted(filter(os.path.isfile, glob.glob(one, recursive=True)))
+
+    literal = files(pattern.replace('[', '[[]')) if '[' in pattern else []
+    chosen = files(pattern)
+    if literal and chosen and literal != chosen:
+        raise UserError(
+            f'--images {pattern} means {literal[0]}, brackets in its name, or {chosen[0]}, by a choice of letters: '
+            'for the first write [[] for each bracket [, for the second name the files'
+        )
+    return literal or chosen
 
 
 def find_photographs(patterns):
@@ -27,9 +54,7 @@ def find_photographs(patterns):
     found = []
     for pattern in patterns:
         if os.path.isdir(pattern):
-            paths = sorted(
-                os.path.join(pattern, name) for name in os.listdir(pattern) if name.lower().endswith(SUFFIXES)
-            )
+            paths = _photographs_of(pattern)
         else:
             paths = [pattern] if os.path.isfile(pattern) else _matching_files(pattern)
         if not paths:

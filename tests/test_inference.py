@@ -1,6 +1,7 @@
 """inference.py as a command: panels of photographs, saved maps, score maps that eval_wsol.py scores as it scores a
 checkpoint."""
 
+import io
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from test_commands import read
 
 import eval_wsol
 import inference
+import util
 import wsol
 from report import experiments, photographs
 from wsol import attribution
@@ -66,6 +68,24 @@ def call(monkeypatch, checkpoint, *arguments):
 
 def files_below(folder):
     return {os.path.relpath(os.path.join(root, name), folder) for root, _, names in os.walk(folder) for name in names}
+
+
+def test_a_name_that_is_no_utf_8_is_explained_like_the_others(checkpoint, tmp_path, monkeypatch):
+    names = [b'a.png', b'caf\xe9.png', b'x.png']
+    (tmp_path / 'photos').mkdir()
+    for name in names:
+        Image.new('RGB', (40, 30), 'red').save(os.fsencode(tmp_path / 'photos') + b'/' + name, 'PNG')
+    out = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')  # strict, as in most languages' settings
+    monkeypatch.setattr(sys, 'stdout', out)
+    flags = [f'--images={tmp_path}/photos', f'--output={tmp_path}/out', f'--save_scoremaps={tmp_path}/maps']
+    network = f'--load_checkpoint={checkpoint[0]}'
+    monkeypatch.setattr(sys, 'argv', ['inference.py', *ROOTS, *flags, network, '--workers=0'])
+    util.command(inference.main)
+    out.flush()
+    folder = os.fsencode(tmp_path / 'out')
+    assert out.buffer.getvalue().splitlines() == [folder + b'/' + name + b'.png' for name in names]
+    assert sorted(os.listdir(folder)) == [name + b'.png' for name in names]
+    assert len(os.listdir(tmp_path / 'maps')) == 3
 
 
 def test_a_panel_for_every_photograph_that_can_be_read(checkpoint, photos, tmp_path, monkeypatch):

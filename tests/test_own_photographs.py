@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -99,6 +100,21 @@ def test_the_prediction_is_explained_whatever_the_batches(network, tmp_path, mon
     for name, row in result['methods'].items():
         for key in result['metrics']:
             assert again['methods'][name][key] == pytest.approx(row[key], rel=1e-3, abs=1e-6), (name, key)
+
+
+def test_a_name_that_is_no_utf_8_is_scored_like_the_others(network, tmp_path, monkeypatch):
+    photos = os.path.join(os.path.dirname(network[0]), 'photos')
+    (tmp_path / 'photos').mkdir()
+    for name, own in zip(NAMES, (b'a.png', b'caf\xe9.png', b'x.png')):
+        shutil.copy(os.path.join(photos, name), os.fsencode(tmp_path / 'photos') + b'/' + own)
+    flags = ['--methods=vanilla', '--metrics=average_drop']
+    found = score(network, tmp_path, monkeypatch, *flags, f'--images={tmp_path}/photos')
+    expected = score(network, tmp_path, monkeypatch, *flags, name='two')  # and a file that is no picture
+    assert found['images'] == 3 and found['methods']['vanilla']['average_drop'] == pytest.approx(
+        expected['methods']['vanilla']['average_drop'], rel=1e-6
+    )
+    arrays = np.load(tmp_path / 'one' / 'attribution_scores.npz')
+    assert [os.fsencode(name) for name in arrays['ids']] == [b'a.png', b'caf\xe9.png', b'x.png']
 
 
 def test_labels_by_number_and_name(network, tmp_path, monkeypatch):

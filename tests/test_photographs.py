@@ -192,7 +192,7 @@ def test_the_names_of_photographs_end_as_pillow_says():
     assert {*photographs.SUFFIXES} == {end for end, name in Image.registered_extensions().items() if name in formats}
 
 
-def test_images_are_found_once_and_named_apart(tmp_path, picture):
+def test_images_are_found_once_and_named_apart(tmp_path, picture, capsys):
     for name in ('a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png', 'b/notes.txt'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / name) if 'notes' not in name else (tmp_path / name).touch()
@@ -200,5 +200,42 @@ def test_images_are_found_once_and_named_apart(tmp_path, picture):
     assert unique_names(files) == ['a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png']
     assert unique_names(files[:1]) == ['x.jpg']
     assert find_photographs([f'{tmp_path}/b']) == [str(tmp_path / 'b' / name) for name in ('x.jpg', 'y[1].png')]
+    assert capsys.readouterr().err == f'{tmp_path}/b: left out 1 that do not end as photographs do (.txt)\n'
     with pytest.raises(ValueError, match=r'no image matches --images .*\*\.webp'):
         find_photographs([f'{tmp_path}/*.webp'])
+
+
+def test_a_folder_is_its_photographs_without_what_is_hidden(tmp_path, capsys):
+    """macOS leaves ._NAME beside each file on foreign disks: no picture, by the same ending."""
+    names = ['0.png', 'a.JFIF', 'b.avif', 'c.jp2', 'd.jpe']
+    for name in [*names, '._0.png', '.DS_Store']:
+        (tmp_path / name).touch()
+    (tmp_path / 'sub.jpg').mkdir()
+    assert [os.path.basename(path) for path in find_photographs([str(tmp_path)])] == names
+    assert capsys.readouterr().err == ''
+    for name in ('e.heic', 'f.HEIC', 'README'):
+        (tmp_path / name).touch()
+    assert len(find_photographs([str(tmp_path)])) == 5
+    assert 'left out 3 that do not end as photographs do (.heic, none)' in capsys.readouterr().err
+
+
+def test_brackets_in_a_path_mean_themselves(tmp_path):
+    for name in (
+        'photos[1]/x.jpg',
+        'photos[1]/y[ab].jpg',
+        'photos1/x.jpg',
+        'other/a.jpg',
+        'other/b.jpg',
+        'new[2]/z.jpg',
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern):
+        return unique_names([str(tmp_path / 'none'), *find_photographs([str(tmp_path / pattern)])])[1:]
+
+    assert found('new[2]/*.jpg') == ['new[2]/z.jpg'] and found('other/[ab].jpg') == ['other/a.jpg', 'other/b.jpg']
+    assert found('photos[[]1]/*.jpg') == ['photos[1]/x.jpg', 'photos[1]/y[ab].jpg']
+    assert found('photos[1]/y[ab].jpg') == found('photos[1]/y*') == ['photos[1]/y[ab].jpg']
+    with pytest.raises(UserError, match=r'means .*photos\[1\]/x.jpg, brackets in its name, or .*photos1/x.jpg'):
+        found('photos[1]/*.jpg')
