@@ -13,7 +13,7 @@ import util
 from texts import read_csv, read_object
 from wsol.errors import MissingFile, UserError
 from wsol.masks import check_mask_size
-from wsol.photographs import SUFFIXES, photograph_size
+from wsol.photographs import SUFFIXES, other_endings, photograph_size
 
 NAME = 'folder'  # of the data set, as --dataset names it
 FILE = 'split.json'
@@ -47,6 +47,16 @@ def _images_below(root, folder):
             if name.lower().endswith(SUFFIXES) and not name.startswith('.'):
                 found.append(os.path.relpath(os.path.join(place, name), root).replace(os.sep, '/'))
     return sorted(found)
+
+
+def told_others(root):
+    """A line on the files of the splits that do not end as photographs do and are left out, None without any."""
+    files = []
+    for split in SPLITS:
+        for _, folders, names in os.walk(os.path.join(root, split), followlinks=True):
+            folders[:] = [one for one in folders if not one.startswith('.')]
+            files += [name for name in names if not name.startswith('.')]
+    return other_endings(root, files)
 
 
 def scan(root):

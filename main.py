@@ -51,8 +51,9 @@ def find_split(args, checkpoint, seed):
     beside = [os.path.dirname(checkpoint)] if checkpoint else []
     split = split or data_folders.take_up(args.data_root, beside, seed)
     if processes.rank() == 0:
-        if line := data_folders.told(split, args.data_root):
-            print(f'main.py: {line}', file=sys.stderr, flush=True)
+        for line in (data_folders.told(split, args.data_root), data_folders.told_others(args.data_root)):
+            if line:
+                print(f'main.py: {line}', file=sys.stderr, flush=True)
         data_folders.write(args.log_folder, split)
     processes.wait()
     return args.log_folder

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import util
 from wsol.errors import UserError
-from wsol.photographs import SUFFIXES, read_photograph
+from wsol.photographs import SUFFIXES, other_endings, read_photograph
 from wsol.preprocessing import PAPER, photograph_transform, seen_part
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
@@ -21,15 +21,13 @@ SIDE = 448  # longest side of a photograph in a panel, in pixels
 def _photographs_of(folder):
     """The photographs in a folder by their endings, sorted; hidden files, as macOS leaves beside them, are none.
 
-    How many other files there are is said on standard error.
+    What other files there are is said on standard error.
     """
     names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
     files = [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
     chosen = [path for path in files if path.lower().endswith(SUFFIXES)]
-    if len(chosen) < len(files):
-        endings = ', '.join(sorted({os.path.splitext(path)[1].lower() or 'none' for path in {*files} - {*chosen}}))
-        count = len(files) - len(chosen)
-        print(f'{folder}: left out {count} that do not end as photographs do ({endings})', file=sys.stderr)
+    if line := other_endings(folder, files):
+        print(line, file=sys.stderr)
     return chosen
 
 

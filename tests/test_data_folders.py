@@ -97,6 +97,9 @@ def test_folders_that_are_there_are_taken_as_they_are(tmp_path):
     photograph(tmp_path / 'a' / 'train' / CLASSES[0] / '.hidden' / 'x.jpg')
     (tmp_path / 'a' / 'train' / CLASSES[0] / 'notes.txt').write_text('no photograph')
     split = data_folders.make(root, 0)
+    assert data_folders.told_others(root) == f'{root}: left out 1 that do not end as photographs do (.txt)'
+    (tmp_path / 'a' / 'test' / CLASSES[0] / 'x.heic').touch()
+    assert 'left out 2 that do not end as photographs do (.heic, .txt)' in data_folders.told_others(root)
     assert split.drawn == ['val'] and len(split.images['test']) == 12
     assert [len(split.images[name]) for name in ('train', 'val')] == [11, 2]
     assert any('deep/x.webp' in one for row in split.images.values() for one in row)
@@ -223,10 +226,12 @@ def test_a_photograph_that_cannot_be_read_ends_the_training_in_one_line(workers,
     text = PngImagePlugin.PngInfo()
     text.add_text('prompt', 'x' * 2_000_000, zip=True)
     Image.new('RGB', (40, 36)).save(path, pnginfo=text)
+    (tmp_path / 'a' / 'train' / CLASSES[0] / 'a.heic').touch()
     monkeypatch.setattr(sys, 'argv', ['main.py', *common(root, tmp_path, 'one'), f'--workers={workers}'])
     with pytest.raises(SystemExit) as ended:
         main.util.command(main.main)
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    first, *_, line = capsys.readouterr().err.strip().splitlines()
+    assert first == f'main.py: {root}: left out 1 that do not end as photographs do (.heic)'
     assert ended.value.code == 2 and line.startswith(f'main.py: error: image {path} is unreadable (Decompressed data')
 
 

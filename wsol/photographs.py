@@ -28,6 +28,13 @@ TURNS = {
 }  # EXIF orientation -> what puts the image upright
 
 
+def other_endings(folder, files):
+    """A line on those files of a folder that do not end as photographs do; None where all do."""
+    others = [name for name in files if not name.lower().endswith(SUFFIXES)]
+    endings = ', '.join(sorted({os.path.splitext(name)[1].lower() or 'none' for name in others}))
+    return f'{folder}: left out {len(others)} that do not end as photographs do ({endings})' if others else None
+
+
 def _name(source):
     return source if isinstance(source, (str, os.PathLike)) else getattr(source, 'name', 'file')
 
