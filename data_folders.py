@@ -258,43 +258,57 @@ def truth_kind(root):
     return 'mask' if os.path.isdir(os.path.join(root, MASKS)) else None
 
 
-def boxes(root, image_ids):
-    """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))} of boxes.csv.
-
-    An image without one, and a box that is not within its photograph, are a UserError.
-    """
+def read_boxes(root):
+    """{path: [(line, (x0, y0, x1, y1)), ...]} of boxes.csv, {} where there is none."""
     path = os.path.join(root, BOXES)
     table = {}
+    if not os.path.isfile(path):
+        return table
     for number, (image_id, *cells) in read_csv(path, ('path', 'x0', 'y0', 'x1', 'y1'), joined=True):
         try:
             table.setdefault(image_id, []).append((number, tuple(map(int, cells))))
         except ValueError:
             raise UserError(f'{path}, line {number}: not path,x0,y0,x1,y1 in whole numbers') from None
+    return table
+
+
+def checked_boxes(root, image_id, size, rows):
+    """The boxes of a photograph of (width, height), from its rows of `read_boxes`; one that is not within it is a
+    UserError."""
+    width, height = size
+    for number, (x0, y0, x1, y1) in rows:
+        if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+            raise UserError(
+                f'{os.path.join(root, BOXES)}, line {number}: not a box of {image_id}, which is {width} x {height} '
+                'pixels: give x0,y0,x1,y1 with x0 <= x1 and y0 <= y1 inside it'
+            )
+    return [box for _, box in rows]
+
+
+def boxes(root, image_ids):
+    """{path: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; an image without one is a UserError."""
+    table = read_boxes(root)
     missing = [image_id for image_id in image_ids if image_id not in table]
     if missing:
-        raise UserError(f'{path} has no row for {missing[0]} ({len(missing)} images lack one): add it')
+        raise UserError(
+            f'{os.path.join(root, BOXES)} has no row for {missing[0]} ({len(missing)} images lack one): add it'
+        )
     sizes = {image_id: photograph_size(os.path.join(root, image_id)) for image_id in image_ids}
-    for image_id, (width, height) in sizes.items():
-        for number, (x0, y0, x1, y1) in table[image_id]:
-            if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-                raise UserError(
-                    f'{path}, line {number}: not a box of {image_id}, which is {width} x {height} pixels: give '
-                    'x0,y0,x1,y1 with x0 <= x1 and y0 <= y1 inside it'
-                )
-    return {image_id: ([box for _, box in table[image_id]], size) for image_id, size in sizes.items()}
+    return {one: (checked_boxes(root, one, size, table[one]), size) for one, size in sizes.items()}
+
+
+def checked_mask(root, image_id, size):
+    """The path below `root` of the mask of a photograph of (width, height); without one, or of another size, it is a
+    UserError."""
+    names = [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
+    there = [name for name in names if os.path.isfile(os.path.join(root, name))]
+    if not there:
+        raise MissingFile(f'no mask of {image_id} in {root}: neither {" nor ".join(names)} is a file')
+    check_mask_size(os.path.join(root, there[0]), size)
+    return there[0]
 
 
 def masks(root, image_ids):
-    """{path: ([its mask's path below `root`], None)}, as `pixels.read_ground_truth` takes it.
-
-    An image without a mask, and a mask of another size than its photograph, are a UserError.
-    """
-    table = {}
-    for image_id in image_ids:
-        names = [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
-        there = [name for name in names if os.path.isfile(os.path.join(root, name))]
-        if not there:
-            raise MissingFile(f'no mask of {image_id} in {root}: neither {" nor ".join(names)} is a file')
-        check_mask_size(os.path.join(root, there[0]), photograph_size(os.path.join(root, image_id)))
-        table[image_id] = ([there[0]], None)
-    return table
+    """{path: ([its mask's path below `root`], None)}, as `pixels.read_ground_truth` takes it."""
+    sizes = {image_id: photograph_size(os.path.join(root, image_id)) for image_id in image_ids}
+    return {one: ([checked_mask(root, one, size)], None) for one, size in sizes.items()}

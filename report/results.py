@@ -28,8 +28,17 @@ def read_result(path):
     """A result file's content; {} where there is none. A damaged file is a UserError."""
     if not os.path.isfile(path):
         return {}
-    with open(path) as file:
-        return json.load(file)
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+        wrong = None if isinstance(content, dict) else 'holds no JSON object'
+    except (ValueError, RecursionError) as error:
+        wrong = f'cannot be read: {error}'
+    if wrong:
+        from wsol.errors import UserError  # with PyTorch, which is not needed otherwise
+
+        raise UserError(f'{path} {wrong}: make it again with --override_cache=True')
+    return content
 
 
 def read_arrays(path):
@@ -60,14 +69,10 @@ def maps_scored(folder):
 def read_object(path, notes):
     """A result's object; {} where the file is missing, or damaged, which is noted."""
     try:
-        value = read_result(path)
+        return read_result(path)
     except (ValueError, OSError) as error:
-        notes.append(f'{path} cannot be read: {error}')
+        notes.append(str(error))
         return {}
-    if isinstance(value, dict):
-        return value
-    notes.append(f'{path} holds no JSON object')
-    return {}
 
 
 def read_log(path, notes):

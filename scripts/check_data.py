@@ -2,23 +2,26 @@
 """Checks the images and split files of a data set: what is missing, unreadable or contradictory.
 
     python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset]
+    python scripts/check_data.py --dataset=folder --data_root=DIR [--metadata_root=save/mine]
 
-Counts against the published ones (not with --own_split); labels; every image decoded (--fast: only its header) and its
-size compared with image_sizes.txt; boxes, or masks and ignore masks, of val and test; what cue localization needs: the
-part tables, and the segmentations of the test images whose class has a pair. --splits val test: only what an evaluation
-needs. Exit code 0: all right; 1: something is wrong, the summary says what; 2: the command itself.
+The second: photographs in folders, with their boxes and masks; the split in the experiment folder --metadata_root, or
+the folders as they are. The first: counts against the published ones (not with --own_split); labels; every image
+decoded (--fast: only its header) and its size compared with image_sizes.txt; boxes, or masks and ignore masks, of val
+and test; what cue localization needs: the part tables, and the segmentations of the test images whose class has a pair.
+--splits val test: only what an evaluation needs. Exit code 0: all right; 1: something is wrong, the summary says what;
+2: the command itself.
 """
 
 import argparse
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from checkout import ROOT
-from PIL import Image
-from tqdm import tqdm
+from checks import photographs
+from checks.pictures import Fault, Job, check_pictures
 
+import data_folders
 from config import Parser
 from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
 from wsol import cub_parts
@@ -32,13 +35,6 @@ PART_TABLES = (
 )
 
 
-class Fault(NamedTuple):
-    """Something that is wrong."""
-
-    kind: str  # the summary counts these
-    what: str  # the file, and what about it
-
-
 class Split(NamedTuple):
     """What is checked at a time."""
 
@@ -46,14 +42,6 @@ class Split(NamedTuple):
     folder: str  # of its metadata
     root: str  # of its images
     image_ids: list
-
-
-class Job(NamedTuple):
-    """A picture to check."""
-
-    path: str
-    what: str  # image, mask or segmentation
-    size: tuple | None = None  # (width, height) that it must have
 
 
 def parsed(parser, folder, faults):
@@ -96,30 +84,6 @@ def check_labels(split, labels, num_classes):
             yield Fault(
                 'label out of range', f'{split.folder}/class_labels.txt: {image_id} has {label}, allowed {allowed}'
             )
-
-
-def check_picture(job, fast):
-    """Faults of one image or mask: missing, unreadable, or of another size than wanted."""
-    path, what, size = job
-    if not os.path.isfile(path):
-        return [Fault(f'missing {what}', path)]
-    try:
-        with Image.open(path) as image:
-            found = image.size
-            if not fast:
-                image.load()
-    except Exception as error:  # decoders raise nearly everything on a damaged file
-        return [Fault(f'unreadable {what}', f'{path} ({error})')]
-    if size not in (None, found):
-        return [Fault('wrong size', f'{path} is {found[0]}x{found[1]}, image_sizes.txt says {size[0]}x{size[1]}')]
-    return []
-
-
-def check_pictures(jobs, label, args):
-    """Faults of many pictures, read by --workers threads."""
-    with ThreadPoolExecutor(args.workers) as pool:
-        results = pool.map(lambda job: check_picture(job, args.fast), jobs)
-        return [fault for faults in tqdm(results, label, len(jobs), leave=False, disable=None) for fault in faults]
 
 
 def image_jobs(split, sizes):
@@ -229,7 +193,7 @@ def summary(results, args):
 def parse(argv):
     """The arguments; a mistake ends the program with one line, exit code 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=tuple(name for name, row in DATASETS.items() if row.roots))
+    parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
     parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
     parser.add_argument(
         '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
@@ -257,8 +221,11 @@ def parse(argv):
 def main(argv=None):
     """Checks the splits, prints the summary, exits 1 when something is wrong."""
     args = parse(argv)
-    num_classes = class_count(args)
-    results = {name: check_split(name, num_classes, args) for name in args.splits}
+    if args.dataset == data_folders.NAME:
+        results = photographs.check(args)
+    else:
+        num_classes = class_count(args)
+        results = {name: check_split(name, num_classes, args) for name in args.splits}
     sys.exit(1 if summary(results, args) else 0)
 
 

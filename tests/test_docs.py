@@ -136,9 +136,12 @@ def usage_flags(path):
 @functools.cache
 def scripts():
     """{file name: path} of what can be run: the commands, and all that lies in scripts/."""
-    paths = [path for name in ('*.py', 'benchmarks/*.py', 'studies/*.py') for path in glob.glob(name, root_dir=ROOT)]
-    for ending in ('py', 'sh', 'sbatch'):
-        paths += glob.glob(f'scripts/**/*.{ending}', root_dir=ROOT, recursive=True)
+    paths = [
+        path
+        for end in ('py', 'sh', 'sbatch')
+        for path in glob.glob(f'scripts/**/*.{end}', root_dir=ROOT, recursive=True)
+    ]
+    paths += [path for name in ('*.py', 'benchmarks/*.py', 'studies/*.py') for path in glob.glob(name, root_dir=ROOT)]
     return {os.path.basename(path): path for path in paths}
 
 

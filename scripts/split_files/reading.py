@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from texts import read_text
 from wsol.errors import UserError
 from wsol.photographs import opened
 
@@ -25,10 +26,9 @@ class Options(NamedTuple):
 def read_lines(path):
     """The lines of a text file."""
     try:
-        with open(path) as file:
-            return file.read().splitlines()
-    except OSError as error:
-        raise UserError(f'cannot read {path} ({error.strerror}): {PREPARE}') from None
+        return read_text(path).splitlines()
+    except UserError as error:
+        raise UserError(f'{error}: {PREPARE}') from None
 
 
 def read_table(path):

@@ -1,0 +1,1 @@
+"""What check_data.py finds wrong, a module a kind of data."""

@@ -1,0 +1,88 @@
+"""check_data.py on photographs in folders: each fault is found, split by split, and named."""
+
+import os
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+from test_data_folders import CLASSES, add_boxes, make_set
+
+import data_folders
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """(exit code, standard output) of check_data.py --dataset=folder, called in this process."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, 'scripts'))
+    import check_data
+
+    def call(root, *flags):
+        with pytest.raises(SystemExit) as stop:
+            check_data.main(['--dataset=folder', f'--data_root={root}', f'--metadata_root={root}', *flags])
+        return stop.value.code, capsys.readouterr().out
+
+    return call
+
+
+def add_masks(root, image_ids, size=(40, 36)):
+    for one in image_ids:
+        path = os.path.join(root, 'masks', f'{one}.png')
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Image.new('L', size, 255).save(path)
+
+
+def test_a_sound_set_is_all_right(tmp_path, check):
+    root = make_set(tmp_path / 'a', ('train', 'test'))
+    code, out = check(root)
+    assert code == 0 and out.splitlines() == [
+        'folder val: no such folder; a training draws it from train',
+        'folder train: all right',
+        'folder test: all right',
+    ]
+    test = data_folders.make(root, 0).images['test']
+    add_masks(root, test)
+    assert check(root, '--splits', 'test') == (0, 'folder test: all right\n')
+    add_boxes(root, test)
+    assert check(root, '--splits', 'test')[0] == 0
+
+
+def test_each_fault_is_named(tmp_path, check):
+    root = make_set(tmp_path / 'a', ('train', 'test'))
+    test = data_folders.make(root, 0).images['test']
+    add_masks(root, test[2:])
+    add_masks(root, test[3:4], (20, 18))
+    two = Image.new('LA', (40, 36), (0, 255))
+    two.putpixel((3, 3), (9, 0))
+    two.save(os.path.join(root, 'masks', f'{test[5]}.png'))
+    with open(os.path.join(root, test[6]), 'r+b') as file:
+        file.truncate(os.path.getsize(file.name) - 150)
+    code, out = check(root, '--splits', 'test')
+    assert code == 1 and 'folder test: 5 found wrong' in out
+    assert 'no mask: 2\n' in out and 'bad mask: 2\n' in out and 'unreadable image: 1\n' in out
+    assert f'{test[5]}.png is partly transparent' in out and f'{test[3]}.png is (20, 18)' in out
+    assert test[6] in out and 'bad box' not in out
+    code, out = check(root, '--splits', 'test', '--fast')  # headers alone
+    assert code == 1 and 'bad mask: 1\n' in out and 'unreadable' not in out
+    with open(os.path.join(root, 'boxes.csv'), 'w') as file:
+        file.writelines(f'{one},0,0,{40 + n},36\n' for n, one in enumerate(test[:2]))
+    code, out = check(root, '--splits', 'test', '--fast')
+    assert 'no box: 10\n' in out and 'bad box: 1\n' in out and 'line 2: not a box' in out and 'no mask' not in out
+
+
+def test_the_split_of_an_experiment_is_checked(tmp_path, check):
+    root = make_set(tmp_path / 'a', count=10)
+    split = data_folders.make(root, 1)
+    data_folders.write(str(tmp_path / 'cam'), split)
+    os.unlink(os.path.join(root, split.images['val'][1]))
+    code, out = check(root, f'--metadata_root={tmp_path}/cam')
+    assert code == 1 and 'folder train: all right\nfolder val: 1 found wrong\n  missing image: 1\n' in out
+    assert f'    {os.path.join(root, split.images["val"][1])}\nfolder test: all right\n' in out
+
+
+def test_what_a_training_would_refuse_is_said(tmp_path, check):
+    code, out = check(make_set(tmp_path / 'a', classes=CLASSES[:1]))
+    assert code == 1 and 'cannot be trained on: 1\n' in out and 'has one class, blue tit' in out
+    root = make_set(tmp_path / 'b')
+    (tmp_path / 'b' / 'boxes.csv').write_text('train/a.jpg,1,2\n')
+    code, out = check(root)
+    assert code == 1 and 'boxes.csv, line 1: 3 columns' in out
