@@ -11,6 +11,7 @@ from typing import NamedTuple
 import util
 from engine import machine, processes
 from engine.locks import Lock
+from texts import read_object
 from wsol.errors import UserError
 
 TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
@@ -102,6 +103,16 @@ def stop_marked(folder, result=TRAINED):
     raise util.Stopped(words if first else '')
 
 
+def read_saved(path):
+    """The content of a result, or of a plan, which is the arguments alone; a damaged one is a UserError."""
+    advice = 'give --override_cache=True to make it anew, or another --experiment_name'
+    saved = read_object(path, advice)
+    arguments = saved.get('arguments', saved)
+    if not isinstance(arguments, dict) or 'seed' not in arguments:
+        raise UserError(f'{path} is damaged (it does not say the arguments of its command): {advice}')
+    return saved
+
+
 def same_command(arguments, saved, where, free=()):
     """UserError that names the flags in which the arguments `saved` in `where` differ; RUN_FLAGS and `free` may.
 
@@ -161,8 +172,7 @@ def _is_ours(run, result, others, kept, free):
     path = os.path.join(run.folder, result)
     going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
     if not going_on and run.resume and os.path.isfile(path):
-        with open(path) as file:
-            saved = json.load(file)
+        saved = read_saved(path)
         same_command(run.arguments, saved['arguments'], path, {*free, *PART_FLAGS})
         going_on = not _has_all(saved, run.arguments.get('methods'))
         if not going_on:

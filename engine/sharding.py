@@ -25,10 +25,7 @@ def plan_of(name):
 
 def _read_json(path):
     """The content of a JSON file; {} where there is none."""
-    if not os.path.isfile(path):
-        return {}
-    with open(path) as file:
-        return json.load(file)
+    return resuming.read_saved(path) if os.path.isfile(path) else {}
 
 
 def planned_seed(runs):

@@ -26,7 +26,7 @@ import util
 import wsol
 from config import get_configs
 from engine import arrays, evaluation, processes, resuming, sharding, training
-from wsol.errors import InUse
+from wsol.errors import InUse, UserError
 from wsol.scoring import Part, join
 
 DATA = [
@@ -637,6 +637,22 @@ def test_batch_scripts_look_for_the_mark_that_their_job_leaves(tmp_path, monkeyp
     assert len({*made.values()}) == 2 and all(map(os.path.isfile, made.values()))
     with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'x.json') as ours:
         assert ours and os.path.isfile(made['7']) and not os.path.exists(made['8'])  # the other job reads its own
+
+
+@pytest.mark.parametrize('text', ['{"arguments": {"se', '[1]', '{"arguments": 3}', '{"images": 4}', ''])
+def test_a_damaged_result_or_plan_is_one_line(tmp_path, text):
+    run = resuming.Run(str(tmp_path), {'seed': 1}, True, False)
+    (tmp_path / 'x.json').write_text(text)
+    with pytest.raises(UserError, match='x.json is damaged .*: give --override_cache=True to make it anew') as error:
+        with resuming.claim(run, 'x.json'):
+            pass
+    assert '\n' not in str(error.value)
+    (tmp_path / 'shards_y').mkdir()
+    (tmp_path / 'shards_y' / 'plan.json').write_text(text)
+    with pytest.raises(UserError, match='plan.json is damaged'):
+        sharding.planned_seed({'y': run})
+    with pytest.raises(UserError, match='plan.json is damaged'):
+        sharding.added_to(run, 'y')
 
 
 def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, monkeypatch):
