@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsol import attribution, calm
-from wsol.attribution import MAPS, Options, cam_family, common, explain, gradient, layers, perturbation
+from wsol.attribution import MAPS, Options, cam_family, common, explain, gradient, interaction, layers, perturbation
 from wsol.network import Network
 
 READOUTS = [name for name in MAPS if name in attribution.READOUTS or name in attribution.SUPERCLASS_READOUTS]
@@ -654,6 +654,24 @@ def test_taylor_cam_by_its_whole_hessian():
     assert not torch.allclose(explain('taylor_cam', net, x, 2), explain('grad_cam', net, x, 2), rtol=1e-3)
 
 
+def test_taylor_interaction_of_lfi_cam_does_not_follow_rounding():
+    """Its score is homogeneous in F, so every row of A H A adds up to 0: float32 and float64 choose the same place,
+    that of the largest first-order share."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = network('LFI-CAM')
+        x = photos(3)
+        found = []
+        for kind in (torch.float32, torch.float64):
+            [A], [G] = layers.layer_gradients(
+                net.to(kind), x.to(kind), [net.last], torch.tensor([1, 2, 3]), create_graph=True
+            )
+            assert interaction.interaction_sums(A, G).abs().max() < 1e-6
+            found.append(interaction.strongest_location(A, G).tolist())
+        want = (A * G).sum(dim=1).abs().flatten(1).argmax(dim=1).tolist()
+        assert found == [want, want]
+
+
 class Quadratic(nn.Module):
     """Two classes over its input, which is its layer `maps`: a linear score, and one with products of locations."""
 
@@ -725,8 +743,8 @@ def test_taylor_interaction_by_its_whole_hessian():
 
 def test_the_location_of_an_interaction_on_several_layers():
     """A cell of the larger map stands for the cell of the smaller one that holds its centre; the two maps are fused."""
-    assert [cam_family._cell_number((row, 0), (3, 5), (6, 6)) for row in range(6)] == [0, 0, 5, 5, 10, 10]
-    assert [cam_family._cell_number((0, column), (2, 2), (3, 3)) for column in range(3)] == [0, 1, 1]
+    assert [interaction._cell_number((row, 0), (3, 5), (6, 6)) for row in range(6)] == [0, 0, 5, 5, 10, 10]
+    assert [interaction._cell_number((0, column), (2, 2), (3, 3)) for column in range(3)] == [0, 1, 1]
     net = classifier(curved())
     x = photos()
     names = ['relu', 'last']  # 16 x 16 and 8 x 8 cells

@@ -21,6 +21,7 @@ from torch.nn import functional
 from wsol import attribution
 from wsol.attribution import cam_family, deeplift, explain, fullgrad, gradient, layers, masking, perturbation
 from wsol.scaling import min_max
+from wsol.scoring import erasing
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*does not read')  # FEW has options of all maps
 
@@ -322,6 +323,84 @@ def test_deep_lift_is_complete_where_captum_cannot_go():
     for mode in range(2):  # an equal reference: slopes, not 0 / 0
         same = explain('deep_lift', net, x, 1, baseline=x.roll(mode, 0))
         assert same.isfinite().all() and (same.abs().max() > 0) == bool(mode)
+
+
+BETWEEN = {
+    'torch.max_pool2d': lambda x: torch.max_pool2d(x, 2),
+    'overlap': lambda x: functional.max_pool2d(x, 3, 1, 1),
+    'adaptive': lambda x: functional.adaptive_max_pool2d(x, (3, 5)),
+    'module': nn.AdaptiveMaxPool2d(4),
+    'clamp': lambda x: x.clamp(-0.3, 0.4),
+    'torch.clamp': lambda x: torch.clamp(x, max=0.2),
+    'clamp_': lambda x: (x * 1).clamp_(min=-0.1),
+    'clip': lambda x: torch.clip(x, -0.2, 0.2),
+    'threshold': nn.Threshold(0.1, -0.5),
+    'threshold in place': lambda x: functional.threshold(x * 1, 0.1, 0.3, inplace=True),
+    'softshrink': nn.Softshrink(0.2),
+    'average': lambda x: functional.adaptive_avg_pool2d(x, 3),
+    'whole numbers': lambda x: x[:, torch.tensor([9, -4, 2]).clamp(0, 5)],
+}
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('name', BETWEEN)
+def test_deep_lift_is_complete_through(name):
+    class Through(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+            self.head = nn.LazyLinear(5)
+
+        def forward(self, x):
+            return self.head(BETWEEN[name](self.conv(x)).flatten(1))
+
+    net = Through().double()
+    x = photos().double()
+    start = 0.5 * photos().double()
+    net(x)
+    maps = explain('deep_lift', net, x, [0, 2, 4], baseline=start)
+    close(maps.sum(dim=(1, 2)), (net(x) - net(start))[range(3), [0, 2, 4]].detach(), 1e-9)
+
+
+def test_deep_lift_says_where_its_sum_is_not_the_difference():
+    """A maximum of another form, softmax: neither linear nor of one number."""
+    for between in (lambda x: x.amax(dim=(2, 3)), lambda x: x.mean(dim=(2, 3)).mul(9).softmax(dim=1)):
+
+        class Through(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 6, 3)
+                self.head = nn.Linear(6, 5)
+
+            def forward(self, x, between=between):
+                return self.head(between(self.conv(x)))
+
+        with pytest.warns(UserWarning, match='sum of a map is not the difference of scores'):
+            explain('deep_lift', Through(), photos(), 1, baseline=photos())
+
+
+def test_float16_has_finite_maps_near_those_of_float32():
+    """DeepLIFT's smallest difference is 0 there."""
+    net = classifier()
+    x = 3 * photos(2)
+    x[:, :, ::2] = 0  # no difference from the reference
+    expected = explain('deep_lift', net, x, 1)
+    for name in ('deep_lift', 'group_cam'):
+        found = explain(name, net.half(), x.half(), 1)
+        assert found.dtype == torch.float16 and found.isfinite().all()
+        if name == 'deep_lift':
+            assert torch.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.98
+
+
+def test_group_cam_blurs_in_float32(monkeypatch):
+    kinds = []
+    blur = perturbation.functional.gaussian_blur
+    monkeypatch.setattr(
+        perturbation.functional, 'gaussian_blur', lambda x, *size: kinds.append(x.dtype) or blur(x, *size)
+    )
+    explain('group_cam', classifier().half(), photos(1).half(), 1)
+    erasing.blurred(photos(1).half())
+    assert kinds == [torch.float32] * 2
 
 
 def test_a_multiplier_of_nothing_is_the_slope():

@@ -14,7 +14,6 @@ from .cam_family import (
     refine_cam,
     smooth_grad_cam_pp,
     taylor_cam,
-    taylor_interaction,
     xgrad_cam,
 )
 from .classifier import Classifier, logits_of
@@ -37,6 +36,7 @@ from .gradient import (
     target_scores,
     var_grad,
 )
+from .interaction import taylor_interaction
 from .maps import NORMALIZATIONS, fuse, normalize, upsample
 from .masking import occlusion, rise
 from .options import Options

@@ -9,9 +9,7 @@ Errors: those of common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
-from torch.nn import functional
 
-from ..errors import UserError
 from ..scaling import min_max
 from .common import Options, chosen, explainer, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
@@ -238,55 +236,4 @@ def taylor_cam(model, images, target=None, options=Options()):
         a = A.detach()
         w = grad_cam_weights(G.detach() - hessian_product(A, G, a) / 2)
         maps.append(weighted(a, w).relu())
-    return fuse(maps)
-
-
-def interaction_sums(A, G):
-    """The row sums of A H A: what each location has in interactions with all of them together, [B, H, W]."""
-    a = A.detach()
-    return (a * hessian_product(A, G, a)).sum(dim=1)  # [B, H, W]
-
-
-def interaction_row(A, G, z0):
-    """The row z0 of A H A: sum_kl A_k(z) H_kl(z, z0) A_l(z0) for every z, [B, H, W]; z0: LongTensor [B], in 0..HW-1."""
-    a = A.detach()
-    height, width = a.shape[2:]
-    at_z0 = functional.one_hot(z0, height * width).view(-1, 1, height, width).to(a)  # [B, 1, H, W]
-    return (a * hessian_product(A, G, a * at_z0)).sum(dim=1)  # [B, H, W]
-
-
-def _cell_number(at, grid, size):
-    """The number of the cell, on a grid (h, w), in which the cell `at` of a map of size (H, W) has its centre."""
-    row, column = ((2 * n + 1) * side // (2 * whole) for n, side, whole in zip(at, grid, size))
-    return row * grid[1] + column
-
-
-@explainer
-def taylor_interaction(model, images, target=None, options=Options()):
-    """sum_kl A_k(z) H_kl(z, z0) A_l(z0): the second-order interaction of every location z with one location z0, signed.
-
-    H_kl(z, z0) = d^2 S_y / dA_k(z) dA_l(z0), the cross derivative. Positive where z and z0 together raise the score by
-    more than each of them does alone, negative where one makes the other dispensable; the cell z0 holds what its own
-    channels have among themselves. 0 everywhere where S_y is linear in A, as CAM's logit is in F.
-    z0 is options.at or else, for each image, the location that interacts most: where the sum of its row of A H A over
-    all z, sum_k A_k(z0) (H A)_k(z0), has the largest absolute value.
-    Source: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601), interactions of locations by cross derivatives. The
-    authors' code sums H_kl over one location's channels without their activations, squares, and adds both orders of the
-    pair; here both activations are factors, so this is the pair's term of the Taylor expansion and keeps its sign.
-    """
-    layers = find_layers(model, options.target_layer, images)
-    activations, gradients = layer_gradients(model, images, layers, target, create_graph=True)
-    height, width = size = [max(A.shape[d] for A in activations) for d in (2, 3)]  # of the map
-    at = options.at
-    if at and not (at[0] < height and at[1] < width):
-        raise UserError(
-            f'at={at[0]},{at[1]} lies outside the map: give a row of 0 to {height - 1} and a column of 0 to {width - 1}'
-        )
-    maps = []
-    for A, G in zip(activations, gradients):
-        if at:
-            z0 = torch.full((len(A),), _cell_number(at, A.shape[2:], size), device=A.device)  # [B]
-        else:
-            z0 = interaction_sums(A, G).abs().flatten(1).argmax(dim=1)  # [B]
-        maps.append(interaction_row(A, G, z0))
     return fuse(maps)

@@ -7,6 +7,8 @@ Source: Shrikumar et al., ICML 2017, the rescale rule; as gradients with changed
 Errors: those of common.explainer and common.chosen.
 """
 
+import warnings
+
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -17,16 +19,23 @@ SMALL = 1e-10  # differences below it count as none, as captum's do
 NAMES = (  # nonlinearities of one number
     *('relu', 'relu6', 'hardtanh', 'leaky_relu', 'prelu', 'elu', 'selu', 'celu', 'gelu', 'silu', 'mish', 'softplus'),
     *('sigmoid', 'tanh', 'hardswish', 'hardsigmoid', 'logsigmoid', 'softsign', 'tanhshrink', 'hardshrink'),
+    *('clamp', 'clamp_min', 'clamp_max', 'clip', 'threshold', 'softshrink'),
 )
 HOMES = (functional, torch, torch.Tensor)
 NONLINEAR = {
     getattr(home, name + end) for home in HOMES for name in NAMES for end in ('', '_') if hasattr(home, name + end)
 }
+POOLS = {  # function: the one that gives the places of the highest pixels too
+    functional.max_pool2d: functional.max_pool2d,
+    torch.max_pool2d: functional.max_pool2d,
+    functional.adaptive_max_pool2d: functional.adaptive_max_pool2d,
+}
+GAP = 0.01  # of the sum of |map|: so much the map's sum may miss the difference of scores by before it is said
 
 
 def over(above, below, slope):
     """above / below, and `slope` where `below` is none."""
-    none = below.abs() < SMALL
+    none = below.abs() < max(SMALL, torch.finfo(below.dtype).tiny)  # float16 has no SMALL
     return torch.where(none, slope, above / torch.where(none, 1, below))
 
 
@@ -42,8 +51,8 @@ class Multipliers(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), named=None):
         named = named or {}
-        rule = self._pool if function is functional.max_pool2d else self._rescale if function in NONLINEAR else None
-        if rule is None:
+        rule = self._pool if function in POOLS else self._rescale if function in NONLINEAR else None
+        if rule is None or not (args[0] if args else named['input']).is_floating_point():
             return function(*args, **named)
         t, *args = args if args else (named.pop('input'),)
         before = t.detach().clone()
@@ -53,17 +62,21 @@ class Multipliers(TorchFunctionMode):
             self.noted.append((t.detach().clone(), after.detach().clone()))
             result = after
         else:
-            result = rule(t, after.detach(), lambda one: function(one.clone(), *args, **named), args, named)
+            result = rule(t, after.detach(), function, args, named)
         return t.copy_(result) if in_place else result
 
-    def _rescale(self, t, a, apply, args, named):
+    def _rescale(self, t, a, function, args, named):
         """a [...], with the multiplier as its gradient."""
         t0, a0 = self.noted.pop(0)
         now = t.detach()
+
+        def apply(one):
+            return function(one.clone(), *args, **named)
+
         slope = torch.func.jvp(apply, (now,), (torch.ones_like(now),))[1]
         return a + (t - now) * over(a - a0, now - t0, slope)
 
-    def _pool(self, t, a, apply, args, named):
+    def _pool(self, t, a, function, args, named):
         """a [B, L, H, W] of a max pooling: its difference from the reference goes to the image's highest pixel, up to
         the higher of both outputs, and the rest to the reference's highest pixel, as captum has it."""
         t0, a0 = self.noted.pop(0)
@@ -72,7 +85,7 @@ class Multipliers(TorchFunctionMode):
         change = (t - now).flatten(2)
         for values, above, slope in ((now, top - a0, 1.0), (t0, a - top, 0.0)):
             named = {**named, 'return_indices': True}
-            places = functional.max_pool2d(values, *args, **named)[1].flatten(2)
+            places = POOLS[function](values, *args, **named)[1].flatten(2)
             m = over(above.flatten(2), (now - t0).flatten(2).gather(2, places), slope)
             a = a + (change.gather(2, places) * m).view_as(a)
         return a
@@ -84,17 +97,31 @@ def deep_lift(model, images, target=None, options=Options()):
     2017), rescale rule, signed.
 
     x' is options.baseline. The map's sum is S_y(x) - S_y(x') where all between x and S_y is linear, a nonlinearity of
-    one number, or max pooling without overlap; through what else there is (softmax, products, layer norms) the gradient
-    goes as it is. captum's needs modules that are used once and not in place.
+    one number (NAMES), or max pooling (POOLS); through what else there is (softmax, products, layer norms, maxima of
+    other forms) the gradient goes as it is, and a warning says so where the sum is missed by more than GAP. captum's
+    needs modules that are used once and not in place.
     """
     start = baseline_of(images, options)
     firsts, owner = distinct(torch.cat([images, start], dim=1))
     rows = slice(None) if owner is None else firsts
     with torch.no_grad(), Multipliers() as rule:
-        scores_of(model, start[rows].clone())
+        scores_before = scores_of(model, start[rows].clone())
     rule.comparing = True
     x = images[rows].detach().requires_grad_()
     with rule:
         scores = scores_of(model, x.clone())
-    target = chosen(scores if owner is None else scores[owner], target)[1]
-    return ((images - start) * gradients_by_class(scores, target, owner, [x])[0]).sum(dim=1)  # [B, h, w]
+    score, target = chosen(scores if owner is None else scores[owner], target)
+    before = chosen(scores_before if owner is None else scores_before[owner], target)[0]
+    maps = ((images - start) * gradients_by_class(scores, target, owner, [x])[0]).sum(dim=1)  # [B, h, w]
+    _check_sum(maps.float(), (score.detach() - before).float(), torch.finfo(images.dtype).eps)
+    return maps
+
+
+def _check_sum(maps, rise, rounding):
+    """A warning where the sum of a map [B, h, w] is not the rise [B] of its score."""
+    missed = (maps.sum(dim=(1, 2)) - rise).abs()
+    if (missed > max(GAP, rounding**0.5) * maps.abs().sum(dim=(1, 2)).maximum(rise.abs())).any():
+        warnings.warn(
+            'deep_lift: the sum of a map is not the difference of scores, as the network has layers that are neither '
+            'linear, nor a nonlinearity of one number, nor max pooling; their gradients are taken'
+        )

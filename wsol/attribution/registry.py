@@ -11,7 +11,7 @@ import torch
 from ..errors import UserError
 from ..network import HEADS
 from ..registry import question
-from . import cam_family, deeplift, fullgrad, gradient, masking, perturbation, readouts
+from . import cam_family, deeplift, fullgrad, gradient, interaction, masking, perturbation, readouts
 from .common import Options, chosen, explainer
 from .layers import find_layers
 from .scalars import check_classes
@@ -119,7 +119,7 @@ MAPS = {
     'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations', special=(LAYER,)),
     'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}'),
     'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
-    'taylor_interaction': Map(cam_family.taylor_interaction, 'activation', INTERACTION, interaction=True, own=('at',)),
+    'taylor_interaction': Map(interaction.taylor_interaction, 'activation', INTERACTION, interaction=True, own=('at',)),
     'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
     'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True, own=('num_samples', 'std')),
     'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE, own=('num_samples',)),

@@ -141,7 +141,7 @@ def curve_counts(pixels, steps):
 def blurred(images):
     """Images [B, 3, S, S] under a Gaussian of 11 pixels (or as many as fit) and deviation 5, with mirrored edges."""
     size = min(BLUR_SIZE, 2 * min(images.shape[2:]) - 1)
-    return functional.gaussian_blur(images, size, BLUR_SIGMA)
+    return functional.gaussian_blur(images.float(), size, BLUR_SIGMA).to(images)  # slow in float16 on a CPU
 
 
 def deletion_curve(score, images, p, rank, labels, steps, batch_size):
