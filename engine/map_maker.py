@@ -1,6 +1,7 @@
 """Maps of a network's images, as evaluators and pictures ask for them: of several classes, several maps, at a size."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class MapMaker:
             rows,
             torch.cat(classes),
             contrast=torch.cat(contrasts) if contrasts else None,
-            options=self.options,
+            options=replace(self.options, of_image=[b for b, y in enumerate(classes) for _ in y]),
             noise_seeds=seeds,
         )
         return list(maps.split([len(y) for y in classes]))

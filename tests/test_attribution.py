@@ -212,7 +212,7 @@ def test_guided_backprop_of_functional_and_in_place_relus():
     maps = []
     for relu in forms:  # noqa: B007 (the network below reads it)
         maps.append(attribution.guided_gradients(net, x, 1))
-    plain = gradient.image_gradients(net, x, torch.ones(3).long())[0]
+    plain = gradient.image_gradients(net, x, torch.ones(3).long(), (range(3), None))[0]
     assert not torch.allclose(maps[0], plain, atol=0.01 * plain.abs().max())
     for one in maps[1:]:
         close(one, maps[0], 1e-6)
@@ -379,7 +379,7 @@ def test_score_cam_of_several_classes_shares_its_masked_passes():
     y = torch.tensor([3, 0, 2, 1])
     seen = []
     handle = net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    together = explain('score_cam', net, x.repeat_interleave(2, dim=0), y)
+    together = explain('score_cam', net, x.repeat_interleave(2, dim=0), y, of_image=[7, 7, 4, 4])
     handle.remove()
     assert seen[-1] == 2 * 8  # images times channels, not 4 * 8
     apart = [explain('score_cam', net, x[i // 2][None], int(one)) for i, one in enumerate(y)]
@@ -401,9 +401,10 @@ def test_several_classes_of_an_image_share_its_forward_pass(name):
         net.conv2.register_forward_hook(lambda module, inputs, output: forward.append(len(output))),
         net.conv_last.register_full_backward_hook(lambda module, gradients, _: backward.append(len(gradients[0]))),
     ]
-    options = {**FEW, 'noise_seeds': [8, 8, 8, 5, 6, 6, 6], 'batch_size': 8}
+    options = {**FEW, 'noise_seeds': [8, 8, 8, 5, 6, 6, 6], 'of_image': [0, 0, 0, 1, 0, 0, 0], 'batch_size': 8}
     options |= {'target_layer': ['relu', 'last']} if name == 'refine_cam' else {}  # else a pass finds them
     together = explain(name, net, rows, y, **options)
+    seeds = options['noise_seeds']
     for handle in handles:
         handle.remove()
     assert set(forward) == {3} and set(backward) <= {3}
@@ -411,7 +412,7 @@ def test_several_classes_of_an_image_share_its_forward_pass(name):
     more = name in ('smooth_grad_cam_pp', 'deep_lift')  # a first pass without gradients
     assert len(backward) == passes * (len(forward) - more)
     alone = [
-        explain(name, net, rows[i : i + 1], int(one), **{**options, 'noise_seeds': [options['noise_seeds'][i]]})
+        explain(name, net, rows[i : i + 1], int(one), **{**options, 'noise_seeds': [seeds[i]], 'of_image': None})
         for i, one in enumerate(y)
     ]
     close(together, torch.cat(alone), 1e-4)
@@ -566,7 +567,8 @@ def test_the_defaults_of_the_options():
     options = Options()
     assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (32, 50, 4)
     assert options.integrated_grad_nr_iter == 50 and not options.progress
-    for name in ('target_layer', 'superclass', 'noise_seeds', 'generator', 'baseline', 'num_samples', 'std'):
+    unset = 'target_layer superclass noise_seeds of_image generator baseline num_samples std'
+    for name in unset.split():
         assert getattr(options, name) is None
     with pytest.raises(ValueError, match='num_samples is 1.5'):
         Options(num_samples=1.5)
@@ -1054,6 +1056,7 @@ def test_wrong_requests():
         },
         'at=0,8 lies outside': {'name': 'taylor_interaction', 'at': (0, 8)},
         '2 noise_seeds for 3 images': {'name': 'smooth_grad', 'noise_seeds': [1, 2]},
+        '2 of_image for 3 images': {'name': 'grad_cam', 'of_image': [1, 2]},
         'unknown option layer: the options are target_layer, ': {'layer': 'conv2'},
     }
     for message, wrong in cases.items():

@@ -302,7 +302,7 @@ def test_the_registry_says_which_options_a_map_reads(monkeypatch):
         row.function(own if row.readout else net, x, 1, Noting(**few, superclass=sets))
         if row.readout and not row.readout.sets:
             read.discard('superclass')  # of which these make nothing
-        shared = {'batch_size', 'progress', 'noise_seeds', 'generator'}
+        shared = {'batch_size', 'progress', 'noise_seeds', 'of_image', 'generator'}
         assert read - shared == {*row.options} - shared, name
         assert row.noisy >= bool(read & {'noise_seeds', 'generator'}), name
 

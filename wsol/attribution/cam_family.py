@@ -11,7 +11,7 @@ Errors: those of common.explainer, common.chosen and layers.find_layers.
 import torch
 
 from ..scaling import min_max
-from .common import Options, chosen, explainer, noise_streams, standard_normal
+from .common import Options, chosen, explainer, groups_of, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
 from .maps import fuse, upsample
 from .scalars import check_classes
@@ -71,7 +71,9 @@ def _layer_maps(combine, model, images, layers, target, **more):
 
 def _fused(combine, model, images, target, options, **more):
     """The `_layer_maps` of the target layers as one map [B, H, W]."""
-    return fuse(_layer_maps(combine, model, images, find_layers(model, options.target_layer, images), target, **more))
+    layers = find_layers(model, options.target_layer, images)
+    groups = groups_of(images, options)
+    return fuse(_layer_maps(combine, model, images, layers, target, groups=groups, **more))
 
 
 def _grad_cam_of(A, G):
@@ -159,15 +161,17 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     n = options.num_samples or SMOOTH_SAMPLES
     std = SMOOTH_STD if options.std is None else options.std
-    activations, scores = capture(model, images, layers)
+    activations, scores = capture(model, images, layers, groups_of(images, options))
     target = chosen(scores, target)[1]
     streams = noise_streams(images, options)
+    groups = groups_of(images, options)
     copies = (images + std * standard_normal(images.shape[1:], streams, images) for _ in range(n))
     if options.smooth_average == 'maps':
-        return sum(fuse(_layer_maps(_grad_cam_pp_of, model, noisy, layers, target)) / n for noisy in copies)
+        maps = (_layer_maps(_grad_cam_pp_of, model, noisy, layers, target, groups=groups) for noisy in copies)
+        return sum(fuse(one) / n for one in maps)
     powers = [[0, 0, 0] for _ in layers]
     for noisy in copies:
-        for means, G in zip(powers, layer_gradients(model, noisy, layers, target)[1]):
+        for means, G in zip(powers, layer_gradients(model, noisy, layers, target, groups)[1]):
             means[:] = [mean + G**p / n for p, mean in enumerate(means, start=1)]
     return fuse([weighted(A, smooth_grad_cam_pp_weights(A, *means)).relu() for A, means in zip(activations, powers)])
 
@@ -176,7 +180,7 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
 def eigen_cam(model, images, target=None, options=Options()):
     """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; the same map for every class."""
     layers = find_layers(model, options.target_layer, images)
-    activations, scores = capture(model, images, layers)
+    activations, scores = capture(model, images, layers, groups_of(images, options))
     chosen(scores, target)  # a class that does not exist is an error here too
     return fuse([principal_map(A).relu() for A in activations])
 
@@ -203,7 +207,7 @@ def refine_cam(model, images, target=None, options=Options()):
     Without target_layer: the last layers of the three coarsest map sizes (layers.stage_layers).
     """
     layers = refined_layers(model, options.target_layer, images)
-    maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target)
+    maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target, groups=groups_of(images, options))
     size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
     return torch.stack([upsample(min_max(m), size) for m in maps]).prod(dim=0)  # [B, H, W]
 

@@ -47,21 +47,20 @@ def chosen(scores, target):
     return scores.gather(1, target[:, None]).squeeze(1), target
 
 
-def distinct(images):
-    """(rows of the images that differ from the one before [D], LongTensor [B]: each image's place among those, or None
-    where all differ).
-
-    An image's several classes come as equal rows that follow each other: they share what does not depend on the class.
-    """
-    new = (images[1:] != images[:-1]).flatten(1).any(dim=1)  # [B - 1]
-    owner = torch.cat([new.new_zeros(1), new]).cumsum(dim=0)  # [B]
-    firsts = [0, *(new.nonzero().flatten() + 1).tolist()]
-    return (firsts, None) if len(firsts) == len(images) else (firsts, owner)
+def groups_of(images, options):
+    """(the first row of each image [D], LongTensor [B]: each row's place among the images, or None where every row is
+    an image of its own), as `options.of_image` says of the rows [B, ...]."""
+    numbers = options.of_image or range(len(images))
+    firsts = [row for row, number in enumerate(numbers) if not row or number != numbers[row - 1]]
+    if len(firsts) == len(images):
+        return firsts, None
+    owner = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    owner[firsts[1:]] = 1
+    return firsts, owner.cumsum(dim=0)
 
 
 def repeated(groups, count, times):
-    """What `distinct` would say of `times` blocks of such images, `count` each, none of them equal to one of another
-    block."""
+    """What `groups_of` would say of `times` blocks of such images, `count` rows each."""
     firsts, owner = groups
     rows = [count * t + first for t in range(times) for first in firsts]
     return rows, None if owner is None else torch.cat([owner + len(firsts) * t for t in range(times)])
@@ -193,8 +192,10 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
         if callable(target):
             model, target = Scalar(model, target), 0
         check_images(images)
-        if options.noise_seeds is not None and len(options.noise_seeds) != len(images):
-            raise UserError(f'{len(options.noise_seeds)} noise_seeds for {len(images)} images: give one an image')
+        for name in ('noise_seeds', 'of_image'):
+            given = getattr(options, name)
+            if given is not None and len(given) != len(images):
+                raise UserError(f'{len(given)} {name} for {len(images)} images: give one an image')
         target = as_target(target, len(images))
         size = options.batch_size
         parts = []
@@ -206,7 +207,10 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
             for i in range(0, len(images), size):
                 rows = slice(i, i + size)
                 part = replace(
-                    options, baseline=start[rows], noise_seeds=options.noise_seeds and options.noise_seeds[rows]
+                    options,
+                    baseline=start[rows],
+                    noise_seeds=options.noise_seeds and options.noise_seeds[rows],
+                    of_image=options.of_image and options.of_image[rows],
                 )
                 maps = method(model, images[rows], None if target is None else target[rows], part)
                 parts.append(maps.detach())

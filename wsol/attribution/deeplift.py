@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .common import Options, baseline_of, chosen, distinct, explainer, gradients_by_class, scores_of
+from .common import Options, baseline_of, chosen, explainer, gradients_by_class, groups_of, scores_of
 
 SMALL = 1e-10  # differences below it count as none, as captum's do
 NAMES = (  # nonlinearities of one number
@@ -102,7 +102,7 @@ def deep_lift(model, images, target=None, options=Options()):
     needs modules that are used once and not in place.
     """
     start = baseline_of(images, options)
-    firsts, owner = distinct(torch.cat([images, start], dim=1))
+    firsts, owner = groups_of(images, options)
     rows = slice(None) if owner is None else firsts
     with torch.no_grad(), Multipliers() as rule:
         scores_before = scores_of(model, start[rows].clone())

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .common import Options, chosen, distinct, explainer, gradients_by_class, scores_of
+from .common import Options, chosen, explainer, gradients_by_class, groups_of, scores_of
 from .maps import upsample
 
 CHUNK = 2**16  # numbers of a layer that psi takes at once: so many stay in a cache
@@ -94,7 +94,7 @@ def full_grad(model, images, target=None, options=Options()):
     locations are left out. psi scales every channel by itself, as pytorch-grad-cam's does; the authors' code scales a
     layer's channels together. One forward and one backward pass through all layers; target_layer plays no part.
     """
-    firsts, owner = distinct(images)
+    firsts, owner = groups_of(images, options)
     x = (images if owner is None else images[firsts]).detach().requires_grad_()
     with Biases(_psi) as biases:
         scores = scores_of(model, x.clone())

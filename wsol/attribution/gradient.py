@@ -15,9 +15,9 @@ from .common import (
     baseline_of,
     chosen,
     chunks,
-    distinct,
     explainer,
     gradients_by_class,
+    groups_of,
     noise_streams,
     predicted,
     repeated,
@@ -29,10 +29,10 @@ from .common import (
 SHAP_SAMPLES = 50  # of GradientSHAP
 
 
-def image_gradients(model, images, target, groups=None):
-    """(dS_y/dx [B, c, h, w], y [B]) by one forward pass, and one backward pass a class where equal images follow each
-    other, as `distinct` says or else `groups`; a target of None is the prediction."""
-    firsts, owner = groups or distinct(images)
+def image_gradients(model, images, target, groups):
+    """(dS_y/dx [B, c, h, w], y [B]) by one forward pass, and one backward pass a class of an image; groups: of the
+    rows, as `groups_of` gives them; a target of None is the prediction."""
+    firsts, owner = groups
     x = (images if owner is None else images[firsts]).detach().requires_grad_()
     scores = scores_of(model, x.clone())  # a model may work in place on what it is given
     target = chosen(scores if owner is None else scores[owner], target)[1]
@@ -47,7 +47,7 @@ def strength(gradients):
 @explainer
 def input_grad(model, images, target=None, options=Options()):
     """max_c |dS_y/dx_c|, the gradient saliency of Simonyan et al. (2014) as the released `input_grad` takes it."""
-    return strength(image_gradients(model, images, target)[0])
+    return strength(image_gradients(model, images, target, groups_of(images, options))[0])
 
 
 def _noisy_strengths(model, images, target, options):
@@ -65,7 +65,7 @@ def _noisy_strengths(model, images, target, options):
     for rows in chunks(n, max(1, options.batch_size // b), options, 'noisy images'):
         m = rows.stop - rows.start
         noisy = [images + sigma * standard_normal(images.shape[1:], streams, images) for _ in range(m)]
-        groups = repeated(distinct(noisy[0]), b, m)
+        groups = repeated(groups_of(images, options), b, m)
         maps = strength(image_gradients(model, torch.cat(noisy), target.repeat(m), groups)[0])
         yield from maps.view(m, b, *maps.shape[1:])  # m times [B, h, w]
 
@@ -109,7 +109,7 @@ def _path_gradients(model, images, target, options, positions):
     b = len(images)
     target = predicted(model, images, target)
     start = baseline_of(images, options)
-    groups = distinct(torch.cat([images, start], dim=1))  # of equal images with other baselines the paths differ
+    groups = groups_of(images, options)
     for rows in chunks(len(positions), max(1, options.batch_size // b), options, 'path'):
         points = [start + position * (images - start) for position in positions[rows]]
         of_points = repeated(groups, b, len(points))
@@ -178,7 +178,8 @@ def gradient_shap(model, images, target=None, options=Options()):
             noise = standard_normal(images.shape[1:], streams, images) if options.std else 0
             ways.append(images + (options.std or 0) * noise - start)
             points.append(start + uniform((1, 1, 1), streams, images) * ways[-1])
-        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)))[0]
+        groups = repeated(groups_of(images, options), b, len(points))
+        gradients = image_gradients(model, torch.cat(points), target.repeat(len(points)), groups)[0]
         shares = (torch.cat(ways) * gradients).sum(dim=1)  # [m B, h, w]
         total = total + shares.view(len(points), *shares[:b].shape).float().sum(dim=0)
     return (total / n).to(images.dtype)
@@ -242,7 +243,7 @@ def guided_gradients(model, images, target=None, options=Options()):
     """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop
     2015)."""
     with torch.compiler.set_stance('force_eager'), GuidedReLUs():  # compiled code has no ReLU to guide
-        return image_gradients(model, images, target)[0]
+        return image_gradients(model, images, target, groups_of(images, options))[0]
 
 
 def guided_backprop(model, images, target=None, options=Options()):

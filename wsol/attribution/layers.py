@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..errors import UserError
 from ..network import Network
 from ..registry import did_you_mean
-from .common import chosen, distinct, gradients_by_class, scores_of
+from .common import chosen, gradients_by_class, scores_of
 from .layouts import BORDER, CHANNELS_FIRST, Layout, first_tokens, layout_of
 from .scalars import bare
 
@@ -186,13 +186,13 @@ def _last_read_layer(model, images, modules):
     raise UserError(f'the score depends on the locations of no layer of this model: {NAMING}')
 
 
-def capture(model, images, layers):
+def capture(model, images, layers, groups=None):
     """(activations, one A a layer; scores [B, C]) of one forward pass; a layer called twice counts with its last call.
 
-    Equal images that follow each other pass once; there is no graph. Tokens and channels-last maps are laid out as
-    [B, L, H, W]. A layer that does not run, or gives no map, is a UserError.
+    groups: of the rows, as `common.groups_of` gives them: an image passes once. There is no graph. Tokens and
+    channels-last maps are laid out as [B, L, H, W]. A layer that does not run, or gives no map, is a UserError.
     """
-    firsts, owner = distinct(images)
+    firsts, owner = groups or (None, None)
     if owner is None:
         return _pass(model, images, layers, graph=False)
     activations, scores = _pass(model, images[firsts], layers, graph=False)
@@ -239,14 +239,18 @@ def _pass(model, images, layers, graph):
     return [kept[layer] for layer in layers], scores
 
 
-def layer_gradients(model, images, layers, target, create_graph=False, scalars=None):
+def layer_gradients(model, images, layers, target, groups=None, create_graph=False, scalars=None):
     """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward pass and one
-    backward pass, of equal images that follow each other one a class; with create_graph G can be differentiated again,
-    and every row passes. scalars: (scores [D, C], the target classes) -> what is explained in their place [D, C].
+    backward pass.
+
+    groups: of the rows, as `common.groups_of` gives them: an image passes once, and back once a class. With
+    create_graph every row passes, and G can be differentiated again. scalars: (scores [D, C], the target classes) ->
+    what is explained in their place [D, C].
 
     Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
     """
-    firsts, owner = ([], None) if create_graph else distinct(images)
+    firsts, owner = groups or (None, None)
+    assert owner is None or not create_graph
     with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():  # fused attention has no second derivative
         activations, scores = _pass(model, images if owner is None else images[firsts], layers, graph=True)
     target = chosen(scores if owner is None else scores[owner], target)[1]

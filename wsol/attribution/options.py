@@ -33,6 +33,9 @@ class Options:
     batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
     noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
     None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
+    of_image: whole numbers, one a row of the images: rows that follow each other with the same number are one image
+    (with one noise and one baseline) and several classes, which share what does not depend on the class; None: every
+    row is an image of its own.
     smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
     by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
     number or a tensor that broadcasts to the images; None is 0.
@@ -49,6 +52,7 @@ class Options:
     superclass: dict | None = None
     batch_size: int = 32
     noise_seeds: list | None = None
+    of_image: list | None = None
     generator: torch.Generator | None = None
     progress: bool = False
     smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')

@@ -12,7 +12,7 @@ from torchvision.transforms import functional
 from ..network import Network, Output
 from ..scaling import min_max
 from .cam_family import grad_cam_weights, weighted
-from .common import Options, chosen, chunks, distinct, explainer, noise_streams, predicted, scores_of, standard_normal
+from .common import Options, chosen, chunks, explainer, groups_of, noise_streams, predicted, scores_of, standard_normal
 from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
 from .maps import fuse, upsample
 
@@ -29,10 +29,10 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0, fact
     """S_y(c M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any;
     c is `factor`.
 
-    Equal images that follow each other, one image's several classes, share their masked passes unless there is noise.
+    One image's several classes share their masked passes unless there is noise.
     """
     b, channels = A.shape[:2]
-    firsts, owner = ([*range(b)], None) if std else distinct(images)
+    firsts, owner = ([*range(b)], None) if std else groups_of(images, options)
     classes, column = target.unique(return_inverse=True)  # [K], [B]
     maps = A[firsts].flatten(0, 1)  # [D L, H, W], D different images
     scores = []
@@ -58,7 +58,7 @@ def score_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w = softmax_k S_y(M_k x), M_k = min-max scaled A_k: Score-CAM (Wang et al., CVPRW 2020)."""
     layers = find_layers(model, options.target_layer, images)
     with torch.no_grad():
-        activations, scores = capture(model, images, layers)
+        activations, scores = capture(model, images, layers, groups_of(images, options))
         target = chosen(scores, target)[1]
         return fuse(
             [weighted(A, softmax_weights(masked_scores(model, images, A, target, options))).relu() for A in activations]
@@ -76,7 +76,7 @@ def ss_cam(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     streams = noise_streams(images, options)
     with torch.no_grad():
-        activations, scores = capture(model, images, layers)
+        activations, scores = capture(model, images, layers, groups_of(images, options))
         target = chosen(scores, target)[1]
         maps = []
         for A in activations:
@@ -96,7 +96,7 @@ def is_cam(model, images, target=None, options=Options()):
     factors = [i * (i + 1) / (2 * n) for i in range(1, n + 1)]
     layers = find_layers(model, options.target_layer, images)
     with torch.no_grad():
-        activations, scores = capture(model, images, layers)
+        activations, scores = capture(model, images, layers, groups_of(images, options))
         target = chosen(scores, target)[1]
         maps = []
         for A in activations:
@@ -155,7 +155,7 @@ def group_cam(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     target = predicted(model, images, target)
     maps = []
-    for A, G in zip(*layer_gradients(model, images, layers, target)):
+    for A, G in zip(*layer_gradients(model, images, layers, target, groups_of(images, options))):
         A = A.detach()
         with torch.no_grad():
             masks = torch.stack([group_masks(*pair) for pair in zip(A, grad_cam_weights(G))])  # [B, G, H, W]
@@ -220,7 +220,7 @@ def ablation_cam(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     maps = []
     with torch.no_grad():
-        activations, scores = capture(model, images, layers)
+        activations, scores = capture(model, images, layers, groups_of(images, options))
         score, target = chosen(scores, target)
         for layer, A in zip(layers, activations):
             if isinstance(model, Network) and not model.head.gated and layer is last_feature_layer(model, images):

@@ -47,7 +47,7 @@ class Map(NamedTuple):
     def options(self):
         """The fields of Options that it reads; another one changes nothing."""
         return (
-            *('batch_size', 'progress'),
+            *('batch_size', 'progress', 'of_image'),
             *(('target_layer',) if LAYER in self.needs else ()),
             *(('noise_seeds', 'generator') if self.noisy else ()),
             *(('superclass',) if self.readout and self.readout.sets else ()),
