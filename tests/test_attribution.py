@@ -1035,10 +1035,10 @@ def test_wrong_requests():
     net = network()
     x = photos()
     cases = {
-        'did you mean.*grad_cam': {'name': 'grad-cam'},
+        'did you mean.*grad_cam': {'name': 'gradd_cam'},
         'choose one of vanilla, .*ablation_cam': {'name': 'zzz'},
         'did you mean conv2.*choose one of conv1, ': {'target_layer': 'conv3'},
-        'valid: ': {'target_layer': ''},
+        "unknown target_layer '': choose one of conv1": {'target_layer': ''},
         'no module of this model': {'target_layer': nn.ReLU()},
         'empty list': {'target_layer': []},
         'holds int': {'target_layer': [3]},
