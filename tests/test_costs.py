@@ -56,3 +56,29 @@ def test_a_meter_leaves_nothing_behind_and_goes_on_counting():
     with meter.running():
         net(photos(3))
     assert meter.spent['forward_passes'] == 5 and meter.spent['backward_passes'] == 0
+
+
+def test_measuring_a_forward_pass_compiles_nothing_anew():
+    """A network that is compiled runs as it is, measured or not; torch.autograd.grad stays itself meanwhile."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    net = classifier()
+    grad = torch.autograd.grad
+    whole = torch.nn.Sequential(net)
+    net.forward = torch.compile(net.forward, backend=backend)
+    meter = Meter(whole)
+    with torch.no_grad():
+        whole(photos(2))
+        before = len(compiled)
+        with meter.running():
+            whole(photos(2))
+        assert before == len(compiled) > 0
+    with meter.running():
+        images = photos(2).requires_grad_()
+        assert torch.autograd.grad is grad
+        torch.autograd.grad(whole(images).sum(), images)
+    assert meter.spent['forward_passes'] == 4 and meter.spent['backward_passes'] == 2
