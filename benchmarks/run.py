@@ -19,7 +19,12 @@ maps    each attribution map of a batch of --images over the passes that it take
 boxes   box scores of --images maps over a search for contours at every threshold
 growth  how time and memory grow with the sizes of the problem, each alone; --plot draws it
 
---architecture, --classes and --forms take several values, separated by commas: step and erase take each of them.
+agree   what each image gives on this device and on the CPU: how many counts differ, by how much (ToyBirds, one short
+        training)
+
+--architecture, --classes and --forms take several values, separated by commas: step takes each of them, erase, cue and
+score each architecture. With --output the rows go into a file too, as soon as they are there; what it has already is
+not measured again.
 """
 
 import argparse
@@ -36,8 +41,9 @@ import torch
 
 import util
 import wsol
-from benchmarks import boxes, evaluators, growth, loading, maps, starting, training
+from benchmarks import agreement, boxes, evaluators, growth, loading, maps, records, starting, training
 from engine import machine, processes
+from wsol.errors import UserError
 
 
 class Work(NamedTuple):
@@ -62,8 +68,9 @@ WORK = {
     'maps': Work(maps.map_rows, threads=1),
     'boxes': Work(boxes.box_rows, threads=1),
     'growth': Work(growth.growth_rows, threads=1),
+    'agree': Work(agreement.agreement_rows),
 }
-USUAL = [name for name in WORK if name not in ('maps', 'boxes', 'growth')]
+USUAL = [name for name in WORK if name not in ('maps', 'boxes', 'growth', 'agree')]
 
 
 def make_parser():
@@ -87,11 +94,14 @@ def make_parser():
     parser.add_argument('--methods', metavar='NAME,…', help='of maps: these entries; default: all but score_cam')
     parser.add_argument('--blur', type=float, default=0, help='of boxes: deviation of a Gaussian; default: pixel noise')
     parser.add_argument('--plot', metavar='FILE.png', help='of growth')
+    parser.add_argument('--save_root', default='save/', help='of agree: where its network and results are kept')
+    parser.add_argument('--epochs', type=int, default=8, help='of agree: its training; default %(default)s')
+    parser.add_argument('--output', metavar='FILE.json', help='the rows as a file, which is gone on with')
     return parser
 
 
 def jobs(args):
-    """[(work, the arguments of one job)]: a work that takes several values one by one has a job for each choice."""
+    """[(name of the job, work, its arguments)]: a work that takes several values one by one has a job for each."""
     lists = {
         'architecture': args.architecture.split(','),
         'classes': [int(count) for count in args.classes.split(',')],
@@ -100,32 +110,36 @@ def jobs(args):
     found = []
     for name in args.only.split(','):
         first = {key: values[0] for key, values in lists.items()}
-        choices = [argparse.Namespace(**{**vars(args), **first})]
-        for key in WORK[name].each:
-            choices = [argparse.Namespace(**{**vars(one), key: value}) for one in choices for value in lists[key]]
-        found += [(WORK[name], one) for one in choices]
+        choices = [(name, {**vars(args), **first})]
+        for key in lookup(name).each:
+            choices = [(f'{job} {value}', {**one, key: value}) for job, one in choices for value in lists[key]]
+        found += [(job, WORK[name], argparse.Namespace(**one)) for job, one in choices]
     return found
 
 
-def text_of(row):
-    """The line of the table."""
-    ratio = '-' if row.ratio is None else f'{row.ratio:.2f}'
-    return f'| {row.what} | {row.over} | {ratio} | {row.goal} | {row.note} |'
+def lookup(name):
+    """The `Work` of that name, or a UserError."""
+    if name not in WORK:
+        raise UserError(f'--only={name}: name some of {", ".join(WORK)}')
+    return WORK[name]
 
 
 def main():
     """Prints the table that --only names."""
     args = make_parser().parse_args()
+    asked = jobs(args)
     device = torch.device(args.device) if args.device else processes.accelerator()
     print(f'{machine.device_name(device)}; {args.size} px, batches of {args.batch}; medians of {args.repeats}')
     print(', '.join(f'{package} {version}' for package, version in machine.versions().items()))
-    print('\n| | over | ratio | goal | |\n|---|---|---|---|---|')
+    print('\n' + records.HEAD)
+    record = records.Record(args.output, device)
     threads = torch.get_num_threads()
-    for work, own in jobs(args):
+    for job, work, own in asked:
         torch.manual_seed(0)
         torch.set_num_threads(args.threads or work.threads or threads)
-        for row in work.rows(own, device):
-            print(text_of(row), flush=True)
+        for row in record.rows_of(job, lambda work=work, own=own: work.rows(own, device)):
+            print(records.text_of(row), flush=True)
+    record.finish()
 
 
 if __name__ == '__main__':

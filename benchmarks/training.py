@@ -76,9 +76,10 @@ def plain_step_of(trainer, images, labels):
     return plain_step
 
 
-def batch_of(args):
-    """Images and labels, on the host."""
-    return torch.randn(args.batch, 3, args.size, args.size), torch.randint(args.classes, (args.batch,))
+def batch_of(args, device):
+    """Images and labels, on the device: what the loader does is not the step's."""
+    images = torch.randn(args.batch, 3, args.size, args.size, device=device)
+    return images, torch.randint(args.classes, (args.batch,), device=device)
 
 
 def forward_of(trainer, images):
@@ -97,7 +98,7 @@ def step_rows(args, device):
     """A training step of each of `--heads` over a plain one, in one of `--forms`; and a forward pass over that step."""
     form = parse_form(args.form)
     heads = args.heads.split(',')
-    images, labels = batch_of(args)
+    images, labels = batch_of(args, device)
     with convolutions(form):
         trainers = [make_trainer(args, head, form, device) for head in heads]
         steps = [lambda one=one: one.train_step(images, labels, args.batch) for one in trainers]
@@ -106,14 +107,15 @@ def step_rows(args, device):
         memory = [peak_bytes(step, device) / 2**30 for step in steps[:-1]]
         trainers[0].model.eval()
         layout = torch.channels_last if form.speed.channels_last else torch.contiguous_format
-        there = images.to(device, memory_format=layout)
+        there = images.contiguous(memory_format=layout)
         (forward,) = seconds([forward_of(trainers[0], there)], device, args.repeats)
     where = f'{args.architecture}, {args.classes} classes, {args.form}'
     over = 'the same backbone and maps, mean and cross entropy'
+    goal = '<= 1.08' if device.type == 'cpu' else '<= 1.10'
     rows = []
     for head, time_of, peak in zip(heads, times, memory):
         note = f'{args.batch / time_of:.1f} images/s, peak memory {peak:.2f} GiB beside the weights'
-        rows.append(Row(f'a {head} training step, {where}', over, time_of / plain, '<= 1.08', note))
+        rows.append(Row(f'a {head} training step, {where}', over, time_of / plain, goal, note))
     note = f'{args.batch / forward:.1f} images/s'
     return [*rows, Row(f'a forward pass of {heads[0]}, {where}', 'its training step', forward / times[0], '', note)]
 
@@ -121,7 +123,7 @@ def step_rows(args, device):
 def load_rows(args, device):
     """Images a second of the loader over those of a training step, and the cores that feed the device."""
     form = parse_form(args.form)
-    images, labels = batch_of(args)
+    images, labels = batch_of(args, device)
     with convolutions(form):
         trainer = make_trainer(args, 'CALM-EM', form, device)
         (step,) = seconds([lambda: trainer.train_step(images, labels, args.batch)], device, args.repeats)

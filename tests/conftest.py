@@ -93,10 +93,28 @@ def fixed_seed():
 
 
 # Files that wait for other programs, or have one long test: first, so that no process is left alone with them.
-LONG = ('test_slurm', 'test_reproduce', 'test_recipes', 'test_commands', 'test_resuming', 'test_models')
+LONG = (
+    'test_benchmarks',
+    'test_slurm',
+    'test_reproduce',
+    'test_recipes',
+    'test_commands',
+    'test_resuming',
+    'test_models',
+)
+
+
+def pytest_configure(config):
+    for place in ('cpu', 'cuda'):
+        config.addinivalue_line('markers', f'on_{place}: a case that runs on this device')
 
 
 def pytest_collection_modifyitems(items):
-    """The files of LONG before all others."""
+    """The files of LONG before all others; the cases of each device have its mark."""
     names = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: names.get(item.path.stem, len(LONG)))
+    for item in items:
+        place = item.callspec.params.get('device') if hasattr(item, 'callspec') else None
+        place = 'cuda' if 'accelerator' in item.fixturenames else place
+        if place in ('cpu', 'cuda'):
+            item.add_marker(f'on_{place}')

@@ -91,7 +91,7 @@ def test_a_compiled_step(accelerator):
     net.run = Forward(torch.compile(net.run.function))
     found = step(net, accelerator)
     for (key, p), q in zip(found.model.named_parameters(), expected.model.parameters()):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=lambda text: f'{key}: {text}')
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_step_of_data_parallel_training(alone, monkeypatch):
     one.train_step(batch.images.float(), batch.labels, 4)
     assert wrapped == [DistributedDataParallel]
     for (key, p), q in zip(one.model.named_parameters(), expected.model.parameters()):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=key)
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=lambda text: f'{key}: {text}')
 
 
 def test_processes_that_share_an_accelerator_talk_by_gloo(monkeypatch):
@@ -160,4 +160,4 @@ def test_two_processes_on_one_device_step_as_one(accelerator, tmp_path):
     other.join()
     assert other.exitcode == 0
     for key, value in whole_step(accelerator).items():
-        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6, msg=key)
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6, msg=lambda text: f'{key}: {text}')
