@@ -111,6 +111,15 @@ def test_dead_attention_is_uniform_with_finite_losses_and_gradients():
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, (f, h)))
 
 
+def test_the_explained_log_is_that_of_the_prediction_where_rows_of_the_attention_are_dead():
+    """Some rows, all but one place, and whole images."""
+    f, h, _ = scores(B=4)
+    h[0, :, 0], h[1] = 0, 0
+    h[2].flatten()[1:] = 0
+    torch.testing.assert_close(calm.log_p_y_given_x(f, h).exp(), calm.p_y_given_x(f, h))
+    torch.testing.assert_close(calm.log_p_y_given_x(f, h)[2], f[2].log_softmax(dim=0)[:, 0, 0])
+
+
 def test_the_released_epsilons_by_hand():
     """Under 1e-8 a p(z|x) is raised by 1e-8 before the log; p(y|x) is raised by 1e-10 before it divides."""
     h = torch.tensor([1.0, 2e-8, 9e-9, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
