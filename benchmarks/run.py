@@ -16,6 +16,7 @@ score   Score-CAM and SS-CAM of one image over their masked passes, and their me
 start   each command to its first batch over importing torch, in seconds of the processor
 photo   inference.py of one photograph over loading its network in plain code, of the processor
 maps    each attribution map of a batch of --images over the passes that it takes, beside captum, torchcam and grad-cam
+objects Grad-CAM of one image by an Explainer that is made once over captum's, torchcam's and grad-cam's objects
 boxes   box scores of --images maps over a search for contours at every threshold
 growth  how time and memory grow with the sizes of the problem, each alone; --plot draws it
 
@@ -41,7 +42,7 @@ import torch
 
 import util
 import wsol
-from benchmarks import agreement, boxes, evaluators, growth, loading, maps, records, starting, training
+from benchmarks import agreement, boxes, evaluators, growth, loading, maps, objects, records, starting, training
 from engine import machine, processes
 from wsol.errors import UserError
 
@@ -66,11 +67,12 @@ WORK = {
     'start': Work(starting.start_rows),
     'photo': Work(starting.photograph_rows),
     'maps': Work(maps.map_rows, threads=1),
+    'objects': Work(objects.object_rows, threads=1),
     'boxes': Work(boxes.box_rows, threads=1),
     'growth': Work(growth.growth_rows, threads=1),
     'agree': Work(agreement.agreement_rows),
 }
-USUAL = [name for name in WORK if name not in ('maps', 'boxes', 'growth', 'agree')]
+USUAL = [name for name in WORK if name not in ('maps', 'objects', 'boxes', 'growth', 'agree')]
 
 
 def make_parser():
@@ -86,7 +88,9 @@ def make_parser():
     parser.add_argument('--heads', default='CALM-EM', metavar='NAME,…', help='of step; default %(default)s')
     for name, default in {**numbers, 'workers': os.cpu_count() or 1}.items():
         parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
-    parser.add_argument('--threads', type=int, help='of PyTorch; default: one for maps, growth and item, else its own')
+    parser.add_argument(
+        '--threads', type=int, help='of PyTorch; default: one for maps, objects, boxes, growth and item, else its own'
+    )
     parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: the accelerator where there is one')
     parser.add_argument('--data_root', default='dataset/')
     parser.add_argument('--metadata_root', default='metadata/')

@@ -14,9 +14,9 @@ class Head(NamedTuple):
     """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H,
     W]."""
 
-    p_y_given_x: Callable  # (f, h) -> p(y|x) [B, C], the prediction
-    loss: Callable  # (f, h, y) -> training loss of each image [B] for labels y [B]
-    log_score: Callable  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
+    p_y_given_x: Callable | None  # (f, h) -> p(y|x) [B, C], the prediction
+    loss: Callable | None  # (f, h, y) -> training loss of each image [B] for labels y [B]
+    log_score: Callable | None  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
     scalar: str  # the name of that scalar
     own_map: str  # the map that the head is made for: a name of attribution.MAPS
     attends: bool = True  # does the attention take part in the prediction and the loss?

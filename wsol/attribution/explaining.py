@@ -83,7 +83,14 @@ class Result:
     probs: torch.Tensor | None  # [B, C], the model's own p(y|x), or the softmax of its logits
     targets: torch.Tensor | None  # LongTensor [B], the explained classes; None: a function was explained
     images: torch.Tensor  # [B, 3, H, W], as the network took them
-    pictures: list[Image.Image]  # what the network saw of each image, at the photograph's own resolution
+    preprocessing: Preprocessing  # of these images
+    photographs: list[Image.Image | None]  # what the network saw, at the photographs' own resolution; None: of a tensor
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """What the network saw of each image: of a photograph at its own resolution, of a tensor at the tensor's."""
+        pairs = zip(self.photographs, self.images, strict=True)
+        return [one or picture(image, self.preprocessing) for one, image in pairs]
 
     def overlay(self, index: int = 0, colormap: str = 'inferno', opacity: float = 0.7) -> Image.Image:
         """The map of one of the images over it: a Pillow image; see `pictures.overlay`."""
@@ -148,10 +155,8 @@ class Explainer:
                 self.method, self.model, seen.images, target, contrast=contrast, gamma=gamma, options=options
             )
             logits, probs = seen.logits()
-        pictures = [
-            one or picture(image, self.preprocessing) for one, image in zip(batch.pictures, batch.images, strict=True)
-        ]
-        return Result(maps, logits, probs, _targets(target, logits), seen.images, pictures)
+        targets = _targets(target, logits)
+        return Result(maps, logits, probs, targets, seen.images, self.preprocessing, batch.pictures)
 
     def _found_layers(self, images: torch.Tensor, options: Options) -> dict[str, Any]:
         """{'target_layer': the modules}, found once for images of a size; nothing where the map reads no layer."""
