@@ -14,7 +14,7 @@ from wsol.errors import AlreadyThere
 from wsol.scoring import add_up
 
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
-FORM = 2  # of the shards' files: those of another form are not gone on with
+FORM = 2  # of the shards' files: files of another form are not resumed
 TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
 
 
@@ -29,8 +29,8 @@ def _read_json(path):
 
 
 def planned_seed(runs):
-    """The seed of the first of the results {name: run} that --resume goes on with or adds to, else a new one; every
-    process gets the same."""
+    """The seed of the first of the results {name: run} that --resume continues or adds to, else a new one; the same in
+    every process."""
     for name, run in runs.items():
         for path in (plan_of(name), f'{name}.json'):
             saved = processes.agreed(_read_json(os.path.join(run.folder, path)) if run.resume else {})
@@ -42,7 +42,7 @@ def planned_seed(runs):
 def added_to(run, name):
     """The finished result `name`.json to which --resume adds methods; {} where a new one is made.
 
-    Where its plan was made without --resume, the evaluation was to replace that result.
+    A plan that was made without --resume is of an evaluation that replaces that result.
     """
     plan = _read_json(os.path.join(run.folder, plan_of(name)))
     if not run.resume or plan and not plan['resume']:
