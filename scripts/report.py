@@ -156,7 +156,7 @@ def main():
     if args.html:
         write_html(args)
     elif args.table:
-        tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture)
+        command(lambda: tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture))
     elif args.compare:
         compare(args)
     else:

@@ -32,8 +32,9 @@ def code_of(failures):
     if not outside:
         return min(left)
     named = ', '.join(f'{rank} by {name}' for rank, name in outside.items())
+    why = 'is the shared memory /dev/shm full?' if 'SIGBUS' in outside.values() else 'out of memory?'
     print(
-        f'torchrun.py: error: a process was ended from outside (number {named}): out of memory? start all of them '
+        f'torchrun.py: error: a process was ended from outside (number {named}): {why} start all of them '
         'again, with --resume to go on',
         file=sys.stderr,
     )

@@ -385,7 +385,8 @@ def test_the_code_of_a_launch_says_most(capsys, monkeypatch):
     assert code_of({0: 2, 1: -15}) == 2 and code_of({0: 2, 1: 1}) == 1  # 1: a defect, whose end 0 has felt
     assert capsys.readouterr().err == ''
     assert code_of({0: -15, 1: -9}) == 1 and '(number 1 by SIGKILL)' in capsys.readouterr().err
-    assert code_of({0: 2, 1: -9}) == 1 and 'SIGKILL' in capsys.readouterr().err
+    assert code_of({0: 2, 1: -9}) == 1 and 'by SIGKILL): out of memory?' in capsys.readouterr().err
+    assert code_of({0: 2, 1: -7}) == 1 and 'by SIGBUS): is the shared memory /dev/shm full?' in capsys.readouterr().err
     assert code_of({0: -15}) == 1 and 'SIGTERM' in capsys.readouterr().err
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import re
 
+import commands
 import numpy as np
+import pytest
 
 from report import tables
 from report.score_tables import (
@@ -205,3 +207,14 @@ def test_a_folder_of_scores_alone_has_no_row_of_dashes(tmp_path, capsys):
     assert not capsys.readouterr().out
     print_score_tables([write(tmp_path / 'foreign', attribution_scores={'metrics': 3})])
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words', [['{root}/CAM_CUB'], ['--table=classification', '{root}']])
+@pytest.mark.parametrize('text, said', [('{"test_acc', 'cannot be read: '), ('[]', 'holds no JSON object')])
+def test_a_damaged_result_is_one_line(tmp_path, words, text, said):
+    folder = tmp_path / 'CAM_CUB'
+    folder.mkdir()
+    (folder / 'accuracy.json').write_text(text)
+    code, _, err = commands.run('scripts/report.py', *(word.format(root=tmp_path) for word in words))
+    [line] = err.splitlines()
+    assert code == 2 and line.startswith(f'report.py: error: {folder}/accuracy.json {said}') and 'make it again' in line
