@@ -20,6 +20,7 @@ import util
 from config import get_configs, pick
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import arrays, models, processes, resuming, training
+from engine.lone_images import check_lone_images
 from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError
@@ -216,6 +217,8 @@ def train_and_test(args, run, device):
     loaders = make_loaders(args, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
     trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
+    if trainer:
+        check_lone_images(trainer, len(loaders.train.dataset), args.crop_size)
     if state:
         trainer.load(state)
     path = os.path.join(run.folder, LOG if args.is_train else 'log_test.jsonl') if processes.rank() == 0 else None
