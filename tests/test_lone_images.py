@@ -48,13 +48,14 @@ def squeezed():
 
 def test_one_image_is_refused_where_the_network_cannot_take_it(monkeypatch):
     model = squeezed()
+    tiny = wsol.build_model('vgg_tiny', 'CAM', 3)  # its batch norms see locations
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
     with pytest.raises(UserError, match='--batch_size=8 of 17 training images .* timm/own .* give --batch_size=7, or'):
         check_lone_images(trainer(model, 8), 17, 8)
     for size, count, flags in ((8, 16, {}), (8, 18, {}), (8, 17, {'freeze_bn': True})):
         check_lone_images(trainer(model, size, **flags), count, 8)
-    check_lone_images(trainer(wsol.build_model('vgg_tiny', 'CAM', 3), 8), 17, 32)  # its batch norms see locations
+    check_lone_images(trainer(tiny, 8), 17, 32)
     with pytest.raises(UserError, match='give more images, or --freeze_bn'):
         check_lone_images(trainer(model, 8), 1, 8)
     monkeypatch.setattr(processes, 'world', lambda: 4)
