@@ -1,17 +1,14 @@
-"""Attribution methods side by side: the maps of every chosen method by every chosen score, in one table and one plot.
+"""Attribution methods side by side: every chosen map by every chosen score, in one table and one plot.
 
-    python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
-        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em \\
-        --methods=jointll,grad_cam --metrics=deletion,loc_iou
+    python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 \\
+        --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
+        --load_checkpoint=calm_em --methods=jointll,grad_cam --metrics=deletion,loc_iou
 
-The maps explain each test image's true label, and p is p(y|x) of it; gradient and perturbation methods explain the
-logit of CAM, log p(y|x) of CALM. Maps are resized to the image bilinearly; deletion, insertion and remove_and_classify
-use the order of their pixels, the other scores the map scaled to [0, 1] by min-max (a constant map gives zeros).
-loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The figure of
-loc_mask_iou is that of its best threshold; the result also has its curve over the thresholds (--cam_curve_interval).
-The last columns say what a map costs: seconds here, and the network's forward and backward passes, as counted. Each
-method is a part of its own: --resume goes on where a call was stopped, also with more --methods or fewer, and adds
-more --methods to a table that is finished.
+The maps explain each test image's true label y, and p is p(y|x); gradient and perturbation methods explain the logit of
+CAM, log p(y|x) of CALM. Scores take maps resized bilinearly and scaled to [0, 1] by min-max, or the order of their
+pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The last
+columns say what a map costs. --resume continues after a stop, also with other --methods, and adds more --methods to a
+finished table.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
@@ -23,7 +20,7 @@ import numpy as np
 from munch import Munch
 
 import util
-from config import get_configs, in_range, pick
+from config import complete, given_flags, pick
 from data_truth import localization
 from engine import arrays, comparing, evaluation, processes, sharding
 from engine.random_erasing import RandomErasing
@@ -34,76 +31,11 @@ from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.registry import did_you_mean
-from wsol.scoring import Part, erasing, regions, scores
+from wsol.scoring import Part, erasing, scores
 
+COMMAND = 'eval_attribution'
 NAME = 'attribution_scores'
 SHARED = 'images'  # the part of the evaluation that all maps share; each map is another
-
-
-def add_flags(parser):
-    """The flags that this command alone has."""
-    group = parser.add_argument_group('attribution scores (eval_attribution.py)')
-    group.add_argument(
-        '--methods',
-        metavar='NAME,…',
-        help='attribution maps to compare, names of --score_map_process '
-        '(default: every one that suits the model; all: the others too)',
-    )
-    group.add_argument(
-        '--metrics',
-        metavar='NAME,…',
-        help=f'scores, of {", ".join(scores.METRICS)} (default: those up to pxap that the data set has ground truth '
-        'for; all: the others too, most of which make many more maps)',
-    )
-    for name, default, what in (
-        ('randomization_steps', 4, 'randomization: networks, of which the last has all weights random'),
-        ('sensitivity_draws', 10, 'max_sensitivity: noisy images'),
-        ('infidelity_draws', 50, 'infidelity: squares that are removed in turn'),
-    ):
-        group.add_argument(f'--{name}', type=in_range(int, 1), default=default, help=what)
-    group.add_argument(
-        '--curve_steps', type=in_range(int, 1), default=32, help='steps of the deletion and insertion curves'
-    )
-    group.add_argument(
-        '--box_threshold',
-        type=in_range(float, 0, 1),
-        default=0.2,
-        help='loc_iou: the box is drawn around what lies above this share of the maximum',
-    )
-    group.add_argument(
-        '--box_iou', type=in_range(int, 1, 100), default=50, metavar='PERCENT', help='loc_iou: IoU with a true box'
-    )
-    group.add_argument(
-        '--pointing_tolerance',
-        type=in_range(float, 0),
-        default=regions.POINTING_TOLERANCE,
-        metavar='PIXELS',
-        help='pointing_game: a highest pixel so near to the object is a hit',
-    )
-    group.add_argument(
-        '--max_images',
-        type=in_range(int, 1),
-        default=None,
-        metavar='N',
-        help='only so many images, evenly spread over the split or the photographs',
-    )
-    add_photograph_flags(parser.add_argument_group("photographs of one's own (eval_attribution.py)"))
-
-
-def add_photograph_flags(own):
-    """The flags of photographs in place of a data set."""
-    own.add_argument(
-        '--images',
-        nargs='+',
-        metavar='PATTERN',
-        help="score on photographs instead of a split: files, folders, or patterns such as 'photos/*.jpg'; "
-        "the network's predictions are explained",
-    )
-    own.add_argument('--labels', metavar='FILE', help='lines file,class: explain these classes, not the predictions')
-    own.add_argument(
-        '--boxes', metavar='FILE', help='lines file,x0,y0,x1,y1 of the objects, in pixels of the photographs'
-    )
-    own.add_argument('--masks', metavar='DIR', help='<name>.png of each photograph, of its size: above 0 is the object')
 
 
 def choose(text, valid, default, every, flag):
@@ -140,13 +72,14 @@ def choose_metrics(args, own=None):
 def arguments():
     """(the arguments, the `own_photographs.Collection` of --images or None); what was collected goes into the first, so
     that --resume goes on with the same photographs alone."""
-    args = get_configs(__doc__, add=add_flags)
+    given = given_flags(__doc__, command=COMMAND)
+    args = complete(given, COMMAND)
     tables = [args.labels, args.boxes, args.masks]
     if not args.images:
         if any(tables):
             raise UserError('--labels, --boxes and --masks belong to photographs: give --images=PATTERN too')
         return args, None
-    args = network_arguments(__doc__, add_flags)
+    args = network_arguments(given, COMMAND)
     own = own_photographs.collect(args.images, args.boxes, args.masks)
     args.photographs = own_photographs.digest(own, {'--labels': args.labels, '--boxes': args.boxes})
     return args, own

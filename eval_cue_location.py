@@ -1,7 +1,8 @@
 """Cue localization: does the difference of two classes' maps fall on the parts that tell the classes apart?
 
-    python eval_cue_location.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
-        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll \\
+    python eval_cue_location.py --experiment_name=calm_em --architecture=resnet50 \\
+        --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
+        --load_checkpoint=calm_em --score_map_process=jointll \\
         --norm_type=clipping --threshold_type=log
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import util
-from config import get_configs, in_range
+from config import get_configs
 from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
 from engine import evaluation
 from wsol import attribution, cub_parts
@@ -22,8 +23,6 @@ from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 from wsol.scoring import Part, cues, pixels
 from wsol.scoring.maps import blur_reach, resize
-
-CONTRASTS = ('maps', 'score')
 
 
 class CueDataset(Dataset):
@@ -165,23 +164,6 @@ def part_folder(args):
     return os.path.join(args.data_root, info.parts)
 
 
-def add_flags(parser):
-    """The flags of this command alone."""
-    parser.add_argument(
-        '--contrast',
-        default='maps',
-        choices=CONTRASTS,
-        help="maps: the difference of two classes' maps; score: the map of the difference of their scores",
-    )
-    parser.add_argument(
-        '--blur',
-        default=0.0,
-        type=in_range(float, 0),
-        metavar='PIXELS',
-        help='deviation of a Gaussian over the differences, a control: does the size of the maps decide?',
-    )
-
-
 class CueLocalization(evaluation.Evaluator):
     """What the differences of two classes' maps find of the parts in which the classes differ, pair by pair."""
 
@@ -256,7 +238,7 @@ class CueLocalization(evaluation.Evaluator):
 
 
 def main():
-    evaluation.evaluate(CueLocalization(get_configs(__doc__, add=add_flags, several_maps=True)))
+    evaluation.evaluate(CueLocalization(get_configs(__doc__, command='eval_cue_location')))
 
 
 if __name__ == '__main__':

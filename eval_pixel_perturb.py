@@ -1,7 +1,8 @@
 """Remove-and-classify: does erasing the pixels with the highest attribution make the classifier fail?
 
-    python eval_pixel_perturb.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
-        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll
+    python eval_pixel_perturb.py --experiment_name=calm_em --architecture=resnet50 \\
+        --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
+        --load_checkpoint=calm_em --score_map_process=jointll
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
@@ -107,7 +108,7 @@ def print_result(result, log):
 
 
 def main():
-    evaluation.evaluate(PixelPerturbation(get_configs(__doc__, several_maps=True)))
+    evaluation.evaluate(PixelPerturbation(get_configs(__doc__, command='eval_pixel_perturb')))
 
 
 if __name__ == '__main__':

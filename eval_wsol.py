@@ -1,7 +1,8 @@
 """Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 against boxes, PxAP against masks (OpenImages).
 
-    python eval_wsol.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM \\
-        --dataset=CUB --use_bn=True --large_feature_map=True --load_checkpoint=calm_em --score_map_process=jointll
+    python eval_wsol.py --experiment_name=calm_em --architecture=resnet50 \\
+        --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
+        --load_checkpoint=calm_em --score_map_process=jointll
     python eval_wsol.py --experiment_name=mine --dataset=CUB --scoremap_root=save/mine/scoremaps
 
 Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1] by min-max; saved maps, one
@@ -152,7 +153,7 @@ def figure_text(value):
 
 
 def main():
-    evaluation.evaluate(Localization(get_configs(__doc__)))
+    evaluation.evaluate(Localization(get_configs(__doc__, command='eval_wsol')))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
 """Maps of photographs as pictures, and saved score maps of a split, from a checkpoint.
 
-    python inference.py --images 'photos/*.jpg' --load_checkpoint=quickstart/CALM-EM --classes=@1,@2 \\
-        --method=jointll,grad_cam
-    python inference.py --save_scoremaps=save/maps --load_checkpoint=quickstart/CALM-EM --split=test
+    python inference.py --images 'photos/*.jpg' --load_checkpoint=quickstart/CALM-EM \\
+        --classes=@1,@2 --method=jointll,grad_cam
+    python inference.py --save_scoremaps=save/maps --split=test \\
+        --load_checkpoint=quickstart/CALM-EM
 
 A panel shows the photograph, the maps of class A and B over it, and their difference, "why A and not B"; it is written
 to DIR/<path below the photographs' common folder>.png. What describes the network is taken from the checkpoint's own
@@ -11,7 +12,6 @@ arguments where it has them. An image that cannot be read is left out with a lin
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
 
-import argparse
 import os
 import sys
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import util
-from config import pick
+from config import given_flags, pick
 from data_loaders import make_loader
 from engine import map_maker, models
 from report import experiments, panels, photographs
@@ -27,13 +27,15 @@ from report.classes import parse_classes
 from wsol import attribution
 from wsol.errors import AlreadyThere, UserError
 
+COMMAND = 'inference'
 
-def arguments(description, add=None, argv=None):
+
+def arguments(argv=None):
     """The parsed arguments; flags of the network that are not given are those its checkpoint was trained with.
 
-    `score_map_process` is '' where nothing names a map; `num_classes` is the checkpoint's class count.
+    `num_classes` is the checkpoint's class count.
     """
-    return experiments.network_arguments(description, add, argv, score_map_process='')
+    return experiments.network_arguments(given_flags(__doc__, argv, COMMAND), COMMAND)
 
 
 def load(args):
@@ -52,14 +54,6 @@ def save_map(folder, name, array, override):
         )
     os.makedirs(os.path.dirname(path), exist_ok=True)
     util.atomically(path, lambda file: np.save(file, array))
-
-
-def cell(text):
-    """An argparse type: 'row,column' as a pair of whole numbers from 0."""
-    numbers = text.split(',')
-    if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f'{text!r} is no location: give row,column in cells of the map, such as 3,5')
-    return int(numbers[0]), int(numbers[1])
 
 
 def map_names(args):
@@ -166,43 +160,8 @@ def save_split(args):
     print(f'{count} maps of {args.dataset} {args.split} by {name} in {args.save_scoremaps}')
 
 
-def add_flags(parser):
-    group = parser.add_argument_group('pictures of maps (inference.py)')
-    group.add_argument(
-        '--images', nargs='+', metavar='PATTERN', help="photographs: files, folders, or patterns such as 'photos/*.jpg'"
-    )
-    group.add_argument(
-        '--classes',
-        metavar='A[,B]',
-        help='the classes explained: numbers from 0, names, or @1 for the prediction, '
-        '@2 for the runner-up, and so on; without it @1',
-    )
-    group.add_argument(
-        '--method',
-        metavar='NAME[,NAME]',
-        help='attribution methods, a row each, named as for --score_map_process'
-        "; without it that flag's, else jointll for CALM and vanilla for others",
-    )
-    group.add_argument(
-        '--at',
-        type=cell,
-        metavar='ROW,COLUMN',
-        help='for taylor_interaction: the location whose interactions with all others are shown, in cells of the map '
-        'from 0,0, its left upper one; without it, the one that interacts most',
-    )
-    group.add_argument(
-        '--output', metavar='DIR', help='folder of the panels; without it panels/ in the experiment folder'
-    )
-    group.add_argument(
-        '--save_scoremaps',
-        metavar='DIR',
-        help='with --images: maps as they are, DIR/<image>.<method>.<class>.npy; '
-        'without: score maps of --split for eval_wsol.py --scoremap_root',
-    )
-
-
 def main():
-    args = arguments(__doc__, add_flags)
+    args = arguments()
     drawn = args.seed is None
     args.seed = util.set_seed(args.seed)
     if args.images:

@@ -1,7 +1,7 @@
 """Train a CAM or CALM network and report its accuracy.
 
-    python main.py --experiment_name=calm_em --architecture=resnet50 --attribution_method=CALM-EM --dataset=CUB \\
-        --use_bn=True --large_feature_map=True
+    python main.py --experiment_name=calm_em --architecture=resnet50 \\
+        --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True
     python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
 """
 
@@ -247,7 +247,7 @@ def train_and_test(args, run, device):
 
 
 def main():
-    args = get_configs(__doc__)
+    args = get_configs(__doc__, command='main')
     if args.classifier:
         start_from_classifier(args)
     device = processes.start()

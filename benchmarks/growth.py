@@ -20,7 +20,7 @@ import eval_pixel_perturb
 import wsol
 from benchmarks.evaluators import Ready
 from benchmarks.timing import Row, peak_bytes, seconds
-from config import make_parser, pick
+from config import defaults, pick
 from engine import comparing, processes, training
 from engine.map_maker import MapMaker
 from wsol.cub_parts import Pair
@@ -171,7 +171,7 @@ def comparison(problem, device):
 def step(problem, device):
     """Training steps of CALM-EM on as many images."""
     model = wsol.build_model('vgg_tiny', 'CALM-EM', problem.classes).to(device).train()
-    recipe = pick(training.Recipe, vars(make_parser('').parse_args([])))._replace(architecture='vgg_tiny')
+    recipe = pick(training.Recipe, defaults())._replace(architecture='vgg_tiny')
     trainer = training.Trainer(None, recipe, model, device)  # no run: nothing is saved
     images = torch.randn(BATCH, 3, 8 * problem.maps, 8 * problem.maps)
     labels = torch.zeros(BATCH, dtype=torch.long)

@@ -8,7 +8,7 @@ from torch import nn
 import wsol
 from benchmarks.forms import convolutions, parse_form
 from benchmarks.timing import Row, peak_bytes, seconds
-from config import make_parser, pick
+from config import defaults, pick
 from data_loaders import load_split, make_loader
 from engine import models, training
 from wsol import calm
@@ -54,8 +54,8 @@ def make_trainer(args, head, form, device):
     speed = form.speed._asdict()
     spec = models.Spec(args.architecture, head, True, True, False, speed['channels_last'], speed['compile'])
     model = models.load_model(spec, args.classes, device).train()
-    defaults = vars(make_parser('').parse_args([]))
-    recipe = pick(training.Recipe, defaults)._replace(architecture=args.architecture, lr=1e-4, **speed)
+    usual = defaults()
+    recipe = pick(training.Recipe, usual)._replace(architecture=args.architecture, lr=1e-4, **speed)
     return training.Trainer(None, recipe, model, device)  # no run: nothing is saved
 
 

@@ -4,39 +4,16 @@ import hashlib
 import json
 import os
 import zipfile
-from dataclasses import fields
 
 import numpy as np
 import torch
 
+import flags
 from engine import arrays
 from engine.resuming import RUN_FLAGS, SCORE_FLAGS
-from wsol.attribution import Options
 
-# Flags that the random counts do not depend on, beside those that change no score: of maps and of other scores. A flag
-# that is not named here makes other counts.
-OTHER_FLAGS = {
-    'box_iou',
-    'box_threshold',
-    'cam_curve_interval',
-    'curve_steps',
-    'infidelity_draws',
-    'iou_thresholds',
-    'max_images',
-    'methods',
-    'metrics',
-    'norm_type',
-    'pointing_tolerance',
-    'randomization_steps',
-    'score_map_method',
-    'score_map_process',
-    'sensitivity_draws',
-    'smoothing_ksize',
-    'superclass',
-    'target_layer',
-    'threshold_type',
-    *(option.name for option in fields(Options)),
-} - {'batch_size'}  # on which rounding depends
+# Flags that the random counts do not depend on, beside those that change no score.
+OTHER_FLAGS = flags.names_of(flags.MAPS, flags.SCORES) - {'random_repeats'}
 
 
 class RandomErasing:
@@ -53,10 +30,10 @@ class RandomErasing:
         self.path = None
         if 'checkpoint_bytes' in run.arguments:
             free = (RUN_FLAGS | SCORE_FLAGS | OTHER_FLAGS) - {'seed'}
-            flags = {flag: value for flag, value in run.arguments.items() if flag not in free and value is not None}
+            given = {flag: value for flag, value in run.arguments.items() if flag not in free and value is not None}
             source = {name: value for name, value in run.provenance().items() if name != 'arguments'}
             images = os.path.abspath(split.root), split.image_ids, split.labels, list(numbers)
-            digest = hashlib.sha256(json.dumps([flags, source, images], sort_keys=True).encode()).hexdigest()
+            digest = hashlib.sha256(json.dumps([given, source, images], sort_keys=True).encode()).hexdigest()
             self.path = os.path.join(run.folder, f'random_erasing_{digest[:12]}.npz')
         self.known = self._read()
 

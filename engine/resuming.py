@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import flags
 import util
 from engine import machine, processes
 from engine.locks import Lock
@@ -17,51 +18,11 @@ from wsol.errors import UserError
 TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
 MARKER = 'requeue'  # what the file of `marker` is called
 
-# Flags that do not change a result: two calls that differ in nothing else are the same command.
-RUN_FLAGS = {
-    'boxes',
-    'config',
-    'data_root',
-    'experiment_name',
-    'images',
-    'labels',
-    'log_folder',
-    'metadata_root',
-    'mask_root',
-    'masks',
-    'override_cache',
-    'resume',
-    'save_minutes',
-    'save_root',
-    'seed',
-    'tensorboard',
-    'workers',
-}
-
-PLACES = {'data_root', 'metadata_root'}  # those of RUN_FLAGS that may stand for other data
-
-# Flags beside those that do not change a score: it names its checkpoint by size and time, whatever path leads there.
-SCORE_FLAGS = {
-    'em_decay',
-    'em_teacher',
-    'epochs',
-    'freeze_bn',
-    'gradient_reg',
-    'gradient_reg_error',
-    'is_train',
-    'load_checkpoint',
-    'lr',
-    'lr_classifier_ratio',
-    'lr_decay_frequency',
-    'momentum',
-    'sync_bn',
-    'use_load_checkpoint',
-    'weight_decay',
-}
-
-
-# Flags that choose the parts of an evaluation: a finished part stays finished whatever other parts are asked for.
-PART_FLAGS = {'methods'}
+# Which flags may differ between two calls of the same command, read off their tables.
+RUN_FLAGS = flags.names_of(flags.NOTHING, flags.PLACE) | {'log_folder'}  # which is made of two of them
+PLACES = flags.names_of(flags.PLACE)
+SCORE_FLAGS = flags.names_of(flags.TRAINING)  # beside those: scores are of a checkpoint, known by its size and time
+PART_FLAGS = flags.names_of(flags.MAPS, grows=True)  # a finished part stays finished whatever others are asked for
 
 
 class Run(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import flags
 import util
 import wsol
 from engine import processes, resuming
@@ -19,7 +20,7 @@ from wsol.errors import NotFinite, UserError
 STATE = 'resume_checkpoint.pth.tar'
 LOSS_CHECK = 50  # steps between two looks at the loss: each look waits for the device
 GO_ON, SAVE, STOP = range(3)  # what a process wishes after a step; the largest wish counts
-MAY_DIFFER = ('epochs',)  # beside the flags of a run: training may go on for longer
+MAY_DIFFER = flags.names_of(flags.TRAINING, grows=True)  # beside the flags of a run
 
 
 class Recipe(NamedTuple):
@@ -29,15 +30,15 @@ class Recipe(NamedTuple):
     epochs: int
     batch_size: int  # images per step, over all processes
     lr: float  # of the backbone
-    lr_classifier_ratio: float  # rate of all other parameters, over lr
-    lr_decay_frequency: int  # the rates fall to a tenth before every such epoch
+    lr_classifier_ratio: float  # multiplier on lr outside the backbone
+    lr_decay_frequency: int  # the rates are divided by 10 every so many epochs
     momentum: float  # Nesterov's
     weight_decay: float
     is_different_checkpoint: bool  # the whole backbone learns at lr
     freeze_bn: bool  # batch norm keeps its statistics
     gradient_reg: float  # weight of the interpretable-gradient loss
     gradient_reg_error: str  # its error
-    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of config.EM_TEACHERS
+    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of flags.network.EM_TEACHERS
     em_decay: float  # of the running average
     save_minutes: float  # a state is due after so many minutes
     amp: str  # mixed precision: a key of DTYPES

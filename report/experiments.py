@@ -12,7 +12,7 @@ import torch
 from munch import Munch
 
 import util
-from config import get_configs, map_options, pick
+from config import complete, get_configs, map_options, pick
 from data_loaders import class_count, load_split
 from engine import models, processes
 from engine.map_maker import MapMaker
@@ -72,14 +72,13 @@ def trained_arguments(path):
         return {}, None
 
 
-def network_arguments(description, add=None, argv=None, **defaults):
-    """The parsed arguments of a command that looks into one network; flags of the network that are not given are those
-    its checkpoint was trained with, or None where a classifier knows better.
+def network_arguments(given, command):
+    """The arguments of a command that looks into one network; flags of the network that are not given are those its
+    checkpoint was trained with, or None where a classifier knows better.
 
-    add: as for config.get_configs; defaults: of other flags. `num_classes` is the checkpoint's class count, None for a
-    classifier.
+    given: of `config.given_flags`. `num_classes` is the checkpoint's class count, None for a classifier.
     """
-    args = get_configs(description, argv, add)
+    args = complete(given, command)
     if args.classifier:
         described, num_classes = {'crop_size': None, 'architecture': None}, None
     elif args.use_load_checkpoint:
@@ -89,13 +88,7 @@ def network_arguments(description, add=None, argv=None, **defaults):
             'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
             'experiment folder, or --classifier=NAME of a trained network'
         )
-
-    def with_defaults(parser):
-        if add:
-            add(parser)
-        parser.set_defaults(**defaults, **described)
-
-    args = get_configs(description, argv, with_defaults)
+    args = complete(given, command, **described)
     args.num_classes = num_classes or (None if args.classifier else class_count(args.dataset, args.metadata_root))
     return args
 

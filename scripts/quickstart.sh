@@ -51,8 +51,8 @@ evaluate() {  # evaluate METHOD MAP
     local flags scale
     read -r -a scale <<< "$(scale_of cue_localization "$2")"
     flags=("--config=configs/$1_ToyBirds.yaml" "--experiment_name=$NAME/$1" "${COMMON[@]}" "--load_checkpoint=$NAME/$1"
-        "--score_map_process=$2" "${scale[@]}")
-    once "$1/cue_location_$2.json" eval_cue_location.py "${flags[@]}"
+        "--score_map_process=$2")
+    once "$1/cue_location_$2.json" eval_cue_location.py "${flags[@]}" "${scale[@]}"
     once "$1/pixel_perturb_$2.json" eval_pixel_perturb.py "${flags[@]}" --random_repeats=3
 }
 

@@ -1,23 +1,24 @@
 """The command line: what its values may be, what it makes of them, and who has the last word."""
 
+import importlib
 import json
 from typing import NamedTuple
 
 import pytest
 
 import config
-import eval_attribution
+import flags
 from wsol import attribution
 
 
-def parsed(*words, add=None):
-    return config.get_configs('', list(words), add=add)
+def parsed(*words, command=None):
+    return config.get_configs('', list(words), command)
 
 
-def refusal(capsys, *words, add=None):
+def refusal(capsys, *words, command=None):
     """The one line with which the words are refused, exit code 2."""
     with pytest.raises(SystemExit) as stop:
-        parsed(*words, add=add)
+        parsed(*words, command=command)
     lines = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and len(lines) == 1, lines
     return lines[0]
@@ -27,11 +28,7 @@ def refusal(capsys, *words, add=None):
 def test_backprop_stands_for_input_grad_where_a_readout_is_named_and_for_nothing_else(name):
     """The released backprop map; a method of its own name keeps its meaning."""
     choices = [f'--score_map_process={name}'] if name else []
-
-    def unnamed(parser):  # inference.py's: '' where nothing names a map
-        parser.set_defaults(score_map_process='')
-
-    args = parsed('--score_map_method=backprop', *choices, add=None if name else unnamed)
+    args = parsed('--score_map_method=backprop', *choices, command=None if name else 'inference')  # its default is ''
     readouts = {'', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS}
     assert args.score_map_process == ('input_grad' if name in readouts else name)
     assert readouts > {'vanilla', 'saliency', 'jointll-superclass-mean'}
@@ -78,10 +75,11 @@ RANGES = {  # flag: (values that are allowed, values that are not)
 def test_numbers_have_their_ranges(flag, capsys):
     allowed, refused = (text.split() for text in RANGES[flag])
     for text in allowed:
-        value = parsed(f'--{flag}={text}', add=eval_attribution.add_flags)[flag]
+        value = parsed(f'--{flag}={text}', command='eval_attribution')[flag]
         assert value == ([float(text)] if flag == 'iou_thresholds' else float(text))
+    capsys.readouterr()  # that a flag has no effect
     for text in refused:
-        line = refusal(capsys, f'--{flag}={text}', add=eval_attribution.add_flags)
+        line = refusal(capsys, f'--{flag}={text}', command='eval_attribution')
         assert f'--{flag}' in line and ('out of range: it must be' in line or 'not a number' in line)
 
 
@@ -103,7 +101,7 @@ def test_booleans_in_every_spelling(flag, capsys):
 
 def test_defaults_beside_the_released_ones():
     """The released ones: tests/test_commands.py."""
-    args = parsed(add=eval_attribution.add_flags)
+    args = parsed(command='eval_attribution')
     wanted = {
         'config': None,
         'resume': False,
@@ -182,14 +180,14 @@ def test_a_yaml_value_is_what_the_command_line_would_take(tmp_path, capsys):
     """YAML itself would make False of off, 1 of 001, 5430 of 1:30:30, text of [a, b] and 'None' of null."""
     path = tmp_path / 'run.yaml'
 
-    def of_file(text, several_maps=False):
+    def of_file(text):
         path.write_text(text)
-        return config.get_configs('', [f'--config={path}'], several_maps=several_maps)
+        return parsed(f'--config={path}')
 
     for nothing in ('null', '~', ''):
         args = of_file(f'seed: {nothing}\ntarget_layer: {nothing}\nepochs: {nothing}\nload_checkpoint: {nothing}\n')
         assert args == {**parsed(), 'config': str(path)}
-    args = of_file('score_map_process: [vanilla, saliency]\ntarget_layer: [layer3, layer4]\n', several_maps=True)
+    args = of_file('score_map_process: [vanilla, saliency]\ntarget_layer: [layer3, layer4]\n')
     assert (args.score_map_process, args.target_layer) == ('vanilla,saliency', 'layer3,layer4')
     args = of_file('amp: off\nuse_bn: on\npretrained: no\nexperiment_name: 001\nsave_root: 1:30:30\nlr: 1e-3\n')
     assert (args.amp, args.use_bn, args.pretrained) == ('off', True, False)
@@ -260,3 +258,107 @@ def test_a_classifier_stands_alone(flags, tmp_path, monkeypatch, capsys):
     assert f'--classifier=resnet18 and {last}: give one of them' in capsys.readouterr().err
     assert config.get_configs('', ['--classifier=resnet18']).use_load_checkpoint is False
     assert config.get_configs('', ['--scoremap_root=maps', '--load_checkpoint=mine']).use_load_checkpoint is True
+
+
+# What a flag is for.
+
+
+def test_runs_begun_by_earlier_versions_are_gone_on_with():
+    """The flags that may differ between a run and its --resume, as they were before the tables had them."""
+    run = (
+        'boxes config data_root experiment_name images labels mask_root masks metadata_root override_cache resume '
+        'save_minutes save_root seed tensorboard workers'
+    )
+    training = (
+        'em_decay em_teacher epochs freeze_bn gradient_reg gradient_reg_error is_train load_checkpoint lr '
+        'lr_classifier_ratio lr_decay_frequency momentum sync_bn use_load_checkpoint weight_decay'
+    )
+    names = {name for command in flags.COMMANDS[:-1] for name in config.flags_of(command)}
+    assert flags.names_of(flags.NOTHING, flags.PLACE) & names == {*run.split()}
+    assert flags.names_of(flags.PLACE) == {'data_root', 'metadata_root'}
+    assert flags.names_of(flags.TRAINING) == {*training.split()}
+    assert flags.names_of(flags.TRAINING, grows=True) == {'epochs'}
+    assert flags.names_of(flags.MAPS, grows=True) == {'methods'}
+
+
+@pytest.mark.parametrize('command', flags.COMMANDS)
+def test_help_shows_what_the_command_uses_and_fits_a_hundred_lines(command, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '100')
+    lines = config.make_parser(importlib.import_module(command).__doc__, command).format_help().splitlines()
+    assert len(lines) <= 100 and max(map(len, lines)) <= 100
+    shown = {line.split()[0][2:] for line in lines if line.startswith('  --')} - {'help'}
+    assert shown == {flag.name for flag in flags.FLAGS if command in flag.commands}
+    assert ('lr' in shown) == (command == 'main') and ('norm_type' in shown) == (command == 'eval_cue_location')
+    assert ('split' in shown) == (command in ('eval_wsol', 'inference'))
+
+
+def test_every_flag_is_used_by_a_command_and_says_what_it_affects():
+    kinds = {flags.NOTHING, flags.PLACE, flags.TRAINING, flags.NETWORK, flags.MAPS, flags.SCORES}
+    for flag in flags.FLAGS:
+        assert flag.affects in kinds and flag.help and flag.commands and {*flag.commands} <= {*flags.COMMANDS}, flag
+    for command in flags.COMMANDS:
+        used = [name for flag in flags.FLAGS if command in flag.commands for name in flag.names]
+        assert len(used) == len({*used}), command
+
+
+@pytest.mark.parametrize('command', [*flags.COMMANDS, None])
+def test_one_list_of_flags_serves_every_command(command, tmp_path, capsys):
+    """Each has in its arguments what it had before; what has no effect on it is named in one line, once."""
+    words = [
+        '--lr=.5',
+        '--norm_type=max',
+        '--contrast',
+        'score',
+        '--methods=jointll',
+        '--images',
+        'a',
+        'b',
+        '--split=val',
+    ]
+    args = parsed(*words, command=command)
+    assert (args.lr, args.norm_type, args.split) == (0.5, 'max', 'val')
+    lines = capsys.readouterr().err.splitlines()
+    unused = {
+        'main': '--norm_type, --split, --contrast, --methods, --images',
+        'eval_pixel_perturb': '--lr, --norm_type, --split, --contrast, --methods, --images',
+        'eval_cue_location': '--lr, --split, --methods, --images',
+        'eval_wsol': '--lr, --norm_type, --contrast, --methods, --images',
+        'eval_attribution': '--lr, --norm_type, --split, --contrast',
+        'inference': '--lr, --norm_type, --contrast',
+        None: '--contrast, --methods, --images',
+    }[command]
+    assert len(lines) == 1 and lines[0].endswith(f': no effect here: {unused}')
+    assert args.get('images') == (['a', 'b'] if command in ('eval_attribution', 'inference') else None)
+    assert args.get('methods') == ('jointll' if command == 'eval_attribution' else None)
+    assert args.get('method') == ('jointll' if command == 'inference' else None)
+    assert args.get('contrast') == ('score' if command == 'eval_cue_location' else None)
+    path = tmp_path / 'run.yaml'
+    path.write_text('lr: .5\nnorm_type: max\ncontrast: score\nmethods: jointll\nimages: [a, b]\nsplit: val\n')
+    assert parsed(f'--config={path}', command=command) == {**args, 'config': str(path)}
+    assert capsys.readouterr().err == ''
+
+
+def test_the_first_process_alone_names_flags_without_effect(monkeypatch, capsys):
+    monkeypatch.setenv('RANK', '1')
+    assert parsed('--lr=.5', command='eval_wsol').lr == 0.5 and capsys.readouterr().err == ''
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_what_a_checkpoint_says(tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text('crop_size: 64\nuse_bn: true\n')
+    given = config.given_flags('', [f'--config={path}', '--use_bn=False'], 'inference')
+    args = config.complete(given, 'inference', crop_size=32, use_bn=True, architecture='vgg16')
+    assert (args.crop_size, args.use_bn, args.architecture, args.batch_size) == (64, False, 'vgg16', 64)
+
+
+def test_flags_that_no_command_has_are_refused(capsys):
+    assert 'unrecognized arguments: --learning=1' in refusal(capsys, '--learning=1', command='main')
+    assert 'unrecognized arguments: stray' in refusal(capsys, 'stray', command='main')
+    assert "'3' is no location" in refusal(capsys, '--at=3', command='inference')
+    assert 'invalid choice' in refusal(capsys, '--score_map_process=jointll,vanilla', command='eval_wsol')
+    assert 'did you mean jointll' in refusal(capsys, '--score_map_process=jointl', command='eval_pixel_perturb')
+
+
+def test_options_without_a_default_are_numbers():
+    args = parsed('--occlusion_window=8', '--num_samples=3')
+    assert (args.occlusion_window, args.num_samples) == (8, 3)

@@ -285,7 +285,7 @@ def test_mask_data_sets_are_scored_against_masks(scored):
 
 
 def arguments(*argv):
-    return get_configs('', list(argv), add=eval_attribution.add_flags)
+    return get_configs('', list(argv), 'eval_attribution')
 
 
 def test_methods_that_suit_the_model_are_the_default():

@@ -268,9 +268,9 @@ def test_saved_score_maps_score_as_the_checkpoint_does(checkpoint, tmp_path, mon
 
 
 def test_the_command_line_wins_over_the_checkpoint(checkpoint, photos, monkeypatch):
-    args = inference.arguments('', argv=[*ROOTS, f'--load_checkpoint={checkpoint[0]}'])
+    args = inference.arguments([*ROOTS, f'--load_checkpoint={checkpoint[0]}'])
     assert (args.architecture, args.crop_size, args.large_feature_map, args.num_classes) == ('vgg_tiny', 32, True, 200)
-    args = inference.arguments('', argv=[*ROOTS, f'--load_checkpoint={checkpoint[0]}', '--crop_size=64'])
+    args = inference.arguments([*ROOTS, f'--load_checkpoint={checkpoint[0]}', '--crop_size=64'])
     assert args.crop_size == 64 and args.architecture == 'vgg_tiny'
     with pytest.raises(ValueError, match='trained as CALM-EM, not CAM'):
         call(monkeypatch, checkpoint, '--attribution_method=CAM', f'--images={photos}/a/x.jpg', '--workers=0')

@@ -206,7 +206,7 @@ def test_equal_figures_share_the_win():
 
 def test_the_maps_of_a_classifier_are_chosen_once_it_is_loaded(network, capsys):
     def chosen(model, *flags):
-        args = get_configs('', ['--classifier=some', *flags], add=eval_attribution.add_flags)
+        args = get_configs('', ['--classifier=some', *flags], 'eval_attribution')
         evaluator = eval_attribution.AttributionScores(args, None)
         evaluator.model, evaluator.size, evaluator.options = model, 64, attribution.Options()
         return evaluator.choose_maps()

@@ -19,12 +19,11 @@ import torch
 from conftest import MINICUB, ROOT
 from munch import Munch
 
-import eval_attribution
 import eval_pixel_perturb
 import main
 import util
 import wsol
-from config import get_configs
+from config import flags_of, get_configs
 from engine import arrays, evaluation, processes, resuming, sharding, training
 from wsol.errors import InUse, UserError
 from wsol.scoring import Part, join
@@ -462,56 +461,25 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
     assert (tmp_path / '1.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
 
 
-# Flags that change no result of a training, and those that beside them change no score of a checkpoint.
-OF_A_RUN = {
-    'config',
-    'data_root',
-    'experiment_name',
-    'log_folder',
-    'mask_root',
-    'metadata_root',
-    'override_cache',
-    'resume',
-    'save_minutes',
-    'save_root',
-    'tensorboard',
-    'workers',
-    *('images', 'labels', 'boxes', 'masks'),  # paths: what is in these files is told by its digest, `photographs`
-}
-OF_A_TRAINING = {
-    'em_decay',
-    'em_teacher',
-    'epochs',
-    'freeze_bn',
-    'gradient_reg',
-    'gradient_reg_error',
-    'is_train',
-    'load_checkpoint',
-    'lr',
-    'lr_classifier_ratio',
-    'lr_decay_frequency',
-    'momentum',
-    'sync_bn',
-    'use_load_checkpoint',
-    'weight_decay',
-}
-EVERY_FLAG = sorted(get_configs('', [], add=eval_attribution.add_flags))
+EVERY_FLAG = flags_of('eval_attribution')
 
 
 @pytest.mark.parametrize('flag', EVERY_FLAG)
 def test_a_flag_that_changes_the_result_makes_another_command(flag, tmp_path):
     """Each flag alone differs: from a training's state, from an evaluation's result, from its shards."""
-    here = {**get_configs('', [], add=eval_attribution.add_flags), 'seed': 1}
+    here = {**get_configs('', [], 'eval_attribution'), 'seed': 1}
     saved = {**here, flag: 'another'}
-    for free, same in (((), OF_A_RUN), (resuming.SCORE_FLAGS, OF_A_RUN | OF_A_TRAINING)):
-        if flag in same:
+    affects = EVERY_FLAG[flag].affects
+    harmless = affects in ('nothing', 'place') and flag != 'seed'
+    for free, same in (((), harmless), (resuming.SCORE_FLAGS, harmless or affects == 'training')):
+        if same:
             resuming.same_command(here, saved, 'here', free)
         else:
             with pytest.raises(ValueError, match=f'here is of another command, with --{flag}=another: give the same'):
                 resuming.same_command(here, saved, 'here', free)
     runs = [resuming.Run(str(tmp_path / name), one, False, False) for name, one in (('a', here), ('b', saved))]
     first, second = (sharding.Shards(run, 'x', 9, 4).key for run in runs)
-    assert (first == second) == (flag in OF_A_RUN | OF_A_TRAINING)
+    assert (first == second) == (harmless or affects == 'training')
 
 
 def test_a_seed_that_is_drawn_is_taken_over_and_a_flag_that_is_new_is_no_difference():

@@ -36,16 +36,16 @@ launch() {
 # folder_of ARGUMENT...: the experiment folder that the arguments of a command mean.
 folder_of() {
     PYTHONPATH=$root "$venv_python" - "$@" << 'END'
-import argparse, collections, os
-from config import make_parser, read_yaml
+import argparse, os
+from config import defaults, read_yaml
 parser = argparse.ArgumentParser()
 for name in ('config', 'save_root', 'experiment_name'):
     parser.add_argument(f'--{name}')
 given = vars(parser.parse_known_args()[0])
-default = make_parser('', collections.defaultdict(tuple)).get_default
+default = defaults()
 settings = read_yaml(given['config']) if given['config'] else {}
 names = ('save_root', 'experiment_name')
-print(os.path.join(*(str(given[name] or settings.get(name) or default(name)) for name in names)))
+print(os.path.join(*(str(given[name] or settings.get(name) or default[name]) for name in names)))
 END
 }
 

@@ -56,13 +56,11 @@ class Options:
     generator: torch.Generator | None = None
     progress: bool = False
     smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
-    smooth_grad_sigma: float = flag(4.0, 0, "the noise's deviation is the image's range over this")
+    smooth_grad_sigma: float = flag(4.0, 0, "their noise: the image's range over this")
     integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
     baseline: object = None
     rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
-    occlusion_window: int | None = flag(
-        None, 1, "side of occlusion's square in pixels (default: an eighth of the image's)"
-    )
+    occlusion_window: int | None = flag(None, 1, 'occlusion: side of the square in pixels (default: an eighth)')
     num_samples: int | None = flag(
         None, 1, 'draws of smooth_grad_cam_pp (4), ss_cam (35), gradient_shap (50), is_cam (10)'
     )
