@@ -161,7 +161,7 @@ def test_a_panel_without_a_checkpoint(lite, monkeypatch, tmp_path, capsys):
         (['--classifier=timm/tf_efficientnet_lite'], 'timm/tf_efficientnet_lite0'),
         (['--classifier=fcn_resnet50'], 'unknown classifier'),
         (['--classifier=none.pth'], 'no such file'),
-        (['--classifier=some.pth'], '--architecture'),
+        (['--classifier=some.pth'], 'give architecture too'),
         (['--classifier=some.pth', '--architecture=resnet18'], 'does not fit resnet18'),
         (['--classifier=empty.pth', '--architecture=resnet18'], 'no state_dict'),
     ],

@@ -380,7 +380,7 @@ def test_the_randomness_of_an_image_is_of_seed_epoch_and_image(places):
 
 
 def test_a_crop_larger_than_the_picture_is_refused_in_training_alone():
-    with pytest.raises(ValueError, match='--crop_size 33 is larger than --resize_size 32'):
+    with pytest.raises(ValueError, match='crop_size 33 is larger than resize_size 32'):
         make_transform(True, 32, 33)
     assert make_transform(True, 32, 32) and make_transform(False, 32, 33)
 

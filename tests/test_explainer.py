@@ -3,6 +3,7 @@
 import doctest
 import os
 import warnings
+from collections import OrderedDict
 from dataclasses import fields
 
 import numpy as np
@@ -235,11 +236,21 @@ def test_every_method_is_a_function_of_the_door(net):
     torch.testing.assert_close(Explainer(net, attribution.layer_cam)(x, 2).maps, explain('layer_cam', net, x, 2))
 
 
-def test_the_documentation_of_functions_runs():
-    modules = [explaining, registry, attribution.pictures]
-    for module in modules:
+def test_the_examples_of_the_documentation_run():
+    """Of the door, and of each method on a network with layers conv1 and conv2, 8 x 8 locations for 16 pixels."""
+    for module in (explaining, registry, attribution.pictures):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed, module
+    torch.manual_seed(0)
+    layers = {'conv1': nn.Conv2d(3, 6, 3, 2, 1), 'relu': nn.ReLU(), 'conv2': nn.Conv2d(6, 8, 3, padding=1)}
+    head = {'pool': nn.AdaptiveAvgPool2d(1), 'flat': nn.Flatten(), 'linear': nn.Linear(8, 5)}
+    given = {'model': nn.Sequential(OrderedDict(**layers, **head)), 'images': torch.randn(2, 3, 16, 16)}
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    for name, row in MAPS.items():
+        if row.readout:
+            continue
+        (example,) = finder.find(row.function, name, globs={'torch': torch, name: row.function, **given})
+        assert runner.run(example) == (0, 1), name
 
 
 def test_single_options_win_over_options_and_none_is_the_default(net):

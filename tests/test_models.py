@@ -212,7 +212,7 @@ def test_pretrained_weights_are_torchvisions_first_and_refused_where_there_are_n
     assert backbones.pretrained_weights('vgg16') is published.VGG16_Weights.IMAGENET1K_V1
     assert backbones.pretrained_weights('vgg16', True) is published.VGG16_BN_Weights.IMAGENET1K_V1
     assert backbones.pretrained_weights('timm/test_vit') is True
-    with pytest.raises(ValueError, match='vgg_tiny has no pretrained weights: give --pretrained=False'):
+    with pytest.raises(ValueError, match='vgg_tiny has no pretrained weights: give pretrained=False'):
         wsol.build_model('vgg_tiny', 'CAM', 3, pretrained=True)
 
 
@@ -228,7 +228,7 @@ def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
         raise URLError('no network')
 
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', refuse)
-    with pytest.raises(OSError, match='--pretrained=False'):
+    with pytest.raises(OSError, match='pretrained=False'):
         wsol.build_model('resnet18', 'CAM', 3, pretrained=True)
 
 

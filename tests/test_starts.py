@@ -274,7 +274,7 @@ def test_calm_on_large_maps_trains_from_cam_on_small_ones_conv_last_included(tmp
     torch.testing.assert_close(trained['features.17.weight'], state['features.18.weight'], rtol=0, atol=1e-6)
     with pytest.raises(UserError, match='another map size: give --large_feature_map=False'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, *flags[:2], '--load_checkpoint=cam.pth')
-    with pytest.raises(UserError, match='as CAM, not CALM-EM: give --attribution_method=CAM, or start a training'):
+    with pytest.raises(UserError, match='as CAM, not CALM-EM: give attribution_method=CAM, or start a training'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, flags[0], '--load_checkpoint=cam.pth')
     with pytest.raises(UserError, match='as CAM, not CALM-EM'):  # main.py that only tests is an evaluator too
         command(main, tmp_path, monkeypatch, flags[0], '--load_checkpoint=cam.pth', '--is_train=False')
@@ -284,7 +284,7 @@ def test_the_two_step_option_leaves_conv_last_fresh_and_says_so(tmp_path, monkey
     state = cam_file(tmp_path / 'cam.pth')
     flags = ['--attribution_method=CALM-EM', '--epochs=1', '--lr=1e-12', '--is_different_checkpoint=True']
     command(main, tmp_path, monkeypatch, *flags, '--load_checkpoint=cam.pth')
-    assert 'fresh: conv_last (not taken from the file, as --is_different_checkpoint asks)\n' in capsys.readouterr().out
+    assert 'fresh: conv_last (not taken from the file, as is_different_checkpoint asks)\n' in capsys.readouterr().out
     trained = torch.load(tmp_path / 'run' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict']
     assert (trained['conv_last.weight'] - state['conv_last.weight']).abs().max() > 0.01
     for key in ('attention.0.weight', 'features.18.weight'):
@@ -296,7 +296,7 @@ def test_another_class_count_starts_conv_last_afresh_and_stops_an_evaluator(tmp_
     flags = ['--attribution_method=CAM', '--epochs=1', '--load_checkpoint=cam.pth']
     command(main, tmp_path, monkeypatch, *flags)
     assert 'fresh: conv_last (of 7 classes in the file, of 200 here)\n' in capsys.readouterr().out
-    with pytest.raises(UserError, match=r'cam.pth: .*of another size 2 \(conv_last.* check --dataset'):
+    with pytest.raises(UserError, match=r'cam.pth: .*of another size 2 \(conv_last.* check dataset'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, *flags)
 
 

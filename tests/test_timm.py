@@ -181,7 +181,7 @@ def test_pretrained_weights_reach_the_backbone(monkeypatch, tmp_path):
 
 def test_pretrained_without_a_network_names_the_way_out(monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-    with pytest.raises(ConnectionError, match='--pretrained=False'):
+    with pytest.raises(ConnectionError, match='pretrained=False'):
         build(VIT, pretrained=True)
 
 
@@ -197,7 +197,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_without_a_network_nothing_is_tried_again(hub):
-    with pytest.raises(ConnectionError, match=r'127.0.0.1:9 is out of reach: .*refused.*--pretrained=False'):
+    with pytest.raises(ConnectionError, match=r'127.0.0.1:9 is out of reach: .*refused.*pretrained=False'):
         build(VIT, pretrained=True)
     assert hub.HF_HUB_OFFLINE is False
 
@@ -206,7 +206,7 @@ def test_a_network_that_swallows_everything_is_none(hub, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
         monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{silent.getsockname()[1]}')
         monkeypatch.setattr(hub_of_weights, 'PATIENCE', 0.2)
-        with pytest.raises(ConnectionError, match='out of reach: .*--pretrained=False'):
+        with pytest.raises(ConnectionError, match='out of reach: .*pretrained=False'):
             build(VIT, pretrained=True)
 
 
@@ -261,7 +261,7 @@ def test_refusals(architecture, options, words):
 
 
 def test_an_image_that_does_not_split_into_patches_is_refused():
-    with pytest.raises(ValueError, match='--crop_size that is a multiple of 16'):
+    with pytest.raises(ValueError, match='crop_size that is a multiple of 16'):
         build(VIT)(torch.zeros(1, 3, 64, 72))
 
 

@@ -65,7 +65,7 @@ def build_model(
     except (URLError, OSError) as error:
         raise Unreachable(
             f'cannot download the pretrained weights of {architecture} ({error}): '
-            'give --pretrained=False, or run once where there is a network'
+            'give pretrained=False, or run once where there is a network'
         ) from error
     model = Network(backbone, channels, num_classes, attribution_method)
     heads = [child for name, child in model.named_children() if name not in model.feature_names]

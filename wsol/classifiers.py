@@ -176,7 +176,7 @@ def _torchvision_classifier(name, weights, **options):
         hint = did_you_mean(name, [*known, *(timm_backbone.PREFIX + one for one in packaged.PACKAGED)], 5)
         raise UserError(
             f'unknown classifier {name!r}: {hint}give a name of torchvision, timm/<name> of timm, or a file of weights '
-            'with --architecture'
+            'with its architecture'
         )
     published = models.get_model_weights(name).DEFAULT
     if not weights:
@@ -208,9 +208,9 @@ def _without_wrapper(state):
 def _from_file(path, architecture):
     """The classifier of a file of weights: a state dict, or a dict with one; its last layer says how many classes."""
     if not os.path.isfile(path):
-        raise MissingFile(f'--classifier={path}: there is no such file')
+        raise MissingFile(f'classifier {path}: there is no such file')
     if not architecture:
-        raise UserError(f'--classifier={path} does not say what network it is of: give --architecture too')
+        raise UserError(f'classifier {path} does not say what network it is of: give architecture too')
     state = _without_wrapper(without_prefix(read_record(path)['state_dict']))
     state = {key: value for key, value in state.items() if part_of(key) not in AUXILIARY}
     if not all(torch.is_tensor(value) for value in state.values()):

@@ -144,7 +144,7 @@ def make_transform(training, resize_size=256, crop_size=224, preprocessing=PAPER
     scored on the whole image, so nothing is cropped away.
     """
     if crop_size > resize_size and training:
-        raise UserError(f'--crop_size {crop_size} is larger than --resize_size {resize_size}')
+        raise UserError(f'crop_size {crop_size} is larger than resize_size {resize_size}')
     return SquareTransform(training, resize_size, crop_size, preprocessing)
 
 

@@ -92,7 +92,7 @@ def load_weights(model, state_dict):
         ]
         raise UserError(
             f'weights are of another architecture or class count: {"; ".join(parts)}; '
-            'check --dataset, --architecture and --use_bn'
+            'check dataset, architecture and use_bn'
         )
     model.load_state_dict(state_dict, strict=True)
 
@@ -109,7 +109,7 @@ def load_trained_weights(model, state_dict, architecture):
     if 'attention' not in parts_of(state_dict) and 'conv_last' in parts_of(state_dict):
         if model.head.attends:
             raise UserError(
-                f'it has no attention, which {model.attribution_method} reads: give --attribution_method=CAM, '
+                f'it has no attention, which {model.attribution_method} reads: give attribution_method=CAM, '
                 'or start a training from it (main.py)'
             )
         own = model.state_dict()
@@ -143,7 +143,7 @@ def _fresh_parts(given, own, tail, drop_conv_last):
     fresh = {}
     for part in (part for part in (*HEAD_PARTS, *tail) if part in parts_of(own)):
         if drop_conv_last and part != 'attention' and part in HEAD_PARTS:
-            fresh[part] = 'not taken from the file, as --is_different_checkpoint asks'
+            fresh[part] = 'not taken from the file, as is_different_checkpoint asks'
         elif part not in there:
             fresh[part] = 'not in the file'
         elif part == 'conv_last' and (counts := _other_class_count(given, own)):

@@ -88,26 +88,42 @@ def _grad_cam_pp_of(A, G):
 
 @explainer
 def grad_cam(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k), w_k = mean_z G_k(z): Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2)."""
+    """relu(sum_k w_k A_k), w_k = mean_z G_k(z): Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2).
+
+    >>> grad_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(_grad_cam_of, model, images, target, options)
 
 
 @explainer
 def grad_cam_pp(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k) with grad_cam_pp_weights: Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5 and 19)."""
+    """relu(sum_k w_k A_k) with grad_cam_pp_weights: Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5 and 19).
+
+    >>> grad_cam_pp(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(_grad_cam_pp_of, model, images, target, options)
 
 
 @explainer
 def layer_cam(model, images, target=None, options=Options()):
-    """relu(sum_k relu(G_k(z)) A_k(z)): LayerCAM (Jiang et al., TIP 2021, eq. 4 to 6), for any layer."""
+    """relu(sum_k relu(G_k(z)) A_k(z)): LayerCAM (Jiang et al., TIP 2021, eq. 4 to 6), for any layer.
+
+    >>> layer_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(lambda A, G: (G.relu() * A).sum(dim=1), model, images, target, options)
 
 
 @explainer
 def hires_cam(model, images, target=None, options=Options()):
     """relu(sum_k G_k(z) A_k(z)): HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), gradients that are not
-    averaged."""
+    averaged.
+
+    >>> hires_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(lambda A, G: (G * A).sum(dim=1), model, images, target, options)
 
 
@@ -131,6 +147,9 @@ def finer_cam(model, images, target=None, options=Options()):
 
     torchcam takes that mean too; pytorch-grad-cam weighs the classes by their probability, and g is 1 there. Against
     one class of the caller's choice: any map with `contrast`.
+
+    >>> finer_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
     """
     check_classes(model, 'finer_cam')
     return _fused(_grad_cam_of, model, images, target, options, scalars=against_similar)
@@ -144,7 +163,11 @@ def xgrad_cam_weights(A, G):
 
 @explainer
 def xgrad_cam(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k) with xgrad_cam_weights: XGrad-CAM (Fu et al., BMVC 2020, eq. 8)."""
+    """relu(sum_k w_k A_k) with xgrad_cam_weights: XGrad-CAM (Fu et al., BMVC 2020, eq. 8).
+
+    >>> xgrad_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(lambda A, G: weighted(A, xgrad_cam_weights(A, G)), model, images, target, options)
 
 
@@ -157,6 +180,9 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     Grad-CAM++ (the paper prints G there). 'maps' is the mean of the maps M(x + noise) of grad_cam_pp, each with the
     weights and A of its own copy, as SmoothGrad (Smilkov et al., 2017) averages its maps.
     torchcam (0.5) averages derivatives too, G^2 and G^3; it takes relu(G) and A of the last copy alone.
+
+    >>> smooth_grad_cam_pp(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
+    torch.Size([2, 8, 8])
     """
     layers = find_layers(model, options.target_layer, images)
     n = options.num_samples or SMOOTH_SAMPLES
@@ -178,7 +204,11 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
 
 @explainer
 def eigen_cam(model, images, target=None, options=Options()):
-    """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; the same map for every class."""
+    """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; the same map for every class.
+
+    >>> eigen_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     layers = find_layers(model, options.target_layer, images)
     activations, scores = capture(model, images, layers, groups_of(images, options))
     chosen(scores, target)  # a class that does not exist is an error here too
@@ -188,7 +218,11 @@ def eigen_cam(model, images, target=None, options=Options()):
 @explainer
 def eigen_grad_cam(model, images, target=None, options=Options()):
     """relu(principal_map(G A)): Eigen-CAM of activations times gradients, so that it knows the class
-    (pytorch-grad-cam)."""
+    (pytorch-grad-cam).
+
+    >>> eigen_grad_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     return _fused(lambda A, G: principal_map(G * A), model, images, target, options)
 
 
@@ -205,6 +239,9 @@ def refine_cam(model, images, target=None, options=Options()):
     (Domeniconi et al., 2026, arXiv 2605.14641).
 
     Without target_layer: the last layers of the three coarsest map sizes (layers.stage_layers).
+
+    >>> refine_cam(model, images, target=[3, 1]).shape
+    torch.Size([2, 8, 8])
     """
     layers = refined_layers(model, options.target_layer, images)
     maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target, groups=groups_of(images, options))
@@ -233,6 +270,9 @@ def taylor_cam(model, images, target=None, options=Options()):
     Sources: the name, and Grad-CAM with second derivatives, are those of Taylor-CAM (Lerman et al., ICCV 2021, arXiv
     2006.08601), whose own maps are of pairs of locations: taylor_interaction. Interactions folded into the weights of
     the channels are ShapleyCAM's (arXiv 2501.06261), and the weights are the same.
+
+    >>> taylor_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
     """
     layers = find_layers(model, options.target_layer, images)
     maps = []

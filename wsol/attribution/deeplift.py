@@ -100,6 +100,9 @@ def deep_lift(model, images, target=None, options=Options()):
     one number (NAMES), or max pooling (POOLS); through what else there is (softmax, products, layer norms, maxima of
     other forms) the gradient goes as it is, and a warning says so where the sum is missed by more than GAP. captum's
     needs modules that are used once and not in place.
+
+    >>> deep_lift(model, images, target=[3, 1]).shape
+    torch.Size([2, 16, 16])
     """
     start = baseline_of(images, options)
     firsts, owner = groups_of(images, options)

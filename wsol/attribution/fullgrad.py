@@ -93,6 +93,9 @@ def full_grad(model, images, target=None, options=Options()):
     A layer's b is the bias of a convolution or a batch norm, which has its running mean's part in it; biases without
     locations are left out. psi scales every channel by itself, as pytorch-grad-cam's does; the authors' code scales a
     layer's channels together. One forward and one backward pass through all layers; target_layer plays no part.
+
+    >>> full_grad(model, images, target=[3, 1]).shape
+    torch.Size([2, 16, 16])
     """
     firsts, owner = groups_of(images, options)
     x = (images if owner is None else images[firsts]).detach().requires_grad_()

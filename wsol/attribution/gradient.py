@@ -46,7 +46,11 @@ def strength(gradients):
 
 @explainer
 def input_grad(model, images, target=None, options=Options()):
-    """max_c |dS_y/dx_c|, the gradient saliency of Simonyan et al. (2014) as the released `input_grad` takes it."""
+    """max_c |dS_y/dx_c|, the gradient saliency of Simonyan et al. (2014) as the released `input_grad` takes it.
+
+    >>> input_grad(model, images, target=[3, 1]).shape
+    torch.Size([2, 16, 16])
+    """
     return strength(image_gradients(model, images, target, groups_of(images, options))[0])
 
 
@@ -87,20 +91,32 @@ def moments(samples):
 
 @explainer
 def smooth_grad(model, images, target=None, options=Options()):
-    """mean_i m_i, m_i = max_c |dS_y/dx_c| at the i-th noisy copy: SmoothGrad (Smilkov et al., 2017) as released."""
+    """mean_i m_i, m_i = max_c |dS_y/dx_c| at the i-th noisy copy: SmoothGrad (Smilkov et al., 2017) as released.
+
+    >>> smooth_grad(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
+    torch.Size([2, 16, 16])
+    """
     return moments(_noisy_strengths(model, images, target, options))[0].to(images.dtype)
 
 
 @explainer
 def smooth_grad_square(model, images, target=None, options=Options()):
-    """mean_i m_i^2, SmoothGrad-squared (Hooker et al., NeurIPS 2019) as released; m_i as in smooth_grad."""
+    """mean_i m_i^2, SmoothGrad-squared (Hooker et al., NeurIPS 2019) as released; m_i as in smooth_grad.
+
+    >>> smooth_grad_square(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
+    torch.Size([2, 16, 16])
+    """
     mean, variance = moments(_noisy_strengths(model, images, target, options))
     return (variance + mean.square()).to(images.dtype)
 
 
 @explainer
 def var_grad(model, images, target=None, options=Options()):
-    """mean_i m_i^2 - (mean_i m_i)^2, VarGrad (Adebayo et al., NeurIPS 2018) as released; m_i as in smooth_grad."""
+    """mean_i m_i^2 - (mean_i m_i)^2, VarGrad (Adebayo et al., NeurIPS 2018) as released; m_i as in smooth_grad.
+
+    >>> var_grad(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
+    torch.Size([2, 16, 16])
+    """
     return moments(_noisy_strengths(model, images, target, options))[1].to(images.dtype)
 
 
@@ -122,6 +138,9 @@ def integrated_grad(model, images, target=None, options=Options()):
     """(1/n) sum_{i=0..n} max_c |dS_y/dx_c| at x' + (i/n)(x - x'): the released row, n + 1 points, no factor x - x'.
 
     n = integrated_grad_nr_iter; the released code has x' = 0, the default.
+
+    >>> integrated_grad(model, images, target=[3, 1], integrated_grad_nr_iter=5).shape
+    torch.Size([2, 16, 16])
     """
     n = options.integrated_grad_nr_iter
     path = _path_gradients(model, images, target, options, [i / n for i in range(n + 1)])
@@ -143,9 +162,13 @@ def integrated_gradients_by_channel(model, images, target=None, options=Options(
     return ((images - baseline_of(images, options)) * integral).to(images.dtype)
 
 
-def integrated_gradients(model, images, target=None, options=Options()):
-    """integrated_gradients_by_channel summed over the channels: [B, h, w], signed; its sum is S_y(x) - S_y(x')."""
-    return integrated_gradients_by_channel(model, images, target, options).sum(dim=1)
+def integrated_gradients(model, images, target=None, options=Options(), **changes):
+    """integrated_gradients_by_channel summed over the channels: [B, h, w], signed; its sum is S_y(x) - S_y(x').
+
+    >>> integrated_gradients(model, images, target=[3, 1], integrated_grad_nr_iter=5).shape
+    torch.Size([2, 16, 16])
+    """
+    return integrated_gradients_by_channel(model, images, target, options, **changes).sum(dim=1)
 
 
 def integrated_gradients_with_gap(model, images, target=None, options=Options()):
@@ -164,6 +187,9 @@ def gradient_shap(model, images, target=None, options=Options()):
     GradientSHAP (Lundberg and Lee, NeurIPS 2017; expected gradients, Erion et al., 2021).
 
     num_samples (50) points; x_i is x plus Gaussian noise of deviation std (0); x' is options.baseline.
+
+    >>> gradient_shap(model, images, target=[3, 1], num_samples=5).shape
+    torch.Size([2, 16, 16])
     """
     b = len(images)
     n = options.num_samples or SHAP_SAMPLES
@@ -246,6 +272,10 @@ def guided_gradients(model, images, target=None, options=Options()):
         return image_gradients(model, images, target, groups_of(images, options))[0]
 
 
-def guided_backprop(model, images, target=None, options=Options()):
-    """max_c |g_c| of guided_gradients, the reading of the other gradient maps: [B, h, w]."""
-    return strength(guided_gradients(model, images, target, options))
+def guided_backprop(model, images, target=None, options=Options(), **changes):
+    """max_c |g_c| of guided_gradients, the reading of the other gradient maps: [B, h, w].
+
+    >>> guided_backprop(model, images, target=[3, 1]).shape
+    torch.Size([2, 16, 16])
+    """
+    return strength(guided_gradients(model, images, target, options, **changes))

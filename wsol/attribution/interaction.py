@@ -65,6 +65,9 @@ def taylor_interaction(model, images, target=None, options=Options()):
     Source: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601), interactions of locations by cross derivatives. The
     authors' code sums H_kl over one location's channels without their activations, squares, and adds both orders of the
     pair; here both activations are factors, so this is the pair's term of the Taylor expansion and keeps its sign.
+
+    >>> taylor_interaction(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
     """
     layers = find_layers(model, options.target_layer, images)
     activations, gradients = layer_gradients(model, images, layers, target, create_graph=True)

@@ -45,6 +45,9 @@ def rise(model, images, target=None, options=Options()):
 
     A mask is a grid of 7 x 7 cells, each kept with probability 1/2, enlarged and shifted at random. The paper's score
     is a probability; here, as in every map, it is S_y.
+
+    >>> rise(model, images, target=[3, 1], rise_nr_masks=20).shape
+    torch.Size([2, 16, 16])
     """
     with torch.no_grad():
         target = predicted(model, images, target)
@@ -66,6 +69,9 @@ def occlusion(model, images, target=None, options=Options()):
     ECCV 2014), signed.
 
     The squares are `windows` of side occlusion_window; the pixels in them are those of options.baseline.
+
+    >>> occlusion(model, images, target=[3, 1], occlusion_window=4).shape
+    torch.Size([2, 16, 16])
     """
     b, _, *size = images.shape
     squares = windows(size, options.occlusion_window or max(1, min(size) // OCCLUDED))

@@ -55,7 +55,11 @@ def softmax_weights(scores):
 
 @explainer
 def score_cam(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k), w = softmax_k S_y(M_k x), M_k = min-max scaled A_k: Score-CAM (Wang et al., CVPRW 2020)."""
+    """relu(sum_k w_k A_k), w = softmax_k S_y(M_k x), M_k = min-max scaled A_k: Score-CAM (Wang et al., CVPRW 2020).
+
+    >>> score_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     layers = find_layers(model, options.target_layer, images)
     with torch.no_grad():
         activations, scores = capture(model, images, layers, groups_of(images, options))
@@ -70,6 +74,9 @@ def ss_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w = softmax_k mean_i S_y((M_k + noise_i) x): SS-CAM (Wang et al., 2020), noise on the mask.
 
     num_samples (35) draws of Gaussian noise of deviation std (2); M_k as in score_cam.
+
+    >>> ss_cam(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
+    torch.Size([2, 8, 8])
     """
     n = options.num_samples or SS_SAMPLES
     std = SS_STD if options.std is None else options.std
@@ -91,6 +98,9 @@ def is_cam(model, images, target=None, options=Options()):
     al., 2020, arXiv 2010.03023) with N = num_samples (10) steps; M_k as in score_cam.
 
     The steps are torchcam's (0.5): each adds its i/N to those before it, so the last images are brighter than x.
+
+    >>> is_cam(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
+    torch.Size([2, 8, 8])
     """
     n = options.num_samples or IS_STEPS
     factors = [i * (i + 1) / (2 * n) for i in range(1, n + 1)]
@@ -151,6 +161,9 @@ def group_cam(model, images, target=None, options=Options()):
 
     M_g is group_masks resized and scaled to [0, 1], with Grad-CAM's w; s_g = S_y(M_g x + (1 - M_g) b) - S_y(b), b the
     blurred image. The authors take p(y|x) for S_y and k-means for the clusters; Ward's method needs no random start.
+
+    >>> group_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 16, 16])
     """
     layers = find_layers(model, options.target_layer, images)
     target = predicted(model, images, target)
@@ -216,7 +229,11 @@ def drops(score, ablated):
 
 @explainer
 def ablation_cam(model, images, target=None, options=Options()):
-    """relu(sum_k w_k A_k), w_k = (S_y - S_y without A_k) / |S_y|: Ablation-CAM (Desai and Ramaswamy, WACV 2020)."""
+    """relu(sum_k w_k A_k), w_k = (S_y - S_y without A_k) / |S_y|: Ablation-CAM (Desai and Ramaswamy, WACV 2020).
+
+    >>> ablation_cam(model, images, target=[3, 1], target_layer='conv2').shape
+    torch.Size([2, 8, 8])
+    """
     layers = find_layers(model, options.target_layer, images)
     maps = []
     with torch.no_grad():

@@ -47,5 +47,5 @@ def pretrained_weights(architecture, use_bn=False):
     if backbone_module(architecture) is timm:
         return True
     if architecture not in PRETRAINED:
-        raise UserError(f'{architecture} has no pretrained weights: give --pretrained=False')
+        raise UserError(f'{architecture} has no pretrained weights: give pretrained=False')
     return models.get_model_weights(PRETRAINED[architecture][use_bn]).IMAGENET1K_V1

@@ -69,7 +69,7 @@ class Trunk(nn.Module):
         if any(side % step for side, step in zip(images.shape[2:], self.patch)):
             raise UserError(
                 f'images of {images.shape[2]}x{images.shape[3]} do not split into patches of '
-                f'{self.patch[0]}x{self.patch[1]}: give a --crop_size that is a multiple of {self.patch[0]}'
+                f'{self.patch[0]}x{self.patch[1]}: give a crop_size that is a multiple of {self.patch[0]}'
             )
         return self.to_map(self.net(images), images)  # [B, L, H, W]
 
@@ -97,7 +97,7 @@ def check(timm, name, pretrained):
             f'unknown weights {PREFIX + name!r}: choose one of {", ".join(PREFIX + one for one in [base, *published])}'
         )
     if pretrained and not published:
-        raise UserError(f'{PREFIX}{name} has no pretrained weights: give --pretrained=False')
+        raise UserError(f'{PREFIX}{name} has no pretrained weights: give pretrained=False')
 
 
 def fetching(name, pretrained):
@@ -139,7 +139,7 @@ def _create(timm, name, large_feature_map, pretrained):
             )
         return net
     raise UserError(
-        f'{PREFIX}{name} has no output stride to choose: give --large_feature_map=False '
+        f'{PREFIX}{name} has no output stride to choose: give large_feature_map=False '
         '(a ViT of smaller patches has a finer map)'
     )
 

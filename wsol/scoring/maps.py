@@ -27,7 +27,7 @@ def smooth(maps, ksize):
     if ksize == 1:
         return maps
     if ksize % 2 == 0:
-        raise UserError(f'--smoothing_ksize {ksize} is even: give an odd number of pixels')
+        raise UserError(f'smoothing_ksize {ksize} is even: give an odd number of pixels')
     deviation = 0.3 * ((ksize - 1) * 0.5 - 1) + 0.8
     return np.stack(
         [cv2.GaussianBlur(one, (ksize, ksize), deviation, borderType=cv2.BORDER_REFLECT_101) for one in maps]
@@ -38,7 +38,7 @@ def blur_reach(deviation, size):
     """How many pixels the Gaussian of `blur` reaches: three deviations, which maps of `size` pixels must exceed."""
     reach = math.ceil(3 * deviation)
     if reach >= size:
-        raise UserError(f'--blur {deviation:g} is too much for maps of {size} pixels: three times it must fit')
+        raise UserError(f'blur {deviation:g} is too much for maps of {size} pixels: three times it must fit')
     return reach
 
 
