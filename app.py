@@ -23,6 +23,7 @@ from PIL import Image
 
 import config
 import util
+from flags.row import in_range
 from report import live, photographs
 from wsol import attribution
 from wsol.errors import UserError
@@ -212,8 +213,8 @@ def main():
     )
     parser.add_argument('--save_root', default='save', help='folder of all runs')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets the network in')
-    parser.add_argument('--port', type=config.in_range(int, 1, 65535), default=7860, help='port to listen on')
-    parser.add_argument('--max_upload_mb', type=config.in_range(int, 1), default=20, help='larger files are refused')
+    parser.add_argument('--port', type=in_range(int, 1, 65535), default=7860, help='port to listen on')
+    parser.add_argument('--max_upload_mb', type=in_range(int, 1), default=20, help='larger files are refused')
     serve(parser.parse_args())
 
 
