@@ -13,7 +13,7 @@ from wsol.errors import UserError
 CUE, ERASE, BOXES = 'cue_location', 'pixel_perturb', 'wsol'  # results, as their files are named
 EVALUATORS = {CUE: 'eval_cue_location.py', ERASE: 'eval_pixel_perturb.py', BOXES: 'eval_wsol.py'}
 PROBABILITY = ('--norm_type=clipping', '--threshold_type=log')  # CALM's own map is left as it is
-SCALED = ('--norm_type=minmax', '--threshold_type=even')  # other maps, and all maps in localization, have no unit
+SCALED = ('--norm_type=minmax', '--threshold_type=even')  # other maps have no unit
 
 
 class Head(NamedTuple):
@@ -79,7 +79,7 @@ def score(network, kind, name=None, flags=(), suffix='', setting=None):
     """
     head = HEADS[network.head]
     name = name or head.map
-    scale = PROBABILITY if name == 'jointll' and kind != BOXES else SCALED
+    scale = () if kind != CUE else PROBABILITY if name == 'jointll' else SCALED
     model = (f'--attribution_method={head.method}', f'--load_checkpoint={network.name}')
     words = (EVALUATORS[kind], *network.flags, *model, f'--score_map_process={name}', *scale, *flags)
     return Step(network._replace(setting=setting or network.setting).name, f'{kind}_{name}{suffix}.json', words)

@@ -35,12 +35,12 @@ evaluator_of() {  # evaluator_of TABLE: the command, and the first word of its r
     esac
 }
 
-# scale_of TABLE MAP. CAM's map and the gradient maps have no scale of their own: min-max and even thresholds. CALM's
-# map is a probability: left as it is, with logarithmic thresholds. The localization protocol scales every map.
+# scale_of TABLE MAP: how cue localization scales a map. CAM's map and gradient maps have no scale of their own: min-max
+# and even thresholds. CALM's map is a probability: left as it is, with logarithmic thresholds. The other tables have no
+# choice: erasing takes the highest pixels, and the localization protocol scales every map.
 scale_of() {
     case $1:$2 in
-        wsol:*) echo --norm_type=minmax --threshold_type=even ;;
-        *:jointll) echo --norm_type=clipping --threshold_type=log ;;
-        *) echo --norm_type=minmax --threshold_type=even ;;
+        cue_localization:jointll) echo --norm_type=clipping --threshold_type=log ;;
+        cue_localization:*) echo --norm_type=minmax --threshold_type=even ;;
     esac
 }
