@@ -139,9 +139,9 @@ def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypat
         for method in ('jointll', 'grad_cam'):
             for y in (int(probs.argmax()), 7):
                 array = np.load(tmp_path / 'maps' / f'{name}.{method}.{y}.npy')
-                np.testing.assert_allclose(
-                    array, attribution.explain(method, checkpoint[1], images, y)[0].detach(), rtol=1e-4, atol=1e-7
-                )
+                want = attribution.explain(method, checkpoint[1], images, y)[0].detach()
+                rounding = 1e-5 * float(want.abs().max())  # of another batch: a share of the map's size
+                np.testing.assert_allclose(array, want, rtol=1e-4, atol=rounding)
                 if method == 'jointll':
                     assert array.sum() == pytest.approx(probs[y].item(), rel=1e-4)
     with pytest.raises(FileExistsError, match='another --save_scoremaps'):
