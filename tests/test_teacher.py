@@ -15,7 +15,7 @@ from engine.objective import Teacher
 from wsol import calm
 from wsol.network import Forward
 
-LAGGING = [('epoch', 0.0), ('ema', 0.6)]
+LAGGING = [('epoch', 0.9), ('ema', 0.6)]  # a teacher of the last epoch has no use for the decay
 
 
 def trainer(folder='nowhere', net=None, **changes):
