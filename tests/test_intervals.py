@@ -123,6 +123,17 @@ def test_the_p_value_is_that_of_all_exchanges_where_some_units_are_alike(figure,
     assert len({*np.round(expected, 6)}) > 5
 
 
+def test_what_rounding_parts_is_a_tie():
+    """Half of the units gain a tenth, half lose one: no difference, and of all exchanges 70 have none either."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        first = rng.integers(0, 30, 8) / 10
+        second = first + rng.permutation([0.1, -0.1] * 4)
+        for a, b in ((first, second), (second, first)):
+            [found] = intervals.compare([score(a[:, None])], [score(b[:, None])], resamples=400)
+            assert found.p == 1 and found.difference == pytest.approx(0, abs=1e-12)
+
+
 def test_the_p_value_of_many_images_is_near_the_exact_one():
     rng = np.random.default_rng(9)
     a, b = rng.normal(0, 1, (2, 300))
@@ -154,6 +165,14 @@ def test_what_is_not_defined_has_no_interval(recwarn):
     [one, two] = intervals.compare([nothing, all_right], [rare, all_right], resamples=200)
     assert np.isnan(one.a) and np.isnan(one.difference) and one.interval is None and np.isnan(one.p)
     assert two.interval == (0, 0) and not recwarn.list
+
+
+def test_units_that_depend_on_each_other_tell_neither_interval_nor_p():
+    """The running values of cue localization: a difference, and no word on how sure it is."""
+    a, b = np.random.default_rng(3).random((2, 9, 1))
+    [one] = intervals.compare([score(a)._replace(resampled=False)], [score(b)._replace(resampled=False)], resamples=99)
+    assert one.difference == pytest.approx(b.mean() - a.mean()) and one.interval is None and np.isnan(one.p)
+    assert intervals.intervals([score(a)._replace(resampled=False)]) == [None]
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -260,6 +279,23 @@ def test_the_table_shows_each_figure_with_its_interval(tmp_path, capsys, monkeyp
     assert table(capsys.readouterr().out)[0]['cue per pair'] == '30.00'
 
 
+def test_the_running_values_of_cue_localization_have_no_interval(tmp_path):
+    values = np.array([10.0, 20, 30, 60])
+    means = {'cue_1': 15.0, 'cue_2': 45.0, 'cue_3': None, 'mean': 30.0}
+    rows = {
+        'ids': ['0 1', '0 2', '1 2', '1 3'],
+        'differing_parts': [1, 1, 2, 2],
+        'released': values,
+        'per_pair': values,
+    }
+    write(tmp_path, 'cue_location_vanilla', {'released': means, 'per_pair': means}, **rows)
+    scores = samples.read_sample(tmp_path, 'cue_location', 'vanilla').scores
+    known = dict(zip([one.name for one in scores], intervals.intervals(scores, resamples=99)))
+    assert known['cue released, mean'] is None and known['cue released, 1 part'] is None
+    low, high = known['cue per pair, mean']
+    assert 10 <= low < 30 < high <= 60
+
+
 def test_arrays_of_another_run_are_found_out(tmp_path, monkeypatch, capsys):
     folder = experiment(tmp_path / 'run')
     result = json.loads((tmp_path / 'run/accuracy.json').read_text())
@@ -305,6 +341,11 @@ def test_units_are_paired_by_their_ids_in_any_order():
         1
     )
     assert found.interval == pytest.approx((1, 1)) and found.p == pytest.approx(2 / 2**6)
+
+
+def test_a_small_p_is_told_to_a_thousandth():
+    texts = [comparison.p_text(p) for p in (0.00099, 0.001, 0.0049, 1.0, np.nan)]
+    assert texts == ['< 0.001', '0.001', '0.005', '1.000', '-']
 
 
 def test_a_comparison_of_a_run_with_itself(tmp_path, monkeypatch, capsys):
