@@ -20,6 +20,7 @@ import wsol
 from data_loaders import load_split, make_loader
 from engine import arrays, models
 from report.results import read_arrays
+from report.samples import read_sample
 from wsol.errors import UserError
 from wsol.scoring import pixels
 from wsol.scoring.erasing import ERASE_K
@@ -124,6 +125,10 @@ def test_attribution_scores_are_those_of_their_images(root, monkeypatch):
         }
         assert expected.keys() == result['metrics'].keys() and own['constant'].sum() == figures['constant_maps']
         assert expected == pytest.approx({key: figures[key] for key in expected}, rel=1e-6)
+        [folder] = {path.parent for path in root.glob('*/attribution_scores.npz')}
+        shown = read_sample(str(folder), 'attribution_scores', name).scores  # each figure is that of its columns
+        assert {one.name: one.value for one in shown} == {key: figures[key] for key in expected}
+    assert any(figures['win'] for figures in result['methods'].values())
 
 
 def test_a_file_of_arrays_is_numpys_and_its_bytes_are_those_of_the_arrays(tmp_path):
