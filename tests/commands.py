@@ -6,6 +6,7 @@ Every command has a process of its own, forked from a server that has imported t
 import atexit
 import multiprocessing
 import os
+import re
 import runpy
 import sys
 import tempfile
@@ -36,7 +37,10 @@ def _run(script, arguments, folder, environment, out, err):
 
 
 def run(script, *arguments, cwd=ROOT, **environment):
-    """(exit code, standard output, standard error) of a Python script, given by its path in the checkout or in full."""
+    """(exit code, standard output, standard error) of a Python script, given by its path in the checkout or in full.
+
+    Standard error is without the line on flags that have no effect: tests give the same flags to all commands.
+    """
     with tempfile.TemporaryDirectory() as folder:
         files = [os.path.join(folder, name) for name in ('out', 'err')]
         for file in files:
@@ -46,4 +50,5 @@ def run(script, *arguments, cwd=ROOT, **environment):
         process = SERVER.Process(target=_run, args=(*words, *files))
         process.start()
         process.join()
-        return process.exitcode, *(open(file, newline='').read() for file in files)
+        out, err = (open(file, newline='').read() for file in files)
+        return process.exitcode, out, re.sub(r'^\S+: no effect here: [^\n]*\n', '', err, flags=re.M)
