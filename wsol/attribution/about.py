@@ -75,7 +75,7 @@ ABOUT = {
     ),
     'eigen_grad_cam': About('Eigen-CAM of activations times gradients', 'pytorch-grad-cam', '1', '1'),
     'taylor_cam': About('Grad-CAM with interactions of second order', 'Lerman et al., ICCV 2021', '1', '2'),
-    'taylor_interaction': About('what each location has in common with one', 'Lerman et al., ICCV 2021', '1', '3'),
+    'taylor_interaction': About('what each location has in common with one', 'Lerman et al., ICCV 2021', '1', '4'),
     'score_cam': About(
         'channels weighed by the score of the image that they show', 'Wang et al., CVPR workshop 2020', '1 + L'
     ),
