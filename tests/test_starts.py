@@ -118,9 +118,7 @@ def test_an_evaluator_of_cam_reads_the_protocols_checkpoint_as_the_protocol_does
         found = model(IMAGE).log_score[0]
     torch.testing.assert_close(found, torch.tensor(LOGITS[architecture, large]), rtol=1e-4, atol=2e-4)
     assert not any(value.any() for value in model.attention.state_dict().values())
-    with pytest.raises(
-        UserError, match='cam.pth: it has no attention, which CALM-ML reads: .*--attribution_method=CAM'
-    ):
+    with pytest.raises(UserError, match='cam.pth: it has no attention, which CALM-ML reads: .*attribution_method=CAM'):
         models.load_model(spec(architecture, 'CALM-ML', large), C, torch.device('cpu'), path)
 
 
@@ -274,7 +272,7 @@ def test_calm_on_large_maps_trains_from_cam_on_small_ones_conv_last_included(tmp
     torch.testing.assert_close(trained['features.17.weight'], state['features.18.weight'], rtol=0, atol=1e-6)
     with pytest.raises(UserError, match='another map size: give --large_feature_map=False'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, *flags[:2], '--load_checkpoint=cam.pth')
-    with pytest.raises(UserError, match='as CAM, not CALM-EM: give attribution_method=CAM, or start a training'):
+    with pytest.raises(UserError, match='as CAM, not CALM-EM: give --attribution_method=CAM, or start a training'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, flags[0], '--load_checkpoint=cam.pth')
     with pytest.raises(UserError, match='as CAM, not CALM-EM'):  # main.py that only tests is an evaluator too
         command(main, tmp_path, monkeypatch, flags[0], '--load_checkpoint=cam.pth', '--is_train=False')
@@ -336,7 +334,7 @@ def test_what_does_not_fit_is_refused_where_a_training_starts_too(tmp_path):
         with pytest.raises(UserError, match=r'of another size 1 \(conv_last.weight'):
             models.start_model(spec('vgg_tiny'), 200, device, path, False)
     path = saved(tmp_path / 'vgg.pth', protocol_weights('vgg16'))
-    with pytest.raises(UserError, match='vgg.pth: .*--use_bn'):  # its features have no batch norm
+    with pytest.raises(UserError, match='vgg.pth: .*use_bn'):  # its features have no batch norm
         models.start_model(spec('vgg16', use_bn=True), C, device, path, False)
     for wrong in ({'state_dict': [1]}, [torch.zeros(1)], {}):
         with pytest.raises(UserError, match='no checkpoint: it has no state_dict'):
