@@ -18,7 +18,7 @@ from report.results import read_result
 from report.samples import COUNTS, cue_name
 from report.seeds import over_seeds
 from studies import cub, page
-from studies.steps import HEADS
+from studies.steps import HEADS, finished
 
 HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
 PAIRS = (  # of heads that are compared: A, B
@@ -172,7 +172,7 @@ def progress(root):
     for recipe in cub.RECIPES:
         for name in cub.RECIPES[recipe]:
             steps = cub.whole_plan(recipe, [name], root)
-            done = [step for step in steps if os.path.isfile(os.path.join(root, step.experiment, step.result))]
+            done = [step for step in steps if finished(step, root)]
             trained = [f'{step.experiment.rpartition("/")[2]}' for step in done if step.words[0] == 'main.py']
             rows.append([name, f'{len(done)} of {len(steps)}', ', '.join(dict.fromkeys(trained)) or '-'])
     yield tables.markdown(['network', 'steps finished', 'trained'], rows)

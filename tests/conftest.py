@@ -87,6 +87,17 @@ def golden():
         return json.load(file)
 
 
+@pytest.fixture
+def picture():
+    """A photograph of plain colours whose corners differ: uint8 [24, 32, 3]."""
+    pixels = np.zeros((24, 32, 3), np.uint8)
+    pixels[:12, :16] = (230, 20, 30)
+    pixels[:12, 16:] = (20, 200, 40)
+    pixels[12:, :16] = (30, 40, 220)
+    pixels[12:, 16:] = (240, 240, 240)
+    return pixels
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)

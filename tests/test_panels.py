@@ -12,18 +12,6 @@ from PIL import Image
 from report import panels, photographs
 from report.classes import class_names, parse_classes
 
-
-@pytest.fixture
-def picture():
-    """A photograph of plain colours whose corners differ: uint8 [24, 32, 3]."""
-    pixels = np.zeros((24, 32, 3), np.uint8)
-    pixels[:12, :16] = (230, 20, 30)
-    pixels[:12, 16:] = (20, 200, 40)
-    pixels[12:, :16] = (30, 40, 220)
-    pixels[12:, 16:] = (240, 240, 240)
-    return pixels
-
-
 NAMES = ['001.Black_footed_Albatross', '002.Laysan_Albatross', '003.Indigo_Bunting', '004.Crane', '005.crane']
 
 

@@ -17,17 +17,6 @@ from wsol.preprocessing import PAPER
 EXACT = {'quality': 100, 'subsampling': 0}  # of a JPEG file, as near as it comes
 
 
-@pytest.fixture
-def picture():
-    """A photograph of plain colours whose corners differ: uint8 [24, 32, 3]."""
-    pixels = np.zeros((24, 32, 3), np.uint8)
-    pixels[:12, :16] = (230, 20, 30)
-    pixels[:12, 16:] = (20, 200, 40)
-    pixels[12:, :16] = (30, 40, 220)
-    pixels[12:, 16:] = (240, 240, 240)
-    return pixels
-
-
 def seen(path):
     image = read_photograph(str(path))
     assert image.mode == 'RGB'
