@@ -25,7 +25,8 @@ from benchmarks import records, table
 from wsol.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-GRACE = 10  # seconds, of a part's limit, in which it may write down what it has
+GRACE = 10  # seconds at the end of a part's limit, or a fifth of it, in which it may write down what it has
+TABLE = 3  # seconds for the table
 CORES = os.cpu_count() or 1
 
 
@@ -90,15 +91,16 @@ def words_of(part, folder, device):
 
 def run(words, seconds, log):
     """Run a command for at most so long; its exit code, None where it was stopped. Nothing that it started is left."""
+    grace = min(GRACE, seconds / 5)
     with open(log, 'a') as errors:
         process = subprocess.Popen(words, cwd=ROOT, stderr=errors, start_new_session=True)
         code = None
         try:
-            code = process.wait(max(1, seconds - GRACE))
+            code = process.wait(seconds - grace)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(GRACE)
+                process.wait(grace)
             except subprocess.TimeoutExpired:
                 pass
         finally:
@@ -121,7 +123,7 @@ def run_part(part, folder, device, seconds):
     start = time.monotonic()
     log = os.path.join(folder, f'{part.name}.log')
     print(f'\n{part.name}: at most {seconds:.0f} s', flush=True)
-    code = run(words_of(part, folder, device), seconds, log) if seconds > GRACE else None
+    code = run(words_of(part, folder, device), seconds, log) if seconds > 1 else None
     state = 'stopped by its limit' if code is None else 'done' if code == 0 else f'failed with code {code}: see {log}'
     print(f'{part.name}: {state}, {time.monotonic() - start:.0f} s', flush=True)
     return code
@@ -149,7 +151,7 @@ def main():
     codes = {}
     left = [part for part in PARTS if not is_done(part, folder)]
     for place, part in enumerate(left):
-        remaining = deadline - time.monotonic() - GRACE  # the table is written in the rest
+        remaining = deadline - time.monotonic() - TABLE
         seconds = remaining * part.share / sum(one.share for one in left[place:])
         codes[part.name] = run_part(part, folder, args.device, seconds)
     text = table.section(folder, [part.name for part in PARTS])
