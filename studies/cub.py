@@ -77,7 +77,10 @@ NETWORKS = {
             '--channels_last=True',
         ),
         ('--amp=bf16',),
-        dict.fromkeys(('CAM', 'CALM-ML-onestep', 'CALM-EM-onestep', 'CALM-EM'), (40, 30)),
+        {
+            **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep'), (40, 30)),
+            **dict.fromkeys(('CALM-EM', 'CALM-ML', 'CAM-longer'), (15, 11)),
+        },
         (224,),
         8,
         3,

@@ -17,12 +17,14 @@ import torch
 
 EPS_LOG_Z = 1e-8  # the released code adds this to p(z|x) below it, before the log, so that log 0 never occurs
 EPS_Y = 1e-10  # the released code adds this to p(y|x) before dividing by it
-CHUNK = 2**20  # scores that are taken at once: their temporaries stay in a processor's cache, and small
+CHUNK = 2**20  # scores that a processor takes at once: their temporaries stay in its cache
+LARGE_CHUNK = 2**26  # scores that an accelerator takes at once: enough to fill it, and temporaries of 256 MiB
 
 
 def _few(f):
     """How many images' scores f [B, C, H, W] are taken at once."""
-    return max(1, CHUNK // f[0].numel()) if len(f) else 1
+    chunk = CHUNK if f.device.type == 'cpu' else LARGE_CHUNK
+    return max(1, chunk // f[0].numel()) if len(f) else 1
 
 
 def p_z_given_x(h):
