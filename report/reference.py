@@ -29,7 +29,7 @@ def scores_table():
     """One row a score."""
     rows = []
     for name, metric in METRICS.items():
-        needs = '; '.join(filter(None, [TRUTHS[metric.truth], 'to be named' if metric.extra else '']))
+        needs = '; '.join(filter(None, [TRUTHS[metric.truth], 'its name in `--metrics`' if metric.extra else '']))
         rows.append([f'`{name}`', metric.title, f'{metric.better} is better', needs or 'nothing', metric.source])
     return markdown(['score', 'in tables', 'direction', 'what it needs', 'source'], rows)
 
@@ -38,9 +38,9 @@ def section():
     """The text between START and END."""
     return (
         f'{START}\n\n{maps_table()}\n\n'
-        'Passes of the network for one map of one image: L is the number of channels of the layer, n of points,\n'
-        'copies, steps or masks, G of groups of channels, W of squares. The backward passes of a map of a layer end\n'
-        'there.\n\n'
+        'Passes are those of the network for one map of one image: L is the number of channels of the layer, n of\n'
+        'points, copies, steps or masks, G of groups of channels, W of squares. For a map of a layer, backward passes\n'
+        'end at that layer.\n\n'
         f'{scores_table()}\n\n{END}'
     )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import csv
 import functools
 import glob
 import importlib
@@ -288,6 +289,17 @@ def test_the_readme_is_short_and_leads_to_every_page():
             assert f']({page})' in read('README.md'), page
             wide = [line for line in read(page).splitlines() if len(line) > 120 and not line.startswith('|')]
             assert wide == [], page
+
+
+def test_every_table_beside_the_pages_is_linked_and_whole():
+    """docs/tables/*.csv: a page leads to each, every row has a cell for every column, and no two rows are the same."""
+    paths = sorted(glob.glob('docs/tables/*.csv', root_dir=ROOT))
+    linked = {link for page in PAGES for link in re.findall(r'\]\((tables/[^)]+\.csv)\)', read(page))}
+    assert paths and {os.path.relpath(path, 'docs') for path in paths} == linked
+    for path in paths:
+        head, *rows = csv.reader(read(path).splitlines())
+        assert rows and all(head) and {len(row) for row in rows} == {len(head)}, path
+        assert len({tuple(row) for row in rows}) == len(rows), path
 
 
 def examples(description):
