@@ -23,8 +23,10 @@ from PIL import Image
 
 import config
 import util
+from data import photographs
+from engine.command import command
 from flags.row import in_range
-from report import live, photographs
+from report import live
 from wsol import attribution
 from wsol.errors import UserError
 
@@ -162,10 +164,10 @@ def page(gradio, networks):
         button = gradio.Button('Explain', variant='primary', elem_id='explain')
         photo = gradio.State(None, time_to_live=KEPT)
         output = gradio.HTML(elem_id='output')
-        command = gradio.Textbox(
+        same_panel = gradio.Textbox(
             label='The command that draws the same panel', buttons=['copy'], interactive=False, elem_id='command'
         )
-        answers = [output, *settings[2:], command]
+        answers = [output, *settings[2:], same_panel]
         blocks.load(desk.first, settings, [photo, *answers], api_visibility='private')
         file.upload(desk.upload, [file, *settings], [file, photo, *answers], api_visibility='private')
         for event in (button.click, *(one.input for one in settings[:1] + settings[2:])):
@@ -219,4 +221,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -12,8 +12,8 @@ import yaml
 from munch import Munch
 
 import flags
-import texts
 import wsol
+from data import texts
 from data_loaders import read_superclasses
 from flags.row import boolean
 from wsol import attribution

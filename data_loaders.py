@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-import data_folders
 import util
-from texts import read_object, read_text
+from data import folders
+from data.texts import read_object, read_text
 from wsol.errors import MissingFile, UserError
 from wsol.photographs import opened, read_photograph
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
 
-SPLITS = data_folders.SPLITS
+SPLITS = folders.SPLITS
 
 
 class DatasetInfo(NamedTuple):
@@ -27,7 +27,7 @@ class DatasetInfo(NamedTuple):
 
     num_classes: int | None  # None: as many as the training labels name
     roots: dict  # {split: candidate image roots below the data root}
-    localization: str | None  # 'box' or 'mask' ground truth; None: as the data root has it (data_truth.py)
+    localization: str | None  # 'box' or 'mask' ground truth; None: as the data root has it (data/truth.py)
     parts: str | None  # the folder in CUB's layout, with part annotations
     counts: dict  # {split: published image count}
 
@@ -68,7 +68,7 @@ DATASETS = {
         'ToyBirdsSingle',
         {},
     ),
-    data_folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DIR/train/CLASS/*.jpg, DIR being the data root
+    folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DIR/train/CLASS/*.jpg, DIR being the data root
 }
 
 
@@ -190,10 +190,10 @@ def class_count(dataset, metadata_root):
     Of a folder of photographs, metadata_root is the folder of its split.json.
     """
     count = dataset_info(dataset).num_classes
-    if dataset == data_folders.NAME:
-        split = data_folders.read(metadata_root)
+    if dataset == folders.NAME:
+        split = folders.read(metadata_root)
         if split is None:
-            raise MissingFile(f'no {data_folders.FILE} in {metadata_root}: give the experiment folder of a training')
+            raise MissingFile(f'no {folders.FILE} in {metadata_root}: give the experiment folder of a training')
         return len(split.classes)
     if count:
         return count
@@ -206,8 +206,8 @@ def class_count(dataset, metadata_root):
 
 def split_ids(dataset, split, data_root, metadata_root):
     """The image ids of a split, in order."""
-    if dataset == data_folders.NAME:
-        return data_folders.known(metadata_root, data_root, split).images[split]
+    if dataset == folders.NAME:
+        return folders.known(metadata_root, data_root, split).images[split]
     return read_image_ids(os.path.join(metadata_root, dataset, split))
 
 
@@ -217,7 +217,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     Of a folder of photographs, metadata_root is the folder of its split.json.
     """
     dataset_info(dataset)
-    if dataset == data_folders.NAME:
+    if dataset == folders.NAME:
         found = _folder_split(split, data_root, metadata_root, proxy)
     else:
         found = _listed_split(dataset, split, data_root, metadata_root, proxy)
@@ -271,8 +271,8 @@ def check_size(split, image_id, size):
 def _folder_split(split, data_root, metadata_root, proxy):
     """The `Split` of a folder of photographs."""
     if proxy:
-        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={data_folders.NAME} has not')
-    known = data_folders.known(metadata_root, data_root, split)
+        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={folders.NAME} has not')
+    known = folders.known(metadata_root, data_root, split)
     return Split(split, data_root, metadata_root, known.images[split], known.labels(split), len(known.classes), True)
 
 

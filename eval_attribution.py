@@ -21,11 +21,12 @@ from munch import Munch
 
 import util
 from config import complete, given_flags, pick
-from data_truth import localization
+from data import own_photographs, sources
+from data.truth import localization
 from engine import arrays, comparing, evaluation, processes, sharding
+from engine.command import command
+from engine.experiments import network_arguments, network_class_names
 from engine.random_erasing import RandomErasing
-from report import own_photographs, sources
-from report.experiments import network_arguments, network_class_names
 from report.score_tables import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
@@ -257,4 +258,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

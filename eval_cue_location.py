@@ -18,6 +18,7 @@ import util
 from config import get_configs
 from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
 from engine import evaluation
+from engine.command import command
 from wsol import attribution, cub_parts
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -242,4 +243,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import util
 from config import get_configs
 from engine import evaluation, map_maker
+from engine.command import command
 from engine.random_erasing import RandomErasing
 from wsol.scoring import Part, erasing
 
@@ -112,4 +112,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

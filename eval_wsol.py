@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import torch
 
-import util
 from config import get_configs
+from data.truth import ground_truth
 from data_loaders import split_ids, with_sizes
-from data_truth import ground_truth
-from engine import evaluation, map_maker
+from engine import evaluation, map_maker, pool
+from engine.command import command
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import Part, boxes, join, pixels
 
@@ -118,7 +118,7 @@ class Localization(evaluation.Evaluator):
         """(image ids, their `Part`s, which --workers processes make) of each batch."""
         args = self.args
         how = self.mask_root, self.size, args.cam_curve_interval, args.iou_thresholds
-        with util.in_processes(args.workers, one_thread) as run_in_order:
+        with pool.in_processes(args.workers, one_thread) as run_in_order:
             maps = self.score_maps(numbers)
             jobs = (Job(score_map, self.truth[image_id], *how) for image_id, score_map in maps)
             made = iter(run_in_order(count_image, jobs))
@@ -157,4 +157,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -20,10 +20,12 @@ import torch
 
 import util
 from config import given_flags, pick
+from data import photographs
+from data.classes import parse_classes
 from data_loaders import make_loader
-from engine import map_maker, models
-from report import experiments, panels, photographs
-from report.classes import parse_classes
+from engine import experiments, map_maker, models
+from engine.command import command
+from report import panels
 from wsol import attribution
 from wsol.errors import AlreadyThere, UserError
 
@@ -177,4 +179,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

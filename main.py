@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import data_folders
 import util
 from config import get_configs, pick
+from data import folders
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
 from engine import arrays, models, processes, resuming, training
+from engine.command import command
 from engine.lone_images import check_lone_images
 from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
@@ -46,16 +47,16 @@ def find_split(args, checkpoint, seed):
     Of a folder of photographs, a training writes split.json down in its experiment folder: what --resume finds there,
     what the checkpoint it starts from was trained on (its test images stay unseen), or a new one drawn by the seed.
     """
-    if args.dataset != data_folders.NAME or not args.is_train:
+    if args.dataset != folders.NAME or not args.is_train:
         return models.metadata_root(args, checkpoint)
-    split = data_folders.go_on(args.data_root, args.log_folder) if args.resume else None
+    split = folders.go_on(args.data_root, args.log_folder) if args.resume else None
     beside = [os.path.dirname(checkpoint)] if checkpoint else []
-    split = split or data_folders.take_up(args.data_root, beside, seed)
+    split = split or folders.take_up(args.data_root, beside, seed)
     if processes.rank() == 0:
-        for line in (data_folders.told(split, args.data_root), data_folders.told_others(args.data_root)):
+        for line in (folders.told(split, args.data_root), folders.told_others(args.data_root)):
             if line:
                 print(f'main.py: {line}', file=sys.stderr, flush=True)
-        data_folders.write(args.log_folder, split)
+        folders.write(args.log_folder, split)
     processes.wait()
     return args.log_folder
 
@@ -254,7 +255,7 @@ def main():
     run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
     files = [ARRAYS]
     if args.is_train:
-        files += [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, data_folders.FILE])]
+        files += [*CHECKPOINTS, training.STATE, *([] if args.resume else [LOG, folders.FILE])]
     with resuming.claim(run, RESULT, files, training.STATE if args.is_train else None) as mine:
         if mine:
             train_and_test(args, run, device)
@@ -262,4 +263,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

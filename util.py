@@ -4,16 +4,9 @@ import errno
 import json
 import os
 import random
-import re
 import secrets
-import signal
 import sys
 import time
-import traceback
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,90 +17,6 @@ from wsol.weights import read_record
 
 CHECKPOINT = '{}_checkpoint.pth.tar'  # of 'last' or 'best', the released file name
 DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the released ones
-
-
-# What the machine or the user's rights refuse: one line. Any other OSError is a defect of the code.
-MACHINE = {
-    getattr(errno, name)
-    for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
-}
-STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
-INTERRUPTED = 130  # of one that was interrupted at the keyboard, as shells have it
-FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # /dev/shm, in errors
-
-
-class Stopped(Exception):
-    """The run was asked to stop; what it did so far is saved."""
-
-
-def command(main):
-    """Run an entry script's main(); what the user can mend ends in one line on standard error, exit code 2.
-
-    Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code
-    1.
-    """
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='surrogateescape')  # a file name that is no UTF-8 is printed as its bytes
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except Stopped as error:
-        _end_with(str(error), STOPPED)
-    except (UserError, OSError) as error:
-        if not isinstance(error, UserError) and error.errno not in MACHINE:
-            raise
-        _end_with(f'error: {_one_line(error)}', 2)
-    except RuntimeError as error:
-        if not (line := _broken_from_outside(error)):
-            raise
-        _end_with(f'error: {line}', 2)
-
-
-def _one_line(error):
-    """The error's message; of one that a loader's process raised, the last line of what PyTorch made of it."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if lines[0].startswith('Caught '):
-        return re.sub(r'^[\w.]+: ', '', lines[-1])  # the exception's name
-    return ' '.join(lines)
-
-
-def _end_with(line, code):
-    """One line on standard error, if there is something to say, then exit."""
-    if os.environ.get('CALM_TRACEBACK'):
-        traceback.print_exc()
-    if line:
-        print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
-def _broken_from_outside(error):
-    """A line on what broke from outside, by PyTorch's RuntimeError, or None."""
-    first = str(error).split('\n')[0]
-    if isinstance(error, torch.OutOfMemoryError):
-        return 'out of memory on the accelerator: give a smaller --batch_size'
-    if re.search(FULL, str(error), re.I):
-        return (
-            f'{_shared_memory()} is too small for what the processes pass on in it: give fewer --workers (with 0 it is '
-            'not used), a smaller --batch_size, or more of it (docker run --shm-size=8g), and --resume to go on'
-        )
-    if first.startswith('DataLoader worker'):
-        return (
-            f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, '
-            'and --resume to go on'
-        )
-    if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
-        return f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to go on'
-    return None
-
-
-def _shared_memory():
-    """The shared memory in words, with its size where it has one."""
-    try:
-        space = os.statvfs('/dev/shm')
-    except OSError:
-        return 'the shared memory'
-    return f'the shared memory /dev/shm ({space.f_frsize * space.f_blocks / 2**20:.0f} MiB)'
 
 
 def draw_seed():
@@ -165,45 +74,6 @@ def leave_group(worker=None):
     """A helping process leaves its parent's process group: torchrun sends a stop to the whole group, and it would end
     at once."""
     os.setpgrp()
-
-
-def _start_pool_process(start):
-    """What a process of a pool does first: it leaves the group that torchrun stops, and ends when it is asked to, as
-    its parent may not (the parent's handlers came along)."""
-    leave_group()
-    for name in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_DFL)
-    if start:
-        start()
-
-
-@contextmanager
-def in_processes(workers, start=None):
-    """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process.
-
-    start() is called once in each process.
-    """
-    if not workers:
-        yield map
-        return
-
-    def ordered(function, jobs):
-        waiting = deque()
-        for job in jobs:
-            waiting.append(pool.submit(function, job))
-            if len(waiting) > 16 * workers:  # bounds what is held in memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    with ProcessPoolExecutor(workers, initializer=_start_pool_process, initargs=(start,)) as pool:
-        pool.submit(int).result()  # the processes start here, before an accelerator is in use
-        try:
-            yield ordered
-        except BrokenProcessPool:
-            raise Unwritable('a process was ended from outside (out of memory?): give fewer --workers') from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 class Log:

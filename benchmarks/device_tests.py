@@ -21,6 +21,7 @@ import torch
 
 import util
 from benchmarks import records
+from engine.command import command
 from wsol.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -91,4 +92,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

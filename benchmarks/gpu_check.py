@@ -22,6 +22,7 @@ import torch
 
 import util
 from benchmarks import records, table
+from engine.command import STOPPED, command
 from wsol.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -157,8 +158,8 @@ def main():
     text = table.section(folder, [part.name for part in PARTS])
     util.write_text(os.path.join(folder, 'table.md'), text)
     print(f'\n{text}\nwritten to {folder}/table.md')
-    sys.exit(1 if any(codes.values()) else util.STOPPED if None in codes.values() else 0)
+    sys.exit(1 if any(codes.values()) else STOPPED if None in codes.values() else 0)
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

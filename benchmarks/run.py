@@ -40,10 +40,10 @@ import engine.idle  # noqa: F401 (before PyTorch is loaded)
 
 import torch
 
-import util
 import wsol
 from benchmarks import agreement, boxes, evaluators, growth, loading, maps, objects, records, starting, training
 from engine import machine, processes
+from engine.command import command
 from wsol.errors import UserError
 
 
@@ -147,4 +147,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-import data_folders
 import util
 import wsol
+from data import folders
 from engine.objective import DTYPES
 from wsol import classifiers, preprocessing
 from wsol.errors import UserError
@@ -59,10 +59,10 @@ def metadata_root(args, checkpoint=None):
     Of a folder of photographs that is the one with split.json: the checkpoint's own, --metadata_root, or the experiment
     folder.
     """
-    if args['dataset'] != data_folders.NAME:
+    if args['dataset'] != folders.NAME:
         return args['metadata_root']
     beside = os.path.dirname(checkpoint) if checkpoint else None
-    return data_folders.place(beside, args['metadata_root'], args['log_folder'])
+    return folders.place(beside, args['metadata_root'], args['log_folder'])
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):

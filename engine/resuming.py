@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import flags
 import util
+from data.texts import read_object
 from engine import machine, processes
+from engine.command import Stopped
 from engine.locks import Lock
-from texts import read_object
 from wsol.errors import UserError
 
 TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
@@ -54,14 +55,14 @@ def marker(folder, result=TRAINED):
 
 
 def stop_marked(folder, result=TRAINED):
-    """End a run whose state is saved: marks `folder` for the batch script and raises util.Stopped, which speaks in the
+    """End a run whose state is saved: marks `folder` for the batch script and raises Stopped, which speaks in the
     first process alone. result: the name of the file that the run makes."""
     with open(marker(folder, result), 'w') as file:
         file.write('asked to stop; run the same command with --resume to go on\n')
     words = f'stopped as asked, its state is in {folder}: run the same command with --resume to go on'
     first = processes.rank() == 0
     processes.finish()
-    raise util.Stopped(words if first else '')
+    raise Stopped(words if first else '')
 
 
 def read_saved(path):

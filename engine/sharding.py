@@ -130,7 +130,7 @@ def lacking(several):
 
 
 def leave_if_stopped(several):
-    """Raise util.Stopped in all processes where one was asked to stop before its last shard; waits for them. A process
+    """Raise Stopped in all processes where one was asked to stop before its last shard; waits for them. A process
     that is gone is an error."""
     several = list(several)
     if processes.largest(sum(len(one.todo) for one in several)):

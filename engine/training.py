@@ -119,7 +119,7 @@ class Trainer:
     def train_epoch(self, loader, title, save):
         """The rest of this epoch; returns (mean loss, accuracy in percent). save() is called when a state is due.
 
-        title: of the epoch, for the progress bar. Asked to stop, it saves and raises util.Stopped. A loss that is not
+        title: of the epoch, for the progress bar. Asked to stop, it saves and raises Stopped. A loss that is not
         finite is a NotFinite error.
         """
         size = self.recipe.batch_size
@@ -237,7 +237,7 @@ def classified_right(model, loader, recipe, device, title, folder, save=None):
 
     loader: its batch sampler is a list of the image numbers of each of this process's batches.
     title: for the progress bar. Asked to stop, it calls save(), if given, marks the experiment's folder and raises
-    util.Stopped.
+    Stopped.
     """
     model.eval()
     found = []  # on the device, which is not waited for

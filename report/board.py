@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from engine.experiments import explain_batch
 from engine.map_maker import MapMaker
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.preprocessing import denormalize, network_input
 
-from .experiments import explain_batch
 from .panels import draw_panel, make_panel
 
 IMAGES = 4  # whose maps are shown

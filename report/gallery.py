@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-import data_folders
 import util
+from data import folders
 from data_loaders import Split, read_image
 from engine import models
+from engine.experiments import Experiment, load_experiment, load_experiment_split, map_makers
 from wsol import attribution
 from wsol.errors import MissingFile, UserError
 from wsol.network import HEADS
 from wsol.preprocessing import make_transform
-
-from .experiments import Experiment, load_experiment, load_experiment_split, map_makers
 
 SMALL = 64
 OWN = 'readout'  # stands for the experiment's own map: vanilla of CAM, jointll of CALM
@@ -89,7 +88,7 @@ def data_of(exhibit):
     """What exhibits on the same data have in common; a folder's split.json lies in each experiment of its own."""
     flags = exhibit.experiment.arguments
     same = flags.metadata_root
-    if flags.dataset == data_folders.NAME:
+    if flags.dataset == folders.NAME:
         same = (*exhibit.split.image_ids, *exhibit.split.labels)
     return flags.dataset, flags.data_root, same, flags.crop_size
 

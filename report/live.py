@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torchvision import models
 
+from data import photographs
+from data.classes import parse_classes
+from engine import experiments
 from wsol import classifiers
 from wsol.backbones import packaged, timm
 from wsol.errors import UserError
 from wsol.preprocessing import photograph_transform
 
-from . import experiments, panels, photographs
-from .classes import parse_classes
+from . import panels
 
 CAT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', 'photographs', 'cat.jpg')
 OFFERED = 5  # most probable classes that can be picked

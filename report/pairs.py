@@ -8,11 +8,11 @@ from PIL import Image
 
 import util
 from data_loaders import dataset_info, read_image
+from engine.experiments import explain_batch, load_experiment, load_experiment_split, map_makers
 from wsol import cub_parts
 from wsol.errors import UserError
 from wsol.preprocessing import make_transform
 
-from .experiments import explain_batch, load_experiment, load_experiment_split, map_makers
 from .panels import hide_ticks, show_maps
 
 

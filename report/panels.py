@@ -17,11 +17,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 import util
+from data.photographs import SIDE
+from engine import pool
 from wsol import attribution
 from wsol.network import HEADS
 from wsol.scoring.maps import resize
-
-from .photographs import SIDE
 
 TILE = 2.7  # longest side of a tile in inches
 DPI = 120  # pixels an inch
@@ -226,5 +226,5 @@ def write_panel(job):
 @contextmanager
 def panel_writer(workers):
     """A function: stream of (path, Panel) -> stream of paths of the pictures, in order; `workers` processes draw."""
-    with util.in_processes(workers) as run:
+    with pool.in_processes(workers) as run:
         yield partial(run, write_panel)

@@ -21,8 +21,8 @@ from checkout import ROOT
 from checks import photographs
 from checks.pictures import Fault, Job, check_pictures
 
-import data_folders
 from config import Parser
+from data import folders
 from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
 from wsol import cub_parts
 from wsol.scoring.cues import COUNTS
@@ -221,7 +221,7 @@ def parse(argv):
 def main(argv=None):
     """Checks the splits, prints the summary, exits 1 when something is wrong."""
     args = parse(argv)
-    if args.dataset == data_folders.NAME:
+    if args.dataset == folders.NAME:
         results = photographs.check(args)
     else:
         num_classes = class_count(args)

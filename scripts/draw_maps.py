@@ -9,7 +9,7 @@ import argparse
 
 import checkout  # noqa: F401 (the checkout's root on the path)
 
-import util
+from engine.command import command
 from report.pairs import write_pairs
 
 
@@ -25,4 +25,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

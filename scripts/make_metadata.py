@@ -19,9 +19,9 @@ from checkout import ROOT
 from split_files import cub, ilsvrc, openimages
 from split_files.reading import PREPARE, Options, read_lines
 
-import util
 from config import Parser
 from data_loaders import DATASETS
+from engine.command import command
 from wsol.errors import AlreadyThere, Unwritable, UserError
 
 HASHES = os.path.join(ROOT, 'scripts', 'metadata_hashes.txt')
@@ -122,4 +122,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

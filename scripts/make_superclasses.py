@@ -31,6 +31,7 @@ from checkout import ROOT
 import util
 from config import Parser
 from data_loaders import class_count
+from engine.command import command
 from wsol.errors import AlreadyThere, UserError
 
 SOURCE = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD'
@@ -228,4 +229,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -25,18 +25,19 @@ import checkout  # noqa: F401 (the checkout's root on the path)
 from report import score_tables, tables
 
 
-def command(work):
+def in_one_line(work):
     """work(); a mistake ends the program with one line, exit code 2."""
     try:
         return work()
     except Exception as error:
         caught = error
-    import util  # with PyTorch, which the tables do without
 
     def again():
         raise caught
 
-    util.command(again)
+    from engine.command import command  # with PyTorch, which the tables do without
+
+    command(again)
 
 
 def write_html(args):
@@ -56,7 +57,7 @@ def write_html(args):
         )
         print(f'{args.html}: {size / 1e6:.1f} MB')
 
-    command(write)
+    in_one_line(write)
 
 
 def summary(folders):
@@ -73,7 +74,7 @@ def compare(args):
 
         print_comparison(*args.compare)
 
-    command(write)
+    in_one_line(write)
 
 
 def count(text):
@@ -156,11 +157,11 @@ def main():
     if args.html:
         write_html(args)
     elif args.table:
-        command(lambda: tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture))
+        in_one_line(lambda: tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture))
     elif args.compare:
         compare(args)
     else:
-        command(lambda: summary(args.folders))
+        in_one_line(lambda: summary(args.folders))
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import util
 from data_loaders import read_image_ids, read_labels
+from engine.command import command
 from studies import masks
 from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, choose, common_parser, run, score, train
 from wsol import cub_parts
@@ -279,4 +280,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

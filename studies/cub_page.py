@@ -12,6 +12,7 @@ import os
 from matplotlib.figure import Figure
 
 import util
+from engine.command import command
 from report import tables
 from report.intervals import result_intervals
 from report.results import read_result
@@ -220,4 +221,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

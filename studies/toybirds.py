@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 
-import util
+from engine.command import command
 from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, blurred, choose, common_parser, run, score, train
 
 DESIGNS = {  # each with its data set
@@ -133,4 +133,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import util
+from engine.command import command
 from report import tables
 from report.results import MODES, read_result
 from studies import page
@@ -167,4 +168,4 @@ def main():
 
 
 if __name__ == '__main__':
-    util.command(main)
+    command(main)

@@ -26,7 +26,8 @@ from PIL import Image
 import app
 import inference
 import wsol
-from report import live, photographs
+from data import photographs
+from report import live
 from wsol.errors import UserError
 
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'browser'))

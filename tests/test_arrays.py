@@ -15,10 +15,10 @@ import eval_attribution
 import eval_cue_location
 import eval_pixel_perturb
 import eval_wsol
-import util
 import wsol
 from data_loaders import load_split, make_loader
 from engine import arrays, models
+from engine.command import Stopped
 from report.results import read_arrays
 from report.samples import read_sample
 from wsol.errors import UserError
@@ -194,8 +194,8 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
 
         def parts(self):
             yield np.zeros(1)
-            raise util.Stopped
+            raise Stopped
 
-    with pytest.raises(util.Stopped):
+    with pytest.raises(Stopped):
         arrays.write(str(tmp_path / 'x.npz'), {'x': Broken()})
     assert os.listdir(tmp_path) == []

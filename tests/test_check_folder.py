@@ -7,7 +7,7 @@ from conftest import ROOT
 from PIL import Image
 from test_data_folders import CLASSES, add_boxes, make_set
 
-import data_folders
+from data import folders
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_sound_set_is_all_right(tmp_path, check):
         'folder train: all right',
         'folder test: all right',
     ]
-    test = data_folders.make(root, 0).images['test']
+    test = folders.make(root, 0).images['test']
     add_masks(root, test)
     assert check(root, '--splits', 'test') == (0, 'folder test: all right\n')
     add_boxes(root, test)
@@ -48,7 +48,7 @@ def test_a_sound_set_is_all_right(tmp_path, check):
 
 def test_each_fault_is_named(tmp_path, check):
     root = make_set(tmp_path / 'a', ('train', 'test'))
-    test = data_folders.make(root, 0).images['test']
+    test = folders.make(root, 0).images['test']
     add_masks(root, test[2:])
     add_masks(root, test[3:4], (20, 18))
     two = Image.new('LA', (40, 36), (0, 255))
@@ -71,8 +71,8 @@ def test_each_fault_is_named(tmp_path, check):
 
 def test_the_split_of_an_experiment_is_checked(tmp_path, check):
     root = make_set(tmp_path / 'a', count=10)
-    split = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), split)
+    split = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), split)
     os.unlink(os.path.join(root, split.images['val'][1]))
     code, out = check(root, f'--metadata_root={tmp_path}/cam')
     assert code == 1 and 'folder train: all right\nfolder val: 1 found wrong\n  missing image: 1\n' in out

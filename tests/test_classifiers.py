@@ -15,7 +15,7 @@ from torchvision import models, transforms
 import config
 import inference
 import wsol
-from report.photographs import panel_picture, photograph_loader
+from data.photographs import panel_picture, photograph_loader
 from wsol import attribution, classifiers
 from wsol.backbones import packaged
 from wsol.errors import UserError
@@ -217,7 +217,7 @@ def test_a_network_remembers_its_preprocessing(lite, tmp_path, monkeypatch):
     from conftest import MINICUB
 
     import main
-    from report.experiments import load_experiment
+    from engine.experiments import load_experiment
 
     flags = [
         f'--data_root={MINICUB}/dataset',

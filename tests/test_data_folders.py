@@ -12,15 +12,16 @@ from conftest import MINICUB, ROOT
 from munch import Munch
 from PIL import Image, PngImagePlugin
 
-import data_folders
 import eval_attribution
 import eval_cue_location
 import eval_pixel_perturb
 import eval_wsol
 import inference
 import main
+from data import folders
+from data.photographs import photograph_loader
 from data_loaders import load_split, make_loader, read_image
-from report.photographs import photograph_loader
+from engine.command import Stopped
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import denormalize
 
@@ -81,8 +82,8 @@ def load_json(*path):
 
 def test_the_same_seed_draws_the_same_split_and_no_image_twice(tmp_path):
     root = make_set(tmp_path / 'a', count=10)
-    split = data_folders.make(root, 3)
-    assert split == data_folders.make(root, 3) and split.images != data_folders.make(root, 4).images
+    split = folders.make(root, 3)
+    assert split == folders.make(root, 3) and split.images != folders.make(root, 4).images
     assert (split.classes, split.seed, split.drawn) == (list(CLASSES), 3, ['val', 'test'])
     every = [one for row in split.images.values() for one in row]
     assert len(set(every)) == len(every) == 20
@@ -96,22 +97,22 @@ def test_folders_that_are_there_are_taken_as_they_are(tmp_path):
     photograph(tmp_path / 'a' / 'train' / CLASSES[0] / 'deep' / 'x.webp')
     photograph(tmp_path / 'a' / 'train' / CLASSES[0] / '.hidden' / 'x.jpg')
     (tmp_path / 'a' / 'train' / CLASSES[0] / 'notes.txt').write_text('no photograph')
-    split = data_folders.make(root, 0)
-    assert data_folders.told_others(root) == f'{root}: left out 1 that do not end as photographs do (.txt)'
+    split = folders.make(root, 0)
+    assert folders.told_others(root) == f'{root}: left out 1 that do not end as photographs do (.txt)'
     (tmp_path / 'a' / 'test' / CLASSES[0] / 'x.heic').touch()
-    assert 'left out 2 that do not end as photographs do (.heic, .txt)' in data_folders.told_others(root)
+    assert 'left out 2 that do not end as photographs do (.heic, .txt)' in folders.told_others(root)
     assert split.drawn == ['val'] and len(split.images['test']) == 12
     assert [len(split.images[name]) for name in ('train', 'val')] == [11, 2]
     assert any('deep/x.webp' in one for row in split.images.values() for one in row)
     make_set(tmp_path / 'a', ('val',), count=1)
-    split = data_folders.make(root, 0)
+    split = folders.make(root, 0)
     assert (split.drawn, split.seed) == ([], None) and len(split.images['train']) == 13
 
 
 def test_what_cannot_be_trained_on_is_one_line(tmp_path):
     def refused(name, match, kind=UserError):
         with pytest.raises(kind, match=match) as error:
-            data_folders.make(str(tmp_path / name), 0)
+            folders.make(str(tmp_path / name), 0)
         assert '\n' not in str(error.value)
 
     make_set(tmp_path / 'none', ('test',))
@@ -142,7 +143,7 @@ def test_a_damaged_or_missing_split_is_one_line(tmp_path):
     (tmp_path / 'split.json').write_text('{"classes": 3}')
     with pytest.raises(UserError, match='split.json is damaged'):
         load_split('folder', 'test', root, str(tmp_path))
-    data_folders.write(str(tmp_path), data_folders.make(root, 0))
+    folders.write(str(tmp_path), folders.make(root, 0))
     with pytest.raises(UserError, match='--proxy_training_set'):
         load_split('folder', 'train', root, str(tmp_path), proxy=True)
     split = load_split('folder', 'test', root, str(tmp_path))
@@ -160,14 +161,14 @@ def test_photographs_are_read_upright_and_so_are_their_boxes(tmp_path):
     path = os.path.join(root, split.image_ids[0])
     assert read_image(path, split.photographs).size == (36, 40) and read_image(path).size == (40, 36)
     add_boxes(root, split.image_ids)
-    table = data_folders.boxes(root, split.image_ids)
+    table = folders.boxes(root, split.image_ids)
     assert table[split.image_ids[0]] == ([BOX], (36, 40)) and table[split.image_ids[1]] == ([BOX], (40, 36))
     add_boxes(root, split.image_ids[1:])
     with pytest.raises(UserError, match='boxes.csv has no row for'):
-        data_folders.boxes(root, split.image_ids)
+        folders.boxes(root, split.image_ids)
     (tmp_path / 'a' / 'boxes.csv').write_text('test/a.jpg,1,2,three,4\n')
     with pytest.raises(UserError, match='boxes.csv, line 1: not path,x0,y0,x1,y1'):
-        data_folders.boxes(root, [])
+        folders.boxes(root, [])
 
 
 @pytest.mark.parametrize('coding', ['utf-8', 'utf-8-sig', 'utf-16'])
@@ -177,17 +178,17 @@ def test_boxes_as_spreadsheets_save_them(tmp_path, coding, end):
     lines = ['path,x0,y0,x1,y1', 'test/blé, mûr/1.jpg,8,10,30,28', '"test/blé, mûr/1.jpg", 0, 0, 40, 36', '']
     for rows in (lines, lines[1:]):
         (tmp_path / 'boxes.csv').write_bytes(end.join(rows).encode(coding))
-        table = data_folders.boxes(str(tmp_path), ['test/blé, mûr/1.jpg'])
+        table = folders.boxes(str(tmp_path), ['test/blé, mûr/1.jpg'])
         assert table == {'test/blé, mûr/1.jpg': ([(8, 10, 30, 28), (0, 0, 40, 36)], (40, 36))}
 
 
 def test_a_table_in_another_coding_is_one_line(tmp_path):
     (tmp_path / 'boxes.csv').write_bytes('path,x0,y0,x1,y1\ntest/blé.jpg,1,2,3,4\n'.encode('latin-1'))
     with pytest.raises(UserError, match='boxes.csv, line 2: no text in UTF-8: save it as UTF-8'):
-        data_folders.boxes(str(tmp_path), [])
+        folders.boxes(str(tmp_path), [])
     (tmp_path / 'boxes.csv').write_text('path;x0;y0;x1;y1\ntest/a.jpg;1;2;3;4\n')
     with pytest.raises(UserError, match='line 1: 1 columns: it must be path,x0,y0,x1,y1, with commas between them'):
-        data_folders.boxes(str(tmp_path), [])
+        folders.boxes(str(tmp_path), [])
 
 
 @pytest.mark.parametrize('box', ['-1,0,3,4', '0,0,41,36', '0,0,40,37', '5,0,3,4', '0,9,3,4'])
@@ -195,7 +196,7 @@ def test_a_box_that_is_not_within_its_photograph_is_refused(tmp_path, box):
     photograph(tmp_path / 'test' / 'a' / '1.jpg')
     (tmp_path / 'boxes.csv').write_text(f'test/a/1.jpg,0,0,40,36\ntest/a/1.jpg,{box}\n')
     with pytest.raises(UserError, match='boxes.csv, line 2: not a box of test/a/1.jpg, which is 40 x 36 pixels'):
-        data_folders.boxes(str(tmp_path), ['test/a/1.jpg'])
+        folders.boxes(str(tmp_path), ['test/a/1.jpg'])
 
 
 def test_training_sees_the_photographs_that_panels_show(tmp_path, monkeypatch):
@@ -229,7 +230,7 @@ def test_a_photograph_that_cannot_be_read_ends_the_training_in_one_line(workers,
     (tmp_path / 'a' / 'train' / CLASSES[0] / 'a.heic').touch()
     monkeypatch.setattr(sys, 'argv', ['main.py', *common(root, tmp_path, 'one'), f'--workers={workers}'])
     with pytest.raises(SystemExit) as ended:
-        main.util.command(main.main)
+        main.command(main.main)
     lines = capsys.readouterr().err.strip().splitlines()
     first, *_, line = [one for one in lines if 'no effect here' not in one]
     assert first == f'main.py: {root}: left out 1 that do not end as photographs do (.heic)'
@@ -238,11 +239,11 @@ def test_a_photograph_that_cannot_be_read_ends_the_training_in_one_line(workers,
 
 def test_a_training_takes_up_the_split_of_what_it_starts_from(tmp_path):
     root = make_set(tmp_path / 'a', count=10)
-    before = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), before)
-    assert data_folders.take_up(root, [str(tmp_path / 'cam')], 2) == before
+    before = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), before)
+    assert folders.take_up(root, [str(tmp_path / 'cam')], 2) == before
     other = make_set(tmp_path / 'b', classes=('x', 'y'))
-    assert data_folders.take_up(other, [str(tmp_path / 'cam')], 2) == data_folders.make(other, 2)
+    assert folders.take_up(other, [str(tmp_path / 'cam')], 2) == folders.make(other, 2)
 
 
 def sides(split):
@@ -252,30 +253,30 @@ def sides(split):
 def test_what_is_missing_is_left_out_and_nothing_changes_sides(tmp_path):
     """One training photograph is deleted after CAM; CALM starts from CAM with another seed."""
     root = make_set(tmp_path / 'a', count=10)
-    before = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), before)
+    before = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), before)
     gone = [before.images['train'][3], before.images['test'][1]]
     for one in gone:
         os.rename(os.path.join(root, one), tmp_path / os.path.basename(one))
-    split = data_folders.take_up(root, [str(tmp_path / 'cam')], 2)
+    split = folders.take_up(root, [str(tmp_path / 'cam')], 2)
     assert split.images == {name: [one for one in row if one not in gone] for name, row in before.images.items()}
     assert split.left_out == {'train': gone[:1], 'test': gone[1:]} and split.seed == 1
-    assert data_folders.told(split, root) == (
+    assert folders.told(split, root) == (
         f'missing from {root} and left out, all others stay in their split: {", ".join(gone)}'
     )
-    data_folders.write(str(tmp_path / 'calm'), split)
-    assert data_folders.go_on(root, str(tmp_path / 'calm')) == split == data_folders.read(str(tmp_path / 'calm'))
+    folders.write(str(tmp_path / 'calm'), split)
+    assert folders.go_on(root, str(tmp_path / 'calm')) == split == folders.read(str(tmp_path / 'calm'))
     for one in gone:  # back again: each is on the side that it had
         os.rename(tmp_path / os.path.basename(one), os.path.join(root, one))
     for folder in ('cam', 'calm'):
-        assert data_folders.take_up(root, [str(tmp_path / folder)], 3) == before
-    assert data_folders.told(before, root) is None
+        assert folders.take_up(root, [str(tmp_path / folder)], 3) == before
+    assert folders.told(before, root) is None
 
 
 def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(tmp_path):
     root = make_set(tmp_path / 'a', count=10)
-    before = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), before)
+    before = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), before)
     other = make_set(tmp_path / 'b', classes=(CLASSES[0], 'wren'), count=0)
     for y, name in enumerate((CLASSES[0], 'wren')):
         for n in range(10):
@@ -284,8 +285,8 @@ def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(t
         shared = next(one for one in before.images[name] if CLASSES[0] in one)
         path = os.path.join(other, shared)
         os.link(os.path.join(root, shared), path)
-        split = data_folders.take_up(other, [str(tmp_path / 'cam')], 2)
-        drawn = data_folders.make(other, 2)
+        split = folders.take_up(other, [str(tmp_path / 'cam')], 2)
+        drawn = folders.make(other, 2)
         assert split.classes == drawn.classes == [CLASSES[0], 'wren'] and len(sides(split)) == 21
         assert sides(split) == {**sides(drawn), shared: name} and split.left_out == {}
         os.unlink(path)
@@ -294,8 +295,8 @@ def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(t
 def test_a_few_photographs_of_a_split_stay_on_their_sides(tmp_path):
     """Most of a set is taken away, and others come: a new split, but not for those that both networks see."""
     root = make_set(tmp_path / 'a', count=20)
-    before = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), before)
+    before = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), before)
     kept = [one for name in before.images for one in before.images[name][::4]]
     for one in sides(before).keys() - {*kept}:
         os.unlink(os.path.join(root, one))
@@ -303,7 +304,7 @@ def test_a_few_photographs_of_a_split_stay_on_their_sides(tmp_path):
         for n in range(20):
             photograph(tmp_path / 'a' / 'train' / name / f'new{n}.jpg', y)
     for seed in range(5):
-        split = data_folders.take_up(root, [str(tmp_path / 'cam')], seed)
+        split = folders.take_up(root, [str(tmp_path / 'cam')], seed)
         assert {one: name for one, name in sides(split).items() if one in kept} == {
             one: sides(before)[one] for one in kept
         }
@@ -312,22 +313,22 @@ def test_a_few_photographs_of_a_split_stay_on_their_sides(tmp_path):
 
 def test_what_is_left_must_be_enough(tmp_path):
     root = make_set(tmp_path / 'a', count=10)
-    before = data_folders.make(root, 1)
-    data_folders.write(str(tmp_path / 'cam'), before)
-    folders = [str(tmp_path / 'cam')]
+    before = folders.make(root, 1)
+    folders.write(str(tmp_path / 'cam'), before)
+    known = [str(tmp_path / 'cam')]
     for one in before.images['val']:
         os.unlink(os.path.join(root, one))
     with pytest.raises(UserError, match='no photograph of the split val is left'):
-        data_folders.take_up(root, folders, 2)
+        folders.take_up(root, known, 2)
     photograph(tmp_path / 'a' / before.images['val'][0])
     for one in before.images['train']:
         if CLASSES[1] in one:
             os.unlink(os.path.join(root, one))
     with pytest.raises(UserError, match=f'class {CLASSES[1]} has no training image left'):
-        data_folders.go_on(root, folders[0])
+        folders.go_on(root, known[0])
     with pytest.raises(UserError, match='20 photographs of .*split.json are missing from .*give the --data_root'):
-        data_folders.go_on(str(tmp_path), folders[0])
-    assert data_folders.go_on(root, str(tmp_path)) is None
+        folders.go_on(str(tmp_path), known[0])
+    assert folders.go_on(root, str(tmp_path)) is None
 
 
 @pytest.fixture(scope='module')
@@ -372,7 +373,7 @@ def test_a_training_says_what_is_missing_and_resumes_with_its_own_split(trained,
         # stopped after a step; then another one goes
         monkeypatch.setattr(main.processes, '_signals', [15])
         flags = [*common(root, save, 'cut'), '--load_checkpoint=cam', '--seed=8']
-        with pytest.raises(main.util.Stopped):
+        with pytest.raises(Stopped):
             call(main, monkeypatch, *flags)
         main.processes._signals.clear()
         second = split['images']['train'][1]

@@ -20,10 +20,10 @@ from test_scoring_boxes import slow_best_ious
 import eval_attribution
 import wsol
 from config import get_configs, map_options
+from data import sources
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
 from engine import comparing, map_maker
 from engine.map_maker import MapMaker
-from report import sources
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.preprocessing import make_transform

@@ -25,6 +25,7 @@ import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
 from engine import evaluation, map_maker, models, processes
+from engine.command import command
 from wsol import attribution
 from wsol.cub_parts import Pair
 from wsol.scoring import Part, erasing, pixels
@@ -147,15 +148,15 @@ def test_a_bug_of_ours_shows_its_traceback(capsys):
         np.zeros(3).reshape(2, 2)
 
     with pytest.raises(ValueError, match='reshape'):
-        util.command(broken)
+        command(broken)
     with pytest.raises(FileNotFoundError):
-        util.command(lambda: open('/nowhere/at/all'))
+        command(lambda: open('/nowhere/at/all'))
 
     def refused():
         raise wsol.errors.UserError('--x 3 is odd: give an even number')
 
     with pytest.raises(SystemExit) as stop:
-        util.command(refused)
+        command(refused)
     assert stop.value.code == 2
     assert capsys.readouterr().err.endswith('error: --x 3 is odd: give an even number\n')
 

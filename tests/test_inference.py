@@ -16,9 +16,10 @@ from test_commands import read
 
 import eval_wsol
 import inference
-import util
 import wsol
-from report import experiments, photographs
+from data import photographs
+from engine import experiments
+from engine.command import command
 from wsol import attribution
 from wsol.preprocessing import make_transform
 
@@ -80,7 +81,7 @@ def test_a_name_that_is_no_utf_8_is_explained_like_the_others(checkpoint, tmp_pa
     flags = [f'--images={tmp_path}/photos', f'--output={tmp_path}/out', f'--save_scoremaps={tmp_path}/maps']
     network = f'--load_checkpoint={checkpoint[0]}'
     monkeypatch.setattr(sys, 'argv', ['inference.py', *ROOTS, *flags, network, '--workers=0'])
-    util.command(inference.main)
+    command(inference.main)
     out.flush()
     folder = os.fsencode(tmp_path / 'out')
     assert out.buffer.getvalue().splitlines() == [folder + b'/' + name + b'.png' for name in names]

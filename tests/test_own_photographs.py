@@ -15,9 +15,9 @@ from torchvision import models
 import eval_attribution
 import wsol
 from config import get_configs
+from data import own_photographs
+from data.photographs import read_photograph
 from engine import comparing
-from report import own_photographs
-from report.photographs import read_photograph
 from report.score_tables import scores_markdown, winners
 from wsol import attribution, classifiers
 from wsol.errors import UserError

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from report import panels, photographs
-from report.classes import class_names, parse_classes
+from data import photographs
+from data.classes import class_names, parse_classes
+from report import panels
 
 NAMES = ['001.Black_footed_Albatross', '002.Laysan_Albatross', '003.Indigo_Bunting', '004.Crane', '005.crane']
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 import data_loaders
-from report import own_photographs
-from report.photographs import find_photographs, unique_names
+from data import own_photographs
+from data.photographs import find_photographs, unique_names
 from wsol import cub_parts, photographs
 from wsol.errors import UserError
 from wsol.photographs import photograph_size, read_photograph

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import util
 from engine import processes, resuming
+from engine.command import Stopped
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ def test_all_leave_the_group_before_they_end(monkeypatch):
 def test_a_stop_is_told_by_the_first_process_once_all_have_left(monkeypatch, tmp_path):
     left = []
     monkeypatch.setattr(processes, 'finish', lambda: left.append(processes.rank()))
-    with pytest.raises(util.Stopped, match='stopped as asked'):
+    with pytest.raises(Stopped, match='stopped as asked'):
         resuming.stop_marked(str(tmp_path))
     monkeypatch.setattr(processes, 'rank', lambda: 0 if len(left) == 2 else 1)  # without a group everyone is the first
-    with pytest.raises(util.Stopped, match='^$'):
+    with pytest.raises(Stopped, match='^$'):
         resuming.stop_marked(str(tmp_path))
     assert left == [0, 1]

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from data_loaders import Split
-from report import charts, commands, experiments, gallery, markup, pairs, plots, results, score_sections, sections
+from engine import experiments
+from report import charts, commands, gallery, markup, pairs, plots, results, score_sections, sections
 from wsol.cub_parts import Pair
 
 

@@ -25,6 +25,7 @@ import util
 import wsol
 from config import flags_of, get_configs
 from engine import arrays, evaluation, processes, resuming, sharding, training
+from engine.command import STOPPED, Stopped
 from wsol.errors import InUse, UserError
 from wsol.scoring import Part, join
 
@@ -132,7 +133,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
         time.sleep(draw.uniform(0, 0.02))
         process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
         code, _, err = finish(process)
-        assert code == (util.STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
+        assert code == (STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
         assert os.path.exists(resuming.marker(folder)) == (name in ('USR1', 'TERM'))
     run('main.py', *arguments)
     whole = weights(trained / 'whole')
@@ -275,7 +276,7 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     wait_for(process, lambda: finished(shards))
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
-    assert code == util.STOPPED and '--resume' in err and 'loading process' not in err, err
+    assert code == STOPPED and '--resume' in err and 'loading process' not in err, err
     assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
     assert os.path.exists(resuming.marker(trained / 'stopped', 'pixel_perturb_smooth_grad.json')) and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
@@ -359,11 +360,11 @@ def test_a_training_that_lacks_only_its_test_asks_for_no_further_epoch(tmp_path,
 
     def stopped_in_the_test(*given):
         if given[4] == 'test':
-            raise util.Stopped
+            raise Stopped
         return classified_right(*given)
 
     monkeypatch.setattr(training, 'classified_right', stopped_in_the_test)
-    with pytest.raises(util.Stopped):
+    with pytest.raises(Stopped):
         call(monkeypatch, main, *arguments)
     monkeypatch.undo()
     with pytest.raises(ValueError, match='give --epochs=2 or more'):
@@ -552,7 +553,7 @@ def numbers(tmp_path, alone):
         processes._signals.clear()
         try:
             evaluation.evaluate(evaluator)
-        except util.Stopped as stopped:
+        except Stopped as stopped:
             assert 'run the same command with --resume' in str(stopped)
         return evaluator
 
@@ -609,7 +610,7 @@ def test_batch_scripts_look_for_the_mark_that_their_job_leaves(tmp_path, monkeyp
         monkeypatch.setenv('SLURM_JOB_ID', job)
         shell = ['bash', '-c', f'folder={tmp_path}; printf %s {named}']
         made[job] = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-        with pytest.raises(util.Stopped):
+        with pytest.raises(Stopped):
             resuming.stop_marked(tmp_path)
     assert len({*made.values()}) == 2 and all(map(os.path.isfile, made.values()))
     with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'x.json') as ours:
@@ -637,7 +638,7 @@ def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, m
     made = [resuming.marker(tmp_path, name) for name in ('wsol_vanilla.json', 'cue_location_vanilla.json')]
     made.append(resuming.marker(tmp_path))  # a training's
     for result in ('wsol_vanilla.json', 'cue_location_vanilla.json', 'accuracy.json'):
-        with pytest.raises(util.Stopped):
+        with pytest.raises(Stopped):
             resuming.stop_marked(tmp_path, result)
     assert len({*made}) == 3 and all(map(os.path.isfile, made)) and os.path.basename(made[2]) == 'requeue'
     with resuming.claim(resuming.Run(str(tmp_path), {}, True, False), 'wsol_vanilla.json') as ours:

@@ -1,20 +1,30 @@
 """The structure of the code: imports point one way, the library stands alone, nothing happens on import."""
 
 import ast
+import glob
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
-FLOORS = (  # a file imports from its own floor or below
-    {'data_folders', 'data_loaders', 'data_truth', 'config', 'flags', 'texts', 'wsol', 'util'},
-    {'engine'},
-    {'report'},
-    {'main', 'app', 'inference', 'eval_attribution', 'eval_cue_location', 'eval_pixel_perturb', 'eval_wsol'},
-    {'studies'},  # which run commands and read their results
-)
+ABOVE = ('studies', 'benchmarks')  # which run commands, time them and read their results
+LIBRARY = 'wsol'
+
+
+def documented_order():
+    """The floors that docs/extending.md names, the lowest first, sets of names; a file imports from lower ones."""
+    with open(os.path.join(ROOT, 'docs', 'extending.md')) as file:
+        order = re.search(r'^commands → (.+)\.$', file.read(), re.MULTILINE)[1]
+    return [{re.split('[./]', name)[0] for name in re.findall('`(.+?)`', floor)} for floor in order.split('→')[::-1]]
+
+
+FLOORS = documented_order()
+BELOW = set().union(*FLOORS)
+COMMANDS = {name[:-3] for name in os.listdir(ROOT) if name.endswith('.py')} - BELOW
+FLOORS += [COMMANDS, {*ABOVE}]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 
@@ -39,10 +49,14 @@ def imported(path):
                 yield f'{module}.{alias.name}', node.lineno
 
 
-SOURCES = [
-    f'{name}.py' for names in FLOORS for name in sorted(names - {'engine', 'flags', 'report', 'wsol', 'studies'})
-]
-SOURCES += sorted(python_files('engine', 'flags', 'report', 'wsol', 'studies'))
+FOLDERS = sorted(name for name in FLOOR_OF if os.path.isdir(os.path.join(ROOT, name)))
+SOURCES = [f'{name}.py' for names in FLOORS for name in sorted(names - {*FOLDERS})] + sorted(python_files(*FOLDERS))
+
+
+def test_every_source_has_a_floor():
+    """The documented order leaves out no folder of the project."""
+    found = {path.split(os.sep)[0] for path in glob.glob('*/*.py', root_dir=ROOT)}
+    assert found - {'tests', 'scripts'} == {*FOLDERS}
 
 
 @pytest.mark.parametrize('path', SOURCES)
@@ -50,11 +64,12 @@ def test_imports_point_down_and_never_to_an_entry_script(path):
     own = path.split(os.sep)[0].removesuffix('.py')
     for name, line in imported(path):
         top = name.split('.')[0]
+        assert top != 'scripts', f'{path}:{line} imports {name}: scripts are run and never imported'
         if top not in FLOOR_OF or top == own:
             continue
-        allowed = FLOOR_OF[top] < FLOOR_OF[own] or FLOOR_OF[top] == FLOOR_OF[own] == 0
+        allowed = FLOOR_OF[top] < FLOOR_OF[own] or top in BELOW and FLOOR_OF[top] == FLOOR_OF[own]
         assert allowed, f'{path}:{line} imports {name}, which stands above it'
-        assert own != 'wsol', f'{path}:{line} imports {name}: the library imports nothing of the project but itself'
+        assert own != LIBRARY, f'{path}:{line} imports {name}: the library imports nothing of the project but itself'
 
 
 def modules_of(name, known):

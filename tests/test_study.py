@@ -11,8 +11,8 @@ from conftest import ROOT
 from PIL import Image
 from test_intervals import experiment, table
 
-import util
 from config import get_configs
+from engine.command import command
 from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
 
@@ -155,7 +155,7 @@ PAGE = ''.join(
 def write_page(monkeypatch, tmp_path):
     """studies/toybirds_page.py in this process: the page's sections by name."""
     monkeypatch.setattr(sys, 'argv', ['toybirds_page', f'--save_root={tmp_path}/study', f'--page={tmp_path}/page.md'])
-    util.command(toybirds_page.main)
+    command(toybirds_page.main)
     text = (tmp_path / 'page.md').read_text()
     return {part.splitlines()[0]: part for part in text.split('# ')[1:]}
 
@@ -220,7 +220,7 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     wider = {**plain, 'per_pair': {**plain['per_pair'], 'mean': 33.5}}
     (root / 'lite0/CAM-seed0/cue_location_vanilla_blur16.json').write_text(json.dumps(wider))
     monkeypatch.setattr(sys, 'argv', ['cub_page', f'--save_root={root}', f'--page={tmp_path}/page.md'])
-    util.command(cub_page.main)
+    command(cub_page.main)
     text = (tmp_path / 'page.md').read_text()
     parts = {part.splitlines()[0]: part for part in text.split('# ')[1:]}
     assert 'old' not in text

@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-import util
 import wsol
 from data_loaders import read_superclasses
+from engine.command import command
 from engine.map_maker import MapMaker
 from wsol.attribution import Options, explain
 from wsol.errors import UserError
@@ -102,7 +102,7 @@ def refused(capfd, monkeypatch):
 
     def check(flags, *words):
         with pytest.raises(SystemExit) as stop:
-            util.command(lambda: make_superclasses.main(flags))
+            command(lambda: make_superclasses.main(flags))
         error = capfd.readouterr().err
         assert stop.value.code == 2 and len(error.strip().splitlines()) == 1, error
         assert all(word in error for word in words), error

@@ -14,6 +14,7 @@ from torch import nn
 import util
 from config import get_configs, pick
 from engine import processes, resuming, training
+from engine.command import Stopped
 from wsol import ATTRIBUTION_METHODS
 from wsol.errors import NotFinite
 from wsol.network import HEADS, Network, Output
@@ -218,14 +219,14 @@ def test_asked_to_stop_it_saves_marks_and_ends(tmp_path, monkeypatch):
             processes._note(15, None)
 
     monkeypatch.setattr(training.Trainer, 'train_step', step_and_signal)
-    with pytest.raises(util.Stopped, match='stopped as asked'):
+    with pytest.raises(Stopped, match='stopped as asked'):
         one.train_epoch(Batches(12), 'epoch', lambda: saved.append(one.step))
     assert saved == [2] and os.path.exists(resuming.marker(tmp_path))
     saved.clear()
-    with pytest.raises(util.Stopped):
+    with pytest.raises(Stopped):
         training.classified_right(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path), lambda: saved.append('now'))
     assert saved == ['now']
-    with pytest.raises(util.Stopped):  # a test has no state to save
+    with pytest.raises(Stopped):  # a test has no state to save
         training.classified_right(network(), Batches(), RECIPE, CPU, 'test', str(tmp_path))
 
 

@@ -175,67 +175,6 @@ def test_progress_counts_images(capsys, monkeypatch):
     assert counts == ['work: 30/100', 'work: 60/100', 'work: 90/100', 'work: 100/100']
 
 
-@pytest.mark.parametrize(
-    'error, code, said',
-    [
-        (KeyboardInterrupt(), 130, ''),
-        (util.Stopped('stopped, run it again'), 75, 'stopped, run it again'),
-        (UserError('--x is odd'), 2, 'error: --x is odd'),
-        (
-            UserError('Caught UserError in worker 0.\n  File "x"\nwsol.errors.UserError: a is gone'),
-            2,
-            'error: a is gone',
-        ),
-        (PermissionError(errno.EACCES, 'no right', 'a.txt'), 2, "no right: 'a.txt'"),
-        (OSError(errno.ENOSPC, 'full'), 2, 'full'),
-        (torch.OutOfMemoryError('CUDA'), 2, 'give a smaller --batch_size'),
-        (RuntimeError('DataLoader worker (pid 3) is killed by signal: Killed.'), 2, 'give fewer --workers'),
-        (
-            RuntimeError(
-                'Caught RuntimeError in DataLoader worker process 0.\n  File "x"\nRuntimeError: unable to write '
-                'to file </torch_1_2_0>: No space left on device (28)'
-            ),
-            2,
-            'shared memory',
-        ),
-        (
-            RuntimeError('DataLoader worker (pid 3) is killed by signal: Bus error. It is possible that'),
-            2,
-            '--shm-size',
-        ),
-        (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run is gone'),
-    ],
-)
-def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monkeypatch):
-    monkeypatch.delenv('CALM_TRACEBACK', raising=False)
-
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as stop:
-        util.command(main)
-    err = capsys.readouterr().err
-    assert stop.value.code == code and said in err and len(err.splitlines()) == (1 if said else 0)
-    assert 'out of memory' not in err or 'shared' not in err  # a full /dev/shm is not called that
-
-
-OURS = [
-    ValueError('ours'),
-    RuntimeError('shapes'),
-    RuntimeError('Caught RuntimeError in DataLoader worker process 0.\n  File "x"\nRuntimeError: shapes'),
-    FileNotFoundError(errno.ENOENT, 'x'),
-]
-
-
-@pytest.mark.parametrize('error', OURS)
-def test_a_defect_of_the_code_is_shown(error):
-    def main():
-        raise error
-
-    with pytest.raises(type(error)):
-        util.command(main)
-
-
 def test_a_log_begins_with_what_was_asked_and_goes_on_where_it_was_left(tmp_path, capsys):
     path = str(tmp_path / 'new' / 'log.jsonl')
     log = util.Log(path, {'arguments': {'lr': 1}})
@@ -271,13 +210,3 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match='cannot write .*x: the disk is full'):
         util.atomically(str(tmp_path / 'x'), full)
     assert os.listdir(tmp_path) == []
-
-
-def square(n):
-    return n * n
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_results_come_in_the_order_of_the_jobs(workers):
-    with util.in_processes(workers) as run:
-        assert list(run(square, range(70))) == [n * n for n in range(70)]

@@ -11,9 +11,9 @@ from conftest import MINICUB
 from test_commands import read, refuse, refuse_after_progress
 from test_scoring_boxes import slow_best_ious
 
-import data_truth
 import eval_wsol
 import wsol
+from data import truth
 from data_loaders import read_boxes, read_image, read_labels, read_sizes
 from wsol.preprocessing import make_transform
 from wsol.scoring.boxes import scale_boxes
@@ -127,12 +127,12 @@ def test_missing_ground_truth_is_refused_by_name(tmp_path):
         ('c.jpg', 'localization.txt has no row'),
     ):
         with pytest.raises(ValueError, match=text) as error:
-            data_truth.checked_boxes(str(tmp_path), [image_id])
+            truth.checked_boxes(str(tmp_path), [image_id])
         assert image_id in str(error.value)
     (tmp_path / 'localization.txt').write_text('a.jpg,m.png,\n')
     for image_id, text in (('a.jpg', 'm.png is missing'), ('c.jpg', 'no row for c.jpg')):
         with pytest.raises(ValueError, match=text):
-            data_truth.checked_masks(str(tmp_path), [image_id], str(tmp_path))
+            truth.checked_masks(str(tmp_path), [image_id], str(tmp_path))
 
 
 def test_the_command_refuses_in_one_line_and_leaves_nothing(golden_maps, tmp_path):

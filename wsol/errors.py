@@ -1,7 +1,7 @@
 """What the user can mend. Every other exception is a defect of the code and shows its traceback.
 
-A command ends one of these in a single line and exit code 2 (util.command). Each is also the built-in exception that it
-is a case of, so that callers of the library may catch the built-in one.
+A command ends one of these in a single line and exit code 2. Each is also the built-in exception that it is a case of,
+so that callers of the library may catch the built-in one.
 """
 
 

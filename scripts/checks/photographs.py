@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-import data_folders
+from data import folders
 from wsol.errors import MissingFile, UserError
 from wsol.masks import read_region
 from wsol.photographs import photograph_size, read_photograph
@@ -17,7 +17,7 @@ def check(args):
     """{split: its faults}, of the splits that --splits names and that are there."""
     try:
         images = images_of(args.data_root, args.metadata_root)
-        boxes = data_folders.read_boxes(args.data_root)
+        boxes = folders.read_boxes(args.data_root)
     except UserError as error:
         return {'folders': [Fault('cannot be trained on', str(error))]}
     for name in args.splits:
@@ -28,16 +28,16 @@ def check(args):
 
 def images_of(root, metadata_root):
     """{split: [path below `root`, ...]}: the split of an experiment, or what the folders hold."""
-    split = data_folders.read(metadata_root)
+    split = folders.read(metadata_root)
     if split:
         return split.images
-    data_folders.make(root, 0)  # what a training would refuse
-    return {name: [one for row in found.values() for one in row] for name, found in data_folders.scan(root).items()}
+    folders.make(root, 0)  # what a training would refuse
+    return {name: [one for row in found.values() for one in row] for name, found in folders.scan(root).items()}
 
 
 def check_split(name, image_ids, boxes, args):
     """The faults of one split; boxes: {path: its rows}."""
-    needed = data_folders.truth_kind(args.data_root) if name != 'train' else None
+    needed = folders.truth_kind(args.data_root) if name != 'train' else None
     with ThreadPoolExecutor(args.workers) as pool:
         results = pool.map(lambda one: list(check_photograph(one, boxes, needed, args)), image_ids)
         shown = tqdm(results, f'folder {name}', len(image_ids), leave=False, disable=None)
@@ -57,13 +57,13 @@ def check_photograph(image_id, boxes, needed, args):
         yield Fault('unreadable image', str(error))
         return
     if needed == 'box' and image_id not in boxes:
-        yield Fault('no box', f'{data_folders.BOXES}: {image_id}')
+        yield Fault('no box', f'{folders.BOXES}: {image_id}')
     try:
-        data_folders.checked_boxes(root, image_id, size, boxes.get(image_id, []))
+        folders.checked_boxes(root, image_id, size, boxes.get(image_id, []))
     except UserError as error:
         yield Fault('bad box', str(error))
     try:
-        mask = data_folders.checked_mask(root, image_id, size)
+        mask = folders.checked_mask(root, image_id, size)
         if not args.fast:
             read_region(os.path.join(root, mask))
     except MissingFile as error:

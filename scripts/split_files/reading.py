@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from texts import read_text
+from data.texts import read_text
 from wsol.errors import UserError
 from wsol.photographs import opened
 

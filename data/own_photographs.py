@@ -10,14 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from report.classes import parse_class
-from report.photographs import find_photographs, unique_names
-from texts import read_csv, read_text
 from wsol.errors import MissingFile, UserError
 from wsol.masks import check_mask_size, read_region
 from wsol.photographs import photograph_size
 from wsol.preprocessing import placement
 from wsol.scoring import regions
+
+from .classes import parse_class
+from .photographs import find_photographs, unique_names
+from .texts import read_csv, read_text
 
 
 class Collection(NamedTuple):

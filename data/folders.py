@@ -10,10 +10,11 @@ import random
 from typing import NamedTuple
 
 import util
-from texts import read_csv, read_object
 from wsol.errors import MissingFile, UserError
 from wsol.masks import check_mask_size
 from wsol.photographs import SUFFIXES, other_endings, photograph_size
+
+from .texts import read_csv, read_object
 
 NAME = 'folder'  # of the data set, as --dataset names it
 FILE = 'split.json'

@@ -13,6 +13,7 @@ from munch import Munch
 
 import util
 from config import complete, get_configs, map_options, pick
+from data.classes import class_names
 from data_loaders import class_count, load_split
 from engine import models, processes
 from engine.map_maker import MapMaker
@@ -20,8 +21,6 @@ from wsol import classifiers
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.weights import read_record
-
-from .classes import class_names
 
 # The flags that describe a network and its data.
 DESCRIBING = (

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data_truth import ground_truth
-from report import own_photographs
-from report.photographs import photograph_loader
 from wsol.scoring import boxes, pixels, regions
+
+from . import own_photographs
+from .photographs import photograph_loader
+from .truth import ground_truth
 
 
 class Batch(NamedTuple):

@@ -4,10 +4,11 @@ import os
 
 from torchvision import models
 
-import data_folders
-from texts import read_text
 from wsol.class_words import parse_class
 from wsol.errors import UserError
+
+from . import folders
+from .texts import read_text
 
 
 def class_names(dataset, num_classes, roots):
@@ -16,8 +17,8 @@ def class_names(dataset, num_classes, roots):
     The first root that has the file counts; torchvision knows those of ILSVRC, and split.json in one of the roots those
     of a folder of photographs. None where there is no such list of `num_classes` names.
     """
-    if dataset == data_folders.NAME:
-        split = data_folders.read(data_folders.place(*roots))
+    if dataset == folders.NAME:
+        split = folders.read(folders.place(*roots))
         return split.classes if split and len(split.classes) == num_classes else None
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories']) if dataset == 'ILSVRC' else []
     for path in (os.path.join(root, dataset, 'classes.txt') for root in roots):

@@ -3,9 +3,10 @@
 import os
 from typing import NamedTuple
 
-import data_folders
 from data_loaders import dataset_info, read_boxes, read_masks, read_sizes
 from wsol.errors import UserError
+
+from . import folders
 
 
 class GroundTruth(NamedTuple):
@@ -17,21 +18,21 @@ class GroundTruth(NamedTuple):
 
 def localization(dataset, data_root):
     """'box' or 'mask', what a data set has; None for a folder of photographs without either."""
-    return data_folders.truth_kind(data_root) if dataset == data_folders.NAME else dataset_info(dataset).localization
+    return folders.truth_kind(data_root) if dataset == folders.NAME else dataset_info(dataset).localization
 
 
 def ground_truth(dataset, folder, image_ids, data_root, mask_root):
     """The `GroundTruth` of images of a data set; folder: of the split's metadata."""
     kind = localization(dataset, data_root)
-    if dataset == data_folders.NAME:
+    if dataset == folders.NAME:
         if kind is None:
             raise UserError(
-                f'{data_root} has neither {data_folders.BOXES} nor {data_folders.MASKS}/: localization needs true '
+                f'{data_root} has neither {folders.BOXES} nor {folders.MASKS}/: localization needs true '
                 'boxes or masks (docs/data.md)'
             )
         if kind == 'mask':
-            return GroundTruth(data_folders.masks(data_root, image_ids), data_root)
-        return GroundTruth(data_folders.boxes(data_root, image_ids), None)
+            return GroundTruth(folders.masks(data_root, image_ids), data_root)
+        return GroundTruth(folders.boxes(data_root, image_ids), None)
     if kind == 'mask':
         root = os.path.join(mask_root, dataset)
         return GroundTruth(checked_masks(folder, image_ids, root), root)

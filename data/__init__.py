@@ -1,0 +1,1 @@
+"""Images, what is known of them, and the names of their classes."""
