@@ -27,7 +27,7 @@ from engine import arrays, comparing, evaluation, processes, sharding
 from engine.command import command
 from engine.experiments import network_arguments, network_class_names
 from engine.random_erasing import RandomErasing
-from report.score_tables import score_text, scores_csv, scores_markdown, winners
+from report.attribution_scores import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
@@ -181,7 +181,7 @@ class AttributionScores(evaluation.Evaluator):
 
     def report(self, name, totals, rows, log):
         """Write the table and the plot and print the table."""
-        from report.plots import plot_scores  # matplotlib: nothing before the end needs it
+        from report.figures import plot_scores  # matplotlib: nothing before the end needs it
 
         images = int(totals['images'])
         if not images:

@@ -76,7 +76,7 @@ class PixelPerturbation(evaluation.Evaluator):
         return made._replace(rows={'ids': [np.array(batch.ids)], **made.rows})
 
     def report(self, name, totals, rows, log):
-        from report.plots import plot_erasing  # matplotlib: nothing before the end needs it
+        from report.figures import plot_erasing  # matplotlib: nothing before the end needs it
 
         self.random.keep(rows['random'])
         flags = self.runs[name].arguments

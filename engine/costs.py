@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch.overrides import TorchFunctionMode
 
-COSTS = ('seconds', 'forward_passes', 'backward_passes')  # what is measured; report.score_tables shows them
+COSTS = ('seconds', 'forward_passes', 'backward_passes')  # what is measured; report.attribution_scores shows them
 
 
 def _wait():

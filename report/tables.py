@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from .results import MODES, SCORES, maps_scored, read_result
-from .seeds import over_seeds, run_seeds, seed_groups, seed_of
+from .results import MODES, SCORES, maps_scored, over_seeds, read_result, run_seeds, seed_groups, seed_of
 
 FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
 COLUMNS = ('method', 'map', *FIGURES)

@@ -10,7 +10,7 @@ import argparse
 import checkout  # noqa: F401 (the checkout's root on the path)
 
 from engine.command import command
-from report.pairs import write_pairs
+from report.figures import write_pairs
 
 
 def main():

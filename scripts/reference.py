@@ -2,7 +2,7 @@
 
     python scripts/reference.py
 
-They are made from the registries, so that the page says what the code does.
+They are made from the registries and stand between the comments START and END.
 """
 
 import argparse
@@ -11,16 +11,59 @@ import os
 import checkout
 
 import util
-from report import reference
+from report.tables import markdown
+from wsol.attribution import MAPS
+from wsol.attribution.about import ABOUT
+from wsol.scoring.scores import METRICS
 
 PAGE = os.path.join(checkout.ROOT, 'docs', 'evaluating.md')
+START = '<!-- made by scripts/reference.py: begin -->'
+END = '<!-- made by scripts/reference.py: end -->'
+TRUTHS = {None: '', 'box': 'boxes', 'mask': 'masks', 'any': 'boxes or masks'}
+
+
+def maps_table():
+    """One row a map."""
+    rows = []
+    for name, row in MAPS.items():
+        about = ABOUT[name]
+        passes = about.forward if about.backward == '0' else f'{about.forward}, {about.backward} back'
+        noise = ' (random)' if row.noisy else ''
+        rows.append([f'`{name}`', f'{about.idea}{noise}', passes, ', '.join(row.needs) or 'nothing', about.source])
+    return markdown(['map', 'its idea', 'passes', 'what it needs', 'source'], rows)
+
+
+def scores_table():
+    """One row a score."""
+    rows = []
+    for name, metric in METRICS.items():
+        needs = '; '.join(filter(None, [TRUTHS[metric.truth], 'its name in `--metrics`' if metric.extra else '']))
+        rows.append([f'`{name}`', metric.title, f'{metric.better} is better', needs or 'nothing', metric.source])
+    return markdown(['score', 'in tables', 'direction', 'what it needs', 'source'], rows)
+
+
+def section():
+    """The text between START and END."""
+    return (
+        f'{START}\n\n{maps_table()}\n\n'
+        'Passes are those of the network for one map of one image: L is the number of channels of the layer, n of\n'
+        'points, copies, steps or masks, G of groups of channels, W of squares. For a map of a layer, backward passes\n'
+        'end at that layer.\n\n'
+        f'{scores_table()}\n\n{END}'
+    )
+
+
+def renewed(page):
+    """The page's text with its section as the registries have it now."""
+    before, rest = page.split(START)
+    return before + section() + rest.split(END)[1]
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with open(PAGE, encoding='utf-8') as file:
         page = file.read()
-    util.write_text(PAGE, reference.renewed(page))
+    util.write_text(PAGE, renewed(page))
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ import os
 
 import checkout  # noqa: F401 (the checkout's root on the path)
 
-from report import score_tables, tables
+from report import attribution_scores, tables
 
 
 def in_one_line(work):
@@ -63,7 +63,7 @@ def write_html(args):
 def summary(folders):
     """The tables of experiment folders."""
     tables.print_summary(folders)
-    score_tables.print_score_tables(folders)
+    attribution_scores.print_score_tables(folders)
 
 
 def compare(args):

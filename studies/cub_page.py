@@ -15,9 +15,8 @@ import util
 from engine.command import command
 from report import tables
 from report.intervals import result_intervals
-from report.results import read_result
+from report.results import over_seeds, read_result
 from report.samples import COUNTS, cue_name
-from report.seeds import over_seeds
 from studies import cub, page
 from studies.steps import HEADS, finished
 

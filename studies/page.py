@@ -9,9 +9,8 @@ import os
 
 import util
 from report import comparison, tables
-from report.results import read_result
+from report.results import over_seeds, read_result, run_seeds
 from report.samples import read_sample
-from report.seeds import over_seeds, run_seeds
 from studies.steps import HEADS
 from wsol.errors import UserError
 

@@ -13,7 +13,8 @@ from conftest import ROOT
 from scipy import stats
 
 from engine import arrays
-from report import comparison, intervals, results, samples, score_sections, sections, tables
+from report import comparison, intervals, results, samples, tables
+from report.page import evaluations, overview
 from report.samples import Highest, PixelAveragePrecision, Score
 from wsol.errors import UserError
 from wsol.scoring import boxes, erasing, pixels
@@ -455,8 +456,8 @@ def test_the_page_shows_what_the_table_shows(tmp_path):
     runs, notes = results.read_runs(folders)
     [known] = intervals.intervals([samples.read_sample(folders[0], 'cue_location', 'vanilla').scores[3]])
     text = f'30.00 [{known[0]:.2f}, {known[1]:.2f}]'
-    summary = sections.summary_section(runs)
+    summary = overview.summary_section(runs)
     assert text in summary and '31.00 ± 1.41' in summary and '<th scope="row">CAM</th>' in summary
-    assert text in score_sections.cue_section(runs) and '83.33 [50.00, 100.00]' in score_sections.accuracy_section(runs)
-    drawn = score_sections.erasing_section(runs)
+    assert text in evaluations.cue_section(runs) and '83.33 [50.00, 100.00]' in evaluations.accuracy_section(runs)
+    drawn = evaluations.erasing_section(runs)
     assert drawn.count('class="interval') == 10 and '0.75 [' in drawn and not notes

@@ -18,7 +18,7 @@ from config import get_configs
 from data import own_photographs
 from data.photographs import read_photograph
 from engine import comparing
-from report.score_tables import scores_markdown, winners
+from report.attribution_scores import scores_markdown, winners
 from wsol import attribution, classifiers
 from wsol.errors import UserError
 from wsol.preprocessing import PAPER, Preprocessing, photograph_transform

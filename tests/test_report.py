@@ -23,7 +23,8 @@ import util
 import wsol
 from config import get_configs
 from data_loaders import read_image
-from report import charts, gallery, results, score_sections
+from report import results
+from report.page import charts, evaluations, gallery
 from wsol.preprocessing import make_transform
 
 EVIL = '<script>alert(1)<'
@@ -315,10 +316,10 @@ def test_numbers_on_the_runs_own_data_are_in_the_same_table(tmp_path):
     folder, *_ = make_run(tmp_path, 'run', 'CALM-EM', dataset='CUB')
     write_results(folder)
     run, _ = results.read_runs([str(folder)])
-    page = score_sections.cue_section(run)
+    page = evaluations.cue_section(run)
     assert 'other data sets' not in page and page.count('class="published"') == 1
     assert (
-        score_sections.erasing_section(run).count('<tr>') == 3 + 5 + 7 + 0
+        evaluations.erasing_section(run).count('<tr>') == 3 + 5 + 7 + 0
     )  # heads, numbers of the chart and our row, and CUB's rows
 
 
@@ -425,5 +426,5 @@ def test_charts_leave_out_what_is_no_number_and_draw_the_rest_in_place():
 
 def test_the_published_rows_are_those_of_the_file():
     source = yaml.safe_load(open(os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')))['remove_and_classify']['rows']
-    page = score_sections.erasing_section([])
+    page = evaluations.erasing_section([])
     assert page.count('<th scope="row">paper: ') == sum(len(row['paper']) for row in source) == 21

@@ -14,7 +14,8 @@ from PIL import Image
 
 from data_loaders import Split
 from engine import experiments
-from report import charts, commands, gallery, markup, pairs, plots, results, score_sections, sections
+from report import figures, results
+from report.page import charts, commands, evaluations, gallery, markup, overview
 from wsol.cub_parts import Pair
 
 
@@ -134,7 +135,7 @@ def test_tables_of_whatever_an_object_holds():
 
 def test_rates_of_groups_that_ever_differ_from_the_first():
     epochs = [{'epoch': 1, 'lr': [0.1, 0.1, 1.0]}, {'epoch': 2, 'lr': [0.1, 0.1, 0.1]}]
-    found = sections.learning_rates(run_of('r', style=3, epochs=epochs))
+    found = overview.learning_rates(run_of('r', style=3, epochs=epochs))
     assert [(one.name, one.points, one.style, one.dashed) for one in found] == [
         ('r', [(1, 0.1), (2, 0.1)], 3, False),
         ('r, group 3', [(1, 1.0), (2, 0.1)], 3, True),
@@ -144,7 +145,7 @@ def test_rates_of_groups_that_ever_differ_from_the_first():
 def test_arguments_side_by_side():
     one = run_of('a', arguments={'lr': 1, 'x': 'é'})._replace(first={'commit': 'c' * 20, 'versions': {'torch': '2'}})
     other = run_of('b', arguments={'lr': 2}, **{'wsol_x.json': {'arguments': {'lr': 2, 'y': [1]}}, 'bad.json': {}})
-    rows = {row[0]: row[1:] for row in sections.argument_rows([one, other])}
+    rows = {row[0]: row[1:] for row in overview.argument_rows([one, other])}
     assert rows == {
         'lr': ['1', '2'],
         'x': ['"é"', '-'],
@@ -152,13 +153,13 @@ def test_arguments_side_by_side():
         'device': ['-', '-'],
         'torch': ['2', '-'],
     }
-    assert sections.evaluation_rows([one, other]) == [['b', 'wsol_x.json', 'y=[1]']]
+    assert overview.evaluation_rows([one, other]) == [['b', 'wsol_x.json', 'y=[1]']]
 
 
 def test_results_have_their_runs_colour_or_their_own():
     runs = [run_of(style=4), run_of(style=7)]
-    assert score_sections.styles_of([(runs[1], 'm'), (runs[0], 'm')], runs) == [7, 4]
-    assert score_sections.styles_of([(runs[1], 'm'), (runs[0], 'm'), (runs[0], 'n')], runs) == [0, 1, 2]
+    assert evaluations.styles_of([(runs[1], 'm'), (runs[0], 'm')], runs) == [7, 4]
+    assert evaluations.styles_of([(runs[1], 'm'), (runs[0], 'm'), (runs[0], 'n')], runs) == [0, 1, 2]
 
 
 def test_published_rows_of_which_a_number_is_known():
@@ -169,7 +170,7 @@ def test_published_rows_of_which_a_number_is_known():
             {'name': 'B', 'architecture': 'vgg16', 'paper': {'OpenImages': [0.5, 0.25]}},
         ],
     }
-    assert score_sections.published_rows(published, ['t']) == [
+    assert evaluations.published_rows(published, ['t']) == [
         ['paper: A', 'CUB', 'm', '1.00~', '-', 't'],
         ['README: A', 'CUB', 'm', '3.00~', '4.00~', 't'],
         ['paper: B, vgg16', 'OpenImages', '-', '0.50~', '0.25~', 't'],
@@ -254,14 +255,14 @@ def test_pairs_of_new_parts_first():
         Pair(1, 3, {7}, ['has_wing::a']),
     ]
     split = SimpleNamespace(labels=[3, 2, 1, 0, 0])
-    assert pairs.choose_pairs(split, found, 2) == [(3, found[0]), (1, found[3])]
-    assert [pair for _, pair in pairs.choose_pairs(split, found, 9)] == [found[0], found[3], found[4]]
-    assert pairs.part_of(found[2]) == 'has_tail'
+    assert figures.choose_pairs(split, found, 2) == [(3, found[0]), (1, found[3])]
+    assert [pair for _, pair in figures.choose_pairs(split, found, 9)] == [found[0], found[3], found[4]]
+    assert figures.part_of(found[2]) == 'has_tail'
 
 
 def test_curves_of_scores_begin_at_nothing_and_end_at_all():
     rows = {'a': {'deletion_curve': [1, 0, 0], 'R_k': [1] * 5}}
-    curves = plots._known_curves(rows, 2, (0.1, 0.5))
+    curves = figures._known_curves(rows, 2, (0.1, 0.5))
     assert list(curves) == ['deletion_curve', 'R_k']
     assert curves['deletion_curve'][0].tolist() == [0, 50, 100] and curves['R_k'][0].tolist() == [10, 50]
     assert 'lower' in curves['deletion_curve'][1][0] and 'lower' in curves['R_k'][1][0]

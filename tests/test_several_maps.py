@@ -41,7 +41,7 @@ def predicted_labels(tmp_path_factory, save_root):
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     """Nothing is drawn: that is not what is tested here."""
-    monkeypatch.setattr('report.plots.plot_erasing', lambda *_: None)
+    monkeypatch.setattr('report.figures.plot_erasing', lambda *_: None)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from report import tables
-from report.score_tables import (
+from report.attribution_scores import (
     best_score,
     print_score_tables,
     score_text,

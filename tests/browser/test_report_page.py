@@ -13,8 +13,8 @@ from PIL import Image
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chromium import chromium
 
-from report.gallery import data_uri, encode
 from report.page import fill_template
+from report.page.gallery import data_uri, encode
 from report.results import read_runs
 
 SIDE, CELLS = 288, 4  # pixels of a canvas' side, cells of the drawn maps

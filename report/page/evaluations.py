@@ -6,14 +6,14 @@ Each section is a function: runs -> HTML text.
 from functools import partial
 from html import escape
 
+from ..attribution_scores import is_table, score_rows
+from ..intervals import result_intervals
+from ..results import results_of
+from ..samples import COUNTS, cue_name
+from ..tables import interval_text, number_text, read_published
 from .charts import Bars, Series, bar_chart, line_chart
 from .commands import command_line, cue_command, evaluation_command, missing_results
-from .intervals import result_intervals
 from .markup import html_table, tables_of_anything
-from .results import results_of
-from .samples import COUNTS, cue_name
-from .score_tables import is_table, score_rows
-from .tables import interval_text, number_text, read_published
 
 MODES = {
     'released': 'one histogram for all pairs, as the released code and the paper have it',

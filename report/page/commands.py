@@ -7,7 +7,7 @@ from html import escape
 from engine.experiments import DESCRIBING, default_arguments
 from wsol.network import HEADS
 
-from .results import results_of
+from ..results import results_of
 
 PAPER_SCALE = {'jointll': ['--norm_type=clipping', '--threshold_type=log']}  # for cue localization, of each map
 

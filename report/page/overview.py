@@ -6,10 +6,10 @@ Each section is a function: runs -> HTML text.
 import json
 import os
 
+from ..results import seed_groups
+from ..tables import COLUMNS, seed_rows, summary_rows
 from .charts import Series, line_chart
 from .markup import html_list, html_table
-from .seeds import seed_groups
-from .tables import COLUMNS, seed_rows, summary_rows
 
 
 def reader_of(run):

@@ -1,7 +1,7 @@
 """The report of experiments as one HTML file without a network: scripts/report.py FOLDER… --html FILE.
 
-Reads the logs and results of each folder (results.py), makes the sections (sections.py, score_sections.py), computes
-the gallery's maps from the checkpoints (gallery.py) and fills template.html. A part whose files are missing says how to
+Reads the logs and results of each folder, makes the sections (overview.py, evaluations.py), computes the gallery's maps
+from the checkpoints (gallery.py) and fills template.html. A part whose files are missing says how to
 make them; a damaged file is named.
 """
 
@@ -15,11 +15,11 @@ from html import escape
 import util
 from wsol.errors import AlreadyThere, MissingFile
 
+from ..results import read_runs
+from .evaluations import accuracy_section, attribution_section, cue_section, erasing_section, localization_section
 from .gallery import build_gallery, check_maps
 from .markup import html_list
-from .results import read_runs
-from .score_sections import accuracy_section, attribution_section, cue_section, erasing_section, localization_section
-from .sections import arguments_section, curves_section, summary_section
+from .overview import arguments_section, curves_section, summary_section
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'template.html')
 SECTIONS = (  # (its address in the page, title, function: runs -> HTML text; the gallery's is in the template)
