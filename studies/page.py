@@ -1,10 +1,12 @@
 """What the pages of the studies share: the runs of a study, their figures and comparisons, and how a page is filled.
 
-A section of a page, `<!-- study: NAME -->` … `<!-- end -->`, is replaced by what a function makes of the results. What
-has not been run is said, not filled in.
+A section of a page, `<!-- study: NAME -->` … `<!-- end -->`, is replaced by the Markdown that a function makes of the
+results. Long tables are CSV files in tables/ beside the page. What has not been run is marked as such.
 """
 
 import argparse
+import csv
+import io
 import os
 
 import util
@@ -14,6 +16,7 @@ from report.samples import read_sample
 from studies.steps import HEADS
 from wsol.errors import UserError
 
+FIGURES = (*tables.FIGURES, 'MaxBoxAccV2')
 COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
 
 
@@ -38,14 +41,16 @@ def figures(folder, map_name):
     return {**known, 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
 
 
-def over_runs(found):
-    """A table: a row a head, the mean ± standard deviation over its seeds. found: as of `runs`."""
-    columns = [*tables.FIGURES, 'MaxBoxAccV2']
-    rows = []
+def mean_rows(found):
+    """Rows [head, number of seeds, mean ± standard deviation of each of FIGURES over them]; found: as of `runs`."""
     for head, by_seed in found.items():
         values = [figures(folder, HEADS[head].map) for folder in by_seed.values()]
-        rows.append([head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in columns)])
-    return tables.markdown(['head', 'seeds', *columns], rows)
+        yield [head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in FIGURES)]
+
+
+def over_runs(found):
+    """A Markdown table of `mean_rows`."""
+    return tables.markdown(['head', 'seeds', *FIGURES], list(mean_rows(found)))
 
 
 def compared(a, b, map_a, map_b):
@@ -71,8 +76,17 @@ def pair_rows(found, pairs, scores=COMPARED):
             yield [f'{a}, {b}', str(seed), *(cells.get(name, '-') for name in scores)]
 
 
+def write_table(path, columns, rows):
+    """A CSV file of texts; nothing is written without rows."""
+    if rows:
+        text = io.StringIO()
+        csv.writer(text, lineterminator='\n').writerows([columns, *rows])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        util.write_text(path, text.getvalue())
+
+
 def filled(text, sections, root):
-    """The page's text with its sections made anew; sections: {name: root -> pieces of Markdown}."""
+    """The page's text with new sections; sections: {name: root -> pieces of Markdown}."""
     for name, make in sections.items():
         mark = f'<!-- study: {name} -->\n'
         if mark not in text:
@@ -83,8 +97,11 @@ def filled(text, sections, root):
     return text
 
 
-def fill_page(description, save_root, page, sections, picture, draw):
-    """A page's command: fills it, and draws the picture beside it; save_root and page: the defaults of its flags."""
+def fill_page(description, save_root, page, sections, picture, draw, csv_files=None):
+    """A page's command: it fills the page, writes its tables/ and draws its picture.
+
+    save_root, page: the defaults of the flags; sections: as of `filled`; csv_files: {name: root -> (columns, rows)}.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--save_root', default=save_root, help="where the study's results are")
     parser.add_argument('--page', default=page)
@@ -94,4 +111,7 @@ def fill_page(description, save_root, page, sections, picture, draw):
     with open(args.page) as file:
         text = filled(file.read(), sections, args.save_root)
     util.atomically(args.page, lambda file: file.write(text.encode()))
-    draw(args.save_root, os.path.join(os.path.dirname(args.page), picture))
+    beside = os.path.dirname(args.page)
+    for name, make in (csv_files or {}).items():
+        write_table(os.path.join(beside, 'tables', name), *make(args.save_root))
+    draw(args.save_root, os.path.join(beside, picture))

@@ -1,10 +1,11 @@
-"""Writes the figures of the study of ToyBirds (studies/toybirds.py) into its page, between the marks that name them.
+"""Writes the figures of the ToyBirds study (studies/toybirds.py) into its page, between the marks that name them.
 
     python -m studies.toybirds_page [--save_root save/study] [--page docs/study.md]
 
-Its sections: `progress` (which runs are there), `results` (a table for each network and kind of cues), `differences`
-(pairs of heads, seed by seed, with intervals), `contrast` (maps of the difference of two scores) and `width` (maps
-blurred). Beside the page the picture study_cue.png is drawn.
+The sections are `results` (cue localization of each head) and `progress` (the runs that are finished). Beside the page
+it draws study_cue.png and writes the full tables: tables/study_results.csv (every figure), study_differences.csv (pairs
+of heads by seed, with intervals), study_contrast.csv (maps of the difference of two scores) and study_width.csv
+(blurred maps).
 """
 
 import os
@@ -58,19 +59,38 @@ def runs(root, network, design):
 
 
 def results(root):
-    """A table for each setting: mean ± standard deviation over the seeds that are there."""
-    for network, design, heading in settings(root):
-        yield f'**{heading}**\n\n{page.over_runs(runs(root, network, design))}'
-    if any(settings(root)):
+    """Cue localization, per pair and exact, of each head in each setting, and the picture."""
+    there = list(settings(root))
+    cells = {}
+    for network, design, _ in there:
+        for row in page.mean_rows(runs(root, network, design)):
+            known = dict(zip(page.FIGURES, row[2:]))
+            cells[row[0], network, design] = f'{known["cue per pair"]} / {known["cue exact"]}'
+    if cells:
+        columns = [f'{network}-{design}' for network, design, _ in there]
+        rows = [[head, *(cells.get((head, *one[:2]), '-') for one in there)] for head in HEADS]
+        yield tables.markdown(['head', *columns], [row for row in rows if any(cell != '-' for cell in row[1:])])
         yield f'![Cue localization of each head, a mark a seed]({PICTURE})'
 
 
+def all_results(root):
+    """(columns, rows) of every figure: mean ± standard deviation over the seeds that are finished."""
+    rows = [
+        [f'{network}-{design}', *row]
+        for network, design, _ in settings(root)
+        for row in page.mean_rows(runs(root, network, design))
+    ]
+    return ['setting', 'head', 'seeds', *page.FIGURES], rows
+
+
 def differences(root):
-    """A table for each setting: B - A with its 95 % interval, for each seed."""
-    for network, design, heading in settings(root):
-        rows = list(page.pair_rows(runs(root, network, design), PAIRS))
-        if rows:
-            yield f'**{heading}**\n\n{tables.markdown(["A, B", "seed", *COMPARED], rows)}'
+    """(columns, rows) of B - A with its 95 % interval, for each setting and seed."""
+    rows = [
+        [f'{network}-{design}', *(cell.strip('*') for cell in row)]
+        for network, design, _ in settings(root)
+        for row in page.pair_rows(runs(root, network, design), PAIRS)
+    ]
+    return ['setting', 'A, B', 'seed', *COMPARED], rows
 
 
 def folders(root, *heads):
@@ -95,20 +115,21 @@ def mode_means(result):
 
 
 def contrast(root):
-    """Cue localization of the maps that explain a difference of scores, beside the difference of two maps."""
+    """(columns, rows): cue localization of the maps that explain a difference of scores, beside the difference of two
+    maps."""
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         for name, of_score in variants(folder, r'cue_location_(\w+)_contrast\.json'):
             of_maps = read_result(os.path.join(folder, f'cue_location_{name}.json'))
             figures = [figure for both in zip(mode_means(of_maps), mode_means(of_score)) for figure in both]
             rows.append([setting, head, seed, name, *map(tables.number_text, figures)])
-    if rows:
-        columns = [f'{mode.replace("_", " ")}, {kind}' for mode in MODES for kind in ('maps', 'score')]
-        yield tables.markdown(['setting', 'head', 'seed', 'map', *columns], rows)
+    columns = [f'{mode.replace("_", " ")}, {kind}' for mode in MODES for kind in ('maps', 'score')]
+    return ['setting', 'head', 'seed', 'map', *columns], rows
 
 
 def width(root):
-    """Cue localization by CAM's and CALM-EM's maps, as they are and blurred, with the area that they cover."""
+    """(columns, rows): cue localization of CAM's and CALM-EM's maps, as they are and blurred, with the area that they
+    cover."""
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         pattern = rf'cue_location_{HEADS[head]}_blur([\d.]+)\.json'
@@ -117,13 +138,12 @@ def width(root):
         for blur, found in [('-', as_it_is), *wider] if wider else []:
             area = 100 * found['area'] if 'area' in found else None
             rows.append([setting, seed, head, blur, *map(tables.number_text, [area, *mode_means(found)])])
-    if rows:
-        columns = [mode.replace('_', ' ') for mode in MODES]
-        yield tables.markdown(['setting', 'seed', 'head', 'blur (pixels)', 'area (%)', *columns], rows)
+    columns = [mode.replace('_', ' ') for mode in MODES]
+    return ['setting', 'seed', 'head', 'blur (pixels)', 'area (%)', *columns], rows
 
 
 def progress(root):
-    """Which runs are there, and how many are missing."""
+    """Which runs are finished, and how many are missing."""
     rows = []
     for network in ON_A_CPU:
         for design in DESIGNS:
@@ -132,7 +152,7 @@ def progress(root):
     made = sum(int(cell) for row in rows for cell in row[1:])
     table = tables.markdown(['setting', *HEADS], rows)
     asked = len(ON_A_CPU) * len(DESIGNS) * len(HEADS) * SEEDS
-    yield f'{table}\n\nSeeds of each; {made} of {asked} trainings are made.'
+    yield f'{table}\n\nNumber of seeds; {made} of {asked} trainings are finished.'
 
 
 def draw(root, path):
@@ -160,11 +180,17 @@ def draw(root, path):
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
 
 
-SECTIONS = {'progress': progress, 'results': results, 'differences': differences, 'contrast': contrast, 'width': width}
+SECTIONS = {'results': results, 'progress': progress}
+TABLES = {
+    'study_results.csv': all_results,
+    'study_differences.csv': differences,
+    'study_contrast.csv': contrast,
+    'study_width.csv': width,
+}
 
 
 def main():
-    page.fill_page(__doc__, 'save/study', 'docs/study.md', SECTIONS, PICTURE, draw)
+    page.fill_page(__doc__, 'save/study', 'docs/study.md', SECTIONS, PICTURE, draw, TABLES)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""The studies: which steps they ask for, and how their pages are filled from what those gave."""
+"""The studies: which steps they ask for, and how their pages and tables are made from the results."""
 
+import csv
 import json
 import re
 import subprocess
@@ -109,12 +110,14 @@ def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
 
 def test_the_papers_recipe_is_the_published_one(tmp_path):
     steps = cub_study(tmp_path, '--recipe', 'paper', '--steps', 'train')
-    assert len(steps) == 12  # four heads, three seeds
+    assert len(steps) == 18  # six heads, three seeds
     for step in steps:
         args = get_configs('', list(step.words[1:]))
-        assert (args.epochs, args.lr_decay_frequency, args.batch_size, args.lr) == (40, 30, 64, 0.01)
+        from_cam = re.fullmatch(r'vgg16-paper/(CALM-EM|CALM-ML|CAM-longer)-seed\d', step.experiment) is not None
+        assert (args.epochs, args.lr_decay_frequency) == ((15, 11) if from_cam else (40, 30))
+        assert bool(args.load_checkpoint) == args.is_different_checkpoint == from_cam
+        assert (args.batch_size, args.lr) == (64, 0.01)
         assert args.architecture == 'vgg16' and args.use_bn and args.large_feature_map and args.pretrained
-        assert bool(args.load_checkpoint) == step.experiment.startswith('vgg16-paper/CALM-EM-seed')
 
 
 def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsys):
@@ -146,10 +149,7 @@ def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
     assert (np.array(Image.open(tmp_path / 'masks/a/1.png')) == expected).all()
 
 
-PAGE = ''.join(
-    f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n'
-    for name in ('progress', 'results', 'differences', 'contrast', 'width')
-)
+PAGE = ''.join(f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n' for name in ('progress', 'results'))
 
 
 def write_page(monkeypatch, tmp_path):
@@ -160,6 +160,12 @@ def write_page(monkeypatch, tmp_path):
     return {part.splitlines()[0]: part for part in text.split('# ')[1:]}
 
 
+def csv_rows(tmp_path, name):
+    """The rows of a table beside the page, as dicts."""
+    with open(tmp_path / f'tables/study_{name}.csv', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_page_has_the_figures_of_the_runs_and_says_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / 'page.md').write_text(PAGE)
     for seed in (0, 1):
@@ -167,30 +173,39 @@ def test_the_page_has_the_figures_of_the_runs_and_says_what_is_missing(tmp_path,
         experiment(place / f'CAM-seed{seed}', shift=seed)
         experiment(place / f'CALM-EM-seed{seed}', map_name='jointll', method='CALM-EM', shift=5.0)
     parts = write_page(monkeypatch, tmp_path)
-    assert 'old' not in ''.join(parts.values()) and parts['contrast'].count('Not run yet.') == 1
-    rows = {row['head']: row for row in table(parts['results'])}
-    assert rows['CAM']['cue per pair'] == '30.50 ± 0.71' and rows['CAM']['seeds'] == '2'  # 30 and 31
-    assert rows['CALM-EM']['cue per pair'] == '35.00 ± 0.00' and rows['CALM-EM']['cue exact'] == '-'
-    first, second = table(parts['differences'])
+    assert 'old' not in ''.join(parts.values()) and not (tmp_path / 'tables/study_contrast.csv').exists()
+    assert '4 of 84 trainings are finished' in parts['progress']
+    found = {row['head']: row['vgg_tiny-single'] for row in table(parts['results'])}
+    assert found['CAM'].startswith('30.50 ± 0.71 / ') and found['CALM-EM'] == '35.00 ± 0.00 / -'  # CAM: 30 and 31
+    rows = {row['head']: row for row in csv_rows(tmp_path, 'results')}
+    assert rows['CAM']['cue per pair'] == '30.50 ± 0.71' and rows['CAM']['seeds'] == '2'
+    assert rows['CALM-EM']['setting'] == 'vgg_tiny-single' and rows['CALM-EM']['cue exact'] == '-'
+    first, second = csv_rows(tmp_path, 'differences')
     assert (first['A, B'], first['seed'], second['seed']) == ('CAM, CALM-EM', '0', '1')
-    assert first['cue per pair, mean'] == '**+5.00 [5.00, 5.00]**' and first['top-1'] == '+0.00 [0.00, 0.00]'
-    assert second['cue per pair, mean'] == '**+4.00 [4.00, 4.00]**'
-    assert '4 of 84 trainings are made' in parts['progress'] and 'Not run yet.' in parts['width']
+    assert first['cue per pair, mean'] == '+5.00 [5.00, 5.00]' and first['top-1'] == '+0.00 [0.00, 0.00]'
+    assert second['cue per pair, mean'] == '+4.00 [4.00, 4.00]'
+
+
+def test_the_tables_of_blurred_maps_and_of_contrasts(tmp_path, monkeypatch):
+    (tmp_path / 'page.md').write_text(PAGE)
+    place = tmp_path / 'study/vgg_tiny-single'
+    experiment(place / 'CAM-seed1', shift=1)
+    experiment(place / 'CALM-EM-seed0', map_name='jointll', method='CALM-EM', shift=5.0)
     plain = json.loads((place / 'CAM-seed1/cue_location_vanilla.json').read_text())
     for blur, gain in (('16', 2), ('4', 1)):
         wider = {**plain, 'area': gain / 8, 'per_pair': {**plain['per_pair'], 'mean': 31 + gain}}
         (place / f'CAM-seed1/cue_location_vanilla_blur{blur}.json').write_text(json.dumps(wider))
-    rows = table(write_page(monkeypatch, tmp_path)['width'])
+    for name, score in (('grad_cam', 20), ('grad_cam_contrast', 25)):
+        found = {mode: {'mean': score + number} for number, mode in enumerate(('released', 'per_pair'))}
+        (place / f'CALM-EM-seed0/cue_location_{name}.json').write_text(json.dumps(found))
+    parts = write_page(monkeypatch, tmp_path)
+    rows = csv_rows(tmp_path, 'width')
     assert [(row['head'], row['blur (pixels)'], row['area (%)'], row['per pair']) for row in rows] == [
         ('CAM', '-', '-', '31.00'),
         ('CAM', '4', '12.50', '32.00'),
         ('CAM', '16', '25.00', '33.00'),
     ]
-    for name, score in (('grad_cam', 20), ('grad_cam_contrast', 25)):
-        found = {mode: {'mean': score + number} for number, mode in enumerate(('released', 'per_pair'))}
-        (place / f'CALM-EM-seed0/cue_location_{name}.json').write_text(json.dumps(found))
-    parts = write_page(monkeypatch, tmp_path)
-    [row] = table(parts['contrast'])
+    [row] = csv_rows(tmp_path, 'contrast')
     assert (row['setting'], row['head'], row['seed'], row['map']) == ('vgg_tiny-single', 'CALM-EM', '0', 'grad_cam')
     assert (row['released, maps'], row['released, score'], row['per pair, score']) == ('20.00', '25.00', '26.00')
     assert row['exact, maps'] == row['exact, score'] == '-'
@@ -203,7 +218,7 @@ def test_a_page_without_its_marks_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / 'page.md').write_text('# nothing\n')
     with pytest.raises(SystemExit) as stop:
         write_page(monkeypatch, tmp_path)
-    assert stop.value.code == 2 and 'the page has no line "<!-- study: progress -->"' in capsys.readouterr().err
+    assert stop.value.code == 2 and 'the page has no line "<!-- study: results -->"' in capsys.readouterr().err
     assert (tmp_path / 'page.md').read_text() == '# nothing\n'
 
 
