@@ -10,7 +10,8 @@ not repeated, and one that was cut off is resumed when the command is given agai
 
 The recipe `cpu` trains for hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, 160
 px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), CAM first and the other heads from it. The recipe
-`paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights, CALM-EM from CAM too.
+`paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights. After those it trains
+CALM-EM, CALM-ML and CAM-longer from CAM, 15 epochs each.
 """
 
 import os

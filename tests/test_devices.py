@@ -12,7 +12,7 @@ import torch
 from test_attribution import FEW, NOISY, network, photos
 
 from wsol import attribution, calm, cam, lfi_cam
-from wsol.attribution import cam_family, gradient, perturbation
+from wsol.attribution import cam_family, gradient, masking, perturbation
 from wsol.network import HEADS
 from wsol.scoring import erasing, pixels
 
@@ -82,21 +82,14 @@ def test_maps(name, device, monkeypatch):
     net = network('CALM-EM')
     images = photos(2)
     if name in NOISY:
-        noise = {}
-        drawn = attribution.common.standard_normal
 
-        def same(shape, streams, like):
-            """Draws on the host, whatever the device: every stream is known by its seed."""
-            hosts = [noise.setdefault(one.initial_seed(), torch.Generator().manual_seed(5)) for one in streams]
-            return drawn(shape, hosts, like)
+        def on_host(images, options):
+            return [torch.Generator().manual_seed(seed) for seed in options.noise_seeds]
 
-        for module in (gradient, cam_family, perturbation):
-            monkeypatch.setattr(module, 'standard_normal', same)
-    else:
-        noise = {}
+        for module in (gradient, cam_family, masking, perturbation):
+            monkeypatch.setattr(module, 'noise_streams', on_host)
     options = {**FEW, 'noise_seeds': [3, 4]}
     expected = attribution.explain(name, copy.deepcopy(net).double(), images.double(), [1, 3], **options)
-    noise.clear()
     found = attribution.explain(name, net.to(device), images, [1, 3], **options)
     assert found.device.type == device.type
     near(found, expected, 1e-4)

@@ -28,8 +28,8 @@ def rise_masks(cells, shifts, size):
 def _rise(model, image, target, stream, options):
     """The map [h, w] of one image [c, h, w] and class, a LongTensor [1]."""
     n = options.rise_nr_masks
-    cells = (torch.rand(n, RISE_CELLS, RISE_CELLS, generator=stream, device=image.device) < RISE_KEPT).to(image)
-    shifts = torch.rand(n, 2, generator=stream, device=image.device)
+    cells = (torch.rand(n, RISE_CELLS, RISE_CELLS, generator=stream, device=stream.device) < RISE_KEPT).to(image)
+    shifts = torch.rand(n, 2, generator=stream, device=stream.device)
     total = 0
     for rows in chunks(n, options.batch_size, options, 'random masks'):
         masks = rise_masks(cells[rows], shifts[rows], image.shape[1:])  # [n, h, w]

@@ -59,7 +59,7 @@ def road(score, images, labels, rank, streams, batch_size):
     better, in [-1/2, 1/2].
 
     score(images, labels) -> p [n]; images [B, 3, S, S]; rank [B, SS]: 0 is the most relevant pixel; streams: a
-    torch.Generator an image, for the noise.
+    torch.Generator an image on the host, for the noise.
     """
     b, channels, *size = images.shape
     pixels = rank.shape[1]
@@ -69,7 +69,7 @@ def road(score, images, labels, rank, streams, batch_size):
             count = pixels - math.ceil((1 - share) * (pixels - 1))  # as np.percentile cuts
             for missing in (order < count, order >= pixels - count):
                 one = torch.from_numpy(impute(image, missing))
-                noise = torch.randn(channels, count, generator=stream, device=stream.device).cpu()
+                noise = torch.randn(channels, count, generator=stream)
                 one[:, torch.from_numpy(missing)] += NOISE * noise
                 changed.append(one)
     owner = torch.arange(b, device=images.device).repeat_interleave(2 * len(SHARES))

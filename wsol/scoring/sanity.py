@@ -139,7 +139,7 @@ def infidelity(drop, images, maps, streams, draws, batch_size):
     """
     b, _, height, width = images.shape
     side = max(1, min(height, width) // INFIDELITY_SIDE)
-    corners = torch.stack([torch.rand(draws, 2, generator=stream, device=stream.device) for stream in streams]).cpu()
+    corners = torch.stack([torch.rand(draws, 2, generator=stream) for stream in streams])
     corners = (corners * torch.tensor([height - side + 1, width - side + 1])).long().view(-1, 2).tolist()  # [B n, 2]
     a = np.array([maps[i // draws, y : y + side, x : x + side].sum(dtype=float) for i, (y, x) in enumerate(corners)])
     d = []

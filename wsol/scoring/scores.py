@@ -200,10 +200,10 @@ class Making(NamedTuple):
     seeds: list  # whole numbers, one an image
 
 
-def _streams(making, images, number):
-    """A torch.Generator an image for the draws of the check of this number, whatever other checks there are."""
-    seeds = [attribution.noise_seed(seed, number) for seed in making.seeds]
-    return [torch.Generator(device=images.device).manual_seed(seed) for seed in seeds]
+def _streams(making, number):
+    """A torch.Generator an image for the draws of the check of this number, whatever other checks there are; on the
+    host, so that every device scores with the same draws."""
+    return [torch.Generator().manual_seed(attribution.noise_seed(seed, number)) for seed in making.seeds]
 
 
 def check_scores(model, images, labels, making, drop, settings):
@@ -216,7 +216,7 @@ def check_scores(model, images, labels, making, drop, settings):
     found = {}
     if 'road' in wanted:
         rank = erasing.descending_rank(torch.from_numpy(making.raw).to(images.device).flatten(1))
-        streams = _streams(making, images, 1)
+        streams = _streams(making, 1)
 
         def score(changed, classes):
             return erasing.target_probability(model, changed, classes)
@@ -231,7 +231,7 @@ def check_scores(model, images, labels, making, drop, settings):
         found['agreement_abs'] = np.stack([np.abs(sanity.rank_correlation(size_of, np.abs(one))) for one in others], 1)
         found['ssim'] = np.stack([sanity.ssim(making.scaled, one) for one in scaled], axis=1)
     if 'max_sensitivity' in wanted:
-        draws = _streams(making, images, 2), settings.sensitivity_draws
+        draws = _streams(making, 2), settings.sensitivity_draws
         found['sensitivity'] = sanity.sensitivity(making.again, images, making.native, *draws)
     if 'infidelity' in wanted:
         whole = attribution.target_scores(model, images, labels)
@@ -239,7 +239,7 @@ def check_scores(model, images, labels, making, drop, settings):
         def lost(changed, rows):
             return whole[rows] - attribution.target_scores(model, changed, labels[rows])
 
-        draws = _streams(making, images, 3), settings.infidelity_draws, settings.batch_size
+        draws = _streams(making, 3), settings.infidelity_draws, settings.batch_size
         found['infidelity'] = sanity.infidelity(lost, images, making.raw, *draws)
     if 'sparseness' in wanted:
         found['gini'] = sanity.gini(making.raw)
