@@ -3,11 +3,13 @@ exists is not repeated, and one that was cut off is resumed."""
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from typing import NamedTuple
 
 from config import Parser
+from engine.command import STOPPED, Stopped
 from wsol.errors import UserError
 
 CUE, ERASE, BOXES = 'cue_location', 'pixel_perturb', 'wsol'  # results, as their files are named
@@ -120,6 +122,16 @@ def finished(step, root):
     return os.path.isfile(os.path.join(root, step.experiment, step.result))
 
 
+def run_command(words):
+    """Run a Python command to its end and return its exit code; a SIGTERM is passed on to it."""
+    with subprocess.Popen([sys.executable, *words]) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
 def run(steps, root, only_list=False):
     """Run the steps that have no result yet, in order, or list all of them. A step that fails is a UserError."""
     for step in steps:
@@ -130,7 +142,11 @@ def run(steps, root, only_list=False):
             continue
         words = [*step.words, f'--save_root={root}', f'--experiment_name={step.experiment}', '--resume=True']
         print(' '.join(words), file=sys.stderr, flush=True)
-        code = subprocess.run([sys.executable, *words]).returncode
+        code = run_command(words)
+        if code in (STOPPED, -signal.SIGTERM):
+            raise Stopped(
+                f'stopped in the step that makes {step.experiment}/{step.result}: give the same command again'
+            )
         if code:
             raise UserError(
                 f'the step that makes {step.experiment}/{step.result} ended with exit code {code}: mend what it says '

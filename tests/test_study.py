@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from PIL import Image
 from test_intervals import experiment, table
 
 from config import get_configs
-from engine.command import command
+from engine.command import Stopped, command
 from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
 
@@ -135,6 +136,19 @@ def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsy
     failing = steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', 'raise SystemExit(2)'))
     with pytest.raises(UserError, match='b/CAM-seed0/accuracy.json ended with exit code 2'):
         steps.run([failing], str(tmp_path))
+
+
+def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path):
+    code = '; '.join([
+        'import os, signal, sys',
+        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))',
+        'os.kill(os.getppid(), signal.SIGTERM)',
+        'signal.pause()',
+    ])  # fmt: skip
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match='b/CAM-seed0/accuracy.json: give the same command again'):
+        steps.run([steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', code))], str(tmp_path))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
