@@ -58,7 +58,7 @@ PARTS = (
         '--only=step,erase --architecture=resnet50,vgg16 --forms=bf16+channels_last+compile --batch=64',
         '--only=erase --architecture=vgg_tiny --classes=5 --size=32 --batch=2 --repeats=1',  # needs no compiler
     ),
-    Part('toybirds', 1, 'scripts/make_toybirds.py', f'{TOYS} --workers={CORES}', f'{TINY_TOYS} --workers=1'),
+    Part('toybirds', 2, 'scripts/make_toybirds.py', f'{TOYS} --workers={CORES}', f'{TINY_TOYS} --workers=1'),
     Part(
         'loader', 1, RUN,
         f'--only=item,load --forms=bf16+channels_last --batch=64 --workers={CORES}',
