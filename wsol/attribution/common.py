@@ -126,11 +126,16 @@ def evaluating(model):
     """The model in eval mode (batch norm must not learn from an explanation); every module's own mode comes back."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        for module, _ in modes:
-            module.training = False
+        _set_modes((module, False) for module, _ in modes)
         yield
     finally:
-        for module, training in modes:
+        _set_modes(modes)
+
+
+def _set_modes(modes):
+    """Each module's mode where it is another: to set an attribute of a module costs more than to read it."""
+    for module, training in modes:
+        if module.training != training:
             module.training = training
 
 

@@ -42,13 +42,18 @@ class Logits:
 
     def logits(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """(logits [B, C], probabilities [B, C]), both None where the model returns something else."""
-        with torch.no_grad(), evaluating(self.model):
-            while len(self.found) < len(self.images) and not self.strange:
-                self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` sees it
+        if len(self.found) < len(self.images) and not self.strange:
+            self._pass_over_the_rest()
         if self.strange:
             return None, None
         logits, probs = (torch.stack(rows) for rows in zip(*self.found, strict=True))
         return logits, probs
+
+    def _pass_over_the_rest(self) -> None:
+        """Passes over the images that none has brought."""
+        with torch.no_grad(), evaluating(self.model):
+            while len(self.found) < len(self.images) and not self.strange:
+                self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` sees it
 
 
 def _said(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
