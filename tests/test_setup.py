@@ -128,13 +128,101 @@ def test_the_exact_versions_are_ones_that_the_requirements_allow():
         (['--help'], 0, 'bash scripts/quickstart.sh --picture'),
         (['-h'], 0, 'bash scripts/quickstart.sh [NAME]'),
         (['--pictures'], 2, "quickstart.sh: error: unknown option '--pictures'"),
-        (['--picture', 'mine'], 2, 'quickstart.sh: error: mine: give one word'),
-        (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give one word'),
+        (['--full', '--pictures'], 2, "quickstart.sh: error: unknown option '--pictures'"),
+        (['full'], 2, "quickstart.sh: error: 'full' would be the NAME of a run: give --full"),
+        (['--picture', 'mine'], 2, 'quickstart.sh: error: mine: --picture takes no NAME'),
+        (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give one NAME'),
+        (['old'], 2, 'quickstart.sh: error: save/old is a full run, and not a quick one: give another NAME'),
+        (['--full', 'new'], 2, 'quickstart.sh: error: save/new is a quick run, and not a full one: give another NAME'),
     ],
 )
 def test_the_quick_start_answers_before_it_does_anything(checkout, words, code, said):
     shutil.copy(os.path.join(ROOT, 'scripts', 'quickstart.sh'), checkout / 'scripts')
+    for folder in ('old/CAM', 'new/CAM', 'new/dataset'):
+        (checkout / 'save' / folder).mkdir(parents=True)
     done = subprocess.run(['bash', str(checkout / 'scripts' / 'quickstart.sh'), *words], capture_output=True, text=True)
     shown, silent = (done.stdout, done.stderr) if code == 0 else (done.stderr, done.stdout)
     assert done.returncode == code and said in shown and silent == '' and 'set -euo' not in shown
-    assert not (checkout / 'pip.log').exists() and not (checkout / 'save').exists()
+    assert code == 0 or len(shown.splitlines()) == 1
+    assert not (checkout / 'pip.log').exists() and sorted(os.listdir(checkout / 'save')) == ['new', 'old']
+
+
+STEPS = """\
+#!/usr/bin/env bash
+# Writes down each command, and the result that the quick start looks for; a command that $FAIL names fails.
+case "$*" in
+    -c*) exec "$REAL" "$@" ;;
+    '-m pip'*) exit 0 ;;
+esac
+echo "$OMP_NUM_THREADS $*" >> steps.log
+[ -z "$FAIL" ] || [[ "$*" != *"$FAIL"* ]] || exit 1
+folder=save/$(grep -o 'experiment_name=[^ ]*' <<< "$*" | cut -d= -f2)
+map=$(grep -o 'score_map_process=[^ ]*' <<< "$*" | cut -d= -f2)
+mkdir -p "$folder"
+case $1 in
+    main.py) touch "$folder/accuracy.json" ;;
+    eval_cue_location.py) touch "$folder/cue_location_$map.json" ;;
+    eval_pixel_perturb.py) touch "$folder/pixel_perturb_$map.json" ;;
+    scripts/make_toybirds.py) mkdir -p save/quickstart/dataset ;;
+esac
+"""
+
+
+def quick_start(checkout, *words, fail=''):
+    """(exit code, its commands without Python, standard output) of the quick start with the Python of STEPS."""
+    for name in ('quickstart.sh', 'reproduce/rows.sh'):
+        target = checkout / 'scripts' / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(os.path.join(ROOT, 'scripts', name), target)
+    (checkout / '.venv' / 'bin' / 'python').write_text(STEPS)
+    nproc = checkout / 'bin' / 'nproc'
+    nproc.parent.mkdir(exist_ok=True)
+    nproc.write_text('#!/bin/sh\necho 2\n')
+    nproc.chmod(0o755)
+    environment = {**os.environ, 'REAL': sys.executable, 'FAIL': fail, 'PATH': f'{nproc.parent}:{os.environ["PATH"]}'}
+    environment.pop('OMP_NUM_THREADS', None)
+    command = ['bash', str(checkout / 'scripts' / 'quickstart.sh'), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    log = checkout / 'steps.log'
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return done.returncode, lines, done.stdout
+
+
+def test_the_quick_start_trains_the_papers_kind_of_network_and_scores_it_once(checkout):
+    code, lines, told = quick_start(checkout)
+    assert code == 0 and len(told.splitlines()) == 3 and 'vgg_tiny from scratch (--full)' in told
+    first, cam, *beside, maps, report = lines
+    assert first.startswith(' scripts/make_toybirds.py --data_root=save/quickstart/dataset') and ' --train=20 ' in first
+    assert cam.startswith(' main.py --config=configs/CAM_ToyBirds_tf_efficientnet_lite0.yaml')
+    assert all(line.startswith('1 ') for line in beside)  # on one core each
+    assert sorted(line.split()[1] for line in beside) == sorted(
+        ['main.py'] * 2 + ['eval_cue_location.py', 'eval_pixel_perturb.py'] * 3
+    )
+    for method in ('CALM-ML', 'CALM-EM'):
+        [trained] = [line for line in beside if f'quickstart/{method} ' in line and 'main.py' in line]
+        assert '--load_checkpoint=quickstart/CAM --is_different_checkpoint=True' in trained
+        assert '--epochs=2' in trained and '--data_root=save/quickstart/dataset' in trained
+    assert 'draw_maps.py' in maps and 'report.py save/quickstart/CAM' in report
+    again = quick_start(checkout)[1]
+    assert [line.split()[0] for line in again] == [line.split()[0] for line in (first, maps, report)]
+
+
+def test_the_full_quick_start_is_another_network_in_another_folder(checkout):
+    code, lines, told = quick_start(checkout, '--full')
+    assert code == 0 and told == ''
+    assert all(line.startswith(' ') for line in lines)  # one after the other, on all cores
+    assert lines[0] == ' scripts/make_toybirds.py'  # all birds, in dataset/
+    trained = [line for line in lines if 'main.py' in line]
+    assert [line.split()[1] for line in trained] == [
+        f'--config=configs/{method}_ToyBirds.yaml' for method in ('CAM', 'CALM-ML', 'CALM-EM')
+    ]
+    assert all('quickstart-full/' in line and '--epochs' not in line for line in trained)
+
+
+def test_the_quick_start_ends_with_a_step_that_fails_and_goes_on_from_it(checkout):
+    code, lines, _ = quick_start(checkout, fail='main.py --config=configs/CALM-ML')
+    assert code == 1 and not any('draw_maps.py' in line for line in lines)
+    assert any('CALM-EM' in line and 'eval_pixel_perturb.py' in line for line in lines)  # beside it, and finished
+    code, lines, _ = quick_start(checkout)
+    assert code == 0 and sum('main.py' in line for line in lines) == 1 and 'CALM-ML' in lines[1]
