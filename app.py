@@ -1,12 +1,12 @@
-"""A live view in the browser: a photograph, a network, methods and classes; the panels of inference.py.
+"""Explain photographs in the browser: pick a photograph, a network, methods and classes; see inference.py's panels.
 
     pip install -r requirements-app.txt
     python app.py             # the installed trained network, every checkpoint below save/ and checkpoints/
     python app.py --checkpoints quickstart/CALM-EM --port 7861
 
-Open the address it prints: a photograph of a cat is explained already. Only this machine reaches it unless --host says
-otherwise. A photograph is deleted from disk as soon as it is read and kept in memory for ten minutes; neither the page
-nor the server asks another host for anything.
+Open the address that it prints; the page starts with an explained photograph of a cat. It is reachable only from this
+machine unless you set --host. An uploaded photograph is deleted from disk as soon as it is read and kept in memory for
+ten minutes. Neither the page nor the server contacts another host.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)

@@ -1,5 +1,4 @@
-"""The command line that all commands share: a parser made of `flags`, the YAML overlay, checks. Nothing else happens
-here."""
+"""The command line that all commands share: a parser made from `flags`, the YAML file, checks."""
 
 import argparse
 import copy
@@ -22,21 +21,21 @@ from wsol.errors import UserError
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind each flag that has one, the description's lines as they are."""
+    """Shows defaults after the help of each flag, and the lines of the description unchanged."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line on standard error, exit code 2."""
+    """An argparse parser whose errors are one line on standard error, with exit code 2."""
 
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
 
 
 class Narrow(argparse.HelpFormatter):
-    """The format of a command's --help: one name a flag, paragraphs filled, indented lines as they are."""
+    """The format of a command's --help: one name per flag, paragraphs filled, indented lines unchanged."""
 
     def __init__(self, prog):
         super().__init__(prog, max_help_position=32)
@@ -63,7 +62,7 @@ class Narrow(argparse.HelpFormatter):
 
 
 def _add(group, flag, shown):
-    """Add a `flags.Flag` to a parser or to a group of one; it sets nothing where it is not given."""
+    """Add a `flags.Flag` to a parser or a group; a flag that is not given sets nothing. shown: in --help?"""
     how = {'default': argparse.SUPPRESS, 'dest': flag.name, 'help': argparse.SUPPRESS, 'metavar': flag.metavar}
     if shown:
         default = '' if flag.default in (None, '') else f' (default: {_shown(flag.default)})'
@@ -83,9 +82,9 @@ def _shown(default):
 
 
 def flags_of(command=None):
-    """{name: its `flags.Flag`} of all that is in a command's arguments; None: what all commands have there.
+    """{name: its `flags.Flag`} of a command's arguments; None: those that all commands have.
 
-    Of two flags of one name the command's own is taken.
+    If two flags have the same name, the one of the command is used.
     """
     found = {}
     for flag in flags.FLAGS:
@@ -96,10 +95,10 @@ def flags_of(command=None):
 
 
 def make_parser(description, command=None):
-    """The parser of a command's flags; what is not given is not in its result. --help shows those that the command
-    uses, without a command all."""
+    """The parser of a command's flags; flags that are not given are not in its result. --help shows the flags that the
+    command uses, or all without a command."""
     usage = '%(prog)s [--flag=value ...]'
-    more = 'Flags of the other commands are accepted and have no effect, so that one YAML file serves all.'
+    more = 'Flags of other commands are accepted and have no effect, so that one YAML file works for all.'
     parser = Parser(usage=usage, description=description, formatter_class=Narrow, epilog=more, add_help=False)
     accepted = flags_of(command)
     for title, members in flags.GROUPS.items():
@@ -115,7 +114,7 @@ def make_parser(description, command=None):
 
 
 def _parse(parser, accepted, words):
-    """({name: value} of the flags `accepted`, those of flags that only other commands have) of command-line words."""
+    """Parse command-line words: ({name: value} of the flags `accepted`, the same of flags of other commands only)."""
     others = Parser(prog=parser.prog, usage=parser.usage, add_help=False, allow_abbrev=False)
     known = {name for flag in accepted.values() for name in flag.names}
     for flag in flags.FLAGS:
@@ -127,9 +126,9 @@ def _parse(parser, accepted, words):
 
 
 class _AsWritten(yaml.SafeLoader):
-    """YAML whose scalars are the text that stands there, as the command line has it; null alone keeps its meaning.
+    """YAML whose scalars are read as text, as on the command line; only null keeps its meaning.
 
-    YAML itself would read `off` as False, 001 as 1 and 1:30 as 90.
+    Plain YAML would read `off` as False, 001 as 1 and 1:30 as 90.
     """
 
     yaml_implicit_resolvers = {
@@ -139,9 +138,9 @@ class _AsWritten(yaml.SafeLoader):
 
 
 def _words(flag, value):
-    """The command-line words of a flag with a YAML value; None where it is no text and no list of texts.
+    """The command-line words of a flag with a YAML value; None if it is neither text nor a list of texts.
 
-    null: the flag is not given. A list is as many words where the flag takes several, else a comma list.
+    null: the flag is not given. A list becomes several words if the flag takes several, else a comma-separated list.
     """
     values = value if isinstance(value, list) else [value]
     if value is None:
@@ -152,7 +151,7 @@ def _words(flag, value):
 
 
 def read_yaml(path):
-    """{flag: text, list of texts or None} of a YAML file; what cannot be read is a UserError."""
+    """{flag: text, list of texts or None} of a YAML file; a file that cannot be read is a UserError."""
     try:
         values = yaml.load(texts.read_text(path), _AsWritten) or {}
     except yaml.YAMLError as error:
@@ -163,7 +162,7 @@ def read_yaml(path):
 
 
 def _yaml_words(parser, accepted, path):
-    """The command-line words that say what a YAML file says."""
+    """The command-line words that are equivalent to a YAML file."""
     try:
         values = read_yaml(path)
     except UserError as error:
@@ -179,9 +178,10 @@ def _yaml_words(parser, accepted, path):
 
 
 def given_flags(description, argv=None, command=None):
-    """{flag: value} that the command line gives, or else its --config file. Mistakes end the program, exit code 2.
+    """{flag: value} of the command line and its --config file; the command line takes precedence. Mistakes end the
+    program with exit code 2.
 
-    Flags on the command line that have no effect on the command are named in one line on standard error.
+    Flags on the command line that have no effect on the command are listed in one line on standard error.
     """
     parser = make_parser(description, command)
     accepted = flags_of(command)
@@ -190,7 +190,7 @@ def given_flags(description, argv=None, command=None):
     if given.get('config'):
         given = {**_parse(parser, accepted, _yaml_words(parser, accepted, given['config']))[0], **given}
     if given.get('resume') and given.get('override_cache'):
-        parser.error('--resume goes on with an earlier call, --override_cache begins anew: give one of them')
+        parser.error('--resume continues an earlier run, --override_cache starts over: give one of them')
     _check_one_network(parser, given)
     _check_architecture(parser, given)
     if unused and os.environ.get('RANK', '0') == '0':
@@ -200,7 +200,7 @@ def given_flags(description, argv=None, command=None):
 
 
 def _check_one_network(parser, given):
-    """A usage error where --classifier stands beside what would play no part then, or take its place."""
+    """A usage error if --classifier is combined with a checkpoint or saved maps."""
     named = given.get('load_checkpoint')
     loaded = given.get('use_load_checkpoint', named is not None)
     checkpoint = f'--load_checkpoint={named}' if named else '--use_load_checkpoint'
@@ -211,23 +211,23 @@ def _check_one_network(parser, given):
 
 
 def _check_architecture(parser, given):
-    """A usage error for a network that only a --classifier's file can be of."""
+    """A usage error for an architecture that is only allowed with a --classifier file."""
     name = given.get('architecture')
     known = name is None or name in wsol.ARCHITECTURES or name.startswith('timm/')
     if not known and not (given.get('classifier') and is_file(given['classifier'])):
         parser.error(
-            f'--architecture={name} is for --classifier=FILE of weights: else choose one of '
-            f'{", ".join(wsol.ARCHITECTURES)}, or timm/<name> of a timm model'
+            f'--architecture={name} needs --classifier=FILE with its weights; otherwise choose one of '
+            f'{", ".join(wsol.ARCHITECTURES)}, or timm/<name> for a timm model'
         )
 
 
 def defaults(command=None):
-    """{flag: its default} of a command's arguments, as for `flags_of`."""
+    """{flag: its default} of a command's arguments; command as for `flags_of`."""
     return {name: copy.copy(flag.default) for name, flag in flags_of(command).items()}
 
 
 def complete(given, command=None, **others):
-    """The arguments of a command as a Munch: what is given, else `others`, else the defaults; `log_folder` is
+    """The arguments of a command as a Munch: the given ones, then `others`, then the defaults. `log_folder` is
     save_root/experiment_name."""
     args = Munch({**defaults(command), **others, **given})
     if args.use_load_checkpoint is None:
@@ -242,22 +242,22 @@ def complete(given, command=None, **others):
 
 
 def get_configs(description, argv=None, command=None):
-    """The arguments that a command's command line means, a Munch; command: a name of flags.COMMANDS."""
+    """The arguments of a command as a Munch, from its command line; command: a name of flags.COMMANDS."""
     return complete(given_flags(description, argv, command), command)
 
 
 def _map_of_backprop(name):
-    """The map that --score_map_method=backprop means: the released one, whatever readout is named beside it."""
+    """The map that --score_map_method=backprop selects: as released, input_grad for every readout's name."""
     return 'input_grad' if name in ('', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS) else name
 
 
 def pick(record, args):
-    """The NamedTuple `record` made of the arguments that have its fields' names."""
+    """The NamedTuple `record` with the arguments that have the names of its fields."""
     return record(**{name: args[name] for name in record._fields})
 
 
 def map_options(args, progress=False):
-    """`attribution.Options` as the flags say; progress: show a bar where a map takes long."""
+    """`attribution.Options` from the flags; progress: show a bar if a map takes long."""
     named = {option.name: args[option.name] for option in fields(attribution.Options) if 'help' in option.metadata}
     return attribution.Options(
         superclass=args.superclass and read_superclasses(args.superclass),

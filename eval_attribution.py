@@ -1,14 +1,14 @@
-"""Attribution methods side by side: every chosen map by every chosen score, in one table and one plot.
+"""Compare attribution methods: the chosen maps by the chosen scores, in one table and one plot.
 
     python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 \\
         --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
         --load_checkpoint=calm_em --methods=jointll,grad_cam --metrics=deletion,loc_iou
 
-The maps explain each test image's true label y, and p is p(y|x); gradient and perturbation methods explain the logit of
-CAM, log p(y|x) of CALM. Scores take maps resized bilinearly and scaled to [0, 1] by min-max, or the order of their
-pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap take bicubic maps and 8-bit thresholds, as eval_wsol.py. The last
-columns say what a map costs. --resume continues after a stop, also with other --methods, and adds more --methods to a
-finished table.
+The maps explain the true label y of each test image, and p is p(y|x). Gradient and perturbation methods explain the
+logit of CAM or log p(y|x) of CALM. Scores use maps that are resized bilinearly and min-max scaled to [0, 1], or the
+order of their pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap use bicubic maps and 8-bit thresholds, like
+eval_wsol.py. The last columns are the cost of a map. --resume continues a stopped run, also with other --methods, and
+adds more --methods to a finished table.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)

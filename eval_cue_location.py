@@ -1,4 +1,4 @@
-"""Cue localization: does the difference of two classes' maps fall on the parts that tell the classes apart?
+"""Cue localization: does the difference of two classes' maps find the parts in which the classes differ?
 
     python eval_cue_location.py --experiment_name=calm_em --architecture=resnet50 \\
         --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\

@@ -5,8 +5,8 @@
         --load_checkpoint=calm_em --score_map_process=jointll
     python eval_wsol.py --experiment_name=mine --dataset=CUB --scoremap_root=save/mine/scoremaps
 
-Maps of a checkpoint are resized by OpenCV's bicubic filter and brought to [0, 1] by min-max; saved maps, one
-<image id>.npy each, are scored as they are. The thresholds are even, --cam_curve_interval apart.
+Maps of a checkpoint are resized with OpenCV's bicubic filter and min-max scaled to [0, 1]. Saved maps, one
+<image id>.npy each, are scored as they are. Thresholds are --cam_curve_interval apart.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)

@@ -1,13 +1,13 @@
-"""Maps of photographs as pictures, and saved score maps of a split, from a checkpoint.
+"""Explain photographs as pictures, or save the score maps of a split, with a checkpoint or a trained classifier.
 
     python inference.py --images 'photos/*.jpg' --load_checkpoint=quickstart/CALM-EM \\
         --classes=@1,@2 --method=jointll,grad_cam
     python inference.py --save_scoremaps=save/maps --split=test \\
         --load_checkpoint=quickstart/CALM-EM
 
-A panel shows the photograph, the maps of class A and B over it, and their difference, "why A and not B"; it is written
-to DIR/<path below the photographs' common folder>.png. What describes the network is taken from the checkpoint's own
-arguments where it has them. An image that cannot be read is left out with a line; the exit code is then 2.
+A panel shows the photograph, the maps of classes A and B over it, and their difference, "why A and not B". Its file is
+DIR/<path below the photographs' common folder>.png. The flags of the network are read from the checkpoint if it
+contains them. An image that cannot be read is named and left out; the exit code is then 2.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)

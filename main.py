@@ -2,7 +2,7 @@
 
     python main.py --experiment_name=calm_em --architecture=resnet50 \\
         --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True
-    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
+    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (with the same flags)
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)

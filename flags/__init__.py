@@ -1,7 +1,7 @@
-"""Every flag of every command, once: what it affects, which commands use it, its default, what it may be.
+"""Every flag of every command, once: what it affects, which commands use it, its default and its allowed values.
 
-`config.py` makes each command's parser of these tables; which flags make two commands the same for --resume is read off
-them too.
+`config.py` makes each command's parser from these tables, and --resume uses them to decide whether two commands are the
+same.
 """
 
 from .maps import EXPLANATION, PHOTOGRAPHS, SCORING
@@ -23,5 +23,5 @@ FLAGS = [flag for group in GROUPS.values() for flag in group]
 
 
 def names_of(*affected, grows=None):
-    """The names of the flags that affect one of these; grows: only those of which that is true, or not."""
+    """The names of the flags that affect one of these; grows: only flags with that value of `grows`."""
     return {flag.name for flag in FLAGS if flag.affects in affected and grows in (None, flag.grows)}

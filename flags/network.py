@@ -30,10 +30,17 @@ EM_TEACHERS = ('current', 'epoch', 'ema')
 PRECISIONS = ('off', 'bf16', 'fp16')
 
 RUN = [
-    Flag('config', NOTHING, COMMANDS, None, 'file of flag: value lines; the command line wins', metavar='FILE.yaml'),
+    Flag(
+        'config',
+        NOTHING,
+        COMMANDS,
+        None,
+        'file of flag: value lines; the command line takes precedence',
+        metavar='FILE.yaml',
+    ),
     Flag('experiment_name', NOTHING, COMMANDS, 'result', 'folder of this run below --save_root', metavar='NAME'),
     Flag('save_root', NOTHING, COMMANDS, 'save', 'folder of all runs', metavar='DIR'),
-    Flag('seed', NOTHING, COMMANDS, None, 'random seed (default: drawn, and printed)', FROM_0),
+    Flag('seed', NOTHING, COMMANDS, None, 'random seed (default: a random one, which is printed)', FROM_0),
     Flag('workers', NOTHING, COMMANDS, 4, 'data loading processes', FROM_0),
     Flag('resume', NOTHING, COMMANDS[:-1], False, 'continue this command where it was stopped', boolean),
     Flag('override_cache', NOTHING, COMMANDS, False, 'replace existing results', boolean),
@@ -45,17 +52,26 @@ DATA = [
         NETWORK,
         COMMANDS,
         'CUB',
-        'data set; folder: your own, --data_root/train/CLASS/*.jpg',
+        'data set; folder: your own photographs, --data_root/train/CLASS/*.jpg',
         tuple(DATASETS),
         also=('dataset_name',),
     ),
-    Flag('data_root', PLACE, COMMANDS, 'dataset/', 'folder of the data sets, or of your own', metavar='DIR'),
+    Flag('data_root', PLACE, COMMANDS, 'dataset/', 'folder of the data sets, or your own', metavar='DIR'),
     Flag('metadata_root', PLACE, COMMANDS, 'metadata/', 'folder of the split files', metavar='DIR'),
-    Flag('mask_root', NOTHING, WSOL + TABLE, 'dataset/', 'folder with OpenImages/ and its masks', metavar='DIR'),
-    Flag('split', NETWORK, WSOL + PICTURES, 'test', 'split that is used', WSOL_SPLITS),
-    Flag('proxy_training_set', NETWORK, MAIN, False, 'train on image_ids_proxy.txt (ILSVRC: a tenth)', boolean),
+    Flag(
+        'mask_root', NOTHING, WSOL + TABLE, 'dataset/', 'folder that contains OpenImages/ with its masks', metavar='DIR'
+    ),
+    Flag('split', NETWORK, WSOL + PICTURES, 'test', 'split to use', WSOL_SPLITS),
+    Flag(
+        'proxy_training_set',
+        NETWORK,
+        MAIN,
+        False,
+        'train on the images of image_ids_proxy.txt (ILSVRC: a tenth)',
+        boolean,
+    ),
     Flag('resize_size', NETWORK, MAIN, 256, 'training images are resized to this square', COUNT),
-    Flag('crop_size', NETWORK, COMMANDS, 224, 'random crop in training; side of other images', COUNT),
+    Flag('crop_size', NETWORK, COMMANDS, 224, 'random crop in training; image size in evaluation', COUNT),
 ]
 
 MODEL = [
@@ -70,7 +86,7 @@ MODEL = [
     ),
     Flag('attribution_method', NETWORK, COMMANDS, 'CAM', 'head and training loss', wsol.ATTRIBUTION_METHODS),
     Flag('use_bn', NETWORK, COMMANDS, False, 'batch norm in VGG and in the tail of Inception', boolean),
-    Flag('large_feature_map', NETWORK, COMMANDS, False, 'maps of 28x28, not 14x14, locations at 224 px', boolean),
+    Flag('large_feature_map', NETWORK, COMMANDS, False, '28x28 instead of 14x14 locations at 224 px', boolean),
     Flag('pretrained', NETWORK, MAIN, True, 'start from ImageNet weights (downloaded once)', boolean),
     Flag(
         'classifier',
@@ -85,7 +101,7 @@ MODEL = [
         NETWORK,
         EXPLAINING,
         None,
-        'a trained classifier in place of a checkpoint: timm/<name>, a '
+        'a trained classifier instead of a checkpoint: timm/<name>, a '
         'torchvision name, or a file of weights with --architecture',
         metavar='NAME',
     ),
@@ -94,7 +110,7 @@ MODEL = [
         TRAINING,
         COMMANDS,
         None,
-        'checkpoint file, or folder with last_checkpoint.pth.tar',
+        'checkpoint file, or folder that contains last_checkpoint.pth.tar',
         metavar='PATH',
     ),
     Flag(
@@ -110,7 +126,7 @@ MODEL = [
         NETWORK,
         MAIN,
         False,
-        'start without the conv_last of the checkpoint; the whole backbone learns at --lr (CALM from CAM)',
+        'do not load conv_last from the checkpoint; the whole backbone learns at --lr (CALM from CAM)',
         boolean,
     ),
     Flag('batch_size', NETWORK, COMMANDS, 64, 'images per step', COUNT),
@@ -121,14 +137,14 @@ MODEL = [
 
 LEARNING = [
     Flag('is_train', TRAINING, MAIN, True, 'False: only evaluate on the test split', boolean),
-    Flag('epochs', TRAINING, MAIN, 40, 'training epochs; --resume may add some', COUNT, grows=True),
+    Flag('epochs', TRAINING, MAIN, 40, 'training epochs; may be increased with --resume', COUNT, grows=True),
     Flag('lr', TRAINING, MAIN, 0.01, 'learning rate of the backbone', RATE),
     Flag('lr_decay_frequency', TRAINING, MAIN, 30, 'learning rates are divided by 10 every N epochs', COUNT, 'N'),
-    Flag('lr_classifier_ratio', TRAINING, MAIN, 10, 'multiplier on --lr outside the backbone', WEIGHT),
+    Flag('lr_classifier_ratio', TRAINING, MAIN, 10, 'factor on --lr outside the backbone', WEIGHT),
     Flag('momentum', TRAINING, MAIN, 0.9, 'Nesterov momentum', SHARE),
     Flag('weight_decay', TRAINING, MAIN, 1e-4, 'L2 penalty', WEIGHT),
     Flag('gradient_reg', TRAINING, MAIN, 0, 'weight of the interpretable-gradient loss', WEIGHT, 'LAMBDA'),
-    Flag('gradient_reg_error', TRAINING, MAIN, 'cosine', 'error of that loss', tuple(regularization.ERRORS)),
+    Flag('gradient_reg_error', TRAINING, MAIN, 'cosine', 'error function of that loss', tuple(regularization.ERRORS)),
     Flag(
         'em_teacher',
         TRAINING,
@@ -138,9 +154,11 @@ LEARNING = [
         'the end of the last epoch, or a running average',
         EM_TEACHERS,
     ),
-    Flag('em_decay', TRAINING, MAIN, 0.99, 'decay of that average per step', SHARE),
-    Flag('freeze_bn', TRAINING, MAIN, False, 'keep the statistics of batch norm; its weights learn', boolean),
+    Flag('em_decay', TRAINING, MAIN, 0.99, 'decay of the running average per step', SHARE),
+    Flag(
+        'freeze_bn', TRAINING, MAIN, False, 'keep the statistics of batch norm fixed; its weights still learn', boolean
+    ),
     Flag('sync_bn', TRAINING, MAIN, False, 'batch norm over all processes (accelerators only)', boolean),
-    Flag('save_minutes', NOTHING, MAIN, 30, 'save a state for --resume this often within an epoch', RATE),
+    Flag('save_minutes', NOTHING, MAIN, 30, 'minutes between saved states within an epoch, for --resume', RATE),
     Flag('tensorboard', NOTHING, MAIN, False, 'write losses, accuracies, rates and maps for TensorBoard', boolean),
 ]

@@ -1,4 +1,4 @@
-"""A flag, as the tables of this package have it: what it affects, which commands use it, what it may be."""
+"""One flag of the tables of this package: what it affects, which commands use it, its allowed values."""
 
 import argparse
 from collections.abc import Callable
@@ -9,36 +9,36 @@ from torchvision import models
 import wsol
 from wsol.registry import did_you_mean
 
-# What a flag affects. A result of the same other flags is the same result.
-NOTHING = 'nothing'  # where files are, how much is shown, how work is shared out
-PLACE = 'place'  # nothing, as long as the data there are the same: --resume points out that the place has changed
-TRAINING = 'training'  # a training; not the scores of a checkpoint, which is known by its size and time
-NETWORK = 'network'  # all that the network gives: its training, its maps, its scores
-MAPS = 'maps'  # which maps are made, and how
+# What a flag affects. Flags that affect nothing may differ between two commands that make the same result.
+NOTHING = 'nothing'  # where files are, what is printed, how the work is divided
+PLACE = 'place'  # nothing, as long as the data there are the same: --resume reports a changed place
+TRAINING = 'training'  # a training; not the scores of a checkpoint, which is identified by its size and time
+NETWORK = 'network'  # everything computed with the network: its training, its maps, its scores
+MAPS = 'maps'  # which maps are computed, and how
 SCORES = 'scores'  # how maps are scored
 
-# The commands, and those that use a flag.
+# All commands, and groups of commands that use the same flags.
 COMMANDS = ('main', 'eval_pixel_perturb', 'eval_cue_location', 'eval_wsol', 'eval_attribution', 'inference')
 MAIN, ERASING, CUES, WSOL, TABLE, PICTURES = ((name,) for name in COMMANDS)
-EXPLAINING = ERASING + CUES + WSOL + TABLE + PICTURES  # those that make maps
-NAMED = ERASING + CUES + WSOL + PICTURES  # those that take their map from --score_map_process
+EXPLAINING = ERASING + CUES + WSOL + TABLE + PICTURES  # those that compute maps
+NAMED = ERASING + CUES + WSOL + PICTURES  # those that read --score_map_process
 
 
 class Flag(NamedTuple):
-    """A flag of some commands. Two flags of one name belong to different commands."""
+    """A flag of some commands. Flags with the same name belong to different commands."""
 
     name: str
     affects: str  # NOTHING, PLACE, TRAINING, NETWORK, MAPS or SCORES
-    commands: tuple  # those that use it; the others take it and do nothing with it
+    commands: tuple  # those that use it; the others accept and ignore it
     default: object
     help: str
-    kind: Callable | tuple = str  # what its text is made into, or the values that it may be
+    kind: Callable | tuple = str  # converts its text, or the allowed values
     metavar: str | None = None
-    many: bool = False  # does it take several words?
-    grows: bool = False  # may --resume be given another value, to add to what is there?
+    many: bool = False  # does it take several values?
+    grows: bool = False  # may it have another value with --resume, to extend a result?
     also: tuple = ()  # other names
-    listed: str = ''  # what --help says below the title of its group: the names that it takes
-    own: bool = False  # are its values in the arguments, logs and results of its commands alone?
+    listed: str = ''  # text below the title of its group in --help: the allowed names
+    own: bool = False  # do only its commands have it in their arguments, logs and results?
 
     @property
     def names(self):
@@ -46,16 +46,16 @@ class Flag(NamedTuple):
         return self.name, *self.also
 
 
-# What a flag may be: functions of the text that is given.
+# Converters: functions of the text of a flag.
 
 
 def boolean(text):
-    """'yes', 'true', 'on', 't', 'y', '1' and their opposites, in any case, to a bool."""
+    """A bool from 'yes', 'true', 'on', 't', 'y', '1' or their opposites, in upper or lower case."""
     if text.lower() in ('yes', 'true', 'on', 't', 'y', '1'):
         return True
     if text.lower() in ('no', 'false', 'off', 'f', 'n', '0'):
         return False
-    raise argparse.ArgumentTypeError(f'{text!r} is not a boolean: give True or False')
+    raise argparse.ArgumentTypeError(f'{text!r} is not a boolean: use True or False')
 
 
 def in_range(kind, low, high=None, open_low=False):
@@ -75,14 +75,14 @@ def in_range(kind, low, high=None, open_low=False):
 
 
 def architecture(text):
-    """One of wsol.ARCHITECTURES, timm/<name>, which is checked where the network is built, or, for a --classifier that
-    is a file, a name of torchvision."""
+    """One of wsol.ARCHITECTURES, timm/<name> (checked when the network is built), or a torchvision name for a
+    --classifier file."""
     names = wsol.ARCHITECTURES
     if text in names or text in models.list_models(module=models) or text.startswith('timm/') and text != 'timm/':
         return text
     raise argparse.ArgumentTypeError(
-        f'unknown name {text!r}: {did_you_mean(text, names)}choose one of {", ".join(names)}, or timm/<name> of a timm '
-        'model'
+        f'unknown name {text!r}: {did_you_mean(text, names)}choose one of {", ".join(names)}, or timm/<name> for a '
+        'timm model'
     )
 
 
@@ -99,7 +99,7 @@ def one_of(names):
 
 
 def several(names):
-    """A comma list of `names`, each once."""
+    """A comma-separated list of `names`, without repetitions."""
     parse_one = one_of(names)
 
     def parse(text):
@@ -112,7 +112,9 @@ def cell(text):
     """'row,column' as a pair of whole numbers from 0."""
     numbers = text.split(',')
     if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f'{text!r} is no location: give row,column in cells of the map, such as 3,5')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a location: give row,column in cells of the map, such as 3,5'
+        )
     return int(numbers[0]), int(numbers[1])
 
 

@@ -1,20 +1,23 @@
-"""Tables of results: of experiments as they are, or one of the paper's tables with its numbers beside ours.
+"""Tables of results: experiments, two runs compared, or a table of the paper with its numbers beside ours.
 
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py --table=cue_localization save
     python scripts/report.py --compare save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM --html report.html
 
-The first: accuracy, cue localization in each mode, remove-and-classify of each experiment folder, each figure with its
-95 percent interval over the images (cue localization: over the pairs of classes) where the evaluators kept what each
-image gave; of folders NAME-seed0, NAME-seed1, … also the mean and the standard deviation. A folder with a result of
-eval_attribution.py has a table of its own: a row a map, with cue localization where the folder holds it. The second
-reads a save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as scripts/reproduce/*.sh
-names them: SAVE_ROOT/NAME is a run trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of a checkpoint that
-was given ("given"). '-' is a number that is not known or not yet computed. The published numbers are in
-scripts/paper_numbers.yaml. The third compares two runs image by image: every score that both have, the difference with
-its interval, and the p-value of a permutation test; FOLDER:MAP takes one map. The fourth writes one self-contained
-page: all that the folders hold, charts, and a gallery of maps computed from the checkpoints.
+The first command prints accuracy, cue localization in each mode and remove-and-classify of each experiment folder. Each
+figure has its 95 percent interval over the images (cue localization: over the pairs of classes) if the evaluators saved
+results per image. For folders NAME-seed0, NAME-seed1, … it adds the mean and the standard deviation. A folder with a
+result of eval_attribution.py gets a table of its own, one row per map, with cue localization if the folder has it.
+
+The second reads a save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as in
+scripts/reproduce/*.sh. SAVE_ROOT/NAME is a network trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of an
+existing checkpoint ("given"). '-' is a number that is unknown or not computed yet. The published numbers are in
+scripts/paper_numbers.yaml.
+
+The third compares two runs image by image: for every score that both have, the difference with its interval and the
+p-value of a permutation test; FOLDER:MAP selects one map. The fourth writes one self-contained page: all results of the
+folders, charts, and a gallery of maps computed from the checkpoints.
 """
 
 import argparse

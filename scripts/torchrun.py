@@ -1,10 +1,10 @@
-"""torchrun, with the ends that the commands have alone: their own line and exit code, and no traceback of torchrun's.
+"""torchrun that ends like the command alone: with its message and exit code, without torchrun's traceback.
 
-    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (the same flags)
+    python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (with the same flags)
 
-All arguments are torchrun's. SIGUSR1 is passed on to the processes too. Exit codes: 75 asked to stop, run it again with
---resume; 130 interrupted at the keyboard; 2 what the user can mend; 1 a defect, or a process that was ended from
-outside.
+All arguments are those of torchrun. SIGUSR1 is forwarded to the processes too. Exit codes: 75 stopped on request, run
+it again with --resume; 130 interrupted at the keyboard; 2 a mistake in the input; 1 a bug, or a process that was killed
+from outside.
 """
 
 import signal
@@ -34,8 +34,8 @@ def code_of(failures):
     named = ', '.join(f'{rank} by {name}' for rank, name in outside.items())
     why = 'is the shared memory /dev/shm full?' if 'SIGBUS' in outside.values() else 'out of memory?'
     print(
-        f'torchrun.py: error: a process was ended from outside (number {named}): {why} start all of them '
-        'again, with --resume to go on',
+        f'torchrun.py: error: a process was killed from outside (number {named}): {why} Restart all of '
+        'them, with --resume to continue',
         file=sys.stderr,
     )
     return 1

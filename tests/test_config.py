@@ -354,7 +354,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_what_a_checkpoint
 def test_flags_that_no_command_has_are_refused(capsys):
     assert 'unrecognized arguments: --learning=1' in refusal(capsys, '--learning=1', command='main')
     assert 'unrecognized arguments: stray' in refusal(capsys, 'stray', command='main')
-    assert "'3' is no location" in refusal(capsys, '--at=3', command='inference')
+    assert "'3' is not a location" in refusal(capsys, '--at=3', command='inference')
     assert 'invalid choice' in refusal(capsys, '--score_map_process=jointll,vanilla', command='eval_wsol')
     assert 'did you mean jointll' in refusal(capsys, '--score_map_process=jointl', command='eval_pixel_perturb')
 

@@ -1,4 +1,4 @@
-"""The options of a map: one record that every method takes, of which each reads what concerns it."""
+"""The options of maps: one record for all methods. Each method reads the options that it needs."""
 
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -20,32 +20,32 @@ COUNTS = (  # options that are whole numbers of at least 1
 
 
 def flag(default: Any, low: float, help: str) -> Any:
-    """An option that is a flag of the commands too (config.py): its default, its lowest value, its line of help."""
+    """An option that is also a flag of the commands (config.py): its default, its lowest value, its help text."""
     return field(default=default, metadata={'low': low, 'help': help})
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a map is made; each one reads what concerns it.
+    """How a map is computed. Each method reads the options that it needs.
 
     target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
     superclass: {class: [classes]} (superclass readouts).
-    batch_size: images, noisy copies or masked copies in one pass of the network: the bound on memory.
-    noise_seeds: whole numbers, one an image, from which alone the image's noise is drawn (`noise_seed` makes them);
-    None: seeds are drawn from `generator`, a torch.Generator; None is torch's own. progress: show a bar.
-    of_image: whole numbers, one a row of the images: rows that follow each other with the same number are one image
-    (with one noise and one baseline) and several classes, which share what does not depend on the class; None: every
-    row is an image of its own.
-    smooth_grad_nr_iter, smooth_grad_sigma: noisy copies, and the noise's deviation as (max - min of the image) divided
-    by this number; 0 is no noise. integrated_grad_nr_iter: points of the path. baseline: where the path begins, a
-    number or a tensor that broadcasts to the images; None is 0.
-    num_samples, std: noisy copies and deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam (None: 35 and 2) and
-    gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
-    rise_nr_masks: random masks of rise. occlusion_window: side of occlusion's square in pixels, which moves by half of
-    it; None is an eighth of the image's shorter side.
-    smooth_average: of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
-    at: (row, column) from 0, the location whose interactions taylor_interaction shows, in cells of its map; None: the
-    one that interacts most.
+    batch_size: images, noisy copies or masked copies per pass of the network; it limits the memory.
+    noise_seeds: one whole number per image, which alone determines the noise of that image (see `noise_seed`); None:
+    seeds are drawn from `generator`, a torch.Generator, or from torch's own if that is None. progress: show a bar.
+    of_image: one whole number per row of the images. Consecutive rows with the same number are the same image (with
+    the same noise and baseline) for several classes, and share what does not depend on the class. None: every row is
+    another image.
+    smooth_grad_nr_iter, smooth_grad_sigma: number of noisy copies; their noise has a standard deviation of (max - min
+    of the image) / smooth_grad_sigma, and 0 means no noise. integrated_grad_nr_iter: points of the path. baseline:
+    start of the path, a number or a tensor that broadcasts to the images; None is 0.
+    num_samples, std: number of noisy copies and standard deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam
+    (None: 35 and 2) and gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
+    rise_nr_masks: random masks of rise. occlusion_window: side of the square of occlusion in pixels; it moves by half
+    its side, and None is an eighth of the image's shorter side.
+    smooth_average: one of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
+    at: (row, column) from 0, in cells of the map: the location whose interactions taylor_interaction shows; None: the
+    location that interacts most.
     """
 
     target_layer: object = None
@@ -55,14 +55,14 @@ class Options:
     of_image: list | None = None
     generator: torch.Generator | None = None
     progress: bool = False
-    smooth_grad_nr_iter: int = flag(50, 1, 'noisy inputs of SmoothGrad and VarGrad')
-    smooth_grad_sigma: float = flag(4.0, 0, "their noise: the image's range over this")
+    smooth_grad_nr_iter: int = flag(50, 1, 'noisy copies of SmoothGrad and VarGrad')
+    smooth_grad_sigma: float = flag(4.0, 0, "their noise: the image's range divided by this")
     integrated_grad_nr_iter: int = flag(50, 1, 'steps of integrated gradients')
     baseline: object = None
     rise_nr_masks: int = flag(4000, 1, 'random masks of RISE')
     occlusion_window: int | None = flag(None, 1, 'occlusion: side of the square in pixels (default: an eighth)')
     num_samples: int | None = flag(
-        None, 1, 'draws of smooth_grad_cam_pp (4), ss_cam (35), gradient_shap (50), is_cam (10)'
+        None, 1, 'samples of smooth_grad_cam_pp (default: 4), ss_cam (35), gradient_shap (50), is_cam (10)'
     )
     std: float | None = None
     smooth_average: str = 'derivatives'
