@@ -344,7 +344,7 @@ def test_the_layer_that_says_how_many_classes_a_file_has(name):
 def test_a_network_of_files_alone_is_refused_elsewhere(flags, capsys):
     with pytest.raises(SystemExit) as ended:
         config.get_configs('', ['--architecture=squeezenet1_1', *flags])
-    assert ended.value.code == 2 and 'is for --classifier=FILE of weights: else choose one of vgg16' in (
+    assert ended.value.code == 2 and 'needs --classifier=FILE with its weights; otherwise choose one of vgg16' in (
         capsys.readouterr().err
     )
 
