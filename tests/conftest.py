@@ -116,6 +116,7 @@ LONG = (
 
 
 def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes seconds of a core; pytest -m "not slow" leaves it out')
     for place in ('cpu', 'cuda'):
         config.addinivalue_line('markers', f'on_{place}: a case that runs on this device')
 

@@ -157,6 +157,7 @@ def uploads(temporary):
     return [name for root, _, names in os.walk(temporary) for name in names if name.endswith(('.png', '.jpg', '.txt'))]
 
 
+@pytest.mark.slow
 def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

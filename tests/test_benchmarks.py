@@ -54,6 +54,7 @@ def test_without_a_gpu_the_check_says_so_in_a_line(tmp_path):
     assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_goes_through_every_part_and_is_not_repeated(tmp_path):
     """Its usual limit is two minutes; here it has more, as a busy machine may need."""
     code, output, error = check('--device=cpu', '--minutes=30', '--output', str(tmp_path))

@@ -107,6 +107,7 @@ def test_what_the_photographs_show(lite):
     assert batch[0].picture.shape[0] == batch[0].picture.shape[1]  # the square that the network saw
 
 
+@pytest.mark.slow
 def test_top1_of_imagenet_samples(lite):
     folder = os.path.join(SHARED, 'photographs', 'imagenet_samples')
     if not os.path.isdir(folder):

@@ -62,6 +62,7 @@ def shell(words, root):
     return out
 
 
+@pytest.mark.slow
 def test_the_recipes_work_as_printed(tmp_path):
     page = 'docs/extending.md'
     root = tmp_path / 'checkout'

@@ -9,9 +9,9 @@ import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -148,24 +148,9 @@ def run_here(monkeypatch, *words):
 def made(runs, tmp_path_factory):
     """The page as a user makes it."""
     path = tmp_path_factory.mktemp('page') / 'report.html'
-    done = subprocess.run(
-        [
-            sys.executable,
-            os.path.join(ROOT, 'scripts', 'report.py'),
-            *map(str, runs[2]),
-            f'--html={path}',
-            '--gallery=2',
-            '--classes=3',
-            '--methods',
-            'readout',
-            'saliency',
-            'input_grad',
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0 and done.stdout == f'{path}: 0.1 MB\n' and os.path.getsize(path) < 150e3, done.stderr
+    flags = [f'--html={path}', '--gallery=2', '--classes=3', '--methods', 'readout', 'saliency', 'input_grad']
+    code, out, err = commands.run('scripts/report.py', *runs[2], *flags)
+    assert code == 0 and out == f'{path}: 0.1 MB\n' and os.path.getsize(path) < 150e3, err
     return read_page(path)
 
 

@@ -4,8 +4,8 @@ import glob
 import json
 import os
 import subprocess
-import sys
 
+import commands
 import pytest
 import yaml
 from conftest import ROOT
@@ -32,12 +32,18 @@ def run(*words, cwd=ROOT):
     return done.returncode, done.stdout, done.stderr
 
 
-def script(name, *options, cwd=ROOT):
-    return run('bash', os.path.join(ROOT, 'scripts', 'reproduce', f'{name}.sh'), *map(str, options), cwd=cwd)
+def script(name, *options, cwd=ROOT, checkout=ROOT):
+    return run('bash', os.path.join(checkout, 'scripts', 'reproduce', f'{name}.sh'), *map(str, options), cwd=cwd)
+
+
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    with commands.checkout(tmp_path_factory.mktemp('checkout')) as folder:
+        yield folder
 
 
 def report(*arguments):
-    code, out, err = run(sys.executable, os.path.join(ROOT, 'scripts', 'report.py'), *map(str, arguments))
+    code, out, err = commands.run('scripts/report.py', *arguments)
     assert code == 0, err
     return out
 
@@ -180,8 +186,9 @@ def files(folder):
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
-def test_a_script_goes_from_data_to_table_once(toy, name):
-    code, out, err = script(name, *SMALLEST, '--save_root', toy)
+@pytest.mark.slow
+def test_a_script_goes_from_data_to_table_once(toy, checkout, name):
+    code, out, err = script(name, *SMALLEST, '--save_root', toy, checkout=checkout)
     assert code == 0, err
     table = cells(out)
     assert {row['set'] for row in table} == {'ToyBirds'} and {row['paper'] for row in table} == {'-'}
@@ -192,19 +199,19 @@ def test_a_script_goes_from_data_to_table_once(toy, name):
         assert len(glob.glob(f'{toy}/*/pixel_perturb_*.json')) == 7
     assert all(row['trained'] != '-' for row in wanted)
     before = files(toy)
-    code, again, err = script(name, *SMALLEST, '--save_root', toy)
+    code, again, err = script(name, *SMALLEST, '--save_root', toy, checkout=checkout)
     assert code == 0 and again == out and files(toy) == before
     assert 'main.py' not in err and 'eval_' not in err
 
 
-def test_given_checkpoints_are_evaluated_and_nothing_is_trained(toy, tmp_path):
+@pytest.mark.slow
+def test_given_checkpoints_are_evaluated_and_nothing_is_trained(toy, checkout, tmp_path):
     """Relative paths are those of the caller's folder; a network that is not there is left out."""
-    assert script('classification', *SMALLEST, '--save_root', toy)[0] == 0
+    assert script('classification', *SMALLEST, '--save_root', toy, checkout=checkout)[0] == 0
     os.makedirs(tmp_path / 'given_ones')
     os.symlink(toy / 'CALM-EM_ToyBirds', tmp_path / 'given_ones' / 'CALM-EM_ToyBirds')
-    code, out, err = script(
-        'classification', *SMALLEST, '--checkpoints', 'given_ones', '--save_root', 'results', cwd=tmp_path
-    )
+    given = ('--checkpoints', 'given_ones', '--save_root', 'results')
+    code, out, err = script('classification', *SMALLEST, *given, cwd=tmp_path, checkout=checkout)
     assert code == 0, err
     assert (
         'CAM_ToyBirds: no ' in err and 'left out' in err and not os.path.exists(tmp_path / 'results' / 'CAM_ToyBirds')

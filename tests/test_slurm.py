@@ -160,6 +160,7 @@ def jobs(slurm):
     return found
 
 
+@pytest.mark.slow
 def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slurm, jobs):
     (plain,) = slurm.ended(jobs['plain'])
     (stopped,) = slurm.ended(jobs['stopped'])
@@ -179,12 +180,14 @@ def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slu
     assert one['test_accuracy'] == other['test_accuracy'] and one['best_val_accuracy'] == other['best_val_accuracy']
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_for_its_training(slurm, jobs):
     (task,) = slurm.ended(jobs['evaluated'])
     assert task['JobState'] == 'COMPLETED', slurm.printed(jobs['evaluated'])
     assert json.load(open(result(slurm, 'plain', 'pixel_perturb_vanilla.json')))['images'] == 40
 
 
+@pytest.mark.slow
 def test_two_nodes_train_together(slurm, jobs):
     (task,) = slurm.ended(jobs['nodes'])
     printed = slurm.printed(jobs['nodes'])
@@ -193,12 +196,14 @@ def test_two_nodes_train_together(slurm, jobs):
     assert json.load(open(result(slurm, 'nodes', 'accuracy.json')))['images'] == 40
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_job(slurm, jobs):
     (task,) = slurm.ended(jobs['mistaken'])
     assert (task['JobState'], task['ExitCode'], task['Restarts']) == ('FAILED', '2:0', '0')
     assert "'fast' is not a number" in slurm.printed(jobs['mistaken'])
 
 
+@pytest.mark.slow
 def test_an_array_makes_a_table(slurm):
     said = slurm.run(
         'bash',

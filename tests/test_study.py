@@ -4,12 +4,11 @@ import csv
 import json
 import re
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from commands import run
 from PIL import Image
 from test_intervals import experiment, table
 
@@ -17,8 +16,6 @@ from config import get_configs
 from engine.command import Stopped, command
 from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
-
-TOYBIRDS = [sys.executable, '-m', 'studies.toybirds']
 
 
 @pytest.mark.parametrize(
@@ -32,8 +29,8 @@ TOYBIRDS = [sys.executable, '-m', 'studies.toybirds']
     ],
 )
 def test_a_study_refuses_in_one_line(words, said):
-    done = subprocess.run([*TOYBIRDS, *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == '' and len(done.stderr.splitlines()) == 1 and said in done.stderr
+    code, out, err = run('studies.toybirds', *words)
+    assert code == 2 and out == '' and len(err.splitlines()) == 1 and said in err
 
 
 def plan_of(study, *words):

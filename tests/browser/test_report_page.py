@@ -17,6 +17,7 @@ from report.page import fill_template
 from report.page.gallery import data_uri, encode
 from report.results import read_runs
 
+pytestmark = pytest.mark.slow
 SIDE, CELLS = 288, 4  # pixels of a canvas' side, cells of the drawn maps
 NAMES = {'0': 'finch', '1': '<img src=x onerror=alert(1)>', '2': 'wren'}
 
