@@ -66,7 +66,11 @@ def find_networks(given, save_root):
         for root in (save_root, util.DOWNLOADED)
         for path in sorted(glob.glob(os.path.join(root, '**', name), recursive=True))
     ]
-    networks = {**dict.fromkeys(live.packaged_classifiers()), **{os.path.dirname(path): path for path in files}}
+    networks = {
+        **dict.fromkeys(live.packaged_classifiers()),
+        **live.packaged_heads(),
+        **{os.path.dirname(path): path for path in files},
+    }
     if not networks:
         raise UserError(
             f'no {name} below {save_root}/ or {util.DOWNLOADED}/: give --checkpoints, train one '

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wsol import trained
 from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
 from wsol.weights import read_record
 
@@ -172,10 +173,12 @@ def save_checkpoint(path, model, optimizer, epoch, arguments, progress=None):
 
 
 def find_checkpoint(path, save_root):
-    """The file that --load_checkpoint means: a file, or a folder with last_checkpoint.pth.tar.
+    """The file that --load_checkpoint means: a file, a folder with last_checkpoint.pth.tar, or packaged/NAME.
 
-    Looked for as given, below save_root, and among the downloaded ones (checkpoints/NAME).
+    Files and folders are looked for as given, below save_root, and among the downloaded ones (checkpoints/NAME).
     """
+    if path.startswith(trained.PREFIX):
+        return trained.file_of(path)
     name = CHECKPOINT.format('last')
     tried = [os.path.join(root, path, *rest) for root in ('', save_root, DOWNLOADED) for rest in ((), (name,))]
     for candidate in tried:

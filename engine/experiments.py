@@ -119,6 +119,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     model = models.load_model(spec, num_classes, device, path)
     model = models.for_inference(model, pick(models.Speed, arguments))
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
+    names = names or read_record(path).get('class_names')  # a file of scripts/export_head.py has them
     return Experiment(name or os.path.dirname(path), arguments, model, names)
 
 

@@ -16,7 +16,7 @@ from torchvision import models
 from data import photographs
 from data.classes import parse_classes
 from engine import experiments
-from wsol import classifiers
+from wsol import classifiers, trained
 from wsol.backbones import packaged, timm
 from wsol.errors import UserError
 from wsol.preprocessing import photograph_transform
@@ -47,6 +47,13 @@ class View(NamedTuple):
 def packaged_classifiers():
     """The names of the trained classifiers whose weights are installed as packages."""
     return [f'{timm.PREFIX}{name}' for name in packaged.PACKAGED if packaged.file_for(name) and find_spec('timm')]
+
+
+def packaged_heads():
+    """{name: file} of the trained heads that come with the library and whose network's library is installed."""
+    return {
+        f'{trained.PREFIX}{one}': trained.file_of(trained.PREFIX + one) for one in trained.TRAINED if find_spec('timm')
+    }
 
 
 def _check_at_hand(name):
@@ -98,7 +105,9 @@ def explain(experiment, photograph, title, wish):
 def command_line(wish, path, title):
     """The command that draws the same panel of a photograph `title`; path: of a checkpoint, or None."""
     words = ['python', 'inference.py', f'--images={title}']
-    words.append(f'--load_checkpoint={os.path.dirname(path)}' if path else f'--classifier={wish.network}')
+    packaged_head = wish.network.startswith(trained.PREFIX)
+    where = wish.network if packaged_head else path and os.path.dirname(path)
+    words.append(f'--load_checkpoint={where}' if path else f'--classifier={wish.network}')
     words += [f'--classes={wish.classes or "@1"}', f'--batch_size={SEED["batch_size"]}', f'--seed={SEED["seed"]}']
     if wish.methods:
         words.append(f'--method={",".join(wish.methods)}')

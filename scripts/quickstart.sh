@@ -66,6 +66,8 @@ if [ "$mode" = picture ]; then
     photographs=(docs/photographs/*.jpg)
     together "${photographs[@]/#/explain }"
     note "[$SECONDS s] the pictures: save/picture/panels"
+    note "CALM of your own photograph of a bird: .venv/bin/python inference.py --images FILE" \
+        "--load_checkpoint=packaged/CALM-EM_CUB_lite0 --classes=@1,@2"
     exit
 fi
 

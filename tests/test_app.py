@@ -52,6 +52,9 @@ def save_checkpoint(folder, method):
 
 def test_networks_are_found_and_uploads_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(live, 'packaged_classifiers', list)
+    heads = live.packaged_heads()
+    assert all(os.path.isfile(path) for path in heads.values())
+    monkeypatch.setattr(live, 'packaged_heads', dict)
     with pytest.raises(ValueError, match='give --checkpoints'):
         app.find_networks(None, str(tmp_path))
     save_checkpoint(tmp_path / 'runs' / 'one', 'CAM')

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from . import attribution
+from . import attribution, trained
 from .attribution.layers import hooks, last_feature_layer
 from .backbones import packaged
 from .backbones import timm as timm_backbone
@@ -115,23 +115,26 @@ def is_file(name: str) -> bool:
 def load_classifier(name: str, architecture: str | None = None) -> Network | PlainClassifier:
     """A trained classifier in eval mode, a `Network` of the head CAM where its own head allows.
 
-    name: timm/<name>, with or without a tag; a torchvision name (its default weights); or a file of weights, whose
-    network `architecture` names in the same way. Its own are `.preprocessing`, `.image_size`, the side of its images,
-    and `.class_names`, a list where it has ImageNet's classes, else None. Unknown names and files that do not fit are a
-    UserError, weights that cannot be had an Unreachable.
+    name: timm/<name>, with or without a tag; a torchvision name (its default weights); packaged/<name>, a head of this
+    project (`wsol.trained`); or a file of weights, whose network `architecture` names in the same way. Its own are
+    `.preprocessing`, `.image_size`, the side of its images, and `.class_names`, a list where it has ImageNet's classes
+    or is packaged, else None. Unknown names and files that do not fit are a UserError, weights that cannot be had an
+    Unreachable.
     """
-    trained = _from_file(name, architecture) if is_file(name) else _by_name(name)
-    net = trained.net.eval()
-    images = torch.rand(1, 3, trained.size, trained.size, generator=torch.Generator().manual_seed(0))
+    if name.startswith(trained.PREFIX):
+        return trained.load(name)
+    found = _from_file(name, architecture) if is_file(name) else _by_name(name)
+    net = found.net.eval()
+    images = torch.rand(1, 3, found.size, found.size, generator=torch.Generator().manual_seed(0))
     seen = passed(net, images)
     logits = seen.logits
     if not (torch.is_tensor(logits) and logits.ndim == 2):
         what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
         raise UserError(f'{name} gives {what}, no logits [B, C]: choose an image classifier')
-    model = as_network(net, seen, trained.preprocessing)
+    model = as_network(net, seen, found.preprocessing)
     if model is None:
-        model = PlainClassifier(net, logits.shape[1], trained.preprocessing, _feature_layer(net, images))
-    model.image_size = trained.size
+        model = PlainClassifier(net, logits.shape[1], found.preprocessing, _feature_layer(net, images))
+    model.image_size = found.size
     model.class_names = class_names(model.num_classes)
     return model.eval()
 
@@ -216,18 +219,18 @@ def _from_file(path, architecture):
     if not all(torch.is_tensor(value) for value in state.values()):
         raise UserError(f'{path} is no file of weights: its state_dict holds more than tensors')
     make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier
-    trained = make(architecture, weights=False)
-    key = _scores_key(trained.net)  # by the network's order: a file may have another
+    found = make(architecture, weights=False)
+    key = _scores_key(found.net)  # by the network's order: a file may have another
     if key not in state:
         raise UserError(f'{path} does not fit {architecture}: it has no {key}')
-    if len(state[key]) != len(trained.net.state_dict()[key]):
-        trained = make(architecture, weights=False, num_classes=len(state[key]))
+    if len(state[key]) != len(found.net.state_dict()[key]):
+        found = make(architecture, weights=False, num_classes=len(state[key]))
     try:
-        trained.net.load_state_dict(state)
+        found.net.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()
         raise UserError(f'{path} does not fit {architecture}: {reason[-1].strip()[:200]}') from None
-    return trained
+    return found
 
 
 class Passed(NamedTuple):

@@ -1,0 +1,67 @@
+"""A checkpoint as a file to give away: its weights in half precision, what they are of, and the names of its classes.
+
+    python scripts/export_head.py save/CALM-EM_CUB CALM-EM_CUB.pth.tar
+
+The file is a checkpoint itself: --load_checkpoint takes it, without the data set. Optimizer and paths are left out.
+"""
+
+import argparse
+import hashlib
+import os
+
+import checkout  # noqa: F401 (the checkout's root on the path)
+import torch
+
+import util
+from data.classes import class_names
+from engine.command import command
+from engine.experiments import DESCRIBING
+from wsol.errors import AlreadyThere, UserError
+from wsol.weights import read_record
+
+PLACES = ('data_root', 'metadata_root')  # of the machine it was trained on
+
+
+def halved(value):
+    """A tensor of floats in half precision, where that holds all its values; others as they are."""
+    half = value.half() if value.is_floating_point() else value
+    return half.clone() if half.isfinite().all() else value.clone()
+
+
+def exported(record, path):
+    """The record of the file, of that of a checkpoint; one without the arguments of its training is a UserError."""
+    told = util.trained_with(record)
+    missing = [key for key in DESCRIBING if key not in told]
+    if missing:
+        raise UserError(f'{path} does not tell its {", ".join(missing)}: give a checkpoint of main.py')
+    described = {key: told[key] for key in DESCRIBING if key not in PLACES}
+    state = {key: halved(value) for key, value in record['state_dict'].items()}
+    names = class_names(told['dataset'], len(state['conv_last.weight']), [told[key] for key in PLACES])
+    if names is None:
+        raise UserError(f'no names of the classes of {told["dataset"]} in {" or ".join(told[key] for key in PLACES)}')
+    return {
+        'architecture': told['architecture'],
+        'epoch': record.get('epoch'),
+        'state_dict': state,
+        'args': {**described, 'preprocessing': told.get('preprocessing')},
+        'class_names': names,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='file or folder, as --load_checkpoint takes it')
+    parser.add_argument('file', help='the file to write; one of that name is not replaced')
+    options = parser.parse_args()
+    if os.path.exists(options.file):
+        raise AlreadyThere(f'{options.file} exists already: give another name')
+    path = util.find_checkpoint(options.checkpoint, 'save')
+    record = exported(read_record(path), path)
+    util.atomically(options.file, lambda file: torch.save(record, file))
+    with open(options.file, 'rb') as file:
+        found = hashlib.file_digest(file, 'sha256').hexdigest()
+    print(f'{options.file}: {os.path.getsize(options.file) / 1e6:.2f} MB, sha256 {found}')
+
+
+if __name__ == '__main__':
+    command(main)
