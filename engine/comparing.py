@@ -9,7 +9,7 @@ from engine import costs, map_maker
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
-from wsol.scoring import Part, add_up, erasing, regions, sanity, scores
+from wsol.scoring import Part, add_up, erasing, measures, regions, sanity, scores
 
 # A map that stands for all that need the same: where it cannot run, none of them can.
 TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
@@ -156,7 +156,7 @@ def with_wins(rows, wins, images, settings):
     if 'win' not in settings.metrics:
         return rows
     return {
-        name: {**row, 'win': scores.mean_win({'images': images, 'wins': wins[name]}, settings)}
+        name: {**row, 'win': measures.mean_win({'images': images, 'wins': wins[name]}, settings)}
         for name, row in rows.items()
     }
 

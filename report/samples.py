@@ -1,15 +1,20 @@
 """Scores as what each image, or each pair of classes, gave: the arrays beside a result, ready to be resampled.
 
 n units (images or pairs of classes), d numbers of each. Every score is a function of the means of its d columns over
-the units, so a resample of the units costs a product of matrices. Needs no PyTorch.
+the units, so a resample of the units costs a product of matrices.
 """
 
 import glob
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from wsol.errors import UserError
+from wsol.scoring import means
+from wsol.scoring.scores import METRICS
 
 from .results import MODES, read_arrays, read_result
 
@@ -37,95 +42,20 @@ class Sample(NamedTuple):
     scores: list
 
 
-# Figures of means [..., d].
-
-
-def percent(means):
-    """Of shares [..., 1], or values in [0, 1]."""
-    return 100 * means[..., 0]
-
-
-def plain(means):
-    """Of means [..., 1] as they are."""
-    return means[..., 0]
-
-
-def ratio(means):
-    """The first column over the second [..., 2]."""
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(means[..., 1] > 0, means[..., 0] / means[..., 1], np.nan)
-
-
-def mean_ratio(means):
-    """The mean of the ratios of the first to the second half of the columns, of those that are defined."""
-    half = means.shape[-1] // 2
-    ratios = ratio(np.stack([means[..., :half], means[..., half:]], axis=-1))  # [..., K]
-    known = ~np.isnan(ratios)
-    return ratio(np.stack([np.where(known, ratios, 0).sum(axis=-1), known.sum(axis=-1)], axis=-1))
-
-
-class Highest(NamedTuple):
-    """In percent the highest column of each group, the mean over the groups."""
-
-    starts: list  # the first column of each group, ascending from 0
-
-    def __call__(self, means):
-        return 100 * np.maximum.reduceat(means, self.starts, axis=-1).mean(axis=-1)
-
-    def needs(self, columns):
-        """(which columns count, the figure of those): of neighbours that are alike for all units, the first."""
-        kept = np.r_[True, (columns[:, 1:] != columns[:, :-1]).any(axis=0)]
-        kept[self.starts] = True
-        return kept, Highest([int(kept[:start].sum()) for start in self.starts])
-
-
-class PixelAveragePrecision(NamedTuple):
-    """PxAP in percent of histograms [..., 2 bins]: of the negatives, then of the positives, bins ascending."""
-
-    def __call__(self, means):
-        negative, positive = np.moveaxis(means.reshape(*means.shape[:-1], 2, -1)[..., ::-1], -2, 0)
-        tp = positive.cumsum(axis=-1)
-        both = tp + negative.cumsum(axis=-1)
-        with np.errstate(divide='ignore', invalid='ignore'):
-            precision = np.where(both > 0, tp / both, 0)[..., 1:]
-            return 100 * (precision * np.diff(tp / tp[..., -1:])).sum(axis=-1)
-
-    def needs(self, columns):
-        """(which columns count, the figure of those): the bins in which something lies."""
-        used = columns.any(axis=0).reshape(2, -1).any(axis=0)
-        used[-1] = True  # the last bin, which is empty, is where recall begins
-        return np.tile(used, 2), self
-
-
 # Scores of each kind of result.
-
-
-def _column(values):
-    """Values [n] as one column."""
-    return np.asarray(values, float)[:, None]
-
-
-def _highest(groups):
-    """(columns, figure) of `Highest`; groups: arrays [n, T]."""
-    return np.concatenate(groups, axis=1), Highest([n * groups[0].shape[1] for n in range(len(groups))])
-
-
-def _histograms(histogram):
-    """(columns, figure) of `PixelAveragePrecision`; histogram: [n, 2, bins]."""
-    return histogram.reshape(len(histogram), -1), PixelAveragePrecision()
 
 
 def accuracy_scores(result, rows, _):
     """Top-1 accuracy."""
-    return [Score('top-1', result['test_accuracy'], _column(rows['correct']), percent)]
+    return [Score('top-1', result['test_accuracy'], means.column(rows['correct']), means.percent)]
 
 
 def erasing_scores(result, rows, _):
     """R_k of each k; images are resampled jointly in both counts."""
     random = rows['random'] / result['arguments']['random_repeats']
-    top1 = Score('top-1', 100 * result['correct'] / result['images'], _column(rows['correct']), percent)
+    top1 = Score('top-1', 100 * result['correct'] / result['images'], means.column(rows['correct']), means.percent)
     return [top1] + [
-        Score(f'R_{100 * k:.0f}', value, np.stack([rows['topk'][:, i], random[:, i]], axis=1), ratio, 3)
+        Score(f'R_{100 * k:.0f}', value, np.stack([rows['topk'][:, i], random[:, i]], axis=1), means.ratio, 3)
         for i, (k, value) in enumerate(zip(result['k'], result['ratio']))
     ]
 
@@ -147,64 +77,34 @@ def cue_scores(result, rows, _):
             columns = np.stack([np.where(chosen, rows[mode], 0), chosen], axis=1)
             name = cue_name(mode, COUNTS[key])
             # a pair's running value contains the earlier pairs
-            scores.append(Score(name, result[mode][key], columns, ratio, resampled=mode != 'released'))
+            scores.append(Score(name, result[mode][key], columns, means.ratio, resampled=mode != 'released'))
     return scores
 
 
 def box_scores(result, rows, _):
     """MaxBoxAcc and MaxBoxAccV2, or PxAP. The threshold is chosen anew in each resample."""
     if 'histogram' in rows:
-        return [Score('PxAP', result['PxAP'], *_histograms(rows['histogram']))]
+        return [Score('PxAP', result['PxAP'], *means.average_precision(rows['histogram']))]
     largest, any_contour = np.moveaxis(rows['iou'], 1, 0)  # [n, T], whole percents
     asked = sorted({*result['arguments']['iou_thresholds']})
     return [
-        Score('MaxBoxAcc', result['MaxBoxAcc'], *_highest([largest >= 50])),
-        Score('MaxBoxAccV2', result['MaxBoxAccV2'], *_highest([any_contour >= percent for percent in asked])),
+        Score('MaxBoxAcc', result['MaxBoxAcc'], *means.highest([largest >= 50])),
+        Score('MaxBoxAccV2', result['MaxBoxAccV2'], *means.highest([any_contour >= percent for percent in asked])),
     ]
 
 
-def _map_scores(result, own, random):
-    """{metric: (columns, figure)} of a map's arrays `own` in a result of eval_attribution.py; random: [n, K] of all."""
-    others = max(1, len(result['methods']) - 1)
-    ious = sorted({*result['arguments']['iou_thresholds'], 50})
-    asked = sorted({*result['arguments']['iou_thresholds']})
-    found = {
-        'average_drop': lambda: (_column(own['drop']), percent),
-        'average_increase': lambda: (_column(own['increase']), percent),
-        'win': lambda: (_column(own['wins'] / others), percent),
-        'deletion': lambda: (_column(own['deletion']), plain),
-        'insertion': lambda: (_column(own['insertion']), plain),
-        'remove_and_classify': lambda: (np.concatenate([own['correct_topk'], random], axis=1), mean_ratio),
-        'loc_iou': lambda: (_column(own['located']), percent),
-        'loc_mask_iou': lambda: _highest([own['mask_iou']]),
-        'max_box_acc': lambda: _highest([own['max_box'][:, 0, ious.index(50)]]),
-        'max_box_acc_v2': lambda: _highest([own['max_box'][:, 1, ious.index(iou)] for iou in asked]),
-        'proportion': lambda: (_column(own['proportion']), percent),
-        'pointing_game': lambda: (_column(own['pointing']), percent),
-        'pxap': lambda: _histograms(own['histogram']),
-        'road': lambda: (_column(own['road']), plain),
-        'randomization': lambda: (_column(own['agreement'].mean(axis=1)), plain),
-        'randomization_abs': lambda: (_column(own['agreement_abs'].mean(axis=1)), plain),
-        'randomization_ssim': lambda: (_column(own['ssim'].mean(axis=1)), plain),
-        'max_sensitivity': lambda: (_column(own['sensitivity']), plain),
-        'infidelity': lambda: (_column(own['infidelity']), plain),
-        'sparseness': lambda: (_column(own['gini']), plain),
-        'coherency': lambda: (_column(own['coherency']), percent),
-        'complexity': lambda: (_column(own['complexity']), percent),
-        'adcc': lambda: (_column(own['adcc']), percent),
-    }
-    return {name: found[name]() for name in result['metrics'] if name in found}
-
-
 def attribution_scores(result, rows, map_name):
-    """Every score of a map."""
-    random = rows['correct_random'] / result['arguments']['random_repeats'] if 'correct_random' in rows else None
+    """Every score of a map; the rows of METRICS say how each is made of what the images gave."""
     prefix = f'{map_name}/'
+    shared = {key: array for key, array in rows.items() if '/' not in key}
     own = {key.removeprefix(prefix): array for key, array in rows.items() if key.startswith(prefix)}
+    own = {**shared, **own, 'maps': len(result['methods'])}
+    settings = Namespace(**result['arguments'])
     scores = []
-    for metric, how in _map_scores(result, own, random).items():
-        digits = 2 if result['metrics'][metric]['title'].endswith('(%)') else 3
-        scores.append(Score(metric, result['methods'][map_name][metric], *how, digits))
+    for name in (name for name in result['metrics'] if name in METRICS):
+        digits = 2 if result['metrics'][name]['title'].endswith('(%)') else 3
+        value = result['methods'][map_name][name]
+        scores.append(Score(name, value, *METRICS[name].measure.of_images(own, settings), digits))
     return scores
 
 
@@ -250,8 +150,6 @@ def read_sample(folder, kind, map_name=None):
         found = float(score.figure(score.columns.mean(axis=0)))
         value = np.nan if score.value is None else score.value
         if not np.isclose(found, value, rtol=1e-5, atol=1e-7, equal_nan=True):
-            from wsol.errors import UserError  # with PyTorch
-
             raise UserError(
                 f'{stem}.npz is not of {stem}.json: it gives {score.name} {found:.4f} in place of {value:.4f}; '
                 'make both again with --override_cache=True'

@@ -13,7 +13,6 @@ import checkout
 import util
 from report.tables import markdown
 from wsol.attribution import MAPS
-from wsol.attribution.about import ABOUT
 from wsol.scoring.scores import METRICS
 
 PAGE = os.path.join(checkout.ROOT, 'docs', 'evaluating.md')
@@ -26,10 +25,9 @@ def maps_table():
     """One row a map."""
     rows = []
     for name, row in MAPS.items():
-        about = ABOUT[name]
-        passes = about.forward if about.backward == '0' else f'{about.forward}, {about.backward} back'
+        passes = row.forward if row.backward == '0' else f'{row.forward}, {row.backward} back'
         noise = ' (random)' if row.noisy else ''
-        rows.append([f'`{name}`', f'{about.idea}{noise}', passes, ', '.join(row.needs) or 'nothing', about.source])
+        rows.append([f'`{name}`', f'{row.idea}{noise}', passes, ', '.join(row.needs) or 'nothing', row.source])
     return markdown(['map', 'its idea', 'passes', 'what it needs', 'source'], rows)
 
 

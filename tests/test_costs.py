@@ -9,7 +9,6 @@ from test_attribution import FEW, classifier, one_thread, photos, seeded  # noqa
 from engine.costs import COSTS, Meter
 from wsol import attribution
 from wsol.attribution import masking, perturbation
-from wsol.attribution.about import ABOUT
 
 # For an image of 16 x 16 pixels, FEW draws and the layer `last` of 8 channels.
 NUMBERS = {'L': 8, 'G': 4, 'W': len(masking.windows((16, 16), 8))}
@@ -17,7 +16,7 @@ DRAWS = {'smooth_grad_cam_pp': 2, 'ss_cam': 2, 'is_cam': 2, 'gradient_shap': 2} 
 
 
 def number(cost, name):
-    """A cost of ABOUT, such as '1 + n L', in numbers."""
+    """A cost of a row, such as '1 + n L', in numbers."""
     values = {**NUMBERS, 'n': DRAWS.get(name, 3)}
     terms = [re.findall(r'\w+', term) for term in cost.split('+')]
     return sum(torch.tensor([values.get(word) or int(word) for word in term]).prod().item() for term in terms)
@@ -30,18 +29,17 @@ def test_a_map_costs_what_the_documentation_says(monkeypatch, name):
     meter = Meter(net)
     with meter.running():
         attribution.explain(name, net, photos(2), [1, 3], target_layer='last', occlusion_window=8, **FEW)
-    assert meter.spent['forward_passes'] / 2 == number(ABOUT[name].forward, name)
-    assert meter.spent['backward_passes'] / 2 == number(ABOUT[name].backward, name)
+    assert meter.spent['forward_passes'] / 2 == number(attribution.MAPS[name].forward, name)
+    assert meter.spent['backward_passes'] / 2 == number(attribution.MAPS[name].backward, name)
     assert meter.spent['seconds'] > 0 and tuple(meter.spent) == COSTS
 
 
 def test_every_map_is_told_about():
-    assert list(ABOUT) == list(attribution.MAPS)
-    for name, about in ABOUT.items():
-        assert about.idea and about.source, name
-        if attribution.MAPS[name].kind == 'readout':
-            assert (about.forward, about.backward) == ('1', '0')
-        assert ('gradients' in attribution.MAPS[name].needs) == (about.backward != '0'), name
+    for name, row in attribution.MAPS.items():
+        assert row.idea and row.source, name
+        if row.kind == 'readout':
+            assert (row.forward, row.backward) == ('1', '0')
+        assert ('gradients' in row.needs) == (row.backward != '0'), name
 
 
 def test_a_meter_leaves_nothing_behind_and_goes_on_counting():

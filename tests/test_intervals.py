@@ -15,29 +15,30 @@ from scipy import stats
 from engine import arrays
 from report import comparison, intervals, results, samples, tables
 from report.page import evaluations, overview
-from report.samples import Highest, PixelAveragePrecision, Score
+from report.samples import Score
 from wsol.errors import UserError
-from wsol.scoring import boxes, erasing, pixels
+from wsol.scoring import boxes, erasing, means, pixels
+from wsol.scoring.means import Highest, PixelAveragePrecision
 
 
-def score(columns, figure=samples.plain, name='x', value=None):
+def score(columns, figure=means.plain, name='x', value=None):
     return Score(name, value, np.asarray(columns, float), figure)
 
 
 def normal(rng, n):
     """Of mean 3."""
-    return rng.normal(3, 2, (n, 1)), samples.plain, 3
+    return rng.normal(3, 2, (n, 1)), means.plain, 3
 
 
 def bernoulli(rng, n):
     """Right in .3 of the images."""
-    return rng.random((n, 1)) < 0.3, samples.percent, 30
+    return rng.random((n, 1)) < 0.3, means.percent, 30
 
 
 def ratio(rng, n):
     """R_k: .4 of the images right with the highest pixels erased; of those, .8 right with random ones, of others .5."""
     top = rng.random(n) < 0.4
-    return np.stack([top, rng.random(n) < np.where(top, 0.8, 0.5)], axis=1), samples.ratio, 0.4 / 0.62
+    return np.stack([top, rng.random(n) < np.where(top, 0.8, 0.5)], axis=1), means.ratio, 0.4 / 0.62
 
 
 @pytest.mark.parametrize('kind', [normal, bernoulli, ratio])
@@ -84,7 +85,7 @@ def test_the_p_value_of_an_accuracy_is_mcnemars_exact_one():
         other[np.flatnonzero(~right)[:won]] = True
         other[np.flatnonzero(right)[:lost]] = False
         [found] = intervals.compare(
-            [score(right[:, None], samples.percent)], [score(other[:, None], samples.percent)], resamples=5000
+            [score(right[:, None], means.percent)], [score(other[:, None], means.percent)], resamples=5000
         )
         assert found.p == pytest.approx(min(1, stats.binomtest(won, won + lost).pvalue), rel=1e-9)
         assert found.difference == pytest.approx((won - lost) / 2) and found.a == 100 * right.mean()
@@ -110,7 +111,7 @@ def some_alike(figure, columns, n=8, alike=5, seed=0):
 
 
 @pytest.mark.parametrize('figure, columns', [
-    (samples.ratio, 2), (samples.mean_ratio, 4), (Highest([0, 3]), 6), (PixelAveragePrecision(), 8), (samples.plain, 1)
+    (means.ratio, 2), (means.mean_ratio, 4), (Highest([0, 3]), 6), (PixelAveragePrecision(), 8), (means.plain, 1)
 ])  # fmt: skip
 def test_the_p_value_is_that_of_all_exchanges_where_some_units_are_alike(figure, columns):
     """Of figures that are no plain means, too: what the alike units hold stays in both runs."""
@@ -145,8 +146,8 @@ def test_the_p_value_of_many_images_is_near_the_exact_one():
 def test_a_run_with_itself_shows_nothing():
     rng = np.random.default_rng(1)
     several = [
-        score(rng.random((40, 1)), samples.percent),
-        score(rng.random((40, 2)), samples.ratio),
+        score(rng.random((40, 1)), means.percent),
+        score(rng.random((40, 2)), means.ratio),
         score(rng.random((40, 6)) < 0.5, Highest([0, 3])),
         score(rng.integers(0, 9, (40, 10)) * ([1, 1, 1, 1, 0] * 2), PixelAveragePrecision()),
     ]
@@ -155,9 +156,9 @@ def test_a_run_with_itself_shows_nothing():
 
 
 def test_what_is_not_defined_has_no_interval(recwarn):
-    nothing = score(np.zeros((9, 2)), samples.ratio)
-    rare = score(np.eye(9)[:, [0, 1]], samples.ratio)  # one image of nine is right: often none is drawn
-    all_right = score(np.ones((9, 1)), samples.percent)
+    nothing = score(np.zeros((9, 2)), means.ratio)
+    rare = score(np.eye(9)[:, [0, 1]], means.ratio)  # one image of nine is right: often none is drawn
+    all_right = score(np.ones((9, 1)), means.percent)
     assert intervals.intervals([nothing, rare, all_right], resamples=200) == [None, None, (100, 100)]
     assert intervals.intervals([score([[3.0]])]) == [None]  # one image
     [one, two] = intervals.compare([nothing, all_right], [rare, all_right], resamples=200)
@@ -201,7 +202,7 @@ def test_figures_are_those_of_the_scores():
     top, random = rng.integers(0, 9, (2, 7, 5))
     random[:, 3] = 0
     known = [value for value in erasing.erasing_ratios(top.sum(axis=0), random.sum(axis=0)) if value is not None]
-    assert samples.mean_ratio(np.concatenate([top, random], axis=1).mean(axis=0)) == pytest.approx(np.mean(known))
+    assert means.mean_ratio(np.concatenate([top, random], axis=1).mean(axis=0)) == pytest.approx(np.mean(known))
 
 
 def test_whole_percents_reach_what_the_ious_reach():

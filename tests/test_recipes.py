@@ -76,8 +76,10 @@ def test_the_recipes_work_as_printed(tmp_path):
     (pictures,) = marked(read(page), 'python')
     shell(['python', '-c', pictures.code], root)
     (commands,) = marked(read(page), 'commands')
-    printed = [shell(words, root) for words in command_lines(commands)][-1].splitlines()
+    *_, printed, table = [shell(words, root).splitlines() for words in command_lines(commands)]
     for name in ('vanilla', 'input_x_grad'):
         (line,) = [line for line in printed if line.startswith(f'{name}: ')]
         covered = re.search(r'object covered \(%\) ([\d.]+)', line)
         assert covered and 0 <= float(covered[1]) <= 100, line
+        (row,) = [line for line in table if re.match(rf'\| {name} *\|', line)]
+        assert re.search(rf'\| *{covered[1]} \[[\d.]+, [\d.]+\]', row), row  # with its interval

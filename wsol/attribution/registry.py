@@ -1,5 +1,4 @@
-"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here; what
-the documentation says of it is a line of about.py."""
+"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here."""
 
 import difflib
 import re
@@ -31,6 +30,10 @@ class Map(NamedTuple):
     function: Callable  # (model, images, target=None, options=Options()) -> maps [B, h, w] at native size
     kind: str  # of KINDS: read off the output, gradients at the input, activations of a layer, changed images
     unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
+    idea: str  # in a few words
+    source: str  # where it comes from
+    forward: str = '1'  # passes of the network for one map of one image and class, a sum of products
+    backward: str = '0'  # likewise; those of the CAM family end at the target layer
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
     interaction: bool = False  # of locations with the one at Options.at: none where the score is linear in the features
     readout: readouts.Readout | None = None  # of kind readout: how it is read off the output
@@ -55,7 +58,7 @@ class Map(NamedTuple):
         )
 
 
-def readout_row(read, unit, **how):
+def readout_row(read, unit, idea, source, **how):
     """The row of a readout: the `readouts.Readout` of the function `read`, as a map of the target class like every
     other."""
     readout = readouts.Readout(read, **how)
@@ -74,7 +77,7 @@ def readout_row(read, unit, **how):
             return maps.squeeze(1)
 
     function.__doc__ = read.__doc__
-    return Map(function, 'readout', unit, readout=readout)
+    return Map(function, 'readout', unit, idea, source, readout=readout)
 
 
 STRENGTH = '|gradient| of {scalar}'
@@ -84,59 +87,105 @@ INTERACTION = 'interaction in {scalar}'
 COMPONENT = 'principal component of the'
 SMOOTH = ('smooth_grad_nr_iter', 'smooth_grad_sigma')  # Options.own of several maps
 PATH = ('integrated_grad_nr_iter', 'baseline')
+CALM = 'Kim et al., ICCV 2021'
+# Of costs: L is the number of channels of the layer, n of points, copies, steps or masks (set by the options), G of
+# groups of channels, W of squares.
 
+# fmt: off
 MAPS = {
-    'vanilla': readout_row(readouts.vanilla, 'class score f'),
-    'vanilla-saliency': readout_row(readouts.vanilla_saliency, 'sum of scaled class scores f'),
-    'jointll': readout_row(readouts.jointll, 'p(y, z | x)'),
-    'gtcond': readout_row(readouts.gtcond, 'p(z | x, y)'),
-    'saliency': readout_row(readouts.saliency, 'p(z | x)'),
-    'vanilla-superclass': readout_row(readouts.vanilla, 'sum of scaled class scores f', sets=True, scaled=True),
-    'jointll-superclass': readout_row(readouts.jointll, 'sum of p(y, z | x)', sets=True),
-    'jointll-superclass-mean': readout_row(readouts.jointll, 'mean of p(y, z | x)', sets=True, mean=True),
-    'gtcond-superclass': readout_row(readouts.gtcond, 'sum of p(z | x, y)', sets=True),
-    'gtcond-superclass-mean': readout_row(readouts.gtcond, 'mean of p(z | x, y)', sets=True, mean=True),
-    'input_grad': Map(gradient.input_grad, 'gradient', STRENGTH),
-    'smooth_grad': Map(gradient.smooth_grad, 'gradient', STRENGTH, noisy=True, own=SMOOTH),
-    'smooth_grad_square': Map(gradient.smooth_grad_square, 'gradient', f'({STRENGTH})²', noisy=True, own=SMOOTH),
-    'var_grad': Map(gradient.var_grad, 'gradient', f'variance of {STRENGTH}', noisy=True, own=SMOOTH),
-    'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH, own=PATH),
-    'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE, own=PATH),
-    'guided_backprop': Map(gradient.guided_backprop, 'gradient', STRENGTH),
-    'gradient_shap': Map(gradient.gradient_shap, 'gradient', SHARE, noisy=True, own=('num_samples', 'std', 'baseline')),
-    'deep_lift': Map(deeplift.deep_lift, 'gradient', SHARE, own=('baseline',)),
-    'full_grad': Map(fullgrad.full_grad, 'gradient', RELEVANCE),
-    'grad_cam': Map(cam_family.grad_cam, 'activation', RELEVANCE),
-    'grad_cam_pp': Map(cam_family.grad_cam_pp, 'activation', RELEVANCE),
-    'smooth_grad_cam_pp': Map(
-        cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE, noisy=True, own=('num_samples', 'std', 'smooth_average')
-    ),
-    'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE),
-    'hires_cam': Map(cam_family.hires_cam, 'activation', RELEVANCE),
-    'xgrad_cam': Map(cam_family.xgrad_cam, 'activation', RELEVANCE),
-    'finer_cam': Map(cam_family.finer_cam, 'activation', 'relevance against similar classes'),
-    'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE, layers=cam_family.refined_layers),
-    'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations', special=(LAYER,)),
-    'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}'),
-    'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE),
-    'taylor_interaction': Map(interaction.taylor_interaction, 'activation', INTERACTION, interaction=True, own=('at',)),
-    'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE),
-    'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE, noisy=True, own=('num_samples', 'std')),
-    'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE, own=('num_samples',)),
-    'group_cam': Map(perturbation.group_cam, 'perturbation', RELEVANCE, special=(GRADIENTS, LAYER)),
-    'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE),
-    'rise': Map(
-        masking.rise,
-        'perturbation',
-        'mean {scalar} where the pixel is seen',
-        noisy=True,
-        special=(),
-        own=('rise_nr_masks',),
-    ),
-    'occlusion': Map(
-        masking.occlusion, 'perturbation', 'drop of {scalar}', special=(), own=('occlusion_window', 'baseline')
-    ),
+    'vanilla': readout_row(readouts.vanilla, 'class score f',
+        "the class's score at every location: CAM", 'Zhou et al., CVPR 2016'),
+    'vanilla-saliency': readout_row(readouts.vanilla_saliency, 'sum of scaled class scores f',
+        'CAM of all classes together', CALM),
+    'jointll': readout_row(readouts.jointll, 'p(y, z | x)',
+        'probability that the class is y and its cue is at z: CALM', CALM),
+    'gtcond': readout_row(readouts.gtcond, 'p(z | x, y)', 'probability that the cue is at z, given the class', CALM),
+    'saliency': readout_row(readouts.saliency, 'p(z | x)', 'probability that the cue is at z, for any class', CALM),
+    'vanilla-superclass': readout_row(readouts.vanilla, 'sum of scaled class scores f',
+        'vanilla, scaled and summed over a set of classes', CALM, sets=True, scaled=True),
+    'jointll-superclass': readout_row(readouts.jointll, 'sum of p(y, z | x)',
+        'jointll, summed over a set of classes', CALM, sets=True),
+    'jointll-superclass-mean': readout_row(readouts.jointll, 'mean of p(y, z | x)',
+        'jointll, averaged over a set of classes', CALM, sets=True, mean=True),
+    'gtcond-superclass': readout_row(readouts.gtcond, 'sum of p(z | x, y)',
+        'gtcond, summed over a set of classes', CALM, sets=True),
+    'gtcond-superclass-mean': readout_row(readouts.gtcond, 'mean of p(z | x, y)',
+        'gtcond, averaged over a set of classes', CALM, sets=True, mean=True),
+    'input_grad': Map(gradient.input_grad, 'gradient', STRENGTH,
+        'how fast the score changes with each pixel', 'Simonyan et al., ICLR workshop 2014', '1', '1'),
+    'smooth_grad': Map(gradient.smooth_grad, 'gradient', STRENGTH,
+        'input_grad, averaged over noisy copies', 'Smilkov et al., 2017', 'n', 'n', noisy=True, own=SMOOTH),
+    'smooth_grad_square': Map(gradient.smooth_grad_square, 'gradient', f'({STRENGTH})²',
+        'input_grad squared, averaged over noisy copies', 'Hooker et al., NeurIPS 2019', 'n', 'n',
+        noisy=True, own=SMOOTH),
+    'var_grad': Map(gradient.var_grad, 'gradient', f'variance of {STRENGTH}',
+        'the variance of input_grad over noisy copies', 'Adebayo et al., NeurIPS 2018', 'n', 'n',
+        noisy=True, own=SMOOTH),
+    'integrated_grad': Map(gradient.integrated_grad, 'gradient', STRENGTH,
+        'input_grad, averaged over the path from a baseline', CALM, 'n + 1', 'n + 1', own=PATH),
+    'integrated_gradients': Map(gradient.integrated_gradients, 'gradient', SHARE,
+        "each pixel's share of the increase of the score from a baseline", 'Sundararajan et al., ICML 2017', 'n', 'n',
+        own=PATH),
+    'guided_backprop': Map(gradient.guided_backprop, 'gradient', STRENGTH,
+        'input_grad with ReLUs that pass only positive gradients back', 'Springenberg et al., ICLR workshop 2015',
+        '1', '1'),
+    'gradient_shap': Map(gradient.gradient_shap, 'gradient', SHARE,
+        'integrated gradients at random points of the path', 'Lundberg and Lee, NeurIPS 2017', 'n', 'n',
+        noisy=True, own=('num_samples', 'std', 'baseline')),
+    'deep_lift': Map(deeplift.deep_lift, 'gradient', SHARE,
+        'differences from a baseline, propagated by multipliers instead of gradients', 'Shrikumar et al., ICML 2017',
+        '2', '1', own=('baseline',)),
+    'full_grad': Map(fullgrad.full_grad, 'gradient', RELEVANCE,
+        'gradient times input plus gradient times bias, summed over all layers', 'Srinivas and Fleuret, NeurIPS 2019',
+        '1', '1'),
+    'grad_cam': Map(cam_family.grad_cam, 'activation', RELEVANCE,
+        'channels weighted by their mean gradient', 'Selvaraju et al., ICCV 2017', '1', '1'),
+    'grad_cam_pp': Map(cam_family.grad_cam_pp, 'activation', RELEVANCE,
+        'channels weighted by positive gradients, more where they are rare', 'Chattopadhay et al., WACV 2018',
+        '1', '1'),
+    'smooth_grad_cam_pp': Map(cam_family.smooth_grad_cam_pp, 'activation', RELEVANCE,
+        'Grad-CAM++ over noisy copies', 'Omeiza et al., 2019', '1 + n', 'n',
+        noisy=True, own=('num_samples', 'std', 'smooth_average')),
+    'layer_cam': Map(cam_family.layer_cam, 'activation', RELEVANCE,
+        'activations weighted by positive gradients at each location', 'Jiang et al., TIP 2021', '1', '1'),
+    'hires_cam': Map(cam_family.hires_cam, 'activation', RELEVANCE,
+        'activations times gradients at each location', 'Draelos and Carin, 2020', '1', '1'),
+    'xgrad_cam': Map(cam_family.xgrad_cam, 'activation', RELEVANCE,
+        'channels weighted by the gradients where they are active', 'Fu et al., BMVC 2020', '1', '1'),
+    'finer_cam': Map(cam_family.finer_cam, 'activation', 'relevance against similar classes',
+        'Grad-CAM of the score minus those of similar classes', 'Zhang et al., CVPR 2025', '1', '1'),
+    'refine_cam': Map(cam_family.refine_cam, 'activation', RELEVANCE,
+        'the product of Grad-CAM++ at several layers', 'Domeniconi et al., 2026', '1', '1',
+        layers=cam_family.refined_layers),
+    'eigen_cam': Map(cam_family.eigen_cam, 'activation', f'{COMPONENT} activations',
+        'the direction in which the channels vary most, for any class', 'Muhammad and Yeasin, IJCNN 2020',
+        special=(LAYER,)),
+    'eigen_grad_cam': Map(cam_family.eigen_grad_cam, 'activation', f'{COMPONENT} relevance to {{scalar}}',
+        'Eigen-CAM of activations times gradients', 'pytorch-grad-cam', '1', '1'),
+    'taylor_cam': Map(cam_family.taylor_cam, 'activation', RELEVANCE,
+        'Grad-CAM with second-order interactions', 'Lerman et al., ICCV 2021', '1', '2'),
+    'taylor_interaction': Map(interaction.taylor_interaction, 'activation', INTERACTION,
+        'how each location interacts with a chosen one', 'Lerman et al., ICCV 2021', '1', '4',
+        interaction=True, own=('at',)),
+    'score_cam': Map(perturbation.score_cam, 'perturbation', RELEVANCE,
+        'channels weighted by the score of the image that they unmask', 'Wang et al., CVPR workshop 2020', '1 + L'),
+    'ss_cam': Map(perturbation.ss_cam, 'perturbation', RELEVANCE,
+        'Score-CAM over noisy masks', 'Wang et al., 2020', '1 + n L', noisy=True, own=('num_samples', 'std')),
+    'is_cam': Map(perturbation.is_cam, 'perturbation', RELEVANCE,
+        'Score-CAM over masked images of increasing brightness', 'Naidu et al., 2020', '1 + n L', own=('num_samples',)),
+    'group_cam': Map(perturbation.group_cam, 'perturbation', RELEVANCE,
+        'Score-CAM of clusters of channels, with the masked part blurred', 'Zhang et al., 2021', '2 + G', '1',
+        special=(GRADIENTS, LAYER)),
+    'ablation_cam': Map(perturbation.ablation_cam, 'perturbation', RELEVANCE,
+        'channels weighted by the drop of the score without them', 'Desai and Ramaswamy, WACV 2020', '1 + L'),
+    'rise': Map(masking.rise, 'perturbation', 'mean {scalar} where the pixel is seen',
+        'the mean score over random masks that show the pixel', 'Petsiuk et al., BMVC 2018', 'n',
+        noisy=True, special=(), own=('rise_nr_masks',)),
+    'occlusion': Map(masking.occlusion, 'perturbation', 'drop of {scalar}',
+        'the drop of the score when a square hides the pixel', 'Zeiler and Fergus, ECCV 2014', '1 + W',
+        special=(), own=('occlusion_window', 'baseline')),
 }
+# fmt: on
 
 READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and not row.readout.sets}
 SUPERCLASS_READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and row.readout.sets}

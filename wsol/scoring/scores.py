@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from .. import attribution
-from . import boxes, erasing, imputing, maps, pixels, sanity
+from . import erasing, imputing, maps, measures, pixels, sanity
+from .measures import Measure, box_accuracy, mean_area, mean_curve, mean_of, percent
 
 DROP_METRICS = {'average_drop', 'average_increase', 'win', 'adcc'}  # computed together
 COHERENCY_METRICS = {'coherency', 'adcc'}  # the same
@@ -50,88 +51,31 @@ class Metric(NamedTuple):
     title: str  # its name in tables
     better: str  # 'higher' or 'lower'
     truth: str | None  # the ground truth it needs: None, 'box', 'mask', or 'any' of both
-    figure: Callable  # (a map's sums {name: array}, settings) -> a number, or None where it is not defined
+    measure: Measure  # its figure, its interval, and what is kept of each image
     source: str = ''  # where it comes from
     extra: bool = False  # is it computed only where it is named, or with `all`?
 
 
-def percent(name):
-    """A figure: the total of that name in percent of the images."""
-    return lambda total, settings: float(100 * total[name] / total['images'])
-
-
-def mean_area(name):
-    """A figure: the area under the mean curve of that name, which is the mean of the areas."""
-    return lambda total, settings: erasing.area_under(total[name] / total['images'])
-
-
-def mean_of(name):
-    """A figure: the mean over the images, and over the points of a curve."""
-    return lambda total, settings: float(np.mean(total[name] / total['images']))
-
-
-def box_accuracy(name):
-    """A figure: that entry of `boxes.box_figures`."""
-
-    def figure(total, settings):
-        counts = {'correct': total['max_box'], 'images': int(total['images'])}
-        taus = pixels.thresholds('even', settings.cam_curve_interval)
-        return boxes.box_figures(counts, taus, settings.iou_thresholds)[name]
-
-    return figure
-
-
-def ratios(total, settings):
-    """R_k of each k."""
-    random = total['correct_random'] / settings.random_repeats
-    return erasing.erasing_ratios(total['correct_topk'].tolist(), random.tolist())
-
-
-def mean_ratio(total, settings):
-    """The mean of R_k over the k where it is defined."""
-    known = [value for value in ratios(total, settings) if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def mean_win(total, settings):
-    """Percent of the images won against another map, the mean over the others; None without another."""
-    others = len(total['wins']) - 1
-    return float(100 * total['wins'].sum() / total['images'] / others) if others else None
-
-
-def mask_iou_curve(total):
-    """The images' mean IoU(d) in percent, a point for each threshold d: mLoc of Grad-CAM++ (`regions.mask_ious`)."""
-    return 100 * total['mask_iou'] / total['images']  # [T]
-
-
-def best_mask_iou(total, settings):
-    """The highest point of `mask_iou_curve`."""
-    return float(mask_iou_curve(total).max())
-
-
-def average_precision(total, settings):
-    """PxAP of the summed histogram."""
-    return pixels.mask_figures(total)['PxAP']
-
-
 METRICS = {
     'average_drop': Metric('average drop (%)', 'lower', None, percent('drop'), GRAD_CAM_PP),
-    'average_increase': Metric('average increase (%)', 'higher', None, percent('increase'), GRAD_CAM_PP),
-    'win': Metric('mean win (%)', 'higher', None, mean_win, GRAD_CAM_PP),
+    'average_increase': Metric('average increase (%)', 'higher', None, percent('increase', bool), GRAD_CAM_PP),
+    'win': Metric('mean win (%)', 'higher', None, measures.MEAN_WIN, GRAD_CAM_PP),
     'deletion': Metric('deletion AUC', 'lower', None, mean_area('deletion'), RISE),
     'insertion': Metric('insertion AUC', 'higher', None, mean_area('insertion'), RISE),
-    'remove_and_classify': Metric('mean R_k', 'lower', None, mean_ratio, 'Kim et al., ICCV 2021'),
-    'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located'), 'Selvaraju et al., ICCV 2017'),
-    'loc_mask_iou': Metric('Loc mask IoU (%)', 'higher', 'box', best_mask_iou, GRAD_CAM_PP),
+    'remove_and_classify': Metric('mean R_k', 'lower', None, measures.MEAN_RATIO, 'Kim et al., ICCV 2021'),
+    'loc_iou': Metric('Loc@IoU (%)', 'higher', 'box', percent('located', bool), 'Selvaraju et al., ICCV 2017'),
+    'loc_mask_iou': Metric('Loc mask IoU (%)', 'higher', 'box', measures.BEST_MASK_IOU, GRAD_CAM_PP),
     'max_box_acc': Metric('MaxBoxAcc (%)', 'higher', 'box', box_accuracy('MaxBoxAcc'), WSOL),
     'max_box_acc_v2': Metric('MaxBoxAccV2 (%)', 'higher', 'box', box_accuracy('MaxBoxAccV2'), WSOL),
     'proportion': Metric('proportion in the object (%)', 'higher', 'any', percent('proportion'), SCORE_CAM),
-    'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing'), 'Zhang et al., IJCV 2018'),
-    'pxap': Metric('PxAP (%)', 'higher', 'mask', average_precision, WSOL),
+    'pointing_game': Metric('pointing game (%)', 'higher', 'any', percent('pointing', bool), 'Zhang et al., IJCV 2018'),
+    'pxap': Metric('PxAP (%)', 'higher', 'mask', measures.AVERAGE_PRECISION, WSOL),
     'road': Metric('ROAD', 'higher', None, mean_of('road'), 'Rong et al., ICML 2022', True),
-    'randomization': Metric('abs. rank corr., random weights', 'lower', None, mean_of('agreement'), SANITY, True),
-    'randomization_abs': Metric('abs. rank corr. of abs. maps', 'lower', None, mean_of('agreement_abs'), SANITY, True),
-    'randomization_ssim': Metric('SSIM, random weights', 'lower', None, mean_of('ssim'), SANITY, True),
+    'randomization': Metric('abs. rank corr., random weights', 'lower', None, mean_curve('agreement'), SANITY, True),
+    'randomization_abs': Metric(
+        'abs. rank corr. of abs. maps', 'lower', None, mean_curve('agreement_abs'), SANITY, True
+    ),
+    'randomization_ssim': Metric('SSIM, random weights', 'lower', None, mean_curve('ssim'), SANITY, True),
     'max_sensitivity': Metric('max sensitivity', 'lower', None, mean_of('sensitivity'), YEH, True),
     'infidelity': Metric('infidelity', 'lower', None, mean_of('infidelity'), YEH, True),
     'sparseness': Metric('sparseness (Gini)', 'higher', None, mean_of('gini'), 'Chalasani et al., ICML 2020', True),
@@ -139,29 +83,15 @@ METRICS = {
     'complexity': Metric('complexity (%)', 'lower', None, percent('complexity'), ADCC, True),
     'adcc': Metric('ADCC (%)', 'higher', None, percent('adcc'), ADCC, True),
 }
-CURVES = {'deletion': erasing.deletion_curve, 'insertion': erasing.insertion_curve}
-RANDOM_CURVES = ('rank_correlation', 'agreement', 'agreement_abs', 'ssim')  # over the shares of random layers
-
-
-ROW_TYPES = {  # of what is kept of each image, beside those that are float64
-    'increase': np.bool_,
-    'correct_topk': np.bool_,
-    'located': np.bool_,
-    'pointing': np.bool_,
-    'constant': np.bool_,
-    'max_box': np.bool_,
-    'wins': np.uint16,
-    'mask_iou': np.float32,
-    'histogram': np.uint32,
-}
+MEASURES = {metric.measure.name: metric.measure for metric in METRICS.values()}
+OTHER_ROWS = {'constant': measures.kept_as(bool)}  # what is kept of each image beside what scores are made of
+CURVES = ('rank_correlation', *(name for name, measure in MEASURES.items() if measure.curve))
 
 
 def rows(name, values):
-    """What is kept of each image of a score's values [B, ...]: of curves the area under them, in [0, 1]."""
-    values = np.asarray(values)
-    if name in CURVES:
-        return np.trapezoid(values, dx=1 / (values.shape[1] - 1), axis=1)
-    return values.astype(ROW_TYPES.get(name, float))
+    """What is kept of each image of the values [B, ...] of that name."""
+    kept = MEASURES[name].kept if name in MEASURES else OTHER_ROWS.get(name, measures.kept_as(float))
+    return kept(values)
 
 
 def classifier_scores(model, images, labels, p, raw, settings):
@@ -180,7 +110,7 @@ def classifier_scores(model, images, labels, p, raw, settings):
         found['drop'] = erasing.confidence_drop(p, p_masked).double()
         found['increase'] = (p < p_masked).long()
     rank = erasing.descending_rank(raw.flatten(1))  # [B, SS]
-    for name, curve in CURVES.items():
+    for name, curve in (('deletion', erasing.deletion_curve), ('insertion', erasing.insertion_curve)):
         if name in settings.metrics:
             points = curve(score, images, p, rank, labels, settings.curve_steps, settings.batch_size)
             found[name] = points.double()
@@ -258,17 +188,14 @@ def figures(total, settings):
 
     Beside the curve of loc_mask_iou stands the threshold of its highest point, the first of several.
     """
-    row = {name: METRICS[name].figure(total, settings) for name in settings.metrics}
+    row = {name: METRICS[name].measure.figure(total, settings) for name in settings.metrics}
     if 'correct_topk' in total:
-        row['R_k'] = ratios(total, settings)
+        row['R_k'] = measures.ratios(total, settings)
     for name in CURVES:
         if name in total:
             row[f'{name}_curve'] = (total[name] / total['images']).tolist()
-    for name in RANDOM_CURVES:
-        if name in total:
-            row[f'{name}_curve'] = (total[name] / total['images']).tolist()
     if 'mask_iou' in total:
-        curve = mask_iou_curve(total)
+        curve = measures.mask_iou_curve(total)
         row['loc_mask_iou_curve'] = curve.tolist()
         taus = pixels.thresholds('even', settings.cam_curve_interval)
         row['loc_mask_iou_threshold'] = float(taus[curve.argmax()])

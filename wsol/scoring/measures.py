@@ -1,0 +1,147 @@
+"""What a score makes of what the images gave: the figure of their sums, and the same of their means, for its interval.
+
+A map's sums are {name: array}, its rows {name: [n, ...]}, of each of n images; both hold what all maps share too.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from . import boxes, erasing, means, pixels
+
+
+def kept_as(kind):
+    """How the values [B, ...] of images are kept: as numbers of this type."""
+    return lambda values: np.asarray(values).astype(kind)
+
+
+def area(curves):
+    """What is kept of curves [B, P]: the area under each, in [0, 1]."""
+    curves = np.asarray(curves)
+    return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
+
+
+class Measure(NamedTuple):
+    """A score's way from the images to its figure."""
+
+    name: str  # of what the images give
+    figure: Callable  # (a map's sums, settings) -> a number, or None where it is not defined
+    of_images: Callable  # (a map's rows, settings) -> (columns [n, d], function: their means [..., d] -> the figure)
+    kept: Callable = kept_as(float)  # what the images give [B, ...] -> what is kept of it, a row an image
+    curve: bool = False  # is the mean over the images a curve that results hold?
+
+
+def percent(name, kind=float):
+    """The total of that name in percent of the images; kind: of each image's value."""
+    return Measure(
+        name,
+        lambda total, settings: float(100 * total[name] / total['images']),
+        lambda rows, settings: (means.column(rows[name]), means.percent),
+        kept_as(kind),
+    )
+
+
+def mean_area(name):
+    """The area under the mean curve of that name, which is the mean of the areas."""
+    return Measure(
+        name,
+        lambda total, settings: erasing.area_under(total[name] / total['images']),
+        lambda rows, settings: (means.column(rows[name]), means.plain),
+        area,
+        curve=True,
+    )
+
+
+def mean_of(name):
+    """The mean over the images."""
+    return Measure(
+        name,
+        lambda total, settings: float(np.mean(total[name] / total['images'])),
+        lambda rows, settings: (means.column(rows[name]), means.plain),
+    )
+
+
+def mean_curve(name):
+    """The mean over the images and over the points of the curve that each of them gives."""
+    return mean_of(name)._replace(
+        of_images=lambda rows, settings: (means.column(rows[name].mean(axis=1)), means.plain), curve=True
+    )
+
+
+def box_accuracy(name):
+    """That entry of `boxes.box_figures`: MaxBoxAcc or MaxBoxAccV2."""
+
+    def figure(total, settings):
+        counts = {'correct': total['max_box'], 'images': int(total['images'])}
+        taus = pixels.thresholds('even', settings.cam_curve_interval)
+        return boxes.box_figures(counts, taus, settings.iou_thresholds)[name]
+
+    def of_images(rows, settings):
+        counted = boxes.counted_ious(settings.iou_thresholds)
+        if name == 'MaxBoxAcc':
+            return means.highest([rows['max_box'][:, 0, counted.index(boxes.MAX_BOX_ACC_IOU)]])
+        return means.highest([rows['max_box'][:, 1, counted.index(iou)] for iou in sorted({*settings.iou_thresholds})])
+
+    return Measure('max_box', figure, of_images, kept_as(np.bool_))
+
+
+# Remove-and-classify.
+
+
+def ratios(total, settings):
+    """R_k of each k."""
+    random = total['correct_random'] / settings.random_repeats
+    return erasing.erasing_ratios(total['correct_topk'].tolist(), random.tolist())
+
+
+def mean_ratio(total, settings):
+    """The mean of R_k over the k where it is defined."""
+    known = [value for value in ratios(total, settings) if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _ratio_of_images(rows, settings):
+    random = rows['correct_random'] / settings.random_repeats
+    return np.concatenate([rows['correct_topk'], random], axis=1), means.mean_ratio
+
+
+MEAN_RATIO = Measure('correct_topk', mean_ratio, _ratio_of_images, kept_as(np.bool_))
+
+
+# Wins.
+
+
+def mean_win(total, settings):
+    """Percent of the images won against another map, the mean over the others; None without another."""
+    others = len(total['wins']) - 1
+    return float(100 * total['wins'].sum() / total['images'] / others) if others else None
+
+
+def _wins_of_images(rows, settings):
+    return means.column(rows['wins'] / max(1, rows['maps'] - 1)), means.percent  # maps: how many are compared
+
+
+MEAN_WIN = Measure('wins', mean_win, _wins_of_images, kept_as(np.uint16))
+
+
+# Histograms and curves over thresholds.
+
+
+def mask_iou_curve(total):
+    """The images' mean IoU(d) in percent, a point for each threshold d: mLoc of Grad-CAM++ (`regions.mask_ious`)."""
+    return 100 * total['mask_iou'] / total['images']  # [T]
+
+
+BEST_MASK_IOU = Measure(
+    'mask_iou',
+    lambda total, settings: float(mask_iou_curve(total).max()),
+    lambda rows, settings: means.highest([rows['mask_iou']]),
+    kept_as(np.float32),
+)
+AVERAGE_PRECISION = Measure(
+    'histogram',
+    lambda total, settings: pixels.mask_figures(total)['PxAP'],
+    lambda rows, settings: means.average_precision(rows['histogram']),
+    kept_as(np.uint32),
+)
