@@ -21,7 +21,7 @@ from munch import Munch
 
 import util
 from config import complete, given_flags, pick
-from data import own_photographs, sources
+from data import own_photographs, scored_images
 from data.truth import localization
 from engine import arrays, comparing, evaluation, processes, sharding
 from engine.command import command
@@ -32,11 +32,11 @@ from wsol import attribution
 from wsol.errors import UserError
 from wsol.network import HEADS
 from wsol.registry import did_you_mean
-from wsol.scoring import Part, erasing, scores
+from wsol.scoring import Tally, erasing, scores
 
 COMMAND = 'eval_attribution'
 NAME = 'attribution_scores'
-SHARED = 'images'  # the part of the evaluation that all maps share; each map is another
+SHARED = 'images'  # the task of the evaluation that all maps share; each map is another
 
 
 def choose(text, valid, default, every, flag):
@@ -87,7 +87,7 @@ def arguments():
 
 
 class AttributionScores(evaluation.Evaluator):
-    """The table of the chosen maps by the chosen scores. One of its parts is what all maps share, each map is another;
+    """The table of the chosen maps by the chosen scores. One of its tasks is what all maps share, each map is another;
     what a finished table has of its maps stays as it is when maps are added."""
 
     title = 'attribution scores'
@@ -99,13 +99,13 @@ class AttributionScores(evaluation.Evaluator):
         super().__init__(args, 'test' if own is None else None)
         self.own = own
 
-    def name_of(self, part):
+    def name_of(self, task):
         return NAME
 
     def all_runs(self):
         return {NAME: self.run}
 
-    def parts(self):
+    def tasks(self):
         return [SHARED, *(name for name in self.makers if name not in self.finished)]
 
     def choose_maps(self):
@@ -127,12 +127,12 @@ class AttributionScores(evaluation.Evaluator):
         needs_truth = any(scores.METRICS[name].truth for name in args.metrics)
         self.random = None
         if self.own is None:
-            self.images = sources.SplitImages(self, needs_truth)
+            self.images = scored_images.SplitImages(self, needs_truth)
             if 'remove_and_classify' in args.metrics:
                 self.random = RandomErasing(self.run, self.images.split, self.images.numbers)
         else:
             classes = network_class_names(args, self.model.num_classes)
-            self.images = sources.Photographs(self, self.own, classes, needs_truth)
+            self.images = scored_images.OwnPhotographs(self, self.own, classes, needs_truth)
         self.count = self.images.count
         self.randomized = comparing.random_networks(self.model, self.settings, self.size, self.seed)
 
@@ -144,7 +144,7 @@ class AttributionScores(evaluation.Evaluator):
         return arrays.stored(path)
 
     def batches(self, numbers):
-        """(`sources.Batch`, its `comparing.Batch` or None, its random counts where they are known) of each batch."""
+        """(`ImageBatch`, its `PredictedBatch` or None, its random counts where they are known) of each batch."""
         for positions, read in zip(numbers, self.images.batches(numbers)):
             known = self.random.known_of(positions) if self.random else None
             labels = None if read.labels is None else read.labels.to(self.device)
@@ -152,12 +152,12 @@ class AttributionScores(evaluation.Evaluator):
             found = comparing.predict(self.model, images, labels, read.numbers, read.truths) if read.numbers else None
             yield read, found, known
 
-    def score(self, part, batch):
+    def score(self, task, batch):
         read, found, known = batch
         if found is None:
-            return Part({'images': np.array(0), 'left_out': np.array(read.left_out)} if part == SHARED else {}, {})
-        if part != SHARED:
-            return comparing.score_map(self.model, part, self.makers[part], self.settings, found, self.randomized)
+            return Tally({'images': np.array(0), 'left_out': np.array(read.left_out)} if task == SHARED else {}, {})
+        if task != SHARED:
+            return comparing.score_map(self.model, task, self.makers[task], self.settings, found, self.randomized)
         made = comparing.score_images(self.model, self.settings, found, self.seed, known)
         if self.own is not None:
             made.totals['left_out'] = np.array(read.left_out)
@@ -176,7 +176,7 @@ class AttributionScores(evaluation.Evaluator):
 
     def drops(self, rows):
         """{map: its confidence drops [N]} of all maps of the table, finished ones first; {} where no score has them."""
-        names = [*self.finished, *self.parts()[1:]]
+        names = [*self.finished, *self.tasks()[1:]]
         return {name: rows[f'{name}/drop'].whole() for name in names if f'{name}/drop' in rows}
 
     def report(self, name, totals, rows, log):
@@ -189,7 +189,7 @@ class AttributionScores(evaluation.Evaluator):
         if self.random:
             self.random.keep(rows['correct_random'])
         wins = comparing.win_counts(self.drops(rows))[0]
-        made = comparing.map_figures(totals, self.parts()[1:], self.settings, wins)
+        made = comparing.map_figures(totals, self.tasks()[1:], self.settings, wins)
         table = comparing.with_wins({**self.finished, **made}, wins, images, self.settings)
         if isinstance(self.run.arguments['methods'], list):  # else it stands for those that the network can give
             self.run.arguments['methods'] = list(table)

@@ -22,7 +22,7 @@ from engine.command import command
 from wsol import attribution, cub_parts
 from wsol.errors import MissingFile, UserError
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
-from wsol.scoring import Part, cues, pixels
+from wsol.scoring import Tally, cues, pixels
 from wsol.scoring.maps import blur_reach, resize
 
 
@@ -92,7 +92,7 @@ def differences(maker, images, classes, numbers, at_once, output=None, make=None
 
 
 def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
-    """Score each image of a batch on all its pairs: a `Part` of `cues.cue_counts`.
+    """Score each image of a batch on all its pairs: a `Tally` of `cues.cue_counts`.
 
     labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`; output:
     the model's on the images where it is known. On an accelerator everything stays there.
@@ -105,7 +105,7 @@ def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=
         rows = [torch.from_numpy(table[labels[number]][0]) for number in numbers]
         owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
         truth = (one.to(device, non_blocking=True) for one in (parts, exact, visible))
-        return Part(cues.batch_counts(cue, torch.cat(rows).to(device), owner.to(device), torch.cat(made), *truth), {})
+        return Tally(cues.batch_counts(cue, torch.cat(rows).to(device), owner.to(device), torch.cat(made), *truth), {})
     maps = differences(maker, images, classes, numbers, at_once, output)
 
     def scored():
@@ -114,7 +114,7 @@ def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=
             resized = resize(maps[b], images.shape[-1])  # the absolute value takes the sign away
             yield cues.CueImage(rows, resized, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
-    return Part(cues.cue_counts(cue, scored()), {})
+    return Tally(cues.cue_counts(cue, scored()), {})
 
 
 def pair_arrays(pairs, totals):
@@ -175,9 +175,9 @@ class CueLocalization(evaluation.Evaluator):
         self.folder = part_folder(args)
         self.at_once = args.contrast == 'score'
 
-    def name_of(self, part):
+    def name_of(self, task):
         blur = f'_blur{self.args.blur:g}' if self.args.blur else ''
-        return f'cue_location_{part}{"_contrast" if self.at_once else ""}{blur}'
+        return f'cue_location_{task}{"_contrast" if self.at_once else ""}{blur}'
 
     def prepare(self):
         args = self.args
@@ -196,8 +196,8 @@ class CueLocalization(evaluation.Evaluator):
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
         self.cue = cues.make_cues(self.pairs, edges, self.dataset.exact, args.norm_type, args.blur)
         if self.at_once:
-            for part in self.parts():
-                attribution.check_contrast(part, self.model)
+            for task in self.tasks():
+                attribution.check_contrast(task, self.model)
 
     def batches(self, numbers):
         """(what `count_batch` takes, the network's output where a map is read off it) of each batch."""
@@ -208,15 +208,15 @@ class CueLocalization(evaluation.Evaluator):
             pin_memory=self.device.type != 'cpu',
             worker_init_fn=util.leave_group,
         )
-        reads = any(self.makers[part].from_output for part in self.parts())
+        reads = any(self.makers[task].from_output for task in self.tasks())
         for batch in ImageLoader(loader, self.dataset.transform.preprocessing, self.device):
             with torch.no_grad():
                 output = self.model(batch[0]) if reads else None
             yield batch, output
 
-    def score(self, part, batch):
+    def score(self, task, batch):
         batch, output = batch
-        maker = self.makers[part]
+        maker = self.makers[task]
         return count_batch(batch, maker, self.split.labels, self.table, self.cue, self.device, self.at_once, output)
 
     def arrays(self, totals, rows):

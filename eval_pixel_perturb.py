@@ -16,10 +16,10 @@ from config import get_configs
 from engine import evaluation, map_maker
 from engine.command import command
 from engine.random_erasing import RandomErasing
-from wsol.scoring import Part, erasing
+from wsol.scoring import Tally, erasing
 
 
-class Batch(NamedTuple):
+class ErasingBatch(NamedTuple):
     """Images and what does not depend on the map."""
 
     images: torch.Tensor  # [B, 3, S, S], on the device
@@ -31,16 +31,16 @@ class Batch(NamedTuple):
 
 
 def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
-    """The `Batch` of images and labels on their device; known: their random counts where they are known."""
+    """The `ErasingBatch` of images and labels on their device; known: their random counts where they are known."""
     with torch.no_grad():
         output = model(images)
     random = erasing.random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
-    return Batch(images, labels, ids, numbers, output, random)
+    return ErasingBatch(images, labels, ids, numbers, output, random)
 
 
 def count_batch(model, maker, batch):
-    """The `Part` of a `Batch`: right as it is (`correct`), with the highest pixels of the maker's maps erased (`topk`,
-    a column a k), and with random ones (`random`, the sum over the repeats)."""
+    """The `Tally` of an `ErasingBatch`: right as it is (`correct`), with the highest pixels of the maker's maps erased
+    (`topk`, a column a k), and with random ones (`random`, the sum over the repeats)."""
     images, labels = batch.images, batch.labels
     native = map_maker.target_maps(maker, images, batch.output, labels, batch.numbers)
     maps = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
@@ -50,7 +50,7 @@ def count_batch(model, maker, batch):
         'topk': erasing.right_highest(model, images, labels, rank),
         'random': batch.random,
     }
-    return Part({name: values.sum(dim=0) for name, values in rows.items()}, {name: [rows[name]] for name in rows})
+    return Tally({name: values.sum(dim=0) for name, values in rows.items()}, {name: [rows[name]] for name in rows})
 
 
 class PixelPerturbation(evaluation.Evaluator):
@@ -59,8 +59,8 @@ class PixelPerturbation(evaluation.Evaluator):
     title = 'remove-and-classify'
     files = ('png',)
 
-    def name_of(self, part):
-        return f'pixel_perturb_{part}'
+    def name_of(self, task):
+        return f'pixel_perturb_{task}'
 
     def prepare(self):
         self.count = len(self.split.image_ids)
@@ -71,8 +71,8 @@ class PixelPerturbation(evaluation.Evaluator):
             how = self.seed, self.args.random_repeats, self.random.known_of(some)
             yield read_batch(self.model, images, labels.to(self.device), ids, some, *how)
 
-    def score(self, part, batch):
-        made = count_batch(self.model, self.makers[part], batch)
+    def score(self, task, batch):
+        made = count_batch(self.model, self.makers[task], batch)
         return made._replace(rows={'ids': [np.array(batch.ids)], **made.rows})
 
     def report(self, name, totals, rows, log):

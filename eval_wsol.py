@@ -24,7 +24,7 @@ from data_loaders import split_ids, with_sizes
 from engine import evaluation, map_maker, pool
 from engine.command import command
 from wsol.errors import MissingFile, UserError
-from wsol.scoring import Part, boxes, join, pixels
+from wsol.scoring import Tally, boxes, join, pixels
 
 
 class Job(NamedTuple):
@@ -54,17 +54,17 @@ def read_score_map(path, size):
 
 
 def count_image(job):
-    """The `Part` of the image: what it adds are `boxes.box_counts` or `pixels.mask_counts`, its row the best IoUs in
+    """The `Tally` of the image: what it adds are `boxes.box_counts` or `pixels.mask_counts`, its row the best IoUs in
     whole percent or the histogram."""
     score_map = read_score_map(job.score_map, job.size) if isinstance(job.score_map, str) else job.score_map
     taus = pixels.thresholds('even', job.interval)
     if job.mask_root is None:
         true_boxes = boxes.scale_boxes(*job.truth, job.size)
         ious = boxes.best_ious(score_map, true_boxes, taus)
-        return Part(boxes.box_counts(ious, job.iou_thresholds), {'iou': [boxes.whole_percent(ious)[None]]})
+        return Tally(boxes.box_counts(ious, job.iou_thresholds), {'iou': [boxes.whole_percent(ious)[None]]})
     foreground, ignore = pixels.read_ground_truth(job.mask_root, *job.truth, job.size)
     histogram = pixels.mask_histogram(score_map, foreground, ignore, taus)
-    return Part(pixels.mask_counts(histogram), {'histogram': [histogram[None].astype(np.uint32)]})
+    return Tally(pixels.mask_counts(histogram), {'histogram': [histogram[None].astype(np.uint32)]})
 
 
 def find_score_maps(root, image_ids):
@@ -93,8 +93,8 @@ class Localization(evaluation.Evaluator):
     def __init__(self, args):
         super().__init__(args, args.split, network=not args.scoremap_root)
 
-    def name_of(self, part):
-        return 'wsol_scoremaps' if self.args.scoremap_root else f'wsol_{part}'
+    def name_of(self, task):
+        return 'wsol_scoremaps' if self.args.scoremap_root else f'wsol_{task}'
 
     def prepare(self):
         args = self.args
@@ -115,7 +115,7 @@ class Localization(evaluation.Evaluator):
         return map_maker.split_score_maps(maker, self.loader(split, numbers), numbers, self.device, self.size)
 
     def batches(self, numbers):
-        """(image ids, their `Part`s, which --workers processes make) of each batch."""
+        """(image ids, their `Tally`s, which --workers processes make) of each batch."""
         args = self.args
         how = self.mask_root, self.size, args.cam_curve_interval, args.iou_thresholds
         with pool.in_processes(args.workers, one_thread) as run_in_order:
@@ -125,7 +125,7 @@ class Localization(evaluation.Evaluator):
             for batch in numbers:
                 yield [self.image_ids[number] for number in batch], [next(made) for _ in batch]
 
-    def score(self, part, batch):
+    def score(self, task, batch):
         image_ids, images = batch
         whole = join(images)
         return whole._replace(rows={'ids': [np.array(image_ids)], **whole.rows})

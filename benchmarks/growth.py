@@ -91,8 +91,8 @@ def summed(one_batch, items):
     def work():
         total = {}
         for item in items:
-            for part in one_batch(item):
-                add_up(total, part)
+            for tally in one_batch(item):
+                add_up(total, tally)
 
     return work
 

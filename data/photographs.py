@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 import util
 from wsol.errors import UserError
 from wsol.photographs import SUFFIXES, other_endings, read_photograph
-from wsol.preprocessing import PAPER, photograph_transform, seen_part
+from wsol.preprocessing import PAPER, photograph_transform, seen_crop
 
 SIDE = 448  # longest side of a photograph in a panel, in pixels
 
@@ -97,7 +97,7 @@ class Photographs(Dataset):
 
 def panel_picture(image, preprocessing=PAPER):
     """What a network sees of a Pillow image, as a panel shows it: uint8 [y, x, 3], no side over SIDE pixels."""
-    image = seen_part(image, preprocessing)
+    image = seen_crop(image, preprocessing)
     return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
 
 

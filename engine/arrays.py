@@ -12,25 +12,25 @@ import util
 
 
 class Stored:
-    """An array whose parts, of one or more rows each, lie in several files of arrays."""
+    """An array whose chunks, of one or more rows each, lie in several files of arrays."""
 
     def __init__(self, name, paths):
-        """name: of the part in each file."""
+        """name: of the chunk in each file."""
         self.name = name
         self.paths = paths
         heads = [_head(path, name) for path in paths]
         self.dtype = np.result_type(*(dtype for _, dtype in heads))  # texts: as wide as the widest
         self.shape = (sum(shape[0] for shape, _ in heads), *heads[0][0][1:])
 
-    def parts(self):
-        """The parts, each read when it is its turn."""
+    def chunks(self):
+        """The chunks, each read when it is its turn."""
         for path in self.paths:
             with np.load(path) as file:
                 yield file[self.name]
 
     def whole(self):
         """The array, in memory."""
-        return np.concatenate(list(self.parts()))
+        return np.concatenate(list(self.chunks()))
 
 
 def stored(path):
@@ -48,7 +48,7 @@ def _head(path, name):
 
 
 def write(path, arrays):
-    """Write {name: array or `Stored`} to a file, atomically; of a stored array one part at a time is in memory."""
+    """Write {name: array or `Stored`} to a file, atomically; of a stored array one chunk at a time is in memory."""
 
     def write_all(file):
         with zipfile.ZipFile(file, 'w') as archive:
@@ -65,5 +65,5 @@ def _write_array(stream, array):
     """Write an array or a `Stored` in NumPy's format."""
     head = {'descr': np.lib.format.dtype_to_descr(array.dtype), 'fortran_order': False, 'shape': array.shape}
     np.lib.format.write_array_header_1_0(stream, head)
-    for part in array.parts() if isinstance(array, Stored) else [array]:
-        stream.write(np.ascontiguousarray(part, array.dtype).tobytes())
+    for chunk in array.chunks() if isinstance(array, Stored) else [array]:
+        stream.write(np.ascontiguousarray(chunk, array.dtype).tobytes())

@@ -9,7 +9,7 @@ from engine import costs, map_maker
 from wsol import attribution
 from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
-from wsol.scoring import Part, add_up, erasing, measures, regions, sanity, scores
+from wsol.scoring import Tally, add_up, erasing, measures, regions, sanity, scores
 
 # A map that stands for all that need the same: where it cannot run, none of them can.
 TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
@@ -28,7 +28,7 @@ def runnable(names, model, size, options):
     return [name for name in names if name not in wrong], wrong
 
 
-class Batch(NamedTuple):
+class PredictedBatch(NamedTuple):
     """Images whose maps are compared, and what the network says of them, once for all maps."""
 
     images: torch.Tensor  # [B, 3, S, S]
@@ -40,30 +40,31 @@ class Batch(NamedTuple):
 
 
 def predict(model, images, labels, numbers, truths=()):
-    """The `Batch` of images; labels: None explains the predictions."""
+    """The `PredictedBatch` of images; labels: None explains the predictions."""
     meter = costs.Meter(model)
     with torch.no_grad(), meter.running():
         output = model(images)
     labels = output.probs.argmax(dim=1) if labels is None else labels
-    return Batch(images, labels, numbers, truths, output, meter.spent)
+    return PredictedBatch(images, labels, numbers, truths, output, meter.spent)
 
 
 def score_images(model, settings, batch, seed, known=None):
-    """The `Part` of a `Batch` that all maps share: which images are classified right, also without random pixels.
+    """The `Tally` of a `PredictedBatch` that all maps share: which images are classified right, also without random
+    pixels.
 
     known: their `erasing.random_counts` where these are known. The sum over all batches does not depend on how the
     images are split into them.
     """
     right = (batch.output.probs.argmax(dim=1) == batch.labels).cpu()
-    part = Part({'images': np.array(len(right)), 'correct': right.sum()}, {'correct': [right]})
+    tally = Tally({'images': np.array(len(right)), 'correct': right.sum()}, {'correct': [right]})
     if 'remove_and_classify' in settings.metrics:
         random = known
         if known is None:
             how = batch.numbers, seed, settings.random_repeats
             random = erasing.random_counts(model, batch.images, batch.labels, *how).cpu()
-        part.totals['correct_random'] = random.sum(dim=0)
-        part.rows['correct_random'] = [random]
-    return part
+        tally.totals['correct_random'] = random.sum(dim=0)
+        tally.rows['correct_random'] = [random]
+    return tally
 
 
 def random_networks(model, settings, size, seed):
@@ -75,7 +76,7 @@ def random_networks(model, settings, size, seed):
 
 
 def score_map(model, name, maker, settings, batch, randomized=()):
-    """The `Part` of a `Batch` that the map `name` gives, all of it named 'MAP/...'; `map_figures` reads the sums.
+    """The `Tally` of a `PredictedBatch` that the map `name` gives, all named 'MAP/...'; `map_figures` reads the sums.
 
     maker: its MapMaker; randomized: `random_networks`. The cost of a readout has the forward pass that it reads. Maps
     are resized and scaled where the images are.
@@ -96,10 +97,10 @@ def score_map(model, name, maker, settings, batch, randomized=()):
         making = _making(maker, batch, (native, raw, scaled), randomized)
         own.update(scores.check_scores(model, images, labels, making, own.get('drop'), settings))
     more = batch.spent if maker.from_output else dict.fromkeys(batch.spent, 0)
-    part = Part({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
-    _add_scores(part, name, own)
-    _add_regions(part, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, batch.truths)])
-    return part
+    tally = Tally({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
+    _add_scores(tally, name, own)
+    _add_regions(tally, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, batch.truths)])
+    return tally
 
 
 def _making(maker, batch, made, randomized):
@@ -113,21 +114,21 @@ def _making(maker, batch, made, randomized):
     return scores.Making(*made, again, randomized, seeds)
 
 
-def _add_scores(part, name, own):
-    """Put a map's scores {name: tensor [B, ...]} into a `Part`."""
+def _add_scores(tally, name, own):
+    """Put a map's scores {name: tensor [B, ...]} into a `Tally`."""
     for key, values in own.items():
-        part.totals[f'{name}/{key}'] = values.sum(dim=0)
-        part.rows[f'{name}/{key}'] = [scores.rows(key, values)]
+        tally.totals[f'{name}/{key}'] = values.sum(dim=0)
+        tally.rows[f'{name}/{key}'] = [scores.rows(key, values)]
 
 
-def _add_regions(part, name, images):
-    """Put a map's scores by true regions, {name: array} of each image, into a `Part`."""
+def _add_regions(tally, name, images):
+    """Put a map's scores by true regions, {name: array} of each image, into a `Tally`."""
     sums = {}
     for one in images:
         add_up(sums, one)
     for key, value in sums.items():
-        part.totals[f'{name}/{key}'] = value
-        part.rows[f'{name}/{key}'] = [scores.rows(key, [one[key] for one in images])]
+        tally.totals[f'{name}/{key}'] = value
+        tally.rows[f'{name}/{key}'] = [scores.rows(key, [one[key] for one in images])]
 
 
 def win_counts(drops):

@@ -12,13 +12,13 @@ from data_loaders import load_split, make_loader
 from engine import arrays, models, processes, resuming, sharding
 from engine.map_maker import MapMaker
 from wsol.errors import MissingFile, UserError
-from wsol.scoring import Part, add_up
+from wsol.scoring import Tally, add_up
 
 
 class Evaluator:
     """One command's evaluation: what it reads, what a batch gives, what its results say.
 
-    A part is what is scored and saved by itself: here each map of --score_map_process, which has a result of its own.
+    A task is what is scored and saved by itself: here each map of --score_map_process, which has a result of its own.
     A subclass has a `title` (of the progress bar), `name_of`, `batches`, `score` and `report`, and where it needs them
     `prepare` and `arrays`. From `evaluate` it has, in this order: `device`; `runs`, those results {name: its
     `resuming.Run`} that are to be made; `seed`, `split`, `model` (in eval mode, on the device), `size` (side of the
@@ -27,7 +27,7 @@ class Evaluator:
 
     title = ''
     files = ()  # endings of the files beside NAME.json and NAME.npz
-    grows = False  # is a result made of several parts, of which --resume may ask for others?
+    grows = False  # is a result made of several tasks, of which --resume may ask for others?
 
     def __init__(self, args, split='test', network=True):
         """args: of the command; split: None for images that the evaluator brings; network: False for saved maps."""
@@ -43,8 +43,8 @@ class Evaluator:
         self.makers = {}
         self.size = args.crop_size
 
-    def name_of(self, part):
-        """The name of the result that a part belongs to: NAME.json."""
+    def name_of(self, task):
+        """The name of the result that a task belongs to: NAME.json."""
         raise NotImplementedError
 
     def all_runs(self):
@@ -54,8 +54,8 @@ class Evaluator:
             self.name_of(one): self.run._replace(arguments={**flags, 'score_map_process': one}) for one in self.maps
         }
 
-    def parts(self):
-        """The names of the parts that are to be made."""
+    def tasks(self):
+        """The names of the tasks that are to be made."""
         return [one for one in self.maps if self.name_of(one) in self.runs]
 
     def load(self):
@@ -84,11 +84,11 @@ class Evaluator:
         self.count = len(self.split.image_ids)
 
     def batches(self, numbers):
-        """Yield the batch of each of the lists `numbers` of image numbers, with all that its parts have in common."""
+        """Yield the batch of each of the lists `numbers` of image numbers, with all that its tasks have in common."""
         raise NotImplementedError
 
-    def score(self, part, batch):
-        """The `wsol.scoring.Part` that a batch gives to a part: its totals are added up over all images."""
+    def score(self, task, batch):
+        """The `wsol.scoring.Tally` that a batch gives to a task: its totals are added up over all images."""
         raise NotImplementedError
 
     def arrays(self, totals, rows):
@@ -194,17 +194,17 @@ def _seed(evaluator):
 
 
 def _shards(evaluator):
-    """{part: its `sharding.Shards`}."""
+    """{task: its `sharding.Shards`}."""
     shards = {}
-    for part in evaluator.parts():
-        name = evaluator.name_of(part)
-        own = part if evaluator.grows else None
-        shards[part] = sharding.Shards(evaluator.runs[name], name, evaluator.count, evaluator.args.batch_size, own)
+    for task in evaluator.tasks():
+        name = evaluator.name_of(task)
+        own = task if evaluator.grows else None
+        shards[task] = sharding.Shards(evaluator.runs[name], name, evaluator.count, evaluator.args.batch_size, own)
     return shards
 
 
 def _score(evaluator, shards):
-    """Score the images that a part lacks, shard by shard, and save each part's; asked to stop, it returns after the
+    """Score the images that a task lacks, shard by shard, and save each task's; asked to stop, it returns after the
     batch under way."""
     todo = sharding.lacking(shards.values())
     batches = [numbers for _, shard in todo for numbers in shard]
@@ -212,25 +212,25 @@ def _score(evaluator, shards):
         images = evaluator.args.batch_size * processes.world()  # that a step takes in all processes
         shown = util.progress(items, len(batches), evaluator.title, images, processes.rank() == 0)
         for index, shard in todo:
-            read = []  # its batches, which every part takes in turn
-            for part in [one for one in shards if index in shards[one].todo]:
-                whole = _score_shard(evaluator, part, len(shard), read, shown)
+            read = []  # its batches, which every task takes in turn
+            for task in [one for one in shards if index in shards[one].todo]:
+                whole = _score_shard(evaluator, task, len(shard), read, shown)
                 if whole is None:
                     return
-                shards[part].save(index, whole)
+                shards[task].save(index, whole)
         next(shown, None)  # a progress bar ends with its last item
 
 
-def _score_shard(evaluator, part, count, read, shown):
-    """The `Part` of a shard of `count` batches, of which those that are not in `read` yet come from `shown`; None when
+def _score_shard(evaluator, task, count, read, shown):
+    """The `Tally` of a shard of `count` batches, of which those that are not in `read` yet come from `shown`; None when
     a stop is asked for. Tensors stay on their device until the shard is done."""
-    whole = Part({}, {})
+    whole = Tally({}, {})
     for i in range(count):
         if processes.stop_asked():
             return None
         if i == len(read):
             read.append(next(shown))
-        made = evaluator.score(part, read[i])
+        made = evaluator.score(task, read[i])
         add_up(whole.totals, made.totals)
         add_up(whole.rows, made.rows)  # lists: one behind the other
     return whole
@@ -239,7 +239,7 @@ def _score_shard(evaluator, part, count, read, shown):
 def _finish(evaluator, shards):
     """Write and report each result, in the first process."""
     for name, run in evaluator.runs.items():
-        own = [one for part, one in shards.items() if evaluator.name_of(part) == name]
+        own = [one for task, one in shards.items() if evaluator.name_of(task) == name]
         totals = sharding.total_of(own)
         rows = evaluator.arrays(totals, sharding.rows_of(own))
         arrays.write(evaluator.path(name, 'npz'), rows)

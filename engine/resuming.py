@@ -23,7 +23,7 @@ MARKER = 'requeue'  # what the file of `marker` is called
 RUN_FLAGS = flags.names_of(flags.NOTHING, flags.PLACE) | {'log_folder'}  # which is made of two of them
 PLACES = flags.names_of(flags.PLACE)
 SCORE_FLAGS = flags.names_of(flags.TRAINING)  # beside those: scores are of a checkpoint, known by its size and time
-PART_FLAGS = flags.names_of(flags.MAPS, grows=True)  # a finished part stays finished whatever others are asked for
+TASK_FLAGS = flags.names_of(flags.MAPS, grows=True)  # a finished task stays finished whatever others are asked for
 
 
 class Run(NamedTuple):
@@ -104,7 +104,7 @@ def _one_place(one, other):
 
 @functools.cache
 def _tell_once(line):
-    """On standard error, as standard output lists results; the parts of an evaluation ask in turn."""
+    """On standard error, as standard output lists results; the tasks of an evaluation ask in turn."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -135,7 +135,7 @@ def _is_ours(run, result, others, kept, free):
     going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
     if not going_on and run.resume and os.path.isfile(path):
         saved = read_saved(path)
-        same_command(run.arguments, saved['arguments'], path, {*free, *PART_FLAGS})
+        same_command(run.arguments, saved['arguments'], path, {*free, *TASK_FLAGS})
         going_on = not _has_all(saved, run.arguments.get('methods'))
         if not going_on:
             print(f'{path} is complete: nothing to do', flush=True)

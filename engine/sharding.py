@@ -51,17 +51,17 @@ def added_to(run, name):
 
 
 class Shards:
-    """What a part of an evaluation has of its images 0..count-1, which are cut into batches, and those into shards;
+    """What a task of an evaluation has of its images 0..count-1, which are cut into batches, and those into shards;
     each process takes every world()-th shard.
 
     A finished shard is a file below the experiment folder, so that --resume repeats none. Totals are added up and rows
     put one behind the other in the order of the images, whatever the number of processes. Without --resume the files of
     a stopped evaluation are AlreadyThere, or replaced with --override_cache.
 
-    part: its name where the result has several; --resume may ask for others beside it (PART_FLAGS).
+    task: its name where the result has several; --resume may ask for others beside it (TASK_FLAGS).
     """
 
-    def __init__(self, run, name, count, batch_size, part=None):
+    def __init__(self, run, name, count, batch_size, task=None):
         self.experiment = run.folder
         self.name = name
         self.batch_size = batch_size
@@ -69,8 +69,8 @@ class Shards:
         self.folder = os.path.dirname(self.plan)
         size = batch_size * -(-SHARD_IMAGES // batch_size)
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
-        self.part = part
-        self.free = resuming.SCORE_FLAGS | (resuming.PART_FLAGS if part else set())
+        self.task = task
+        self.free = resuming.SCORE_FLAGS | (resuming.TASK_FLAGS if task else set())
         free = (resuming.RUN_FLAGS | self.free) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
         digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
@@ -80,7 +80,7 @@ class Shards:
         self.todo = {index for index in mine if not os.path.exists(self._file(index))}
 
     def _file(self, index):
-        return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.part, 'npz'])))
+        return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.task, 'npz'])))
 
     def _prepare(self, run):
         """In the first process: make the folder; one that is there must belong to the same command."""
@@ -89,7 +89,7 @@ class Shards:
             resuming.same_command(run.arguments, _read_json(self.plan), self.plan, self.free)
         elif planned and not run.override and self._any_finished():
             raise AlreadyThere(
-                f'{self.folder} holds the finished part of an evaluation that was stopped: give --resume to '
+                f'{self.folder} holds the finished images of an evaluation that was stopped: give --resume to '
                 'go on with it, or --override_cache=True to begin anew'
             )
         else:
@@ -106,10 +106,10 @@ class Shards:
         shard = self.shards[index]
         return [list(shard[i : i + self.batch_size]) for i in range(0, len(shard), self.batch_size)]
 
-    def save(self, index, part):
-        """Save the `wsol.scoring.Part` of a shard."""
-        totals = {TOTAL + name: _on_host(value) for name, value in part.totals.items()}
-        rows = {ROWS + name: np.concatenate([_on_host(one) for one in some]) for name, some in part.rows.items()}
+    def save(self, index, tally):
+        """Save the `wsol.scoring.Tally` of a shard."""
+        totals = {TOTAL + name: _on_host(value) for name, value in tally.totals.items()}
+        rows = {ROWS + name: np.concatenate([_on_host(one) for one in some]) for name, some in tally.rows.items()}
         arrays.write(self._file(index), {**totals, **rows})
         self.todo.remove(index)
 

@@ -42,8 +42,8 @@ class Columns(NamedTuple):
 
     def __call__(self, means):
         """Figures [..., F] of means [..., d]."""
-        parts = np.split(means, self.ends[:-1], axis=-1)
-        return np.stack([figure(part) for figure, part in zip(self.figures, parts)], axis=-1)
+        own = np.split(means, self.ends[:-1], axis=-1)
+        return np.stack([figure(one) for figure, one in zip(self.figures, own)], axis=-1)
 
     def resamples(self, count):
         """How many resamples are drawn where `count` are wished."""

@@ -157,7 +157,7 @@ class _Layout:
 def _wrapped(text, width):
     """The lines of a text, each broken into at most two of `width` letters; what is longer ends in an ellipsis."""
     return '\n'.join(
-        part for line in text.split('\n') for part in textwrap.wrap(line, width, max_lines=2, placeholder='…') or ['']
+        piece for line in text.split('\n') for piece in textwrap.wrap(line, width, max_lines=2, placeholder='…') or ['']
     )
 
 

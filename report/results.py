@@ -13,7 +13,7 @@ MODES = ('released', 'per_pair', 'exact')  # of cue localization
 SCORES = 'attribution_scores.json'  # of many maps, by eval_attribution.py
 
 
-class Run(NamedTuple):
+class RunFolder(NamedTuple):
     """What the folder of an experiment holds."""
 
     name: str  # the folder's name, or its path where two folders have the same name
@@ -100,18 +100,18 @@ def read_log(path, notes):
 
 
 def read_run(folder, name, style, notes):
-    """The `Run` of an experiment folder."""
+    """The `RunFolder` of an experiment folder."""
     first, epochs = read_log(os.path.join(folder, 'log.jsonl'), notes)
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), '*.json')))
     results = {os.path.basename(path): read_object(path, notes) for path in paths}
     arguments = first.get('arguments')
     if not arguments:
         arguments = next((content['arguments'] for content in results.values() if 'arguments' in content), {})
-    return Run(name, folder, style, first, epochs, arguments if isinstance(arguments, dict) else {}, results)
+    return RunFolder(name, folder, style, first, epochs, arguments if isinstance(arguments, dict) else {}, results)
 
 
 def read_runs(folders):
-    """([Run of each folder], notes on what cannot be read)."""
+    """([`RunFolder` of each folder], notes on what cannot be read)."""
     notes = []
     names = [os.path.basename(os.path.normpath(folder)) for folder in folders]
     runs = [

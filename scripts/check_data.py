@@ -35,7 +35,7 @@ PART_TABLES = (
 )
 
 
-class Split(NamedTuple):
+class SplitFiles(NamedTuple):
     """What is checked at a time."""
 
     name: str  # train, val or test
@@ -149,7 +149,7 @@ def check_split(name, num_classes, args):
     image_ids = parsed(read_image_ids, folder, faults)
     if not image_ids:
         return faults or [Fault('wrong count', f'{folder}/image_ids.txt lists no image')]
-    split = Split(name, folder, choose_root(args, name, image_ids), image_ids)
+    split = SplitFiles(name, folder, choose_root(args, name, image_ids), image_ids)
     sizes = parsed(read_sizes, folder, faults)
     faults += check_count(split, info, args.own_split)
     labels = parsed(read_labels, folder, faults)

@@ -59,9 +59,9 @@ def test_a_rehearsal_goes_through_every_part_and_is_not_repeated(tmp_path):
     """Its usual limit is two minutes; here it has more, as a busy machine may need."""
     code, output, error = check('--device=cpu', '--minutes=30', '--output', str(tmp_path))
     assert code == 0, (output, error)
-    for part in gpu_check.PARTS:
-        assert f'{part.name}: done' in output
-        assert part.name == 'toybirds' or json.loads((tmp_path / f'{part.name}.json').read_text())['complete']
+    for step in gpu_check.STEPS:
+        assert f'{step.name}: done' in output
+        assert step.name == 'toybirds' or json.loads((tmp_path / f'{step.name}.json').read_text())['complete']
     text = (tmp_path / 'table.md').read_text()
     assert all(f'**{title}**' in text for title in table.TITLES.values())
     assert 'Not run' not in text and 'Not finished' not in text and 'Failed' not in text

@@ -19,7 +19,7 @@ from data.photographs import panel_picture, photograph_loader
 from wsol import attribution, classifiers
 from wsol.backbones import packaged
 from wsol.errors import UserError
-from wsol.preprocessing import PAPER, Preprocessing, from_record, photograph_transform, seen_part
+from wsol.preprocessing import PAPER, Preprocessing, from_record, photograph_transform, seen_crop
 from wsol.scoring import erasing
 
 LITE = 'timm/tf_efficientnet_lite0'
@@ -135,10 +135,10 @@ def test_a_photograph_is_resized_and_cropped_as_the_network_wants_it():
         ]
     )
     torch.testing.assert_close(photograph_transform(32, OWN)(image), expected(image), rtol=0, atol=0)
-    seen = seen_part(image, OWN)
+    seen = seen_crop(image, OWN)
     assert seen.size == (79, 79) and panel_picture(image, OWN).shape == (79, 79, 3)
     np.testing.assert_array_equal(np.asarray(seen), np.asarray(image)[5:84, 25:104])
-    assert seen_part(image, PAPER) is image
+    assert seen_crop(image, PAPER) is image
     assert from_record(OWN._asdict()) == OWN and from_record(None) == PAPER
 
 

@@ -639,7 +639,7 @@ def test_segmentations_are_asked_for_where_a_class_has_a_pair(tmp_path, check_da
     folder.mkdir()
     (folder / 'attributes.txt').write_text(''.join(f'{n} {name}\n' for n, name in enumerate(names, 1)))
     (folder / 'class_attribute_labels_continuous.txt').write_text('\n'.join(table) + '\n')
-    split = check_data.Split('test', '', '', ['a.jpg', 'b.jpg', 'c.jpg'])
+    split = check_data.SplitFiles('test', '', '', ['a.jpg', 'b.jpg', 'c.jpg'])
     labels = {'a.jpg': 0, 'b.jpg': 2, 'c.jpg': 1}
     assert check_data.scored_images(split, labels, str(tmp_path)) == ['a.jpg', 'c.jpg']
     assert check_data.scored_images(split, labels, str(tmp_path / 'none')) == ['a.jpg', 'b.jpg', 'c.jpg']

@@ -20,14 +20,14 @@ from test_scoring_boxes import slow_best_ious
 import eval_attribution
 import wsol
 from config import get_configs, map_options
-from data import sources
+from data import scored_images
 from data_loaders import read_boxes, read_image, read_masks, read_sizes
 from engine import comparing, map_maker
 from engine.map_maker import MapMaker
 from wsol import attribution
 from wsol.errors import UserError
 from wsol.preprocessing import make_transform
-from wsol.scoring import Part, add_up, erasing, join, maps, pixels, regions, sanity, scores
+from wsol.scoring import Tally, add_up, erasing, join, maps, pixels, regions, sanity, scores
 from wsol.scoring import boxes as boxes_of
 
 META = os.path.join(MINICUB, 'metadata')
@@ -409,9 +409,9 @@ def test_the_sums_do_not_depend_on_the_batches(toy):
 
 def test_a_subset_is_spread_evenly():
     split = Munch(image_ids=list('abcdefgh'), labels=list(range(8)), _replace=lambda **changes: changes)
-    changes, numbers = sources.subset(split, 3)
+    changes, numbers = scored_images.subset(split, 3)
     assert changes == {'image_ids': ['a', 'e', 'h'], 'labels': [0, 4, 7]} and numbers == [0, 4, 7]
-    assert sources.subset(split, None)[1] == sources.subset(split, 99)[1] == list(range(8))
+    assert scored_images.subset(split, None)[1] == scored_images.subset(split, 99)[1] == list(range(8))
 
 
 def test_constant_maps_are_counted_and_harm_nothing(toy):
@@ -464,14 +464,14 @@ def test_a_subset_keeps_its_numbers_its_truth_and_its_labels(untrained, monkeypa
 
     def score_images(model, settings, batch, seed, known):
         seen.append((batch.numbers, batch.labels.tolist(), seed, batch.images.shape))
-        return Part({'images': np.array(3)}, {})
+        return Tally({'images': np.array(3)}, {})
 
     def score_map(model, name, maker, settings, batch, randomized):
         boxes = [len(truth.boxes) for truth in batch.truths]
         seen.append((batch.numbers, batch.labels.tolist(), boxes, batch.images.shape, name, maker.name))
         if name == 'grad_cam':
             raise Enough
-        return Part({}, {})
+        return Tally({}, {})
 
     monkeypatch.setattr(comparing, 'score_images', score_images)
     monkeypatch.setattr(comparing, 'score_map', score_map)

@@ -28,7 +28,7 @@ from engine import evaluation, map_maker, models, processes
 from engine.command import command
 from wsol import attribution
 from wsol.cub_parts import Pair
-from wsol.scoring import Part, erasing, pixels
+from wsol.scoring import Tally, erasing, pixels
 from wsol.scoring import maps as scoring_maps
 
 DATA = [
@@ -307,8 +307,8 @@ def test_remove_and_classify_erases_what_speaks_for_the_label_and_not_for_the_pr
         image[colour, row] = value
     images = image.expand(2, -1, -1, -1)
     batch = eval_pixel_perturb.read_batch(model, images, torch.tensor([1, 2]), ['a', 'b'], [0, 1], seed=0, repeats=1)
-    part = eval_pixel_perturb.count_batch(model, maker_of(model, 'vanilla'), batch)
-    assert part.totals['correct'] == 0 and part.totals['topk'].tolist() == [0] * 5
+    tally = eval_pixel_perturb.count_batch(model, maker_of(model, 'vanilla'), batch)
+    assert tally.totals['correct'] == 0 and tally.totals['topk'].tolist() == [0] * 5
     without_the_prediction = erasing.without(images[:1], image[0].flatten()[None] > 0)
     assert model(without_the_prediction).probs.argmax().item() == 1
 
@@ -319,7 +319,7 @@ class Squares(evaluation.Evaluator):
     title = 'squares'
     files = ('txt',)
 
-    def name_of(self, part):
+    def name_of(self, task):
         return 'five'
 
     def prepare(self):
@@ -329,9 +329,9 @@ class Squares(evaluation.Evaluator):
         for some in numbers:
             yield some, [number**2 for number in some]
 
-    def score(self, part, batch):
+    def score(self, task, batch):
         numbers, squares = batch
-        return Part({'sum': sum(squares), 'images': len(squares)}, {'ids': [np.array(numbers).astype(str)]})
+        return Tally({'sum': sum(squares), 'images': len(squares)}, {'ids': [np.array(numbers).astype(str)]})
 
     def report(self, name, totals, rows, log):
         assert rows['ids'].whole().tolist() == list('01234')

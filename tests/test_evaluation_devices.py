@@ -97,9 +97,9 @@ def growth(name, root, save_root, monkeypatch, device, keep=None):  # noqa: F811
     score = evaluator.score
     sizes = {}
 
-    def measured(self, part, batch):
-        made = score(self, part, batch)
-        if part == self.parts()[0]:
+    def measured(self, task, batch):
+        made = score(self, task, batch)
+        if task == self.tasks()[0]:
             if keep is not None:
                 keep.append(np.zeros((8, 3, 32, 32), 'f'))
             del batch

@@ -16,7 +16,7 @@ from wsol.preprocessing import (
     of_timm,
     photograph_transform,
     placement,
-    seen_part,
+    seen_crop,
 )
 
 MODES = [Crop.CENTER, Crop.SQUASH, Crop.BORDER]
@@ -83,14 +83,14 @@ def test_a_panel_shows_what_was_seen(mode, size, share):
     preprocessing = of_timm(config(mode, share))
     image = blurred(*size)
     seen = denormalize(photograph_transform(64, preprocessing)(image)[None], preprocessing)[0]
-    shown = np.asarray(seen_part(image, preprocessing).resize((64, 64), Image.Resampling.BICUBIC)) / 255
+    shown = np.asarray(seen_crop(image, preprocessing).resize((64, 64), Image.Resampling.BICUBIC)) / 255
     gap = np.abs(shown - seen.permute(1, 2, 0).numpy())
     assert gap.mean() < 0.03 and (gap > 0.25).mean() < 0.04  # the rims of what lies beside the image
 
 
 def test_how_much_of_a_wide_photograph_is_seen():
     image = blurred(600, 300)
-    seen = {mode: seen_part(image, of_timm(config(mode, 1.0))) for mode in MODES}
+    seen = {mode: seen_crop(image, of_timm(config(mode, 1.0))) for mode in MODES}
     assert {mode: part.size for mode, part in seen.items()} == {
         'center': (300, 300),
         'squash': (600, 300),
@@ -99,4 +99,4 @@ def test_how_much_of_a_wide_photograph_is_seen():
     assert np.array_equal(seen['squash'], image) and np.array_equal(seen['center'], image.crop((150, 0, 450, 300)))
     border = np.asarray(seen['border'])
     assert np.array_equal(border[150:450], image) and (border[:150] == [122, 115, 102]).all()  # 255 times the mean
-    assert seen_part(image, PAPER) is image
+    assert seen_crop(image, PAPER) is image

@@ -11,7 +11,7 @@ from test_docs import PAGES, command_lines, marked, read
 
 
 def test_every_marked_block_is_run_by_a_test():
-    # the others: test_classifier, test_library_page
+    # the others: test_adapter, test_library_page
     here = {"this project's networks", 'recipe', 'python', 'commands'}
     elsewhere = {'any classifier', 'five lines', 'any scalar', 'layers', 'options'}
     for page in PAGES:

@@ -20,7 +20,7 @@ from wsol.cub_parts import Pair
 
 
 def run_of(name='r', folder='save/r', style=0, epochs=(), arguments=None, **results_by_name):
-    return results.Run(name, folder, style, {}, list(epochs), arguments or {}, results_by_name)
+    return results.RunFolder(name, folder, style, {}, list(epochs), arguments or {}, results_by_name)
 
 
 # ---- results

@@ -27,7 +27,7 @@ from config import flags_of, get_configs
 from engine import arrays, evaluation, processes, resuming, sharding, training
 from engine.command import STOPPED, Stopped
 from wsol.errors import InUse, UserError
-from wsol.scoring import Part, join
+from wsol.scoring import Tally, join
 
 DATA = [
     '--dataset=CUB',
@@ -425,14 +425,14 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
             shards = sharding.Shards(run, 'x', 100, batch_size=7)
             for index, batches in sharding.lacking([shards]):
-                parts = [
-                    Part(
+                tallies = [
+                    Tally(
                         {'sum': np.array([sum(batch), len(batch)]), 'first': batch[0]},
                         {'ids': [np.array([f'n{number}' for number in batch])], 'twice': [np.array(batch) * 2]},
                     )
                     for batch in batches
                 ]
-                shards.save(index, join(parts))
+                shards.save(index, join(tallies))
                 seen += [number for batch in batches for number in batch]
             assert sharding.lacking([shards]) == []
         total = sharding.total_of([shards])
@@ -484,20 +484,20 @@ def alone(monkeypatch):
 
 
 class Numbers(evaluation.Evaluator):
-    """An evaluation of numbers by some parts, without a network: each has its own result, or all have one table."""
+    """An evaluation of numbers by some tasks, without a network: each has its own result, or all have one table."""
 
     title = 'numbers'
 
-    def __init__(self, folder, parts, *flags, count=20, batch_size=3, stop_at=None, table=False):
-        """stop_at: (part, first number) of a batch under way when the stop comes."""
+    def __init__(self, folder, tasks, *flags, count=20, batch_size=3, stop_at=None, table=False):
+        """stop_at: (task, first number) of a batch under way when the stop comes."""
         words = f'--save_root={folder}', '--experiment_name=x', '--seed=1', f'--batch_size={batch_size}', *flags
         super().__init__(get_configs('', words), network=False)
         self.folder = folder / 'x'
-        self.maps = parts
+        self.maps = tasks
         self.stop_at = stop_at
         self.count = count
         self.grows = table
-        self.run.arguments.update(methods=parts if table else None)
+        self.run.arguments.update(methods=tasks if table else None)
         self.read = []
         self.done = []
         self.found = {}
@@ -505,8 +505,8 @@ class Numbers(evaluation.Evaluator):
     def prepare(self):
         pass
 
-    def name_of(self, part):
-        return 'table' if self.grows else f'of_{part}'
+    def name_of(self, task):
+        return 'table' if self.grows else f'of_{task}'
 
     def all_runs(self):
         return {'table': self.run} if self.grows else super().all_runs()
@@ -516,11 +516,11 @@ class Numbers(evaluation.Evaluator):
             self.read.append(batch[0])
             yield batch
 
-    def score(self, part, batch):
-        if self.stop_at == (part, batch[0]):
+    def score(self, task, batch):
+        if self.stop_at == (task, batch[0]):
             processes._note(15, None)
-        self.done.append((part, batch[0]))
-        return Part({f'{part}/sum': sum(batch)}, {f'{part}/ids': [np.array(batch)]})
+        self.done.append((task, batch[0]))
+        return Tally({f'{task}/sum': sum(batch)}, {f'{task}/ids': [np.array(batch)]})
 
     def report(self, name, totals, rows, log):
         self.found.update(totals)
@@ -564,7 +564,7 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(numbers, tmp_p
 def test_several_results_go_through_the_images_together(numbers, tmp_path):
     """Each batch is read once; what a stop leaves behind is each result's own."""
     stopped = numbers('ab', stop_at=('b', 9))
-    assert stopped.read == [0, 3, 6, 9, 12, 15] and stopped.done[:6] == [(part, n) for part in 'ab' for n in (0, 3, 6)]
+    assert stopped.read == [0, 3, 6, 9, 12, 15] and stopped.done[:6] == [(task, n) for task in 'ab' for n in (0, 3, 6)]
     assert stopped.done[6:] == [('a', 9), ('a', 12), ('a', 15), ('b', 9)]
     alone = numbers('b', '--resume')
     assert alone.read == [9, 12, 15, 18] and alone.found == {'b/sum': 190}
@@ -630,14 +630,14 @@ def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, m
 
 
 def test_the_parts_of_a_table_are_finished_one_by_one(numbers):
-    """Shards of 9 and 5 images, parts a and b; stopped in b of the first one; gone on with a, b, c; then with a, d."""
+    """Shards of 9 and 5 images, tasks a and b; stopped in b of the first one; gone on with a, b, c; then with a, d."""
     stopped = numbers('ab', count=14, table=True, stop_at=('b', 0))
     assert stopped.done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]
     again = numbers(['a', 'b', 'c'], '--resume', count=14, table=True)
-    assert again.done[:6] == [(part, n) for part in 'bc' for n in (0, 3, 6)]
-    assert again.done[6:] == [(part, n) for part in 'abc' for n in (9, 12)]
+    assert again.done[:6] == [(task, n) for task in 'bc' for n in (0, 3, 6)]
+    assert again.done[6:] == [(task, n) for task in 'abc' for n in (9, 12)]
     assert again.found == {'a/sum': 91, 'b/sum': 91, 'c/sum': 91}
-    assert again.rows == {f'{part}/ids': list(range(14)) for part in 'abc'}
+    assert again.rows == {f'{task}/ids': list(range(14)) for task in 'abc'}
     assert numbers(['c', 'a'], '--resume', count=14, table=True).done == []  # complete
     assert numbers(['a', 'd'], '--resume', count=14, table=True).done != []
     with pytest.raises(ValueError, match='--seed=1'):

@@ -208,7 +208,7 @@ def _resized(width, height, side, crop_mode):
     return [side if value == short else int(side * value / short) for value in (width, height)]
 
 
-def seen_part(image, preprocessing=PAPER):
+def seen_crop(image, preprocessing=PAPER):
     """The part of a Pillow image that a network sees through `photograph_transform`, at the image's own resolution."""
     if preprocessing.crop_share is None:
         return image

@@ -65,7 +65,7 @@ def fill_template(runs, notes, gallery, gallery_notes):
     no_maps = html_list(['No maps: they need a checkpoint and the images of its data set, and --gallery over 0.'])
     left_out = html_list(f'Not in the gallery: {note}' for note in gallery_notes)
     bodies['gallery'] = (panel if gallery['runs'] else no_maps) + left_out
-    parts = {
+    pieces = {
         'title': escape(', '.join(run.name for run in runs)),
         'nav': ''.join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in SECTIONS),
         'notes': html_list(notes),
@@ -77,7 +77,7 @@ def fill_template(runs, notes, gallery, gallery_notes):
         'data': json.dumps(gallery, allow_nan=False).replace('<', '\\u003c'),
         'hash': script_hash(frame),
     }
-    return re.sub(r'\{\{(\w+)\}\}', lambda found: parts[found[1]], frame)  # one pass: what is filled in stays as it is
+    return re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], frame)  # one pass: what is filled in stays as it is
 
 
 def write_page(path, folders, *, overwrite, images, classes, maps, data_root=None, metadata_root=None):

@@ -82,21 +82,21 @@ class Axis:
 
 def draw_frame(x_label, y_label, y_axis, x_ticks):
     """Grid, tick labels and axis titles as SVG; x_ticks: [(position, text)]."""
-    parts = []
+    pieces = []
     for value in y_axis.ticks:
         y = y_axis(value)
-        parts.append(
+        pieces.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
         )
     for x, text in x_ticks:
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>')
+        pieces.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{escape(text)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
+    pieces.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">{escape(y_label)}</text>'
     )
-    return ''.join(parts)
+    return ''.join(pieces)
 
 
 def titled_chart(title, drawing, entries, numbers):

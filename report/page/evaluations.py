@@ -231,8 +231,8 @@ def attribution_table(run, result):
 
 def attribution_section(runs):
     """What eval_attribution.py wrote."""
-    parts = []
+    pieces = []
     for run, name, result in results_of(runs, 'attribution'):
         title = ', '.join(filter(None, (run.name, name)))
-        parts.append(f'<h3>{escape(title)}</h3>{attribution_table(run, result)}')
-    return ''.join(parts) + missing_results(runs, 'attribution', partial(command_line, 'eval_attribution.py'))
+        pieces.append(f'<h3>{escape(title)}</h3>{attribution_table(run, result)}')
+    return ''.join(pieces) + missing_results(runs, 'attribution', partial(command_line, 'eval_attribution.py'))

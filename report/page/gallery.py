@@ -37,7 +37,7 @@ class Exhibit(NamedTuple):
     split: Split
 
 
-class Batch(NamedTuple):
+class Pictures(NamedTuple):
     """The gallery's images of one data set."""
 
     numbers: list  # of the images in the split
@@ -60,7 +60,7 @@ def check_maps(names):
 
 
 def load_exhibit(run, data_root=None, metadata_root=None):
-    """The `Exhibit` of a `results.Run`; what cannot be had is one of UNUSABLE.
+    """The `Exhibit` of a `results.RunFolder`; what cannot be had is one of UNUSABLE.
 
     The checkpoint is the folder's last one, else the one that was evaluated.
     """
@@ -158,13 +158,13 @@ def offered_classes(label, probs, count):
 
 
 def load_batch(split, count):
-    """The `Batch` of `count` images, evenly spread over a split."""
+    """The `Pictures` of `count` images, evenly spread over a split."""
     total = len(split.image_ids)
     count = min(count, total)
     numbers = [(2 * n + 1) * total // (2 * count) for n in range(count)]
     paths = [os.path.join(split.root, split.image_ids[number]) for number in numbers]
     pictures = [read_image(path, split.photographs) for path in paths]
-    return Batch(numbers, pictures)
+    return Pictures(numbers, pictures)
 
 
 def set_record(split, batch, offered, size, names, used):
@@ -204,8 +204,8 @@ def show_set(exhibits, images, classes, map_names, notes):
 def build_gallery(runs, *, images, classes, maps, data_root=None, metadata_root=None):
     """(the page's gallery data, notes on what is left out).
 
-    runs: `results.Run`s; images: how many test images; classes: how many are offered for each; maps: names, OWN among
-    them; data_root, metadata_root: None for each experiment's own. The data:
+    runs: `results.RunFolder`s; images: how many test images; classes: how many are offered for each; maps: names, OWN
+    among them; data_root, metadata_root: None for each experiment's own. The data:
     {sets: [{images: [{id, label, classes, picture}], names: {class: name}}],
     runs: [{name, method, set, predicted, probs,
     maps: [{name, unit, height, width, bits, signed, maps: [{scales, data}]}]}]};

@@ -75,21 +75,21 @@ def arguments_section(runs):
     differing = [row for row in rows if len(set(row[1:])) > 1]
     same = [row for row in rows if row not in differing]
     several = len(runs) > 1
-    parts = []
+    pieces = []
     if several:
-        parts.append(f'<h3>In which the runs differ</h3>{html_table(head, differing, label="Differing arguments")}')
-    parts.append(
+        pieces.append(f'<h3>In which the runs differ</h3>{html_table(head, differing, label="Differing arguments")}')
+    pieces.append(
         f'<details{"" if several else " open"}><summary>{"All others" if several else "Arguments"} ({len(same)})'
         f'</summary>{html_table(head, same, label="Arguments that are the same")}</details>'
     )
     evaluations = html_table(
         ('experiment', 'result', 'arguments'), evaluation_rows(runs), label='Arguments of the evaluations'
     )
-    parts.append(
+    pieces.append(
         '<details><summary>Arguments of the evaluations that are not those of the training</summary>'
         f'{evaluations}</details>'
     )
-    return ''.join(parts) + lost
+    return ''.join(pieces) + lost
 
 
 def epoch_line(run, key, name, dashed=False):

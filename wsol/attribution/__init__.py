@@ -3,6 +3,7 @@
 The names in __all__ are the public door; the modules say what each map is and where it comes from.
 """
 
+from .adapter import Classifier, logits_of
 from .cam_family import (
     eigen_cam,
     eigen_grad_cam,
@@ -16,7 +17,6 @@ from .cam_family import (
     taylor_cam,
     xgrad_cam,
 )
-from .classifier import Classifier, logits_of
 from .common import chosen, explainer, noise_seed, scores_of
 from .contrast import check_contrast
 from .deeplift import deep_lift
@@ -37,11 +37,11 @@ from .gradient import (
     var_grad,
 )
 from .interaction import taylor_interaction
-from .maps import NORMALIZATIONS, fuse, normalize, upsample
 from .masking import occlusion, rise
 from .options import Options
 from .perturbation import ablation_cam, group_cam, is_cam, score_cam, ss_cam
 from .pictures import overlay
+from .postprocessing import NORMALIZATIONS, fuse, normalize, upsample
 from .readouts import class_maps
 from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, lookup, resolve, suited, unit_of
 

@@ -13,7 +13,7 @@ import torch
 from ..scaling import min_max
 from .common import Options, chosen, explainer, groups_of, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
-from .maps import fuse, upsample
+from .postprocessing import fuse, upsample
 from .scalars import check_classes
 
 SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them

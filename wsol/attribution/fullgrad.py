@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from .common import Options, chosen, explainer, gradients_by_class, groups_of, scores_of
-from .maps import upsample
+from .postprocessing import upsample
 
 CHUNK = 2**16  # numbers of a layer that psi takes at once: so many stay in a cache
 

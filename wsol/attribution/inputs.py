@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from ..preprocessing import Preprocessing, denormalize, photograph_transform, seen_part
+from ..preprocessing import Preprocessing, denormalize, photograph_transform, seen_crop
 from .pictures import as_picture
 
 
@@ -53,7 +53,7 @@ def _one(image: Any, preprocessing: Preprocessing, size: int) -> tuple[torch.Ten
     if photograph.size == (1, 1):
         name = image if isinstance(image, (str, os.PathLike)) else 'an image'
         raise UserError(f'{name} is of 1 x 1 pixel: there are no places to tell apart')
-    return photograph_transform(size, preprocessing)(photograph), seen_part(photograph, preprocessing)
+    return photograph_transform(size, preprocessing)(photograph), seen_crop(photograph, preprocessing)
 
 
 def picture(image: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:

@@ -10,7 +10,7 @@ from ..errors import UserError
 from .cam_family import hessian_product
 from .common import Options, explainer
 from .layers import find_layers, layer_gradients
-from .maps import fuse
+from .postprocessing import fuse
 
 
 def interaction_sums(A, G):

@@ -9,7 +9,7 @@ import math
 import torch
 
 from .common import Options, baseline_of, chosen, chunks, explainer, noise_streams, predicted, scores_of
-from .maps import upsample
+from .postprocessing import upsample
 
 RISE_CELLS = 7  # a side of a mask's grid, and the share of its cells that are kept, as in the paper
 RISE_KEPT = 0.5

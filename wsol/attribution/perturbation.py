@@ -14,7 +14,7 @@ from ..scaling import min_max
 from .cam_family import grad_cam_weights, weighted
 from .common import Options, chosen, chunks, explainer, groups_of, noise_streams, predicted, scores_of, standard_normal
 from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
-from .maps import fuse, upsample
+from .postprocessing import fuse, upsample
 
 SS_SAMPLES = 35  # of SS-CAM, as torchcam has them
 SS_STD = 2.0

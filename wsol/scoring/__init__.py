@@ -12,30 +12,30 @@
 
 Every evaluation has one form. What a batch adds is a plain dict {name: array, tensor or number}; `add_up` adds such
 dicts; a pure function `..._figures` makes the figures of the sums. What each image gave stands beside the sums, in a
-`Part`. So an evaluation may be cut into parts and go on anywhere. Source: the released code and the WSOL evaluation
+`Tally`. So an evaluation may be cut into shards and go on anywhere. Source: the released code and the WSOL evaluation
 protocol (Choe et al., CVPR 2020, and its extended version).
 """
 
 from typing import NamedTuple
 
 
-class Part(NamedTuple):
+class Tally(NamedTuple):
     """What some images give."""
 
     totals: dict  # {name: array, tensor or number}: added up over the images
     rows: dict  # {name: [array or tensor [b, ...], ...]}: a row an image, the arrays one behind the other
 
 
-def join(parts):
-    """The `Part` of several parts, in their order."""
-    whole = Part({}, {})
-    for part in parts:
-        add_up(whole.totals, part.totals)
-        add_up(whole.rows, part.rows)  # lists: one behind the other
+def join(tallies):
+    """The `Tally` of several tallies, in their order."""
+    whole = Tally({}, {})
+    for tally in tallies:
+        add_up(whole.totals, tally.totals)
+        add_up(whole.rows, tally.rows)  # lists: one behind the other
     return whole
 
 
-def add_up(total, part):
-    """Add the values of the dict `part` to those of `total`, in place; a name that is new comes in as it is."""
-    for name, value in part.items():
+def add_up(total, more):
+    """Add the values of the dict `more` to those of `total`, in place; a name that is new comes in as it is."""
+    for name, value in more.items():
         total[name] = total[name] + value if name in total else value

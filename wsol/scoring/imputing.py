@@ -37,7 +37,7 @@ def system(image, missing):
         unknown = (other >= 0).nonzero()[0]
         entries.append((unknown, other[unknown], np.full(len(unknown), -weight)))
     entries.append((np.arange(len(rows)), np.arange(len(rows)), total))
-    i, j, values = (np.concatenate(parts) for parts in zip(*entries))
+    i, j, values = (np.concatenate(chunks) for chunks in zip(*entries))
     return csc_matrix((values, (i, j)), shape=(len(rows), len(rows))), b
 
 
@@ -73,6 +73,6 @@ def road(score, images, labels, rank, streams, batch_size):
                 one[:, torch.from_numpy(missing)] += NOISE * noise
                 changed.append(one)
     owner = torch.arange(b, device=images.device).repeat_interleave(2 * len(SHARES))
-    parts = zip(torch.stack(changed).split(batch_size), owner.split(batch_size))
-    p = torch.cat([score(part.to(images), labels[rows]) for part, rows in parts]).view(b, len(SHARES), 2)
+    chunks = zip(torch.stack(changed).split(batch_size), owner.split(batch_size))
+    p = torch.cat([score(chunk.to(images), labels[rows]) for chunk, rows in chunks]).view(b, len(SHARES), 2)
     return (p[:, :, 1] - p[:, :, 0]).mean(dim=1) / 2

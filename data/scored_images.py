@@ -13,7 +13,7 @@ from .photographs import photograph_loader
 from .truth import ground_truth
 
 
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images that are scored."""
 
     images: torch.Tensor  # [B, 3, S, S]
@@ -62,14 +62,14 @@ class SplitImages:
         self.count = len(self.numbers)
 
     def batches(self, items):
-        """Yield the `Batch` of each of these lists of positions."""
+        """Yield the `ImageBatch` of each of these lists of positions."""
         loader = self.evaluator.loader(self.split, items)
         for positions, (images, labels, image_ids) in zip(items, loader):
             truths = [self.truth(image_id) for image_id in image_ids] if self.truth else []
-            yield Batch(images, labels, truths, [self.numbers[one] for one in positions], list(image_ids), 0)
+            yield ImageBatch(images, labels, truths, [self.numbers[one] for one in positions], list(image_ids), 0)
 
 
-class Photographs:
+class OwnPhotographs:
     """Photographs of the user's own, by position 0..count-1.
 
     What cannot be read, or shows nothing of its object where the network looks, is left out with a line on standard
@@ -88,7 +88,7 @@ class Photographs:
         self.count = len(self.numbers)
 
     def batches(self, items):
-        """Yield the `Batch` of each of these lists of positions."""
+        """Yield the `ImageBatch` of each of these lists of positions."""
         args = self.evaluator.args
         files = [self.own.files[number] for number in self.numbers]
         preprocessing = self.evaluator.model.preprocessing
@@ -116,4 +116,4 @@ class Photographs:
         images = torch.stack([tensor for _, tensor in good]) if good else torch.empty(0)
         explained = torch.tensor([self.labels[number] for number in chosen]) if self.labels else None
         ids = [self.own.names[number] for number in chosen]
-        return Batch(images, explained, truths, chosen, ids, len(numbers) - len(good))
+        return ImageBatch(images, explained, truths, chosen, ids, len(numbers) - len(good))
