@@ -14,67 +14,46 @@ class Head(NamedTuple):
     """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H,
     W]."""
 
-    p_y_given_x: Callable | None  # (f, h) -> p(y|x) [B, C], the prediction
-    loss: Callable | None  # (f, h, y) -> training loss of each image [B] for labels y [B]
-    log_score: Callable | None  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
+    p_y_given_x: Callable  # (f, h) -> p(y|x) [B, C], the prediction
+    loss: Callable  # (f, h, y) -> training loss of each image [B] for labels y [B]
+    log_score: Callable  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
     scalar: str  # the name of that scalar
     own_map: str  # the map that the head is made for: a name of attribution.MAPS
     attends: bool = True  # does the attention take part in the prediction and the loss?
     unsuited: tuple = ()  # readouts (attribution.READOUTS) that read a p(z|x) which this head does not train
     units: dict = {}  # units of its maps where they are not those of attribution.MAPS
-    gated: bool = (
-        False  # f is that of the gated features and h the attention map (lfi_cam.py): the head reads the image
-    )
+    gated: bool = False  # f is of the gated features and h the attention map (lfi_cam.py): the head reads the image
     linear: bool = False  # log_score is linear in the features F
     posterior: Callable | None = None  # (f, h, y) -> p'(z|x,y) [B, H, W], which the loss takes as its fourth argument
     trainable: bool = True  # False: it stands for what another project trained
 
 
+CAM = Head(
+    cam.p_y_given_x,
+    cam.loss,
+    cam.log_score,
+    scalar='the logit',
+    own_map='vanilla',
+    attends=False,
+    unsuited=('jointll', 'gtcond', 'saliency'),
+    linear=True,
+)
+CALM = Head(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll')
 HEADS = {
-    'CAM': Head(
-        cam.p_y_given_x,
-        cam.loss,
-        cam.log_score,
-        scalar='the logit',
-        own_map='vanilla',
-        attends=False,
-        unsuited=('jointll', 'gtcond', 'saliency'),
-        linear=True,
+    'CAM': CAM,
+    'CALM-EM': CALM._replace(loss=calm.em_loss, posterior=calm.e_step),
+    'CALM-ML': CALM,
+    'LFI-CAM': CAM._replace(
+        unsuited=('jointll', 'gtcond'), units={'saliency': 'attention M'}, gated=True, linear=False
     ),
-    'CALM-EM': Head(
-        calm.p_y_given_x,
-        calm.em_loss,
-        calm.log_p_y_given_x,
-        scalar='log p(y|x)',
-        own_map='jointll',
-        posterior=calm.e_step,
-    ),
-    'CALM-ML': Head(calm.p_y_given_x, calm.ml_loss, calm.log_p_y_given_x, scalar='log p(y|x)', own_map='jointll'),
-    'LFI-CAM': Head(
-        cam.p_y_given_x,
-        cam.loss,
-        cam.log_score,
-        scalar='the logit',
-        own_map='vanilla',
-        attends=False,
-        unsuited=('jointll', 'gtcond'),
-        units={'saliency': 'attention M'},
-        gated=True,
-    ),
-    'classifier': Head(  # of classifiers.PlainClassifier
-        p_y_given_x=None,
-        loss=None,
-        log_score=None,
-        scalar='the logit',
+    'classifier': CAM._replace(  # of classifiers.PlainClassifier: the logit of a class alone, without a map of it
         own_map='grad_cam',
-        attends=False,
         unsuited=('vanilla', 'vanilla_saliency', 'jointll', 'gtcond', 'saliency'),
+        linear=False,
         trainable=False,
     ),
 }
-
-
-CAM_OF_ONE_OUTPUT = HEADS['CAM']._replace(p_y_given_x=cam.p_of_one_output)  # of a sigmoid's networks, classifiers.py
+CAM_OF_ONE_OUTPUT = CAM._replace(p_y_given_x=cam.p_of_one_output)  # of a sigmoid's networks, classifiers.py
 
 
 class Output:
