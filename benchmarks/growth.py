@@ -66,23 +66,15 @@ class Heads(torch.nn.Module):
         return Output(self.conv_last(F), F[:, :1].abs(), self.head)
 
 
-class Given(NamedTuple):
+class Given:
     """What an evaluator is given: a batch, which all batches repeat, and maps at hand."""
 
-    model: torch.nn.Module
-    images: torch.Tensor
-    labels: torch.Tensor
-    ready: Ready
-    batches: list  # the numbers of the images of each
-
-
-def given(problem, device):
-    """The `Given` of a problem."""
-    ready = Ready(torch.rand(BATCH, problem.maps, problem.maps, device=device))
-    images = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
-    labels = torch.zeros(BATCH, dtype=torch.long, device=device)
-    batches = [list(range(first, first + BATCH)) for first in range(0, problem.images, BATCH)]
-    return Given(Heads(problem).to(device).eval(), images, labels, ready, batches)
+    def __init__(self, problem, device):
+        self.model = Heads(problem).to(device).eval()
+        self.images = torch.randn(BATCH, 3, SIDE, SIDE, device=device)
+        self.labels = torch.zeros(BATCH, dtype=torch.long, device=device)
+        self.ready = Ready(torch.rand(BATCH, problem.maps, problem.maps, device=device))
+        self.batches = [list(range(first, first + BATCH)) for first in range(0, problem.images, BATCH)]
 
 
 def summed(one_batch, items):
@@ -99,7 +91,7 @@ def summed(one_batch, items):
 
 def passes(problem, device):
     """Forward passes of the network, nothing around them: as many as those of remove-and-classify."""
-    its = given(problem, device)
+    its = Given(problem, device)
 
     @torch.no_grad()
     def work():
@@ -111,7 +103,7 @@ def passes(problem, device):
 
 def erase(problem, device):
     """Remove-and-classify of a map at hand."""
-    its = given(problem, device)
+    its = Given(problem, device)
 
     def one_batch(numbers):
         batch = eval_pixel_perturb.read_batch(its.model, its.images, its.labels, numbers, numbers, 0, 1)
@@ -122,7 +114,7 @@ def erase(problem, device):
 
 def cue(problem, device):
     """Cue localization of the readout jointll."""
-    its = given(problem, device)
+    its = Given(problem, device)
     maker = MapMaker(its.model, 'jointll')
     pairs = [Pair(0, y, {1 + y % 3}, ['has_bill_shape::cone']) for y in range(1, problem.pairs + 1)]
     table = cues.class_rows(pairs)
@@ -154,7 +146,7 @@ def localization(problem, device):
 
 def comparison(problem, device):
     """Attribution scores of a map at hand."""
-    its = given(problem, device)
+    its = Given(problem, device)
     metrics = ['average_drop', 'deletion', 'remove_and_classify', 'loc_mask_iou', 'max_box_acc_v2']
     settings = scores.Settings(metrics, 8, 0.2, 50, 15, 1, [30, 50, 70], 0.01, BATCH)
     box = np.array([[2, 2, SIDE - 4, SIDE - 3]])
@@ -217,15 +209,8 @@ def one_process(problem, repeats):
 
 def in_processes(problem, repeats):
     """(seconds, peak bytes) of each work on the problem, the sums over its processes, [works, 2]."""
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=problem.processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend='c10d',
-        rdzv_endpoint='localhost:0',
-        start_method='spawn',
-    )
+    meeting = {'run_id': uuid.uuid4().hex, 'rdzv_backend': 'c10d', 'rdzv_endpoint': 'localhost:0'}
+    launch = LaunchConfig(1, 1, problem.processes, **meeting, start_method='spawn')
     found = elastic_launch(launch, one_process)(problem, repeats)
     return np.sum(list(found.values()), axis=0)[..., 0]
 
