@@ -23,10 +23,11 @@ import util
 from config import complete, given_flags, pick
 from data import own_photographs, scored_images
 from data.truth import localization
-from engine import arrays, comparing, evaluation, processes, sharding
+from engine import arrays, comparing, evaluation, processes
 from engine.command import command
 from engine.experiments import network_arguments, network_class_names
 from engine.random_erasing import RandomErasing
+from engine.resume import sharding
 from report.attribution_scores import score_text, scores_csv, scores_markdown, winners
 from wsol import attribution
 from wsol.errors import UserError

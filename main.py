@@ -19,9 +19,10 @@ import util
 from config import get_configs, pick
 from data import folders
 from data_loaders import SPLITS, EpochBatches, class_count, load_split, make_loader
-from engine import arrays, models, processes, resuming, training
+from engine import arrays, models, processes, training
 from engine.command import command
 from engine.lone_images import check_lone_images
+from engine.resume import resuming
 from wsol import classifiers
 from wsol.backbones import PRETRAINED, timm
 from wsol.errors import UserError

@@ -9,8 +9,9 @@ import torch
 import util
 from config import map_options, pick
 from data_loaders import load_split, make_loader
-from engine import arrays, models, processes, resuming, sharding
+from engine import arrays, models, processes
 from engine.map_maker import MapMaker
+from engine.resume import resuming, sharding
 from wsol.errors import MissingFile, UserError
 from wsol.scoring import Tally, add_up
 

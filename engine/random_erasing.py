@@ -10,7 +10,7 @@ import torch
 
 import flags
 from engine import arrays
-from engine.resuming import RUN_FLAGS, SCORE_FLAGS
+from engine.resume.resuming import RUN_FLAGS, SCORE_FLAGS
 
 # Flags that the random counts do not depend on, beside those that change no score.
 OTHER_FLAGS = flags.names_of(flags.MAPS, flags.SCORES) - {'random_repeats'}

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 import flags
 import util
 import wsol
-from engine import processes, resuming
+from engine import processes
 from engine.objective import DTYPES, Objective, make_teacher
+from engine.resume import resuming
 from wsol.errors import NotFinite, UserError
 
 STATE = 'resume_checkpoint.pth.tar'

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from engine import locks
+from engine.resume import locks
 from wsol.errors import InUse, UserError
 
 

@@ -13,7 +13,8 @@ import main
 import wsol
 from config import get_configs
 from data_loaders import load_split, make_loader
-from engine import processes, resuming, training
+from engine import processes, training
+from engine.resume import resuming
 from wsol.preprocessing import PAPER
 
 FLAGS = [

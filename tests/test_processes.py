@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engine import processes, resuming
+from engine import processes
 from engine.command import Stopped
+from engine.resume import resuming
 
 
 @pytest.fixture

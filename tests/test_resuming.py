@@ -24,8 +24,9 @@ import main
 import util
 import wsol
 from config import flags_of, get_configs
-from engine import arrays, evaluation, processes, resuming, sharding, training
+from engine import arrays, evaluation, processes, training
 from engine.command import STOPPED, Stopped
+from engine.resume import resuming, sharding
 from wsol.errors import InUse, UserError
 from wsol.scoring import Tally, join
 

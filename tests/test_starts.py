@@ -14,7 +14,8 @@ from weights import fill
 import eval_pixel_perturb
 import main
 import wsol
-from engine import models, resuming, training
+from engine import models, training
+from engine.resume import resuming
 from wsol import foreign_weights
 from wsol.errors import UserError
 

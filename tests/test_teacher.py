@@ -10,8 +10,9 @@ from test_training import CPU, RECIPE, Batches, network, never, nobody_asks, two
 
 import util
 import wsol
-from engine import processes, resuming, training
+from engine import processes, training
 from engine.objective import Teacher
+from engine.resume import resuming
 from wsol import calm
 from wsol.network import Forward
 

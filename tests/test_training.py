@@ -13,8 +13,9 @@ from torch import nn
 
 import util
 from config import get_configs, pick
-from engine import processes, resuming, training
+from engine import processes, training
 from engine.command import Stopped
+from engine.resume import resuming
 from wsol import ATTRIBUTION_METHODS
 from wsol.errors import NotFinite
 from wsol.network import HEADS, Network, Output

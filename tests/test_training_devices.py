@@ -11,7 +11,8 @@ from test_training import RECIPE, Batches, network
 from torch.nn.parallel import DistributedDataParallel
 
 import util
-from engine import processes, resuming, training
+from engine import processes, training
+from engine.resume import resuming
 from wsol.network import Forward
 
 pytestmark = pytest.mark.usefixtures('exact')

@@ -13,8 +13,9 @@ import util
 from data.texts import read_object
 from engine import machine, processes
 from engine.command import Stopped
-from engine.locks import Lock
 from wsol.errors import UserError
+
+from .locks import Lock
 
 TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
 MARKER = 'requeue'  # what the file of `marker` is called

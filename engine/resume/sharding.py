@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 import util
-from engine import arrays, processes, resuming
+from engine import arrays, processes
 from wsol.errors import AlreadyThere
 from wsol.scoring import add_up
+
+from . import resuming
 
 SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
 FORM = 2  # of the shards' files: files of another form are not resumed
