@@ -125,7 +125,7 @@ class Evaluator:
 def evaluate(evaluator):
     """Claim the evaluator's results, go through its images, write the results and report them, clean up.
 
-    Parts are scored in shards of the images, over all processes; what is scored is kept for --resume. A result that
+    Tasks are scored in shards of the images, over all processes; what is scored is kept for --resume. A result that
     --resume finds complete is left alone. Without --seed one is drawn, the same in every process.
     """
     evaluator.device = processes.start()

@@ -630,7 +630,7 @@ def test_outside_slurm_each_result_of_a_folder_has_a_mark_of_its_own(tmp_path, m
         assert ours and [*map(os.path.exists, made)] == [False, True, True]  # what the others were told stays
 
 
-def test_the_parts_of_a_table_are_finished_one_by_one(numbers):
+def test_the_tasks_of_a_table_are_finished_one_by_one(numbers):
     """Shards of 9 and 5 images, tasks a and b; stopped in b of the first one; gone on with a, b, c; then with a, d."""
     stopped = numbers('ab', count=14, table=True, stop_at=('b', 0))
     assert stopped.done == [('a', 0), ('a', 3), ('a', 6), ('b', 0)]

@@ -177,7 +177,7 @@ def test_calm_trains_from_the_protocols_checkpoint(architecture, form, classes, 
             C,
             [
                 'fresh: conv_last, attention, conv6, bn6 (not in the file)',
-                'left out: classifier (this network has no such part)',
+                'left out: classifier (this network has no such module)',
             ],
         ),
         (
@@ -186,7 +186,7 @@ def test_calm_trains_from_the_protocols_checkpoint(architecture, form, classes, 
             C,
             [
                 'fresh: conv_last, attention, A3_1b, A3_2b (not in the file)',
-                'left out: AuxLogits, Mixed_7a, Mixed_7b, Mixed_7c, fc (this network has no such part)',
+                'left out: AuxLogits, Mixed_7a, Mixed_7b, Mixed_7c, fc (this network has no such module)',
             ],
         ),
     ],
@@ -318,7 +318,7 @@ def test_lfi_cam_and_the_others_start_from_each_other():
     assert wsol.start_weights(lfi, cam.state_dict(), 'vgg_tiny') == ['fresh: importance (not in the file)']
     assert torch.equal(lfi.importance[0].weight, own) and torch.equal(lfi.conv_last.weight, cam.conv_last.weight)
     lines = wsol.start_weights(wsol.build_model('vgg_tiny', 'CALM-ML', C), lfi.state_dict(), 'vgg_tiny')
-    assert lines == ['left out: importance (this network has no such part)']
+    assert lines == ['left out: importance (this network has no such module)']
 
 
 def test_what_does_not_fit_is_refused_where_a_training_starts_too(tmp_path):

@@ -53,8 +53,8 @@ def p_yz_given_x(f, h):
 
 def p_y_given_x(f, h):
     """p(y|x) [B, C]: the prediction, a few images after the other."""
-    parts = zip(f.split(_few(f)), h.split(_few(f)))
-    return torch.cat([p_yz_given_x(*part).sum(dim=(2, 3)) for part in parts])
+    chunks = zip(f.split(_few(f)), h.split(_few(f)))
+    return torch.cat([p_yz_given_x(*chunk).sum(dim=(2, 3)) for chunk in chunks])
 
 
 def log_p_y_given_x(f, h):
@@ -82,7 +82,7 @@ class _LogPLabelGivenXZ(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, f, y):
-        lse = torch.cat([part.logsumexp(dim=1, keepdim=True) for part in f.split(_few(f))])  # [B, 1, H, W]
+        lse = torch.cat([chunk.logsumexp(dim=1, keepdim=True) for chunk in f.split(_few(f))])  # [B, 1, H, W]
         row = y.view(-1, 1, 1, 1).expand_as(lse)  # [B, 1, H, W]
         ctx.save_for_backward(f, lse, row)
         return (f.gather(1, row) - lse).squeeze(1)

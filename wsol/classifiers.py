@@ -18,7 +18,7 @@ from .attribution.layers import hooks, last_feature_layer
 from .backbones import packaged
 from .backbones import timm as timm_backbone
 from .errors import MissingFile, Unreachable, UserError
-from .foreign_weights import part_of, without_prefix
+from .foreign_weights import module_of, without_prefix
 from .network import CAM_OF_ONE_OUTPUT, HEADS, Forward, Network
 from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 from .registry import did_you_mean
@@ -26,7 +26,7 @@ from .weights import SAFETENSORS, read_record
 
 FILES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', SAFETENSORS)  # endings of files of weights, in any case of letters
 WRAPPERS = ('model.', 'net.')  # what keys may begin with
-AUXILIARY = ('AuxLogits', 'aux1', 'aux2')  # parts of Inception and GoogLeNet that only their training uses
+AUXILIARY = ('AuxLogits', 'aux1', 'aux2')  # modules of Inception and GoogLeNet that only their training uses
 AS_PUBLISHED = {
     name: {'transform_input': True, 'aux_logits': False, 'init_weights': False}
     for name in ('inception_v3', 'googlenet')
@@ -215,7 +215,7 @@ def _from_file(path, architecture):
     if not architecture:
         raise UserError(f'classifier {path} does not say what network it is of: give architecture too')
     state = _without_wrapper(without_prefix(read_record(path)['state_dict']))
-    state = {key: value for key, value in state.items() if part_of(key) not in AUXILIARY}
+    state = {key: value for key, value in state.items() if module_of(key) not in AUXILIARY}
     if not all(torch.is_tensor(value) for value in state.values()):
         raise UserError(f'{path} is no file of weights: its state_dict holds more than tensors')
     make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier

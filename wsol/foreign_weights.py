@@ -12,12 +12,12 @@ import torch
 
 
 class Names(NamedTuple):
-    """What the parts of an architecture are called elsewhere. A part is what its keys begin with, up to the dot."""
+    """What the modules of an architecture are called elsewhere. A module is what its keys begin with, up to the dot."""
 
     renamed: dict = {}  # name elsewhere -> name here
-    left_out: tuple = ()  # parts that no network here has
-    tail: tuple = ()  # parts here that torchvision's network lacks
-    numbered: tuple = ()  # parts whose layers are counted together with layers that have no weights
+    left_out: tuple = ()  # modules that no network here has
+    tail: tuple = ()  # modules here that torchvision's network lacks
+    numbered: tuple = ()  # modules whose layers are counted together with layers that have no weights
 
 
 RESNET = Names(renamed={'fc': 'conv_last'}, numbered=('layer3', 'layer4'))  # the protocol's ADL layers stand there
@@ -39,14 +39,14 @@ def names_of(architecture):
     return NAMES.get(architecture, Names())
 
 
-def part_of(key):
-    """The part that a key belongs to: `layer1` of `layer1.0.conv1.weight`."""
+def module_of(key):
+    """The module that a key belongs to: `layer1` of `layer1.0.conv1.weight`."""
     return key.partition('.')[0]
 
 
-def parts_of(state_dict):
-    """The names of all parts."""
-    return {part_of(key) for key in state_dict}
+def modules_of(state_dict):
+    """The names of all modules."""
+    return {module_of(key) for key in state_dict}
 
 
 def without_prefix(state_dict):
@@ -55,9 +55,9 @@ def without_prefix(state_dict):
 
 
 def left_out(state_dict, architecture):
-    """The parts of a file's state dict that no network here has, in the order of their row."""
-    found = parts_of(without_prefix(state_dict))
-    return [part for part in names_of(architecture).left_out if part in found]
+    """The modules of a file's state dict that no network here has, in the order of their row."""
+    found = modules_of(without_prefix(state_dict))
+    return [module for module in names_of(architecture).left_out if module in found]
 
 
 def own_names(state_dict, architecture):
@@ -68,8 +68,8 @@ def own_names(state_dict, architecture):
     renamed = names_of(architecture).renamed
     result = {}
     for key, value in without_prefix(state_dict).items():
-        part = part_of(key)
-        result[renamed.get(part, part) + key[len(part) :]] = value
+        module = module_of(key)
+        result[renamed.get(module, module) + key[len(module) :]] = value
     scores = result.get('conv_last.weight')
     if torch.is_tensor(scores) and scores.ndim == 2:
         result['conv_last.weight'] = scores[:, :, None, None]  # [C, L, 1, 1]
@@ -79,17 +79,17 @@ def own_names(state_dict, architecture):
 
 
 def renumbered(state_dict, own, architecture):
-    """The state dict with the layers of numbered parts counted as in `own`, the network's own state dict.
+    """The state dict with the layers of numbered modules counted as in `own`, the network's own state dict.
 
     Which layers without weights stand between them depends on the map size (VGG's pools) and on the code base, but the
-    layers with weights come in the same order. Where these are not equally many, the part stays as it is.
+    layers with weights come in the same order. Where these are not equally many, the module stays as it is.
     """
     numbers = {}
-    for part in names_of(architecture).numbered:
-        there = _numbers(state_dict, part)
-        here = _numbers(own, part)
+    for module in names_of(architecture).numbered:
+        there = _numbers(state_dict, module)
+        here = _numbers(own, module)
         if len(there) == len(here):
-            numbers.update((f'{part}.{old}', f'{part}.{new}') for old, new in zip(there, here))
+            numbers.update((f'{module}.{old}', f'{module}.{new}') for old, new in zip(there, here))
     result = {}
     for key, value in state_dict.items():
         layer = '.'.join(key.split('.')[:2])
@@ -97,7 +97,7 @@ def renumbered(state_dict, own, architecture):
     return result
 
 
-def _numbers(state_dict, part):
-    """The numbers of the layers of a part that have weights, ascending."""
-    second = {key.split('.')[1] for key in state_dict if key.startswith(f'{part}.')}
+def _numbers(state_dict, module):
+    """The numbers of the layers of a module that have weights, ascending."""
+    second = {key.split('.')[1] for key in state_dict if key.startswith(f'{module}.')}
     return sorted(int(number) for number in second if number.isdigit())

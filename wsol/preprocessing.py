@@ -214,7 +214,7 @@ def seen_crop(image, preprocessing=PAPER):
         return image
     longest = {Crop.CENTER: (min(image.size),) * 2, Crop.SQUASH: image.size, Crop.BORDER: (max(image.size),) * 2}
     size = [max(round(value * preprocessing.crop_share), 1) for value in longest[preprocessing.crop_mode]]
-    left, top = ((whole - part) // 2 for whole, part in zip(image.size, size))
+    left, top = ((whole - inner) // 2 for whole, inner in zip(image.size, size))
     return _cut(image, left, top, size, preprocessing)
 
 

@@ -6,11 +6,11 @@ import pickle
 import torch
 
 from .errors import UserError
-from .foreign_weights import left_out, names_of, own_names, part_of, parts_of, renumbered, without_prefix
+from .foreign_weights import left_out, module_of, modules_of, names_of, own_names, renumbered, without_prefix
 
 SAFETENSORS = '.safetensors'
 STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # what files call it: model is torchvision's, DeiT's, MAE's
-HEAD_PARTS = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
+HEAD_MODULES = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
 
 
 def read_record(path):
@@ -85,13 +85,13 @@ def load_weights(model, state_dict):
         if key in state_dict and _shape(state_dict[key]) != _shape(value)
     ]
     if missing or extra or wrong:
-        parts = [
+        modules = [
             f'{title} {len(keys)} ({keys[0]})'
             for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
             if keys
         ]
         raise UserError(
-            f'weights are of another architecture or class count: {"; ".join(parts)}; '
+            f'weights are of another architecture or class count: {"; ".join(modules)}; '
             'check dataset, architecture and use_bn'
         )
     model.load_state_dict(state_dict, strict=True)
@@ -106,48 +106,50 @@ def load_trained_weights(model, state_dict, architecture):
     if lost := left_out(state_dict, architecture):
         raise UserError(f'its {", ".join(lost)} is in no network here: only a training may start from it (main.py)')
     state_dict = own_names(state_dict, architecture)
-    if 'attention' not in parts_of(state_dict) and 'conv_last' in parts_of(state_dict):
+    if 'attention' not in modules_of(state_dict) and 'conv_last' in modules_of(state_dict):
         if model.head.attends:
             raise UserError(
                 f'it has no attention, which {model.attribution_method} reads: give attribution_method=CAM, '
                 'or start a training from it (main.py)'
             )
         own = model.state_dict()
-        state_dict |= {key: torch.zeros_like(own[key]) for key in own if part_of(key) == 'attention'}
+        state_dict |= {key: torch.zeros_like(own[key]) for key in own if module_of(key) == 'attention'}
     load_weights(model, state_dict)
 
 
 def start_weights(model, state_dict, architecture, drop_conv_last=False):
     """Load what a training starts from, under foreign names too; returns a line for all that is fresh or left out.
 
-    Head, map size and class count may be others. What the file lacks of a head's parts, or of the layers that
+    Head, map size and class count may be others. What the file lacks of a head's modules, or of the layers that
     torchvision's network lacks, stays as it is in the model. `drop_conv_last` leaves the class scores as they are in
     any case (CALM from a CAM checkpoint), and LFI-CAM's importance network. Whatever else does not fit is a UserError.
     """
     own = model.state_dict()
     given = renumbered(own_names(state_dict, architecture), own, architecture)
     lost = left_out(state_dict, architecture)
-    lost += [part for part in HEAD_PARTS if part in parts_of(given) - parts_of(own)]
+    lost += [module for module in HEAD_MODULES if module in modules_of(given) - modules_of(own)]
     fresh = _fresh_parts(given, own, names_of(architecture).tail, drop_conv_last)
-    taken = {key: value for key, value in given.items() if part_of(key) not in (*lost, *fresh)}
-    load_weights(model, taken | {key: value for key, value in own.items() if part_of(key) in fresh})
+    taken = {key: value for key, value in given.items() if module_of(key) not in (*lost, *fresh)}
+    load_weights(model, taken | {key: value for key, value in own.items() if module_of(key) in fresh})
     reasons = list(dict.fromkeys(fresh.values()))
-    lines = [f'fresh: {", ".join(part for part in fresh if fresh[part] == reason)} ({reason})' for reason in reasons]
-    return lines + ([f'left out: {", ".join(lost)} (this network has no such part)'] if lost else [])
+    lines = [
+        f'fresh: {", ".join(module for module in fresh if fresh[module] == reason)} ({reason})' for reason in reasons
+    ]
+    return lines + ([f'left out: {", ".join(lost)} (this network has no such module)'] if lost else [])
 
 
 def _fresh_parts(given, own, tail, drop_conv_last):
-    """{part of the network that starts fresh: why}."""
-    there = parts_of(given)
+    """{module of the network that starts fresh: why}."""
+    there = modules_of(given)
     tail = [] if there.intersection(tail) else tail
     fresh = {}
-    for part in (part for part in (*HEAD_PARTS, *tail) if part in parts_of(own)):
-        if drop_conv_last and part != 'attention' and part in HEAD_PARTS:
-            fresh[part] = 'not taken from the file, as is_different_checkpoint asks'
-        elif part not in there:
-            fresh[part] = 'not in the file'
-        elif part == 'conv_last' and (counts := _other_class_count(given, own)):
-            fresh[part] = f'of {counts[0]} classes in the file, of {counts[1]} here'
+    for module in (module for module in (*HEAD_MODULES, *tail) if module in modules_of(own)):
+        if drop_conv_last and module != 'attention' and module in HEAD_MODULES:
+            fresh[module] = 'not taken from the file, as is_different_checkpoint asks'
+        elif module not in there:
+            fresh[module] = 'not in the file'
+        elif module == 'conv_last' and (counts := _other_class_count(given, own)):
+            fresh[module] = f'of {counts[0]} classes in the file, of {counts[1]} here'
     return fresh
 
 

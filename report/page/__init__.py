@@ -1,8 +1,8 @@
 """The report of experiments as one HTML file without a network: scripts/report.py FOLDER… --html FILE.
 
 Reads the logs and results of each folder, makes the sections (overview.py, evaluations.py), computes the gallery's maps
-from the checkpoints (gallery.py) and fills template.html. A part whose files are missing says how to
-make them; a damaged file is named.
+from the checkpoints (gallery.py) and fills template.html. A section whose files are missing says how to make them; a
+damaged file is named.
 """
 
 import base64

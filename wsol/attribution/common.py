@@ -187,8 +187,8 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
     name (`combined`), and of targets that are functions (`scalars.Scalar`).
 
     Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever
-    the caller's mode, one part of the batch after the other, and returns detached results of the whole batch. The model
-    is afterwards as before, also after an exception.
+    the caller's mode, a chunk of the batch at a time, and returns detached results of the whole batch. The model is
+    afterwards as before, also after an exception.
     """
 
     @functools.wraps(method)
@@ -203,7 +203,7 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
                 raise UserError(f'{len(given)} {name} for {len(images)} images: give one an image')
         target = as_target(target, len(images))
         size = options.batch_size
-        parts = []
+        made = []
         with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
             images = images.detach().to(device_of(model, images))
             images = images.clone() if images.is_inference() else images  # autograd refuses inference tensors
@@ -211,15 +211,15 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
             start = baseline_of(images, options)
             for i in range(0, len(images), size):
                 rows = slice(i, i + size)
-                part = replace(
+                own = replace(
                     options,
                     baseline=start[rows],
                     noise_seeds=options.noise_seeds and options.noise_seeds[rows],
                     of_image=options.of_image and options.of_image[rows],
                 )
-                maps = method(model, images[rows], None if target is None else target[rows], part)
-                parts.append(maps.detach())
-        return torch.cat(parts)
+                maps = method(model, images[rows], None if target is None else target[rows], own)
+                made.append(maps.detach())
+        return torch.cat(made)
 
     return cast(Method, on_any_batch)
 

@@ -32,15 +32,15 @@ def as_batch(images: Any, preprocessing: Preprocessing, size: int) -> Batch:
             return Batch(images, [None] * len(images))
     else:
         several = isinstance(images, (list, tuple))
-    parts = [_one(image, preprocessing, size) for image in (images if several else [images])]
-    if not parts:
+    made = [_one(image, preprocessing, size) for image in (images if several else [images])]
+    if not made:
         raise UserError('an empty list of images: give at least one')
-    shapes = {tuple(tensor.shape) for tensor, _ in parts}
+    shapes = {tuple(tensor.shape) for tensor, _ in made}
     if len(shapes) > 1:
         raise UserError(
             f'the images are tensors of shapes {sorted(shapes)}: give them one shape, or one after the other'
         )
-    return Batch(torch.stack([tensor for tensor, _ in parts]), [picture for _, picture in parts])
+    return Batch(torch.stack([tensor for tensor, _ in made]), [picture for _, picture in made])
 
 
 def _one(image: Any, preprocessing: Preprocessing, size: int) -> tuple[torch.Tensor, Image.Image | None]:

@@ -132,8 +132,8 @@ def clusters(A, count):
 def group_masks(A, w):
     """Masks [G, H, W] of one image from A [L, H, W] and w [L]: relu of the sum of w_k A_k over a cluster of channels,
     0 up to its GROUP_QUANTILE; G = GROUPS, or as many as there are channels."""
-    parts = w[:, None, None] * A  # [L, H, W]
-    groups = parts.new_zeros(min(GROUPS, len(A)), *A.shape[1:]).index_add(0, clusters(parts, GROUPS), parts).relu()
+    scored = w[:, None, None] * A  # [L, H, W]
+    groups = scored.new_zeros(min(GROUPS, len(A)), *A.shape[1:]).index_add(0, clusters(scored, GROUPS), scored).relu()
     cut = groups.flatten(1).float().quantile(GROUP_QUANTILE, dim=1)[:, None, None]
     return torch.where(groups > cut, groups, 0)
 
