@@ -88,7 +88,7 @@ def _finder(own):
 def _number(find, name, where):
     number = find(name)
     if number is None or number < 0:
-        what = 'is no photograph' if number is None else 'is the name of several photographs'
+        what = 'is not a photograph' if number is None else 'is the name of several photographs'
         raise UserError(f'{where}: {name!r} {what} of --images: give its path below their common folder')
     return number
 

@@ -73,15 +73,17 @@ def _broken_from_outside(error):
     if re.search(FULL, str(error), re.I):
         return (
             f'{_shared_memory()} is too small for what the processes pass on in it: give fewer --workers (with 0 it is '
-            'not used), a smaller --batch_size, or more of it (docker run --shm-size=8g), and --resume to go on'
+            'not used), a smaller --batch_size, or more of it (docker run --shm-size=8g), and --resume to continue'
         )
     if first.startswith('DataLoader worker'):
         return (
             f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, '
-            'and --resume to go on'
+            'and --resume to continue'
         )
     if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
-        return f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to go on'
+        return (
+            f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to continue'
+        )
     return None
 
 

@@ -84,7 +84,7 @@ class Teacher:
     def load(self, state):
         """Take up what `state` gave; None, of a state without a teacher, is a UserError."""
         if state is None:
-            raise UserError(f'the saved state has no teacher: go on without --em_teacher={self.kind}, or begin anew')
+            raise UserError(f'the saved state has no teacher: continue without --em_teacher={self.kind}, or start over')
         self.average.load_state_dict(state)
 
 

@@ -77,7 +77,7 @@ def load(name, path):
         return experiments.load_experiment(path, SEED)
     if classifiers.is_file(name):
         raise UserError(
-            f'{name} is no network of this page: choose one that is offered, timm/<name> or a torchvision name'
+            f'{name} is not a network of this page: choose one of the list, timm/<name> or a torchvision name'
         )
     _check_at_hand(name)
     return experiments.load_classifier_experiment(name, SEED)

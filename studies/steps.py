@@ -150,5 +150,5 @@ def run(steps, root, only_list=False):
         if code:
             raise UserError(
                 f'the step that makes {step.experiment}/{step.result} ended with exit code {code}: mend what it says '
-                'above, then give the same command again to go on from it'
+                'above, then run the same command again to continue from it'
             )

@@ -101,7 +101,7 @@ def test_a_typed_network_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
     for name, said in (
         ('resnet18', 'not on this machine'),
         ('resnet1', 'did you mean resnet'),
-        ('x.pth', 'is no network of'),
+        ('x.pth', 'is not a network of'),
     ):
         with pytest.raises(UserError, match=said):
             live.load(name, None)

@@ -192,7 +192,7 @@ def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tm
             call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', f'--at={text}')
         message = capsys.readouterr().err
         assert stop.value.code == 2 and len(message.strip().splitlines()) == 1
-        assert f"'{text}' is no location: give row,column" in message
+        assert f"'{text}' is not a location: give row,column" in message
     with pytest.raises(ValueError, match='--at chooses a location for maps .*: give --method=taylor_interaction'):
         call(monkeypatch, checkpoint, *image, '--method=jointll', '--at=1,2')
     with pytest.raises(ValueError, match='--at chooses a location'):

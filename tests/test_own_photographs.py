@@ -180,7 +180,7 @@ def test_resume_goes_on_with_the_same_photographs_alone(network, tmp_path, monke
     score(network, tmp_path, monkeypatch, *flags)
     score(network, tmp_path, monkeypatch, *flags)
     assert 'is complete: nothing to do' in capsys.readouterr().out
-    with pytest.raises(UserError, match='is of another command.*photographs'):
+    with pytest.raises(UserError, match='was made by another command.*photographs'):
         score(network, tmp_path, monkeypatch, *flags, f'--images={os.path.dirname(network[0])}/photos/[ab].png')
 
 
@@ -248,7 +248,7 @@ def test_labels_that_could_mean_two_classes_are_refused(tmp_path):
 
 MISTAKES = [
     (['--images=nothing*.jpg'], None, 'no image matches'),
-    (['--labels=table'], 'e.png,3\n', "line 1: 'e.png' is no photograph of --images"),
+    (['--labels=table'], 'e.png,3\n', "line 1: 'e.png' is not a photograph of --images"),
     (['--labels=table'], 'a.png,cat of tigers\n', 'line 1: unknown class'),
     (['--labels=table'], 'a.png,1000\n', 'out of range'),
     (['--labels=table'], 'a.png,@2\n', 'give a number or a name'),
@@ -263,7 +263,7 @@ MISTAKES = [
     (['--boxes=table'], 'a.png;1;2;3;4\n', 'line 1: 1 columns: it must be file,x0,y0,x1,y1, with commas between them'),
     (['--labels=table'], 'a.png,red,robin\n', 'line 1: 3 columns: it must be file,class'),
     (['--labels=table'], b'a.png,bl\xe9\n', 'line 1: no text in UTF-8: save it as UTF-8'),
-    (['--boxes=table'], 'z.png,1,2,3,4\n', 'is no photograph'),
+    (['--boxes=table'], 'z.png,1,2,3,4\n', 'is not a photograph'),
     (['--masks=.'], None, 'mask ./a.png is missing .and 3 more'),
     (['--boxes=table', '--masks=.'], '', 'give one of them'),
     (['--metrics=loc_iou'], None, "--metrics cannot be 'loc_iou' here"),

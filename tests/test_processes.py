@@ -119,7 +119,7 @@ def test_all_leave_the_group_before_they_end(monkeypatch):
 def test_a_stop_is_told_by_the_first_process_once_all_have_left(monkeypatch, tmp_path):
     left = []
     monkeypatch.setattr(processes, 'finish', lambda: left.append(processes.rank()))
-    with pytest.raises(Stopped, match='stopped as asked'):
+    with pytest.raises(Stopped, match='stopped on request'):
         resuming.stop_marked(str(tmp_path))
     monkeypatch.setattr(processes, 'rank', lambda: 0 if len(left) == 2 else 1)  # without a group everyone is the first
     with pytest.raises(Stopped, match='^$'):

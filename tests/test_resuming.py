@@ -268,7 +268,7 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
     process.send_signal(signal.SIGTERM)
     code, _, err = process.finish()
     assert code == STOPPED and '--resume' in err and 'loading process' not in err, err
-    assert err.count('stopped as asked') == 1 and 'Traceback' not in err, err
+    assert err.count('stopped on request') == 1 and 'Traceback' not in err, err
     assert os.path.exists(resuming.marker(trained / 'stopped', 'pixel_perturb_smooth_grad.json')) and finished(shards)
     assert not (trained / 'stopped' / 'pixel_perturb_smooth_grad.json').exists()
     ends = [process.finish() for process in commands.start_together(2, command, *arguments)]
@@ -301,7 +301,7 @@ def test_a_failure_is_no_wish_to_stop(trained, tmp_path):
     flags += [f'--data_root={tmp_path}/data', f'--save_root={trained}', '--load_checkpoint=whole']
     process = launch(command, *DATA, *flags, '--smooth_grad_nr_iter=50', '--experiment_name=broken')
     code, _, err = process.finish()
-    assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped as asked' not in err
+    assert code != 0 and f'{names[12]} is unreadable' in err and 'stopped on request' not in err
     assert not glob.glob(os.path.join(trained, 'broken', f'{resuming.MARKER}*'))
 
 
@@ -461,7 +461,9 @@ def test_a_flag_that_changes_the_result_makes_another_command(flag, tmp_path):
         if same:
             resuming.same_command(here, saved, 'here', free)
         else:
-            with pytest.raises(ValueError, match=f'here is of another command, with --{flag}=another: give the same'):
+            with pytest.raises(
+                ValueError, match=f'here was made by another command, with --{flag}=another: give the same'
+            ):
                 resuming.same_command(here, saved, 'here', free)
     runs = [resuming.Run(str(tmp_path / name), one, False, False) for name, one in (('a', here), ('b', saved))]
     first, second = (sharding.Shards(run, 'x', 9, 4).key for run in runs)
@@ -552,7 +554,7 @@ def test_a_stopped_evaluation_repeats_no_shard_and_leaves_no_file(numbers, tmp_p
     assert stopped.done == [('a', n) for n in (0, 3, 6, 9, 12)] and stopped.found == {}
     mark = resuming.marker(folder, 'of_a.json')
     assert os.path.exists(mark) and len(list(folder.glob('shards_of_a/*.npz'))) == 1
-    with pytest.raises(FileExistsError, match='give --resume to go on with it, or --override_cache=True'):
+    with pytest.raises(FileExistsError, match='give --resume to continue it, or --override_cache=True'):
         numbers('a')
     with pytest.raises(ValueError, match='another command, with --norm_type=minmax'):
         numbers('a', '--resume', '--norm_type=max')
@@ -606,7 +608,9 @@ def test_batch_scripts_look_for_the_mark_that_their_job_leaves(tmp_path, monkeyp
 def test_a_damaged_result_or_plan_is_one_line(tmp_path, text):
     run = resuming.Run(str(tmp_path), {'seed': 1}, True, False)
     (tmp_path / 'x.json').write_text(text)
-    with pytest.raises(UserError, match='x.json is damaged .*: give --override_cache=True to make it anew') as error:
+    with pytest.raises(
+        UserError, match='x.json is damaged .*: give --override_cache=True to compute it again'
+    ) as error:
         with resuming.claim(run, 'x.json'):
             pass
     assert '\n' not in str(error.value)

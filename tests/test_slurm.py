@@ -167,7 +167,7 @@ def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slu
     assert (plain['JobState'], plain['Restarts']) == ('COMPLETED', '0'), slurm.printed(jobs['plain'])
     assert (stopped['JobState'], stopped['Restarts']) == ('COMPLETED', '1'), slurm.printed(jobs['stopped'])
     printed = slurm.printed(jobs['stopped'])
-    assert 'stopped as asked' in printed and f'job {jobs["stopped"]} goes back into the queue' in printed
+    assert 'stopped on request' in printed and f'job {jobs["stopped"]} goes back into the queue' in printed
     assert not os.path.exists(result(slurm, 'stopped', f'requeue_{jobs["stopped"]}'))
     for name in ('last', 'best'):
         one, other = (

@@ -220,7 +220,7 @@ def test_asked_to_stop_it_saves_marks_and_ends(tmp_path, monkeypatch):
             processes._note(15, None)
 
     monkeypatch.setattr(training.Trainer, 'train_step', step_and_signal)
-    with pytest.raises(Stopped, match='stopped as asked'):
+    with pytest.raises(Stopped, match='stopped on request'):
         one.train_epoch(Batches(12), 'epoch', lambda: saved.append(one.step))
     assert saved == [2] and os.path.exists(resuming.marker(tmp_path))
     saved.clear()

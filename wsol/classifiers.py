@@ -217,7 +217,7 @@ def _from_file(path, architecture):
     state = _without_wrapper(without_prefix(read_record(path)['state_dict']))
     state = {key: value for key, value in state.items() if module_of(key) not in AUXILIARY}
     if not all(torch.is_tensor(value) for value in state.values()):
-        raise UserError(f'{path} is no file of weights: its state_dict holds more than tensors')
+        raise UserError(f'{path} is not a file of weights: its state_dict contains more than tensors')
     make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier
     found = make(architecture, weights=False)
     key = _scores_key(found.net)  # by the network's order: a file may have another

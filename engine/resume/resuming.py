@@ -59,8 +59,8 @@ def stop_marked(folder, result=TRAINED):
     """End a run whose state is saved: marks `folder` for the batch script and raises Stopped, which speaks in the
     first process alone. result: the name of the file that the run makes."""
     with open(marker(folder, result), 'w') as file:
-        file.write('asked to stop; run the same command with --resume to go on\n')
-    words = f'stopped as asked, its state is in {folder}: run the same command with --resume to go on'
+        file.write('stopped on request; run the same command with --resume to continue\n')
+    words = f'stopped on request, its state is in {folder}: run the same command with --resume to continue'
     first = processes.rank() == 0
     processes.finish()
     raise Stopped(words if first else '')
@@ -68,7 +68,7 @@ def stop_marked(folder, result=TRAINED):
 
 def read_saved(path):
     """The content of a result, or of a plan, which is the arguments alone; a damaged one is a UserError."""
-    advice = 'give --override_cache=True to make it anew, or another --experiment_name'
+    advice = 'give --override_cache=True to compute it again, or another --experiment_name'
     saved = read_object(path, advice)
     arguments = saved.get('arguments', saved)
     if not isinstance(arguments, dict) or 'seed' not in arguments:
@@ -88,7 +88,7 @@ def same_command(arguments, saved, where, free=()):
         differing.append(f'--seed={saved.get("seed")}')
     if differing:
         raise UserError(
-            f'{where} is of another command, with {", ".join(differing)}: give the same flags to --resume, '
+            f'{where} was made by another command, with {", ".join(differing)}: give the same flags to --resume, '
             'or another --experiment_name'
         )
     for flag in sorted(PLACES & here.keys() & saved.keys()):

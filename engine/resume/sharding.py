@@ -92,7 +92,7 @@ class Shards:
         elif planned and not run.override and self._any_finished():
             raise AlreadyThere(
                 f'{self.folder} holds the finished images of an evaluation that was stopped: give --resume to '
-                'go on with it, or --override_cache=True to begin anew'
+                'continue it, or --override_cache=True to start over'
             )
         else:
             if run.override:

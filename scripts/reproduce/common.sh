@@ -115,7 +115,7 @@ default_places() {
 
 run() {
     note "[$SECONDS s] $*"
-    "${launcher[@]}" "$@" || die "this step failed: ${*:1:2}; give the command again to go on from it"
+    "${launcher[@]}" "$@" || die "this step failed: ${*:1:2}; run the command again to continue from it"
 }
 
 # prepare SET: draws the toy set, or checks the images and metadata of a set; with given checkpoints only what a test

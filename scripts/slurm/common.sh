@@ -63,6 +63,6 @@ work() {
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID   # the task alone, not the array
     say "$1 was stopped: job $job goes back into the queue and will go on from its saved state"
     scontrol requeue "$job" ||
-        say "it could not be put back: submit the same command again, it goes on from the saved state"
+        say "it could not be requeued: submit the same command again to resume from the saved state"
     exit 75
 }
