@@ -33,7 +33,7 @@ TRAINED = {
         'CALM-EM_CUB_lite0.pth.tar',
         '0f9b1aed2717192f2a774cad1de33a4cec19764bad79e174f533166b0131ff38',
         'timm/tf_efficientnet_lite0 with ImageNet weights at 160 px on the 5594 training photographs of CUB-200-2011: '
-        '8 epochs of CAM, then 4 of CALM-EM; 62 % of 400 validation photographs right',
+        '8 epochs of CAM, then 4 of CALM-EM; 58.3 % of 5794 test photographs right',
         'weights only, made from Apache-2.0 weights and from photographs that are for non-commercial research and '
         'education: use them for that',
     )
