@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
         def __init__(self):
             self.dtype, self.shape = np.dtype(float), (2,)
 
-        def tasks(self):
+        def chunks(self):
             yield np.zeros(1)
             raise Stopped
 
