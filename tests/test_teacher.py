@@ -226,7 +226,7 @@ def test_a_state_holds_the_teacher(tmp_path, kind, decay, steps):
     assert equal(one.model.state_dict(), other.model.state_dict())
     assert equal(one.teacher.state(), other.teacher.state())
     lost = {**record, 'progress': {key: value for key, value in record['progress'].items() if key != 'teacher'}}
-    with pytest.raises(ValueError, match=f'no teacher: go on without --em_teacher={kind}'):
+    with pytest.raises(ValueError, match=f'no teacher: continue without --em_teacher={kind}'):
         other.load(lost)
 
 
