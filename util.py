@@ -202,10 +202,10 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, s
         raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
     if start:
         return record
-    trained = trained_with(record)
-    if trained.get('large_feature_map', large_feature_map) != large_feature_map:
+    told = trained_with(record)
+    if told.get('large_feature_map', large_feature_map) != large_feature_map:
         raise UserError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
-    method = trained.get('attribution_method', attribution_method)
+    method = told.get('attribution_method', attribution_method)
     if method != attribution_method:
         raise UserError(
             f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '

@@ -4,7 +4,7 @@
 
 In this order: the tests' cases for the device; training and forward passes; the same compiled; the loader; the
 evaluators over their passes; counts and PxAP beside the CPU's; a table, DIR/table.md. Each step has a share of the
-minutes that are left, and leaves DIR/PART.json; called again, what is there is not done again. --device cpu rehearses
+minutes that are left, and leaves DIR/STEP.json; called again, what is there is not done again. --device cpu rehearses
 every step with tiny sizes. Exit codes: 2 no GPU; 1 something failed; 75 the time was up, call it again.
 """
 

@@ -13,7 +13,7 @@ from engine import arrays, models, processes
 from engine.map_maker import MapMaker
 from engine.resume import resuming, sharding
 from wsol.errors import MissingFile, UserError
-from wsol.scoring import Tally, add_up
+from wsol.scoring import Tally
 
 
 class Evaluator:
@@ -231,9 +231,7 @@ def _score_shard(evaluator, task, count, read, shown):
             return None
         if i == len(read):
             read.append(next(shown))
-        made = evaluator.score(task, read[i])
-        add_up(whole.totals, made.totals)
-        add_up(whole.rows, made.rows)  # lists: one behind the other
+        whole.add(evaluator.score(task, read[i]))
     return whole
 
 

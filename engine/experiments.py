@@ -58,17 +58,19 @@ def default_arguments():
 
 
 def trained_arguments(path):
-    """({flag: value} that describe the network of a checkpoint file, its class count).
+    """({flag: value} that describe the network of a checkpoint file, its class count, the names of its classes).
 
-    {} and None where it does not tell. Nothing is checked here: `load_experiment` says what is wrong with a file.
+    {} and None where it does not tell; files of scripts/export_head.py have names. Nothing is checked here:
+    `load_experiment` says what is wrong with a file.
     """
     try:
         record = read_record(path)
         weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
         trained = util.trained_with(record)
-        return {key: trained[key] for key in DESCRIBING if key in trained}, len(weights[0])
+        told = {key: trained[key] for key in DESCRIBING if key in trained}
+        return told, len(weights[0]), record.get('class_names')
     except (UserError, LookupError, TypeError, AttributeError):
-        return {}, None
+        return {}, None, None
 
 
 def network_arguments(given, command):
@@ -81,7 +83,7 @@ def network_arguments(given, command):
     if args.classifier:
         described, num_classes = {'crop_size': None, 'architecture': None}, None
     elif args.use_load_checkpoint:
-        described, num_classes = trained_arguments(pick(models.Source, args).path())
+        described, num_classes, _ = trained_arguments(pick(models.Source, args).path())
     else:
         raise UserError(
             'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
@@ -109,7 +111,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
-    trained, num_classes = trained_arguments(path)
+    trained, num_classes, own_names = trained_arguments(path)
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
     arguments.metadata_root = models.metadata_root(arguments, path)
@@ -119,8 +121,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     model = models.load_model(spec, num_classes, device, path)
     model = models.for_inference(model, pick(models.Speed, arguments))
     names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
-    names = names or read_record(path).get('class_names')  # a file of scripts/export_head.py has them
-    return Experiment(name or os.path.dirname(path), arguments, model, names)
+    return Experiment(name or os.path.dirname(path), arguments, model, names or own_names)
 
 
 def network_class_names(arguments, num_classes):

@@ -4,13 +4,11 @@ rows: {map name: {metric: figure or None, and what a map costs}}; metrics: {metr
 row of scores.METRICS}.
 """
 
-import csv
-import io
 import os
 from argparse import Namespace
 
 from .results import MODES, SCORES, read_result
-from .tables import interval_text, markdown, number_text
+from .tables import csv_text, interval_text, markdown, number_text
 
 COSTS = {  # of one map, means over the images: (title, digits)
     'seconds': ('seconds a map', 3),
@@ -69,12 +67,8 @@ def title_with_arrow(title, better):
 def scores_csv(rows, metrics):
     """Attribution scores, and what a map costs, as CSV: a row a map, full digits, nothing where a figure is not
     defined."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
     names = [*metrics, *costs_in(rows)]
-    writer.writerow(['method', *names])
-    writer.writerows([map_name, *(row[name] for name in names)] for map_name, row in rows.items())
-    return text.getvalue()
+    return csv_text(['method', *names], [[map_name, *(row[name] for name in names)] for map_name, row in rows.items()])
 
 
 def scores_markdown(rows, metrics, note):

@@ -3,7 +3,9 @@
 The published numbers are in scripts/paper_numbers.yaml. Needs no PyTorch, so that it starts at once.
 """
 
+import csv
 import glob
+import io
 import os
 from typing import NamedTuple
 
@@ -28,6 +30,13 @@ def markdown(head, rows):
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ['-' * width for width in widths], *rows]
     return '\n'.join('| ' + ' | '.join(text.ljust(width) for text, width in zip(line, widths)) + ' |' for line in lines)
+
+
+def csv_text(head, rows):
+    """The same as CSV, of texts or numbers."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([head, *rows])
+    return text.getvalue()
 
 
 def interval_text(interval, digits=2):

@@ -6,7 +6,6 @@ The file is a checkpoint itself: --load_checkpoint takes it, without the data se
 """
 
 import argparse
-import hashlib
 import os
 
 import checkout  # noqa: F401 (the checkout's root on the path)
@@ -17,7 +16,7 @@ from data.classes import class_names
 from engine.command import command
 from engine.experiments import DESCRIBING
 from wsol.errors import AlreadyThere, UserError
-from wsol.weights import read_record
+from wsol.weights import read_record, sha256_of
 
 PLACES = ('data_root', 'metadata_root')  # of the machine it was trained on
 
@@ -58,9 +57,7 @@ def main():
     path = util.find_checkpoint(options.checkpoint, 'save')
     record = exported(read_record(path), path)
     util.atomically(options.file, lambda file: torch.save(record, file))
-    with open(options.file, 'rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest()
-    print(f'{options.file}: {os.path.getsize(options.file) / 1e6:.2f} MB, sha256 {found}')
+    print(f'{options.file}: {os.path.getsize(options.file) / 1e6:.2f} MB, sha256 {sha256_of(options.file)}')
 
 
 if __name__ == '__main__':

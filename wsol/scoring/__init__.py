@@ -25,13 +25,17 @@ class Tally(NamedTuple):
     totals: dict  # {name: array, tensor or number}: added up over the images
     rows: dict  # {name: [array or tensor [b, ...], ...]}: a row an image, the arrays one behind the other
 
+    def add(self, more):
+        """Add what further images give, another `Tally`, in place."""
+        add_up(self.totals, more.totals)
+        add_up(self.rows, more.rows)  # lists: one behind the other
+
 
 def join(tallies):
     """The `Tally` of several tallies, in their order."""
     whole = Tally({}, {})
     for tally in tallies:
-        add_up(whole.totals, tally.totals)
-        add_up(whole.rows, tally.rows)  # lists: one behind the other
+        whole.add(tally)
     return whole
 
 

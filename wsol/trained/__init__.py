@@ -4,16 +4,14 @@ One row of TRAINED a file of this folder, which `scripts/export_head.py` makes o
 hash before it is read.
 """
 
-import hashlib
 import os
 from typing import NamedTuple
 
 from ..backbones import backbone_module
-from ..errors import UserError
 from ..network import Network
 from ..preprocessing import from_record
 from ..registry import lookup
-from ..weights import load_trained_weights, read_record
+from ..weights import check_file, load_trained_weights, read_record
 
 PREFIX = 'packaged/'
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -44,15 +42,7 @@ def file_of(name):
     """The file of a head packaged/NAME; an unknown name, or a file that is another, is a UserError."""
     row = lookup({PREFIX + one: row for one, row in TRAINED.items()}, name, 'packaged head')
     path = os.path.join(FOLDER, row.file)
-    try:
-        with open(path, 'rb') as file:
-            found = hashlib.file_digest(file, 'sha256').hexdigest()
-    except FileNotFoundError:
-        found = 'no file'
-    if found != row.sha256:
-        raise UserError(
-            f'{path} is not the packaged file ({found[:16]} instead of {row.sha256[:16]}): install the library again'
-        )
+    check_file(path, row.sha256, 'packaged', 'install the library again')
     return path
 
 
