@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-import util
 from data import folders
 from data.texts import read_object, read_text
 from wsol.errors import MissingFile, UserError
@@ -393,7 +392,6 @@ def make_loader(
         pin_memory=device.type == 'cuda',
         collate_fn=partial(collate, crop_size),
         persistent_workers=workers > 0,
-        worker_init_fn=util.leave_group,
         generator=torch.Generator(),
     )  # its own: a loader draws no number of the run's
     return ImageLoader(loader, preprocessing, device, channels_last)

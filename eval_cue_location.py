@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-import util
 from config import get_configs
 from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
 from engine import evaluation
@@ -202,11 +201,7 @@ class CueLocalization(evaluation.Evaluator):
     def batches(self, numbers):
         """(what `count_batch` takes, the network's output where a map is read off it) of each batch."""
         loader = DataLoader(
-            self.dataset,
-            batch_sampler=numbers,
-            num_workers=self.args.workers,
-            pin_memory=self.device.type != 'cpu',
-            worker_init_fn=util.leave_group,
+            self.dataset, batch_sampler=numbers, num_workers=self.args.workers, pin_memory=self.device.type != 'cpu'
         )
         reads = any(self.makers[task].from_output for task in self.tasks())
         for batch in ImageLoader(loader, self.dataset.transform.preprocessing, self.device):

@@ -71,12 +71,6 @@ def progress(iterable, total, text, size=1, shown=True):
             )
 
 
-def leave_group(worker=None):
-    """A helping process leaves its parent's process group: torchrun sends a stop to the whole group, and it would end
-    at once."""
-    os.setpgrp()
-
-
 class Log:
     """A file of JSON lines that begins with the record `head`; records are also printed.
 

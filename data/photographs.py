@@ -10,7 +10,6 @@ import torch
 from PIL import ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-import util
 from wsol.errors import UserError
 from wsol.photographs import SUFFIXES, other_endings, read_photograph
 from wsol.preprocessing import PAPER, photograph_transform, seen_crop
@@ -107,5 +106,5 @@ def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, bat
     The files come in their order, batch_size at a time, or as the lists of their numbers in `batches` say.
     """
     dealt = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
-    dealt.update(num_workers=workers, worker_init_fn=util.leave_group, collate_fn=list)
+    dealt.update(num_workers=workers, collate_fn=list)
     return DataLoader(Photographs(files, size, preprocessing), **dealt)

@@ -8,6 +8,7 @@ import traceback
 
 import torch
 
+from engine import processes
 from wsol.errors import UserError
 
 # What the machine or the user's rights refuse: one line. Any other OSError is a defect of the code.
@@ -30,6 +31,7 @@ def command(main):
     Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code
     1.
     """
+    processes.protect_workers()
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='surrogateescape')  # a file name that is no UTF-8 is printed as its bytes
     try:

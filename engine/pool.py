@@ -1,23 +1,11 @@
 """Processes that do the work of one: jobs handed out, results in their order."""
 
-import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from util import leave_group
 from wsol.errors import Unwritable
-
-
-def _start_pool_process(start):
-    """What a process of a pool does first: it leaves the group that torchrun stops, and ends when it is asked to, as
-    its parent may not (the parent's handlers came along)."""
-    leave_group()
-    for name in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_DFL)
-    if start:
-        start()
 
 
 @contextmanager
@@ -39,7 +27,7 @@ def in_processes(workers, start=None):
         while waiting:
             yield waiting.popleft().result()
 
-    with ProcessPoolExecutor(workers, initializer=_start_pool_process, initargs=(start,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=start) as pool:
         pool.submit(int).result()  # the processes start here, before an accelerator is in use
         try:
             yield ordered

@@ -1,19 +1,46 @@
 """The processes of a run: those that torchrun starts, the signals that stop them, and what they tell each other."""
 
+import functools
 import os
 import signal
 import sys
+import threading
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _signals = []  # those that came and ask for a stop
 _control = []  # the group of processes for words between hosts, beside the one for gradients
 
 
 def _note(signal_number, frame):
     _signals.append(signal_number)
+
+
+@functools.cache
+def protect_workers():
+    """From now on, processes that this one forks leave stop signals to it: loaders' workers, pools.
+
+    `timeout`, torchrun and SLURM may signal every process of a run, but only the main one can save its state.
+    """
+    os.register_at_fork(after_in_child=_follow_parent)
+
+
+def _follow_parent():
+    """In a forked process: of STOP_SIGNALS obey only a SIGTERM from the parent; end when the parent is gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    parent = os.getppid()
+
+    def wait():
+        while os.getppid() == parent:
+            received = signal.sigtimedwait(STOP_SIGNALS, 1)
+            if received and received.si_signo == signal.SIGTERM and received.si_pid == parent:
+                break
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def accelerator():

@@ -90,6 +90,15 @@ def run(script, *arguments, cwd=ROOT, **environment):
     return start(script, *arguments, cwd=cwd, **environment).finish()
 
 
+def is_alive(pid):
+    """Does a process run? A dead one has no command line, even if nobody has waited for it."""
+    try:
+        with open(f'/proc/{pid}/cmdline', 'rb') as file:
+            return bool(file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def start_together(count, script, *arguments):
     """`count` processes of one command, as torchrun starts them on one machine."""
     with socket.socket() as free:

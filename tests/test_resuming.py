@@ -279,6 +279,35 @@ def test_processes_asked_to_stop_keep_their_shards_with_loaders_beside_them(trai
 
 
 @pytest.mark.slow
+def test_signals_to_the_whole_group_stop_a_training_and_its_loaders_end_with_it(tmp_path):
+    """`timeout` and SLURM signal every process of a run; its loaders must leave the stop to the main process."""
+    folder = tmp_path / 'group'
+    arguments = [*TRAIN, '--epochs=500', '--workers=2', f'--save_root={tmp_path}', '--experiment_name=group']
+    for signal_number, send, end in (
+        (signal.SIGTERM, os.killpg, STOPPED),
+        (signal.SIGUSR1, os.killpg, STOPPED),
+        (signal.SIGKILL, os.kill, -signal.SIGKILL),
+    ):
+        process = subprocess.Popen(
+            [sys.executable, os.path.join(ROOT, 'main.py'), *arguments, '--resume'],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        before = len(epochs(folder)) if (folder / 'log.jsonl').exists() else 0
+        wait_for(process, lambda: (folder / 'log.jsonl').exists() and len(epochs(folder)) > before)
+        loaders = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+        assert len(loaders) == 4  # of training and validation
+        send(process.pid, signal_number)
+        _, err = process.communicate()
+        assert process.returncode == end and 'Traceback' not in err and 'loading process' not in err, err
+        assert (folder / training.STATE).exists() and err.count('stopped on request') == (end == STOPPED)
+        while any(map(commands.is_alive, loaders)):
+            time.sleep(0.01)
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run(tmp_path):
     process = launch('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=dead', '--epochs=500')
     wait_for(process, (tmp_path / 'dead' / 'last_checkpoint.pth.tar').exists)
