@@ -112,7 +112,7 @@ class Localization(evaluation.Evaluator):
             return ((image_id, self.saved[image_id]) for image_id in ids)
         split = self.split if self.split.photographs else with_sizes(self.split)
         maker = self.makers[args.score_map_process]
-        return map_maker.split_score_maps(maker, self.loader(split, numbers), numbers, self.device, self.size)
+        return map_maker.split_score_maps(maker, self.loader(split, numbers), self.size)
 
     def batches(self, numbers):
         """(image ids, their `Tally`s, which --workers processes make) of each batch."""

@@ -142,21 +142,18 @@ def save_split(args):
         )
     experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
-    device = next(experiment.model.parameters()).device
     [(name, maker)] = experiments.map_makers(experiment, names, args.at).items()
-    count = len(split.image_ids)
-    batches = [list(range(first, min(first + args.batch_size, count))) for first in range(0, count, args.batch_size)]
     loader = make_loader(
         split,
         False,
         args.batch_size,
         args.workers,
         crop_size=args.crop_size,
-        batches=batches,
         preprocessing=experiment.model.preprocessing,
-        device=device,
+        device=next(experiment.model.parameters()).device,
     )
-    score_maps = map_maker.split_score_maps(maker, loader, batches, device, args.crop_size)
+    count = len(split.image_ids)
+    score_maps = map_maker.split_score_maps(maker, loader, args.crop_size)
     for image_id, one in util.progress(score_maps, count, 'score maps'):
         save_map(args.save_scoremaps, image_id, one, args.override_cache)
     print(f'{count} maps of {args.dataset} {args.split} by {name} in {args.save_scoremaps}')

@@ -1,1 +1,1 @@
-"""A run under way: its processes, its training or evaluation, and how it goes on after a stop."""
+"""A running command: its processes, its training or evaluation, and how it resumes after a stop."""

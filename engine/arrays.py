@@ -1,7 +1,7 @@
-"""Files of named arrays: the shards of an evaluation; what each image gave, beside a result (NAME.npz of NAME.json).
+"""Files of named arrays: shards of an evaluation, and the per-image values of a result (NAME.npz of NAME.json).
 
-It is NumPy's compressed format without pickles: `np.load` reads it. The same arrays give the same bytes.
-docs/evaluating.md says what the arrays of each command are, `report.results.read_arrays` reads them.
+The format is NumPy's .npz without pickles; equal arrays give equal bytes. docs/evaluating.md lists the arrays of each
+command, `report.results.read_arrays` reads them.
 """
 
 import zipfile
@@ -12,35 +12,35 @@ import util
 
 
 class Stored:
-    """An array whose chunks, of one or more rows each, lie in several files of arrays."""
+    """An array that is stored as chunks of rows in several .npz files."""
 
     def __init__(self, name, paths):
-        """name: of the chunk in each file."""
+        """name: the array's name in every file."""
         self.name = name
         self.paths = paths
         heads = [_head(path, name) for path in paths]
-        self.dtype = np.result_type(*(dtype for _, dtype in heads))  # texts: as wide as the widest
+        self.dtype = np.result_type(*(dtype for _, dtype in heads))  # of strings, the widest
         self.shape = (sum(shape[0] for shape, _ in heads), *heads[0][0][1:])
 
     def chunks(self):
-        """The chunks, each read when it is its turn."""
+        """Yield the chunks; one at a time is in memory."""
         for path in self.paths:
             with np.load(path) as file:
                 yield file[self.name]
 
     def whole(self):
-        """The array, in memory."""
+        """The whole array, in memory."""
         return np.concatenate(list(self.chunks()))
 
 
 def stored(path):
-    """{name: `Stored`} of a file of arrays."""
+    """{name: `Stored`} of an .npz file."""
     with np.load(path) as file:
         return {name: Stored(name, [path]) for name in file.files}
 
 
 def _head(path, name):
-    """(shape, type) of an array in a file of arrays."""
+    """(shape, dtype) of an array in an .npz file, from its header."""
     with zipfile.ZipFile(path) as archive, archive.open(f'{name}.npy') as member:
         np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -48,12 +48,12 @@ def _head(path, name):
 
 
 def write(path, arrays):
-    """Write {name: array or `Stored`} to a file, atomically; of a stored array one chunk at a time is in memory."""
+    """Write {name: array or `Stored`} to an .npz file, atomically; stored arrays are copied chunk by chunk."""
 
     def write_all(file):
         with zipfile.ZipFile(file, 'w') as archive:
             for name, array in arrays.items():
-                member = zipfile.ZipInfo(f'{name}.npy')  # without the time of writing
+                member = zipfile.ZipInfo(f'{name}.npy')  # has no timestamp
                 member.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(member, 'w', force_zip64=True) as stream:
                     _write_array(stream, array)

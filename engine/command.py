@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, what is a user's mistake and what a defect of the code."""
+"""How a command ends: exit codes; one line for a user's mistake, a traceback for a bug."""
 
 import errno
 import os
@@ -11,29 +11,29 @@ import torch
 from engine import processes
 from wsol.errors import UserError
 
-# What the machine or the user's rights refuse: one line. Any other OSError is a defect of the code.
+# OSErrors caused by the machine or by permissions end in one line; any other OSError is a bug.
 MACHINE = {
     getattr(errno, name)
     for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
 }
-STOPPED = 75  # exit code of a run that was asked to stop and kept its state: EX_TEMPFAIL, run it again
-INTERRUPTED = 130  # of one that was interrupted at the keyboard, as shells have it
-FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # /dev/shm, in errors
+STOPPED = 75  # exit code of a run that stopped on request with its state saved (EX_TEMPFAIL)
+INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
+FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # a full /dev/shm
 
 
 class Stopped(Exception):
-    """The run was asked to stop; what it did so far is saved."""
+    """The run stopped on request; its state is saved."""
 
 
 def command(main):
-    """Run an entry script's main(); what the user can mend ends in one line on standard error, exit code 2.
+    """Run an entry script's main() and exit with its code.
 
-    Asked to stop: exit code 75; interrupted at the keyboard: 130. A defect of the code shows its traceback, exit code
-    1.
+    2 and one line on standard error: an error that the user can fix. 75: stopped on request. 130: Ctrl-C. 1 and a
+    traceback: a bug.
     """
     processes.protect_workers()
     if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='surrogateescape')  # a file name that is no UTF-8 is printed as its bytes
+        sys.stdout.reconfigure(errors='surrogateescape')  # prints file names that are not UTF-8
     try:
         main()
     except KeyboardInterrupt:
@@ -45,13 +45,13 @@ def command(main):
             raise
         _end_with(f'error: {_one_line(error)}', 2)
     except RuntimeError as error:
-        if not (line := _broken_from_outside(error)):
+        if not (line := _external_cause(error)):
             raise
         _end_with(f'error: {line}', 2)
 
 
 def _one_line(error):
-    """The error's message; of one that a loader's process raised, the last line of what PyTorch made of it."""
+    """The error's message; if PyTorch re-raised it from a worker with its traceback, the last line of that."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if lines[0].startswith('Caught '):
         return re.sub(r'^[\w.]+: ', '', lines[-1])  # the exception's name
@@ -59,7 +59,7 @@ def _one_line(error):
 
 
 def _end_with(line, code):
-    """One line on standard error, if there is something to say, then exit."""
+    """Print the line on standard error, unless it is empty, and exit."""
     if os.environ.get('CALM_TRACEBACK'):
         traceback.print_exc()
     if line:
@@ -67,30 +67,25 @@ def _end_with(line, code):
     sys.exit(code)
 
 
-def _broken_from_outside(error):
-    """A line on what broke from outside, by PyTorch's RuntimeError, or None."""
+def _external_cause(error):
+    """The message for a RuntimeError of PyTorch with an external cause (memory, a killed process); None for a bug."""
     first = str(error).split('\n')[0]
     if isinstance(error, torch.OutOfMemoryError):
         return 'out of memory on the accelerator: give a smaller --batch_size'
     if re.search(FULL, str(error), re.I):
         return (
-            f'{_shared_memory()} is too small for what the processes pass on in it: give fewer --workers (with 0 it is '
-            'not used), a smaller --batch_size, or more of it (docker run --shm-size=8g), and --resume to continue'
+            f"{_shared_memory()} is too small for the processes' data: give fewer --workers (0 needs none) "
+            'or a smaller --batch_size, or enlarge it (docker run --shm-size=8g); --resume continues'
         )
     if first.startswith('DataLoader worker'):
-        return (
-            f'a data loading process was ended from outside ({first}): out of memory? give fewer --workers, '
-            'and --resume to continue'
-        )
+        return f'a data loading process was killed ({first}): out of memory? give fewer --workers; --resume continues'
     if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:
-        return (
-            f'another process of this run is gone ({first[:200]}): start all of them again, with --resume to continue'
-        )
+        return f'another process of this run has ended ({first[:200]}): restart all of them with --resume to continue'
     return None
 
 
 def _shared_memory():
-    """The shared memory in words, with its size where it has one."""
+    """The name of the shared memory, with its size if it is known."""
     try:
         space = os.statvfs('/dev/shm')
     except OSError:

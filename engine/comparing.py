@@ -1,4 +1,4 @@
-"""Many maps by many scores: which maps a network can give, what a batch of images adds, what the sums say."""
+"""Scores of many maps: which maps a network supports, the sums over batches, and the figures from the sums."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from wsol.attribution.registry import HEAD, LAYER
 from wsol.errors import UserError
 from wsol.scoring import Tally, add_up, erasing, measures, regions, sanity, scores
 
-# A map that stands for all that need the same: where it cannot run, none of them can.
+# {requirement of a map: a map that is tried}: if it fails, so do all maps with that requirement.
 TRIED = {HEAD: 'vanilla', LAYER: 'grad_cam'}
 
 
 def runnable(names, model, size, options):
-    """(those of the maps `names` that the network can give, {name of another: why not}), tried on one grey image."""
+    """(the maps of `names` that the network supports, {other map: reason}), tried on one grey image."""
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     reasons = {}
     for need, tried in TRIED.items():
@@ -29,18 +29,18 @@ def runnable(names, model, size, options):
 
 
 class PredictedBatch(NamedTuple):
-    """Images whose maps are compared, and what the network says of them, once for all maps."""
+    """A batch of images and the network's output, which all maps share."""
 
     images: torch.Tensor  # [B, 3, S, S]
     labels: torch.Tensor  # the explained classes [B]
-    numbers: list  # of the images, which noise and random masks depend on
-    truths: list  # a `regions.Truth` an image, or none
-    output: object  # the network's on the images
-    spent: dict  # what that cost {column of costs.COSTS: spent}
+    numbers: list  # of the images; noise and random masks depend on them
+    truths: list  # a `regions.Truth` for each image, or empty
+    output: object  # the network's `Output`
+    spent: dict  # its cost, {column of costs.COSTS: number}
 
 
 def predict(model, images, labels, numbers, truths=()):
-    """The `PredictedBatch` of images; labels: None explains the predictions."""
+    """The `PredictedBatch` of images [B, 3, S, S]; labels: None explains the predicted classes."""
     meter = costs.Meter(model)
     with torch.no_grad(), meter.running():
         output = model(images)
@@ -49,11 +49,9 @@ def predict(model, images, labels, numbers, truths=()):
 
 
 def score_images(model, settings, batch, seed, known=None):
-    """The `Tally` of a `PredictedBatch` that all maps share: which images are classified right, also without random
-    pixels.
+    """The `Tally` that all maps share: which images are classified correctly, also with random pixels erased.
 
-    known: their `erasing.random_counts` where these are known. The sum over all batches does not depend on how the
-    images are split into them.
+    known: their `erasing.random_counts`, if computed before. The sums do not depend on the batch size.
     """
     right = (batch.output.probs.argmax(dim=1) == batch.labels).cpu()
     tally = Tally({'images': np.array(len(right)), 'correct': right.sum()}, {'correct': [right]})
@@ -68,18 +66,18 @@ def score_images(model, settings, batch, seed, known=None):
 
 
 def random_networks(model, settings, size, seed):
-    """The networks with random weights that some scores ask for (`sanity.randomized`); none where none does."""
+    """The networks with random weights (`sanity.randomized`) that the chosen scores need; [] if none does."""
     if not scores.RANDOM_METRICS & {*settings.metrics}:
         return []
-    image = next(model.parameters()).new_zeros(1, 3, size, size)  # the order in which layers run is asked of it
+    image = next(model.parameters()).new_zeros(1, 3, size, size)  # to find the order of the layers
     return sanity.randomized(model, image, settings.randomization_steps, seed)
 
 
 def score_map(model, name, maker, settings, batch, randomized=()):
-    """The `Tally` of a `PredictedBatch` that the map `name` gives, all named 'MAP/...'; `map_figures` reads the sums.
+    """The `Tally` of the map `name` on a `PredictedBatch`, its keys 'MAP/...'; `map_figures` reads the sums.
 
-    maker: its MapMaker; randomized: `random_networks`. The cost of a readout has the forward pass that it reads. Maps
-    are resized and scaled where the images are.
+    maker: its MapMaker; randomized: `random_networks`. The cost of a readout includes the forward pass. Maps are
+    resized and scaled on the images' device.
     """
     images, labels, output = batch.images, batch.labels, batch.output
     meter = costs.Meter(model)
@@ -91,20 +89,20 @@ def score_map(model, name, maker, settings, batch, randomized=()):
     own = scores.classifier_scores(model, images, labels, p, raw, settings)
     own['constant'] = (scaled.amax(dim=(1, 2)) == 0).cpu()
     extra = any(scores.METRICS[one].extra for one in settings.metrics)
-    if extra or batch.truths:  # these are computed on the host
+    if extra or batch.truths:  # computed on the host
         native, raw, scaled = (some.cpu().numpy() for some in (native, raw, scaled))
     if extra:
         making = _making(maker, batch, (native, raw, scaled), randomized)
         own.update(scores.check_scores(model, images, labels, making, own.get('drop'), settings))
-    more = batch.spent if maker.from_output else dict.fromkeys(batch.spent, 0)
-    tally = Tally({f'{name}/{key}': value + more[key] for key, value in meter.spent.items()}, {})
+    shared = batch.spent if maker.from_output else dict.fromkeys(batch.spent, 0)
+    tally = Tally({f'{name}/{key}': value + shared[key] for key, value in meter.spent.items()}, {})
     _add_scores(tally, name, own)
     _add_regions(tally, name, [regions.region_scores(*row, settings) for row in zip(native, scaled, batch.truths)])
     return tally
 
 
 def _making(maker, batch, made, randomized):
-    """The `scores.Making` of a batch's maps; made: the maps, at their own size, at image size, and in [0, 1]."""
+    """The `scores.Making` of a batch's maps; made: the maps at native size, at image size, and scaled to [0, 1]."""
     classes = list(batch.labels.view(-1, 1))
 
     def again(changed, model=None):
@@ -115,14 +113,14 @@ def _making(maker, batch, made, randomized):
 
 
 def _add_scores(tally, name, own):
-    """Put a map's scores {name: tensor [B, ...]} into a `Tally`."""
+    """Add a map's scores {name: tensor [B, ...]} to a `Tally`."""
     for key, values in own.items():
         tally.totals[f'{name}/{key}'] = values.sum(dim=0)
         tally.rows[f'{name}/{key}'] = [scores.rows(key, values)]
 
 
 def _add_regions(tally, name, images):
-    """Put a map's scores by true regions, {name: array} of each image, into a `Tally`."""
+    """Add a map's scores against true regions, {name: array} of each image, to a `Tally`."""
     sums = {}
     for one in images:
         add_up(sums, one)
@@ -132,16 +130,20 @@ def _add_regions(tally, name, images):
 
 
 def win_counts(drops):
-    """({map: on how many images its drop is smaller than each map's [M]}, {map: than how many maps' on each image [N]})
-    of the M maps' drops {map: [N]}."""
+    """Count wins of M maps, a win being a smaller confidence drop; drops: {map: [N] over the images}.
+
+    Returns ({map: images won against each map [M]}, {map: maps beaten on each image [N]}).
+    """
     won = erasing.wins(np.stack([*drops.values()])) if drops else []  # [M, M, N]
     counts = {name: one.sum(axis=1) for name, one in zip(drops, won)}
     return counts, {name: one.sum(axis=0) for name, one in zip(drops, won)}
 
 
 def map_figures(totals, names, settings, wins):
-    """{map: its figures, what one map costs (costs.COSTS), and the number of constant maps} of the totals and the
-    counts of `win_counts`."""
+    """{map: its figures, the cost of one map (costs.COSTS) and the number of constant maps}.
+
+    totals: the sums over all images; wins: the first result of `win_counts`.
+    """
     shared = {key: value for key, value in totals.items() if '/' not in key}
     rows = {}
     for name in names:
@@ -153,7 +155,7 @@ def map_figures(totals, names, settings, wins):
 
 
 def with_wins(rows, wins, images, settings):
-    """The figures {map: row} of a table, with the one that depends on the other maps counted anew, among all."""
+    """The figures {map: row} with `win`, which depends on the other maps, recomputed over all maps."""
     if 'win' not in settings.metrics:
         return rows
     return {
@@ -163,7 +165,9 @@ def with_wins(rows, wins, images, settings):
 
 
 def win_table(wins, images):
-    """{win, tie: percent of the images [M][M] on which the row's drop is smaller than the column's, or equal}; wins:
-    the counts of `win_counts`."""
+    """{win, tie: percent of images [M][M] where the row's drop is smaller than, or equal to, the column's}.
+
+    wins: the first result of `win_counts`.
+    """
     shares = np.stack([*wins.values()]) * 100 / images
     return {'win': shares.tolist(), 'tie': (100 - shares - shares.T).tolist()}

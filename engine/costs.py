@@ -1,4 +1,4 @@
-"""What making a map costs: seconds, and the network's forward and backward passes, counted while they are made."""
+"""The measured cost of a map: seconds, and forward and backward passes of the network."""
 
 import time
 from contextlib import contextmanager, nullcontext
@@ -6,17 +6,17 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch.overrides import TorchFunctionMode
 
-COSTS = ('seconds', 'forward_passes', 'backward_passes')  # what is measured; report.attribution_scores shows them
+COSTS = ('seconds', 'forward_passes', 'backward_passes')  # report.attribution_scores shows them
 
 
 def _wait():
-    """Wait for what an accelerator has to do, which would count as another's time."""
+    """Wait for the accelerator, so that pending work is not timed."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class _BackwardPasses(TorchFunctionMode):
-    """Tells a function of each call of torch.autograd.grad, by which every map goes back through the network."""
+    """Calls `tell` at each torch.autograd.grad, which all maps use for their backward passes."""
 
     def __init__(self, tell):
         super().__init__()
@@ -29,12 +29,12 @@ class _BackwardPasses(TorchFunctionMode):
 
 
 class Meter:
-    """Sums over what was measured: seconds, and passes in images (a pass of a batch of B images counts B)."""
+    """Sums of seconds and of passes; a pass of a batch of B images counts B."""
 
     def __init__(self, model):
         self.model = model
         self.spent = dict.fromkeys(COSTS, 0.0)
-        self.latest = 0  # images of the latest forward pass, which a backward pass goes back through
+        self.latest = 0  # batch size of the latest forward pass, counted for a backward pass
 
     def _forward(self, module, inputs):
         self.latest = len(inputs[0])
@@ -45,7 +45,7 @@ class Meter:
 
     @contextmanager
     def running(self):
-        """Measures what is done within; where no gradients are recorded, no backward pass is awaited."""
+        """A context that is measured; without gradients no backward pass is counted."""
         backward = _BackwardPasses(self._backward) if torch.is_grad_enabled() else nullcontext()
         handle = self.model.register_forward_pre_hook(self._forward)
         _wait()

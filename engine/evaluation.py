@@ -1,4 +1,4 @@
-"""Evaluation: an evaluator is one class, and `evaluate` takes it from the claim of its results to their report."""
+"""Evaluation: a subclass of `Evaluator` per command, and `evaluate`, the loop that they all share."""
 
 import os
 import sys
@@ -17,21 +17,21 @@ from wsol.scoring import Tally
 
 
 class Evaluator:
-    """One command's evaluation: what it reads, what a batch gives, what its results say.
+    """The evaluation of one command: its inputs, the score of a batch, and its results.
 
-    A task is what is scored and saved by itself: here each map of --score_map_process, which has a result of its own.
-    A subclass has a `title` (of the progress bar), `name_of`, `batches`, `score` and `report`, and where it needs them
-    `prepare` and `arrays`. From `evaluate` it has, in this order: `device`; `runs`, those results {name: its
-    `resuming.Run`} that are to be made; `seed`, `split`, `model` (in eval mode, on the device), `size` (side of the
-    images) and `makers` {map: `MapMaker`}, of which a command without a network has the seed alone.
+    A task is scored and saved separately: by default each map of --score_map_process, with its own result.
+    A subclass defines `title` (of the progress bar), `name_of`, `batches`, `score`, `report` and, if needed, `prepare`
+    and `arrays`. `evaluate` sets, in this order: `device`; `runs` {name: `resuming.Run`}, the results to compute;
+    `seed`; and, with a network, `split`, `model` (in eval mode, on the device), `size` (side of the images) and
+    `makers` {map: `MapMaker`}.
     """
 
     title = ''
-    files = ()  # endings of the files beside NAME.json and NAME.npz
-    grows = False  # is a result made of several tasks, of which --resume may ask for others?
+    files = ()  # extensions of further files, besides NAME.json and NAME.npz
+    grows = False  # does a result consist of several tasks, to which --resume may add?
 
     def __init__(self, args, split='test', network=True):
-        """args: of the command; split: None for images that the evaluator brings; network: False for saved maps."""
+        """split: None if the evaluator has its own images; network: False for saved maps."""
         self.args = args
         self.run = resuming.Run(args.log_folder, dict(args), args.resume, args.override_cache)
         self.maps = args.score_map_process.split(',')
@@ -45,22 +45,22 @@ class Evaluator:
         self.size = args.crop_size
 
     def name_of(self, task):
-        """The name of the result that a task belongs to: NAME.json."""
+        """The NAME of the result NAME.json that a task belongs to."""
         raise NotImplementedError
 
     def all_runs(self):
-        """{name of each result that is asked for: the `resuming.Run` that makes it}."""
+        """{name: `resuming.Run`} of all requested results."""
         flags = self.run.arguments
         return {
             self.name_of(one): self.run._replace(arguments={**flags, 'score_map_process': one}) for one in self.maps
         }
 
     def tasks(self):
-        """The names of the tasks that are to be made."""
+        """The names of the tasks to compute."""
         return [one for one in self.maps if self.name_of(one) in self.runs]
 
     def load(self):
-        """The split and the network, and the makers of the maps."""
+        """Load the split and the network; make the `makers`."""
         args = self.args
         if self.split_name:
             self.split = load_split(args.dataset, self.split_name, args.data_root, self.metadata_root)
@@ -77,39 +77,39 @@ class Evaluator:
         self.makers = {name: MapMaker(self.model, name, *how) for name in self.choose_maps()}
 
     def choose_maps(self):
-        """The names of the maps that are made, once the network is loaded."""
+        """The names of the maps to compute; called once the network is loaded."""
         return self.maps
 
     def prepare(self):
-        """What is left to do before images are read: at the end it has `count`, the number of images."""
+        """Prepare the scoring; sets `count`, the number of images."""
         self.count = len(self.split.image_ids)
 
     def batches(self, numbers):
-        """Yield the batch of each of the lists `numbers` of image numbers, with all that its tasks have in common."""
+        """Yield what all tasks need of each batch; numbers: a list of image numbers for each batch."""
         raise NotImplementedError
 
     def score(self, task, batch):
-        """The `wsol.scoring.Tally` that a batch gives to a task: its totals are added up over all images."""
+        """The `wsol.scoring.Tally` of a batch for a task; totals are summed over all images."""
         raise NotImplementedError
 
     def arrays(self, totals, rows):
-        """{name: array} of NAME.npz; rows: {name: `arrays.Stored`} of all images."""
+        """{name: array} for NAME.npz; rows: {name: `arrays.Stored`} of all images."""
         return rows
 
     def report(self, name, totals, rows, log):
-        """Write NAME.json and print it; rows: what `arrays` gave. Called in the first process."""
+        """Write and print NAME.json, in the first process; rows: from `arrays`."""
         raise NotImplementedError
 
-    def path(self, name, ending):
-        """The file of a result with this ending."""
-        return os.path.join(self.run.folder, f'{name}.{ending}')
+    def path(self, name, extension):
+        """The path of a result's file."""
+        return os.path.join(self.run.folder, f'{name}.{extension}')
 
     def write(self, name, result):
-        """Write NAME.json: the result, and where it comes from."""
+        """Write NAME.json: the result and its provenance."""
         util.write_json(self.path(name, 'json'), {**result, **self.runs[name].provenance()})
 
     def loader(self, split, batches):
-        """The loader of a split's images for the network: square, in order, in `batches` of image numbers."""
+        """The `ImageLoader` of a split; batches: lists of image numbers."""
         return make_loader(
             split,
             False,
@@ -123,13 +123,13 @@ class Evaluator:
 
 
 def evaluate(evaluator):
-    """Claim the evaluator's results, go through its images, write the results and report them, clean up.
+    """Claim the evaluator's results, score all images, write and report the results, remove the shards.
 
-    Tasks are scored in shards of the images, over all processes; what is scored is kept for --resume. A result that
-    --resume finds complete is left alone. Without --seed one is drawn, the same in every process.
+    The images are split into shards over all processes; finished shards are kept for --resume. With --resume, complete
+    results are left alone. Without --seed one is drawn, the same in every process.
     """
     evaluator.device = processes.start()
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: an accelerator's scores are the CPU's
+    torch.backends.cudnn.allow_tf32 = False  # full float32: scores on an accelerator match the CPU's
     if evaluator.network and not evaluator.args.classifier:
         _note_checkpoint(evaluator)
     with ExitStack() as claims:
@@ -154,7 +154,7 @@ def evaluate(evaluator):
 
 
 def _checkpoint_of(source):
-    """The checkpoint file of a `models.Source`; None where there is none, and `_note_checkpoint` says what is wrong."""
+    """The checkpoint file of a `models.Source`; None if it is missing, which `_note_checkpoint` reports."""
     try:
         return source.path()
     except MissingFile:
@@ -162,9 +162,9 @@ def _checkpoint_of(source):
 
 
 def _note_checkpoint(evaluator):
-    """The checkpoint's size and time go into the arguments, where --resume compares them.
+    """Add the checkpoint's size and time to the arguments, which --resume compares.
 
-    A finished result outlives its checkpoint: with --resume it is no mistake that the file is gone.
+    With --resume the checkpoint of finished results may be missing.
     """
     run = evaluator.run
     if not evaluator.source.use_load_checkpoint:
@@ -180,14 +180,14 @@ def _note_checkpoint(evaluator):
         evaluator.source.path()  # raises
 
 
-def _claim(name, run, endings):
-    """The sole right to make a result, False where it is complete: `resuming.claim`."""
-    files = [f'{name}.{ending}' for ending in ('npz', *endings)]
+def _claim(name, run, extensions):
+    """`resuming.claim` of a result and its files."""
+    files = [f'{name}.{extension}' for extension in ('npz', *extensions)]
     return resuming.claim(run, f'{name}.json', files, sharding.plan_of(name), resuming.SCORE_FLAGS)
 
 
 def _seed(evaluator):
-    """Draw the seed where none is given, and write it down in the arguments of all runs."""
+    """Draw a seed if none is given, and record it in the arguments of all runs."""
     given = evaluator.args.seed
     evaluator.seed = util.set_seed(sharding.planned_seed(evaluator.runs) if given is None else given)
     for run in evaluator.runs.values():
@@ -195,7 +195,7 @@ def _seed(evaluator):
 
 
 def _shards(evaluator):
-    """{task: its `sharding.Shards`}."""
+    """{task: `sharding.Shards`}."""
     shards = {}
     for task in evaluator.tasks():
         name = evaluator.name_of(task)
@@ -205,26 +205,27 @@ def _shards(evaluator):
 
 
 def _score(evaluator, shards):
-    """Score the images that a task lacks, shard by shard, and save each task's; asked to stop, it returns after the
-    batch under way."""
-    todo = sharding.lacking(shards.values())
+    """Score and save the missing shards of every task; on a stop request, return after the current batch."""
+    todo = sharding.missing(shards.values())
     batches = [numbers for _, shard in todo for numbers in shard]
     with closing(evaluator.batches(batches)) as items:
-        images = evaluator.args.batch_size * processes.world()  # that a step takes in all processes
+        images = evaluator.args.batch_size * processes.world()  # per step, over all processes
         shown = util.progress(items, len(batches), evaluator.title, images, processes.rank() == 0)
         for index, shard in todo:
-            read = []  # its batches, which every task takes in turn
+            read = []  # the batches of this shard, read once for all tasks
             for task in [one for one in shards if index in shards[one].todo]:
                 whole = _score_shard(evaluator, task, len(shard), read, shown)
                 if whole is None:
                     return
                 shards[task].save(index, whole)
-        next(shown, None)  # a progress bar ends with its last item
+        next(shown, None)  # lets the progress bar finish
 
 
 def _score_shard(evaluator, task, count, read, shown):
-    """The `Tally` of a shard of `count` batches, of which those that are not in `read` yet come from `shown`; None when
-    a stop is asked for. Tensors stay on their device until the shard is done."""
+    """The `Tally` of a shard of `count` batches; None on a stop request.
+
+    Batches not in `read` yet are taken from `shown`. Tensors stay on their device until the shard is finished.
+    """
     whole = Tally({}, {})
     for i in range(count):
         if processes.stop_asked():

@@ -1,6 +1,6 @@
-"""An experiment to look into: its network from a checkpoint, the names of its classes, its maps of images.
+"""Finished experiments: loading a network with its class names, and explaining images with it.
 
-An experiment is described by arguments, named as the flags of config.py. B images; C classes, K of them explained.
+An experiment is described by arguments named like the flags of config.py. B: images; C: classes; K: explained classes.
 """
 
 import os
@@ -36,16 +36,16 @@ DESCRIBING = (
 
 
 class Experiment(NamedTuple):
-    """A network to look into."""
+    """A loaded network and its description."""
 
-    name: str  # what people call it
-    arguments: Munch  # all flags: those that describe the network and its data, and how maps are made
+    name: str  # for display
+    arguments: Munch  # all flags: of the network, its data and its maps
     model: torch.nn.Module  # in eval mode, on its device
-    class_names: list | None  # None where nothing names the classes
+    class_names: list | None  # None if unknown
 
 
 class Explanation(NamedTuple):
-    """What an image is taken for, and why."""
+    """The prediction for an image, and its maps."""
 
     probs: list  # C floats
     classes: list  # the K explained classes
@@ -53,15 +53,15 @@ class Explanation(NamedTuple):
 
 
 def default_arguments():
-    """The arguments that a command without flags has."""
+    """The arguments of a command without flags."""
     return get_configs('', [])
 
 
 def trained_arguments(path):
-    """({flag: value} that describe the network of a checkpoint file, its class count, the names of its classes).
+    """({flag: value} that describe the network of a checkpoint file, its class count, its class names).
 
-    {} and None where it does not tell; files of scripts/export_head.py have names. Nothing is checked here:
-    `load_experiment` says what is wrong with a file.
+    What the file does not contain is {} or None; only files of scripts/export_head.py have class names. Nothing is
+    checked: `load_experiment` reports what is wrong with a file.
     """
     try:
         record = read_record(path)
@@ -74,10 +74,9 @@ def trained_arguments(path):
 
 
 def network_arguments(given, command):
-    """The arguments of a command that looks into one network; flags of the network that are not given are those its
-    checkpoint was trained with, or None where a classifier knows better.
+    """The arguments of a command that explains one network; missing flags come from its checkpoint.
 
-    given: of `config.given_flags`. `num_classes` is the checkpoint's class count, None for a classifier.
+    given: from `config.given_flags`. Flags that a classifier determines, and its `num_classes`, are None.
     """
     args = complete(given, command)
     if args.classifier:
@@ -86,7 +85,7 @@ def network_arguments(given, command):
         described, num_classes, _ = trained_arguments(pick(models.Source, args).path())
     else:
         raise UserError(
-            'no network to look into: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
+            'no network given: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
             'experiment folder, or --classifier=NAME of a trained network'
         )
     args = complete(given, command, **described)
@@ -95,7 +94,7 @@ def network_arguments(given, command):
 
 
 def _check_kinds(arguments, usual, path):
-    """UserError where a describing argument is of another kind than its flag's: a damaged log or checkpoint."""
+    """UserError if an argument has another type than its flag: the log or checkpoint is damaged."""
     for key in DESCRIBING:
         kind = type(usual[key])
         if not isinstance(arguments[key], kind):
@@ -103,11 +102,11 @@ def _check_kinds(arguments, usual, path):
 
 
 def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, device=None):
-    """The `Experiment` of a checkpoint. What cannot be had is a UserError or OSError.
+    """The `Experiment` of a checkpoint; errors are UserError or OSError.
 
-    checkpoint: a file or folder, looked for as --load_checkpoint is. arguments: {flag: value}; where they say nothing,
-    what the checkpoint was trained with counts, and then the flags' defaults. name: None for the checkpoint's folder;
-    device: None for the accelerator where there is one.
+    checkpoint: a file or folder, found like --load_checkpoint. arguments: {flag: value}, which override the
+    checkpoint's, which override the defaults. name: None for the checkpoint's folder; device: None for the
+    accelerator, if there is one.
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
@@ -115,7 +114,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
     arguments.metadata_root = models.metadata_root(arguments, path)
-    device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = device or processes.accelerator()
     num_classes = num_classes or class_count(arguments.dataset, arguments.metadata_root)
     spec = pick(models.Spec, arguments)._replace(compile=False)
     model = models.load_model(spec, num_classes, device, path)
@@ -125,18 +124,17 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
 
 
 def network_class_names(arguments, num_classes):
-    """The names of the classes of a command's network, a list: of its data set, of a classifier ImageNet's; or
-    None."""
+    """The list of class names of a command's network: ImageNet's for a classifier, else its data set's; or None."""
     if arguments.classifier:
         return classifiers.class_names(num_classes)
     return class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
 
 
 def load_classifier_experiment(name, arguments=None, architecture=None, device=None):
-    """The `Experiment` of a trained classifier (wsol/classifiers.py): its own preprocessing, ImageNet's class names.
+    """The `Experiment` of a trained classifier (wsol/classifiers.py), with its own preprocessing and class names.
 
-    name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; where
-    they name no crop_size that of the classifier counts. What cannot be had is a UserError.
+    name: timm/<name>, a torchvision name, or a file of weights with its architecture. arguments: {flag: value}; the
+    default crop_size is the classifier's. Errors are UserError.
     """
     model = classifiers.load_classifier(name, architecture)
     given = {key: value for key, value in (arguments or {}).items() if value is not None}
@@ -147,7 +145,7 @@ def load_classifier_experiment(name, arguments=None, architecture=None, device=N
 
 
 def load_experiment_split(experiment, split_name):
-    """The `Split` of an experiment's data set; one of another number of classes than the network's is a UserError."""
+    """The `Split` of an experiment's data set; UserError if its class count is not the network's."""
     arguments = experiment.arguments
     split = load_split(arguments.dataset, split_name, arguments.data_root, arguments.metadata_root)
     if split.num_classes != experiment.model.num_classes:
@@ -159,9 +157,9 @@ def load_experiment_split(experiment, split_name):
 
 
 def map_makers(experiment, names=None, at=None):
-    """{map name: MapMaker} of an experiment; without names the map that its head is made for.
+    """{map name: MapMaker} of an experiment; names: None for its head's own map.
 
-    at: the cell (row, column) of which maps of interactions tell (`attribution.Options`).
+    at: the cell (row, column) for maps of interactions (`attribution.Options`).
     """
     names = names or [HEADS[experiment.arguments.attribution_method].own_map]
     arguments = experiment.arguments
@@ -173,8 +171,8 @@ def map_makers(experiment, names=None, at=None):
 def explain_batch(model, makers, images, chosen, numbers):
     """The `Explanation` of each of the images [B, 3, S, S].
 
-    makers: {map name: MapMaker}; chosen: K classes, -r being an image's r-th most probable; numbers: the B images'
-    numbers, on which the noise of maps depends.
+    makers: {map name: MapMaker}; chosen: K classes, -r for an image's r-th most probable; numbers: the images' numbers,
+    on which noise depends.
     """
     with torch.no_grad():
         output = model(images)

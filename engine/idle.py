@@ -1,7 +1,7 @@
-"""Imported first by every command, for its effect: the threads that PyTorch keeps do not spin while they wait.
+"""Import this before PyTorch: it makes idle OpenMP threads sleep instead of spin.
 
-OpenMP reads OMP_WAIT_POLICY once, when PyTorch is loaded. Where other work wants the cores (a second run, the loaders'
-processes), spinning threads slow all of it down many times over. A value that is set already counts.
+OpenMP reads OMP_WAIT_POLICY once, when PyTorch loads. Spinning threads slow down everything else on the same cores (a
+second run, data loading processes) many times over. A value that the user has set is kept.
 """
 
 import os

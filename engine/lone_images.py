@@ -1,6 +1,6 @@
-"""Batches that leave a process one image: batch norm behind a pooling (ResNeSt, SKNet) has nothing to normalise by.
+"""Refuses batches with one image for a process before training starts, where batch norm cannot train on one.
 
-That is said before the first batch, not in the middle of an epoch.
+That is batch norm after global pooling (ResNeSt, SKNet): one value per channel has no variance.
 """
 
 import copy
@@ -12,13 +12,13 @@ from wsol.errors import UserError
 
 
 def shares(count, batch_size, world=1):
-    """How many images a process may get of a batch of an epoch of `count` images, a set of numbers from 1."""
+    """The set of batch shares (1 or more images) that a process can get in an epoch of `count` images."""
     sizes = {min(batch_size, count), count % batch_size or batch_size}
     return {share for size in sizes for share in (size // world, -(-size // world)) if share}
 
 
 def _takes_one(model, side, device):
-    """Can the model be trained on a single image of `side` pixels? Its weights, statistics and random numbers stay."""
+    """Can the model train on one image of `side` pixels? Changes neither its state nor the random numbers."""
     other = copy.deepcopy(model).train()
     devices = [device] if device.type == 'cuda' else []
     with torch.random.fork_rng(devices), torch.no_grad(), torch.compiler.set_stance('force_eager'):
@@ -32,8 +32,10 @@ def _takes_one(model, side, device):
 
 
 def check_lone_images(trainer, count, side):
-    """A UserError where some batch of `count` training images of `side` pixels leaves a process one, and the network
-    cannot be trained on it."""
+    """UserError if a process would get a single image of a batch, and the network cannot train on one.
+
+    count: training images; side: their side in pixels.
+    """
     recipe = trainer.recipe
     world = processes.world()
     size = recipe.batch_size
@@ -45,6 +47,6 @@ def check_lone_images(trainer, count, side):
     fitting = next((near for near in others if 1 not in shares(count, near, world)), None)
     hint = f'give --batch_size={fitting}, or --freeze_bn' if fitting else 'give more images, or --freeze_bn'
     raise UserError(
-        f'--batch_size={size} of {count} training images leaves a batch with one image, on which {recipe.architecture} '
-        f'cannot be trained, as batch norm there needs several: {hint}'
+        f'--batch_size={size} of {count} training images leaves a batch with one image, and batch norm in '
+        f'{recipe.architecture} cannot train on one: {hint}'
     )

@@ -1,4 +1,4 @@
-"""What a figure was made with: the commit, the exact versions, the model of the CPU or GPU."""
+"""Provenance of a figure: the commit, the library versions, the model of the CPU or GPU."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ import torchvision
 
 
 def commit():
-    """The checkout's commit, or None outside one."""
+    """The commit of the checkout; None outside a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         words = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
@@ -23,7 +23,7 @@ def commit():
 
 
 def versions():
-    """{package: version} of what computes a figure; timm where a network of it is in use."""
+    """{package: version} of the libraries that compute a figure; timm only if it is loaded."""
     modules = {'torch': torch, 'torchvision': torchvision, 'numpy': numpy, 'opencv': cv2, 'pillow': PIL}
     if 'timm' in sys.modules:
         modules['timm'] = sys.modules['timm']
@@ -31,8 +31,7 @@ def versions():
 
 
 def device_name(device):
-    """The model of the device; of a CPU also the instructions and threads that PyTorch takes: rounding depends on
-    them."""
+    """The device's model; for a CPU also PyTorch's instruction set and threads, which affect rounding."""
     if device.type != 'cpu':
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -40,7 +39,7 @@ def device_name(device):
 
 
 def _cpu_model():
-    """The processor's name as the system has it, else its architecture."""
+    """The CPU's model name, else its architecture."""
     try:
         with open('/proc/cpuinfo') as file:
             names = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]

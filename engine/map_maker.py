@@ -1,4 +1,4 @@
-"""Maps of a network's images, as evaluators and pictures ask for them: of several classes, several maps, at a size."""
+"""Attribution maps of batches for evaluators and pictures: several classes per image, resized."""
 
 import copy
 from dataclasses import replace
@@ -13,11 +13,10 @@ from wsol.scoring import maps as scoring_maps
 
 
 class MapMaker:
-    """One attribution map of a model's images: of several classes an image from one forward pass where it can be."""
+    """Computes one kind of map for several classes per image, from one forward pass if it is a readout."""
 
     def __init__(self, model, name, options=attribution.Options(), seed=0, ksize=1):
-        """name: of attribution.MAPS; seed: noise is drawn from (seed, image number); ksize: smoothing of gradient
-        maps."""
+        """name: of attribution.MAPS; seed: noise depends on (seed, image number); ksize: smoothing of gradient maps."""
         self.row = attribution.lookup(name)
         self.model = model
         self.name = name
@@ -31,17 +30,17 @@ class MapMaker:
             check_sets(options.superclass, model.num_classes)
 
     def of(self, model):
-        """The same maps of another model."""
+        """A copy for another model."""
         other = copy.copy(self)
         other.model = model
         return other
 
     def tensors(self, images, output, classes, numbers, contrasts=None):
-        """Maps for each image, a tensor [K, h, w] for its K classes, on the model's device.
+        """A list of B tensors [K, h, w] on the model's device: the maps of each image for its K classes.
 
-        images [B, 3, H, W]; output: the model's `Output` on them, None where the caller has none; classes: a list of B
-        LongTensors [K]; numbers: the B images' numbers, on which with the seed alone the noise depends. contrasts: like
-        classes, what the maps speak against (`attribution.explain`); not of readouts.
+        images [B, 3, H, W]; output: the model's `Output` on them, or None; classes: B LongTensors [K]; numbers: the
+        images' numbers, which with the seed determine the noise; contrasts: like classes, the classes that the maps
+        argue against (`attribution.explain`), not for readouts.
         """
         if self.from_output:
             assert contrasts is None
@@ -50,7 +49,7 @@ class MapMaker:
                 return [self._read(output.image(b), y) for b, y in enumerate(classes)]
         rows = torch.cat([image.expand(len(y), -1, -1, -1) for image, y in zip(images, classes)])
         seeds = None
-        if self.row.noisy:  # an image's noise is the same for all its classes
+        if self.row.noisy:  # all classes of an image share its noise
             seeds = [attribution.noise_seed(self.seed, n) for n, y in zip(numbers, classes) for _ in y]
         maps = attribution.explain(
             self.name,
@@ -64,42 +63,36 @@ class MapMaker:
         return list(maps.split([len(y) for y in classes]))
 
     def _read(self, output, y):
-        """The readout [K, h, w] of one image's output for its classes y [K]."""
+        """The readout [K, h, w] of one image for its classes y [K]."""
         return attribution.class_maps(self.row.readout, output, y[None], self.options.superclass)[0]
 
     def __call__(self, images, output, classes, numbers, contrasts=None):
-        """`tensors` as float32 arrays, maps of gradient methods smoothed where ksize asks for it."""
+        """`tensors` as float32 arrays; gradient maps are smoothed with ksize."""
         maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers, contrasts)]
         return [scoring_maps.smooth(one, self.ksize) for one in maps] if self.row.kind == 'gradient' else maps
 
 
 def target_maps(maker, images, output, labels, numbers):
-    """The labels' maps at their own size, a float32 tensor [B, h, w] on the images' device; the rest as for
-    `MapMaker`."""
+    """The maps of the labels [B] at native size: float32 [B, h, w] on the images' device; see `MapMaker`."""
     classes = list(labels.view(-1, 1))
-    if maker.ksize > 1:  # smoothing is OpenCV's
+    if maker.ksize > 1:  # OpenCV smooths, on the host
         return torch.from_numpy(np.concatenate(maker(images, output, classes, numbers))).to(images.device)
     return torch.cat(maker.tensors(images, output, classes, numbers)).float()
 
 
 def at_image_size(maps, size):
-    """Maps [B, h, w] resized bilinearly to [B, size, size], where they are.
+    """Maps [B, h, w] resized bilinearly to [B, size, size] on their device.
 
-    On the host OpenCV resizes, as the protocol has it; on an accelerator PyTorch does, equal but for rounding, and
-    nothing is copied.
+    OpenCV resizes on the host, as in the protocol; on an accelerator PyTorch does, equal up to rounding.
     """
     if maps.device.type == 'cpu':
         return torch.from_numpy(scoring_maps.resize(maps.numpy(), size))
     return attribution.upsample(maps, size)
 
 
-def split_score_maps(maker, loader, batches, device, size):
-    """Stream of (image id, score map [size, size] in [0, 1]) of the images of `batches`: each image's map of its own
-    class.
-
-    loader: gives (images, labels, image ids) of each batch, a list of image numbers.
-    """
-    for numbers, (images, labels, image_ids) in zip(batches, loader):
-        maps = maker(images.to(device), None, list(labels.to(device).view(-1, 1)), numbers)
+def split_score_maps(maker, loader, size):
+    """Yield (image id, score map [size, size] in [0, 1] of the image's label) for each image of an `ImageLoader`."""
+    for numbers, (images, labels, image_ids) in zip(loader.batch_sampler, loader):
+        maps = maker(images, None, list(labels.to(images.device).view(-1, 1)), numbers)
         for image_id, one in zip(image_ids, maps):
             yield image_id, scoring_maps.score_maps(one, size)[0]

@@ -1,4 +1,4 @@
-"""Networks as a command asks for them: built, with a checkpoint's weights, on a device."""
+"""Builds the network of a command, with a checkpoint's weights, on a device."""
 
 import os
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from wsol.network import Forward, Network
 
 
 class Spec(NamedTuple):
-    """The network that a command's flags of these names describe."""
+    """The flags that describe a network."""
 
     architecture: str  # a name of wsol.ARCHITECTURES, or timm/<name>
     attribution_method: str  # its head: a name of wsol.network.HEADS
     large_feature_map: bool
     use_bn: bool
-    pretrained: bool  # start from ImageNet weights where no checkpoint is loaded
+    pretrained: bool  # start from ImageNet weights if no checkpoint is loaded
     channels_last: bool  # memory format
     compile: bool  # by torch.compile
 
 
 class Speed(NamedTuple):
-    """How a network that learns no more is run: the flags of these names. All off is exact."""
+    """The flags for the speed of inference; all off is exact."""
 
     amp: str  # mixed precision: a key of objective.DTYPES
     channels_last: bool
@@ -39,7 +39,7 @@ EXACT = Speed('off', False, False)
 
 
 class Source(NamedTuple):
-    """Where the flags of these names say that a checkpoint is."""
+    """The flags that locate a checkpoint."""
 
     use_load_checkpoint: bool
     load_checkpoint: str | None  # a file or folder; None: the experiment folder's own
@@ -47,17 +47,17 @@ class Source(NamedTuple):
     save_root: str
 
     def path(self):
-        """The checkpoint file, None where none is asked for; one that is not there is a MissingFile."""
+        """The checkpoint file; None if none is requested, MissingFile if it does not exist."""
         if not self.use_load_checkpoint:
             return None
         return util.find_checkpoint(self.load_checkpoint or self.log_folder, self.save_root)
 
 
 def metadata_root(args, checkpoint=None):
-    """The folder of the split files that a command's arguments mean.
+    """The folder of the split files.
 
-    Of a folder of photographs that is the one with split.json: the checkpoint's own, --metadata_root, or the experiment
-    folder.
+    For a folder of photographs, the first of the checkpoint's folder, --metadata_root and the experiment folder that
+    has a split.json.
     """
     if args['dataset'] != folders.NAME:
         return args['metadata_root']
@@ -66,11 +66,11 @@ def metadata_root(args, checkpoint=None):
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):
-    """The network of a `Spec` on `device`, with the weights of the checkpoint file where one is given.
+    """The network of a `Spec` on `device`, with the weights of the checkpoint file if one is given.
 
-    What was trained is loaded as it was trained: a checkpoint of another architecture, head, map size or class count is
-    a UserError. weights=False leaves the network untrained, for a state that is loaded afterwards. Its `preprocessing`
-    is that of the checkpoint, of pretrained weights, or the paper's.
+    A checkpoint of another architecture, head, map size or class count is a UserError. weights=False loads no
+    pretrained weights either, for a state that is loaded later. `preprocessing` is the checkpoint's, that of the
+    pretrained weights, or the paper's.
     """
     if not checkpoint:
         return _placed(_build(spec, num_classes, spec.pretrained and weights), spec, device)
@@ -83,10 +83,10 @@ def load_model(spec, num_classes, device, checkpoint=None, weights=True):
 
 
 def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
-    """(the network of a `Spec` on `device` for a training that starts from a checkpoint file, the lines that say how).
+    """(network of a `Spec` on `device` for training from a checkpoint file, lines that list what was loaded).
 
-    The checkpoint's head, map size and class count may be others, and it may be of another code base: all that fits is
-    taken (`wsol.start_weights`), but for conv_last where `drop_conv_last` (--is_different_checkpoint).
+    The checkpoint may have another head, map size or class count, or come from another code base: all weights that fit
+    are loaded (`wsol.start_weights`), except conv_last with `drop_conv_last` (--is_different_checkpoint).
     """
     record = util.read_checkpoint(
         checkpoint, spec.architecture, spec.attribution_method, spec.large_feature_map, start=True
@@ -99,11 +99,10 @@ def start_model(spec, num_classes, device, checkpoint, drop_conv_last):
 
 
 def for_inference(model, speed):
-    """The model in eval mode, run as a `Speed` says.
+    """The model in eval mode, run with a `Speed`.
 
-    In mixed precision the backbone alone is: its features F come back in float32, and so do f, h and all readouts.
-    Compiled, the weights are constants wherever no gradient is asked for. What looks into the network with hooks runs
-    uncompiled.
+    Mixed precision applies to the backbone only: its features F, and so f, h and all readouts, are float32. A compiled
+    network treats weights as constants where no gradient is needed. Methods that use hooks run uncompiled.
     """
     model = model.eval()
     if speed == EXACT:
@@ -121,8 +120,10 @@ def for_inference(model, speed):
 
 
 def load_trained(classifier, architecture, num_classes, device):
-    """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images); one of another class count than
-    num_classes is a UserError, None takes any."""
+    """(a trained classifier (wsol/classifiers.py) on `device`, the side of its images).
+
+    num_classes: another class count is a UserError; None allows any.
+    """
     model = classifiers.load_classifier(classifier, architecture)
     if num_classes not in (None, model.num_classes):
         raise UserError(
@@ -140,7 +141,7 @@ def _build(spec, num_classes, pretrained=False):
 
 @contextmanager
 def _naming(checkpoint):
-    """Errors of weights begin with their file's name."""
+    """A context that puts the file's name before the message of a UserError."""
     try:
         yield
     except UserError as error:
@@ -148,7 +149,7 @@ def _naming(checkpoint):
 
 
 def _placed(model, spec, device):
-    """The model on its device, in its memory format, compiled where that is asked for."""
+    """The model on its device, in the memory format of the `Spec`, compiled if it says so."""
     model = model.to(device, memory_format=torch.channels_last if spec.channels_last else torch.contiguous_format)
     if spec.compile:
         model.run = Forward(torch.compile(model.run.function))
@@ -156,7 +157,7 @@ def _placed(model, spec, device):
 
 
 def _described(record):
-    """What a checkpoint's record tells of the training that it comes from."""
+    """A text on the training that a checkpoint's record comes from."""
     trained = util.trained_with(record)
     large = trained.get('large_feature_map')
     facts = {

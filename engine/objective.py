@@ -1,4 +1,4 @@
-"""What one step of training computes: the losses of a batch, and the teacher that an EM loss may take p' from."""
+"""The training objective: the losses of a batch, and the teacher that may give p' for the EM loss."""
 
 import torch
 from torch import nn
@@ -11,10 +11,10 @@ DTYPES = {'off': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Objective(nn.Module):
-    """images [B, 3, h, w], labels [B] -> (loss of each image [B], is it classified right [B]): what one step computes.
+    """images [B, 3, h, w], labels [B] -> (loss of each image [B], is it classified correctly [B]).
 
-    The network runs in mixed precision where `precision` says so; from f and h on everything is float32. With a
-    `gradient_reg` over 0 the loss has that many times the interpretable-gradient error in it (wsol/regularization.py).
+    precision: of the network (a key of DTYPES); losses are float32. gradient_reg: weight of the interpretable-gradient
+    error in the loss (wsol/regularization.py).
     """
 
     def __init__(self, model, precision='off', gradient_reg=0, gradient_reg_error='cosine'):
@@ -31,7 +31,7 @@ class Objective(nn.Module):
         return output.float()
 
     def forward(self, images, labels, posterior=None):
-        """posterior: p'(z|x,y) of a teacher [B, H, W]; None: of the network itself."""
+        """posterior: p'(z|x,y) of a teacher [B, H, W]; None: the network's own."""
         if self.gradient_reg:
             losses, errors, probs = gradient_regularization(self.output, images, labels, self.error)
             losses = losses + self.gradient_reg * errors
@@ -43,26 +43,26 @@ class Objective(nn.Module):
 
 
 class Teacher:
-    """Weights that lag behind those that learn; CALM-EM's p'(z|x,y) is theirs.
+    """A delayed copy of the network that computes p'(z|x,y) for CALM-EM.
 
     kind: 'epoch', the weights at the end of the last epoch, or 'ema', the running average decay w' + (1 - decay) w,
-    taken after each step. Both are the starting weights at first.
-    It sees the same images in the same mode as the network that learns, so batch norms normalise by the batch (or by
-    the frozen statistics of --freeze_bn), and the weights are all that differs: a decay of 0 gives the current loss.
-    The statistics that its batch norms gather meanwhile are never read. It costs a forward pass without gradients.
+    updated after each step. Both start from the initial weights.
+    The teacher sees the same images in the same mode as the student, so its batch norms use the batch (or the frozen
+    statistics of --freeze_bn) and only the weights differ: decay 0 gives the current loss. The running statistics of
+    its batch norms are never read. It costs a forward pass without gradients.
     """
 
     def __init__(self, model, kind, decay, precision='off'):
         if model.head.posterior is None:
             raise UserError(
-                f"--em_teacher={kind} gives CALM-EM its p'(z|x,y), which {model.attribution_method} has not: "
+                f"--em_teacher={kind} gives p'(z|x,y) to CALM-EM, which {model.attribution_method} does not use: "
                 'leave it out, or give --attribution_method=CALM-EM'
             )
         self.kind = kind
         self.student = model
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay if kind == 'ema' else 0))
         copy = self.average.module.requires_grad_(False)
-        self.average.update_parameters(model)  # the first one copies
+        self.average.update_parameters(model)  # the first update copies the weights
         self.objective = Objective(copy, precision)
 
     @torch.no_grad()
@@ -73,23 +73,23 @@ class Teacher:
         return self.objective.output(images).posterior(labels)
 
     def after(self, kind):
-        """Take in the current weights after a step ('ema') or an epoch ('epoch'), where it is of that kind."""
+        """Update the weights after a step ('ema') or an epoch ('epoch') if that is the teacher's kind."""
         if kind == self.kind:
             self.average.update_parameters(self.student)
 
     def state(self):
-        """Its weights and statistics, for a state to go on from."""
+        """The state dict, for resuming."""
         return self.average.state_dict()
 
     def load(self, state):
-        """Take up what `state` gave; None, of a state without a teacher, is a UserError."""
+        """Load a state dict; None, from a state without a teacher, is a UserError."""
         if state is None:
             raise UserError(f'the saved state has no teacher: continue without --em_teacher={self.kind}, or start over')
         self.average.load_state_dict(state)
 
 
 def make_teacher(recipe, model):
-    """The `Teacher` that a `training.Recipe` asks for, None for the current weights."""
+    """The `Teacher` of a `training.Recipe`; None for the current weights."""
     if recipe.em_teacher == 'current':
         return None
     if recipe.gradient_reg:

@@ -1,4 +1,4 @@
-"""Processes that do the work of one: jobs handed out, results in their order."""
+"""A pool of worker processes that returns results in the order of the jobs."""
 
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -10,9 +10,9 @@ from wsol.errors import Unwritable
 
 @contextmanager
 def in_processes(workers, start=None):
-    """A function (function, jobs) -> results in order, over `workers` processes, a few jobs ahead; 0: in this process.
+    """A context with a parallel `map`: (function, jobs) -> iterator of results in order. 0 workers: the built-in map.
 
-    start() is called once in each process.
+    start() is called once in each worker process.
     """
     if not workers:
         yield map
@@ -22,16 +22,16 @@ def in_processes(workers, start=None):
         waiting = deque()
         for job in jobs:
             waiting.append(pool.submit(function, job))
-            if len(waiting) > 16 * workers:  # bounds what is held in memory
+            if len(waiting) > 16 * workers:  # bounds the memory of pending results
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
     with ProcessPoolExecutor(workers, initializer=start) as pool:
-        pool.submit(int).result()  # the processes start here, before an accelerator is in use
+        pool.submit(int).result()  # forks now, before an accelerator is in use
         try:
             yield ordered
         except BrokenProcessPool:
-            raise Unwritable('a process was ended from outside (out of memory?): give fewer --workers') from None
+            raise Unwritable('a worker process was killed (out of memory?): give fewer --workers') from None
         finally:
             pool.shutdown(cancel_futures=True)

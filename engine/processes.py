@@ -1,4 +1,4 @@
-"""The processes of a run: those that torchrun starts, the signals that stop them, and what they tell each other."""
+"""The processes of a run: joining those of torchrun, stop signals, and communication between processes."""
 
 import functools
 import os
@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_signals = []  # those that came and ask for a stop
-_control = []  # the group of processes for words between hosts, beside the one for gradients
+_signals = []  # received since `start`
+_control = []  # the gloo group for control messages; gradients use the default group
 
 
 def _note(signal_number, frame):
@@ -21,15 +21,15 @@ def _note(signal_number, frame):
 
 @functools.cache
 def protect_workers():
-    """From now on, processes that this one forks leave stop signals to it: loaders' workers, pools.
+    """Make processes that are forked from now on (loader workers, pools) leave stop signals to this one.
 
-    `timeout`, torchrun and SLURM may signal every process of a run, but only the main one can save its state.
+    `timeout`, torchrun and SLURM may signal every process of a run, but only the main process can save its state.
     """
     os.register_at_fork(after_in_child=_follow_parent)
 
 
 def _follow_parent():
-    """In a forked process: of STOP_SIGNALS obey only a SIGTERM from the parent; end when the parent is gone."""
+    """In a forked process: ignore STOP_SIGNALS except SIGTERM from the parent; exit when the parent has ended."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parent = os.getppid()
 
@@ -44,22 +44,22 @@ def _follow_parent():
 
 
 def accelerator():
-    """The accelerator of this process where there is one, else the CPU; an entry script asks once."""
+    """The accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device('cpu')
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
 
 
 def _backend(device):
-    """nccl on accelerators; gloo on CPUs, and where several processes share an accelerator, which nccl refuses."""
-    beside = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    return 'nccl' if device.type == 'cuda' and beside <= torch.cuda.device_count() else 'gloo'
+    """nccl on accelerators; gloo on CPUs, and if processes share an accelerator, which nccl refuses."""
+    local_world = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    return 'nccl' if device.type == 'cuda' and local_world <= torch.cuda.device_count() else 'gloo'
 
 
 def start():
-    """This process's device. Under torchrun it joins the others first (`_backend`).
+    """Join the other processes of torchrun, if any, and return this process's device.
 
-    From here on SIGTERM and SIGUSR1 ask the run to stop (`stop_asked`) instead of ending it.
+    From now on SIGTERM and SIGUSR1 request a stop (`stop_asked`) instead of ending the process.
     """
     for name in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, _note)
@@ -68,14 +68,14 @@ def start():
         torch.cuda.set_device(device)
     if 'TORCHELASTIC_RUN_ID' in os.environ and not dist.is_initialized():
         dist.init_process_group(_backend(device))
-        _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))  # one may wait for another's shards
+        _control.append(dist.new_group(backend='gloo', timeout=timedelta(days=1)))  # shards may take long
     return device
 
 
 def finish():
-    """Leave the group of processes, if there is one, where all of them are about to, nothing between them pending.
+    """Leave the process group, if there is one; all processes call this with no communication pending.
 
-    Its threads end here: one that lets go of a tensor while Python ends would abort the process.
+    It ends the group's threads: one that frees a tensor while Python exits would abort the process.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -83,30 +83,30 @@ def finish():
 
 
 def rank():
-    """The number of this process, 0 for the one that writes files and speaks."""
+    """The rank of this process; rank 0 writes files and prints."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world():
-    """How many processes share the work."""
+    """The number of processes that share the work."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def wait():
-    """Wait for every other process."""
+    """Wait for all other processes."""
     if world() > 1:
         dist.barrier(group=_control[0])
 
 
 def total_of(tensor):
-    """The sum of a tensor over all processes, in place where there are several; returned."""
+    """Sum a tensor over all processes, in place, and return it."""
     if world() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def largest(value):
-    """The largest whole number that any process gives; waits for all of them."""
+    """The maximum of an int over all processes; waits for them."""
     box = torch.tensor(value)  # on the host
     if world() > 1:
         dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0])
@@ -114,7 +114,7 @@ def largest(value):
 
 
 def agreed(value):
-    """The first process's value, for every process: a plain object."""
+    """The value of rank 0, a picklable object, in every process."""
     box = [value]
     if world() > 1:
         dist.broadcast_object_list(box, src=0, group=_control[0])
@@ -122,8 +122,7 @@ def agreed(value):
 
 
 def first_alone(work):
-    """work() in the first process; every process has what it returns. Where it fails, all leave and the first says
-    why."""
+    """Call work() in rank 0 and return its result in every process; if it raises, all exit and rank 0 reports it."""
     result, error = None, None
     if rank() == 0:
         try:
@@ -141,27 +140,27 @@ def first_alone(work):
 
 
 def stop_asked():
-    """Was this process asked to stop?"""
+    """Has this process received a stop signal?"""
     return bool(_signals)
 
 
 class Vote:
-    """The largest number that any process gives, once a step: every process has it a step later, so that none waits."""
+    """The maximum of an int over all processes at each step, delivered a step later so that no process waits."""
 
     def __init__(self):
         self.pending = None
 
     def __call__(self, wish):
-        """The result of the step before; of this step where there is one process."""
+        """The result of the previous step; with one process, of this step."""
         if world() == 1:
             return wish
         before = self.close()
-        box = torch.tensor([wish])  # on the host: the accelerator is not waited for
+        box = torch.tensor([wish])  # on the host, to not wait for the accelerator
         self.pending = dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0], async_op=True), box
         return before
 
     def close(self):
-        """The result of the last step, 0 where there was none."""
+        """The result of the last step, 0 if there is none."""
         if not self.pending:
             return 0
         (work, box) = self.pending

@@ -1,4 +1,4 @@
-"""What random erasing gives each image: it does not depend on the map, so a checkpoint's is kept beside its results."""
+"""A cache for the results of random erasing, which do not depend on the map."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ import flags
 from engine import arrays
 from engine.resume.resuming import RUN_FLAGS, SCORE_FLAGS
 
-# Flags that the random counts do not depend on, beside those that change no score.
+# More flags that do not affect the random counts.
 OTHER_FLAGS = flags.names_of(flags.MAPS, flags.SCORES) - {'random_repeats'}
 
 
 class RandomErasing:
-    """In how many random draws each image of a split is classified right: read where it is known, else made and kept.
+    """The cached counts of random draws in which each image of a split is classified correctly.
 
-    The file random_erasing_<key>.npz of the experiment folder has `ids` and `random` [images, K]; its key is a digest
-    of all that the counts depend on: the checkpoint by size and time, the images, their labels and numbers, the seed,
-    the flags, the versions and the device. Without a checkpoint nothing is kept.
+    The cache is random_erasing_<key>.npz in the experiment folder: `ids` and `random` [images, K]. The key is a digest
+    of everything that affects the counts: the checkpoint's size and time, the images, their labels and numbers, the
+    seed, the flags, the versions and the device. Without a checkpoint nothing is cached.
     """
 
     def __init__(self, run, split, numbers):
-        """run: the `resuming.Run` of a result; numbers: of the split's images, which the draws depend on."""
+        """run: the `resuming.Run` of a result; numbers: of the images, on which the draws depend."""
         self.ids = np.array(split.image_ids)
         self.path = None
         if 'checkpoint_bytes' in run.arguments:
@@ -38,7 +38,7 @@ class RandomErasing:
         self.known = self._read()
 
     def _read(self):
-        """The counts [images, K] of the file, None where there is none that can be read."""
+        """The counts [images, K] of the file; None if it is missing, damaged or of other images."""
         if self.path is None or not os.path.isfile(self.path):
             return None
         try:
@@ -48,11 +48,11 @@ class RandomErasing:
             return None
 
     def known_of(self, items):
-        """The counts [B, K] of the images at the positions `items`, None where they are not known."""
+        """The counts [B, K] of the images at the positions `items`; None if they are not cached."""
         return None if self.known is None else self.known[items]
 
     def keep(self, rows):
-        """Keep the counts of a result, an `arrays.Stored`, for the next map."""
+        """Cache the counts of a result, an `arrays.Stored`."""
         if self.path is None or self.known is not None:
             return
         counts = rows.whole()

@@ -1,4 +1,4 @@
-"""One epoch of training, the accuracy, and the state that a stopped training goes on from."""
+"""Training epochs, accuracy, and the state from which a stopped training resumes."""
 
 import os
 import random
@@ -19,29 +19,29 @@ from engine.resume import resuming
 from wsol.errors import NotFinite, UserError
 
 STATE = 'resume_checkpoint.pth.tar'
-LOSS_CHECK = 50  # steps between two looks at the loss: each look waits for the device
-GO_ON, SAVE, STOP = range(3)  # what a process wishes after a step; the largest wish counts
-MAY_DIFFER = flags.names_of(flags.TRAINING, grows=True)  # beside the flags of a run
+LOSS_CHECK = 50  # steps between checks of the loss, each of which waits for the device
+GO_ON, SAVE, STOP = range(3)  # a process's request after a step; the largest of all processes wins
+MAY_DIFFER = flags.names_of(flags.TRAINING, grows=True)  # with --resume, besides RUN_FLAGS
 
 
 class Recipe(NamedTuple):
-    """How a network is trained: the flags of these names."""
+    """The flags that say how a network is trained."""
 
-    architecture: str  # whose parameter groups are taken
+    architecture: str  # determines the parameter groups
     epochs: int
     batch_size: int  # images per step, over all processes
     lr: float  # of the backbone
     lr_classifier_ratio: float  # multiplier on lr outside the backbone
-    lr_decay_frequency: int  # the rates are divided by 10 every so many epochs
+    lr_decay_frequency: int  # epochs between divisions of the rates by 10
     momentum: float  # Nesterov's
     weight_decay: float
     is_different_checkpoint: bool  # the whole backbone learns at lr
     freeze_bn: bool  # batch norm keeps its statistics
     gradient_reg: float  # weight of the interpretable-gradient loss
-    gradient_reg_error: str  # its error
-    em_teacher: str  # whose p'(z|x,y) CALM-EM takes: one of flags.network.EM_TEACHERS
+    gradient_reg_error: str  # a key of regularization.ERRORS
+    em_teacher: str  # source of p'(z|x,y) for CALM-EM: one of flags.network.EM_TEACHERS
     em_decay: float  # of the running average
-    save_minutes: float  # a state is due after so many minutes
+    save_minutes: float  # minutes between saved states
     amp: str  # mixed precision: a key of DTYPES
     channels_last: bool
     compile: bool
@@ -63,17 +63,17 @@ def make_optimizer(recipe, model, device):
 
 
 def adjust_learning_rate(optimizer, epoch, frequency):
-    """A tenth of the rates before every `frequency`-th epoch; epochs count from 1 (released schedule)."""
+    """Divide the rates by 10 if `epoch` (from 1) is a multiple of `frequency` (released schedule)."""
     if epoch % frequency == 0:
         for group in optimizer.param_groups:
             group['lr'] *= 0.1
 
 
 class Trainer:
-    """A training under way: the model, what moves it, and how far it has come."""
+    """A training: model, optimizer, teacher and progress."""
 
     def __init__(self, run, recipe, model, device):
-        """run: the `resuming.Run` whose folder the state is saved in; model: a `wsol.network.Network` on `device`."""
+        """run: the `resuming.Run`, whose folder holds the state; model: a `wsol.network.Network` on `device`."""
         if recipe.sync_bn and device.type == 'cpu':
             raise UserError('--sync_bn needs an accelerator: leave it out on CPUs')
         if recipe.gradient_reg and (recipe.sync_bn or recipe.compile or recipe.amp == 'fp16'):
@@ -91,25 +91,24 @@ class Trainer:
             self.objective = DistributedDataParallel(
                 self.objective,
                 device_ids=None if device.type == 'cpu' else [device],
-                find_unused_parameters=not model.head.attends,  # such heads leave the attention unused
+                find_unused_parameters=not model.head.attends,  # heads that do not use the attention layer
             )
         self.teacher = make_teacher(recipe, self.model)
         self.epoch = 1
-        self.step = 0  # those done in this epoch
+        self.step = 0  # steps done in this epoch
         self.best = -1.0  # validation accuracy
-        self.total = torch.zeros((), dtype=torch.float64, device=device)  # of this epoch's losses, in this process
+        self.total = torch.zeros((), dtype=torch.float64, device=device)  # sum of this epoch's losses in this process
         self.correct = torch.zeros((), dtype=torch.long, device=device)
 
     def train_step(self, images, labels, count):
-        """One step on this process's share of a batch of `count` images; the gradient is that of the batch's mean
-        loss."""
+        """One step on this process's share of a batch of `count` images, minimising the batch's mean loss."""
         images, labels = to_device(images, labels, self.recipe.channels_last, self.device)
         if not len(images) and not self.recipe.sync_bn:
-            self.model.eval()  # nothing to take statistics of: the others' gradients are all that counts
+            self.model.eval()  # an empty share has no batch statistics; it only takes part in the gradient exchange
         posterior = self.teacher.posterior(images, labels) if self.teacher else None
         losses, right = self.objective(images, labels, posterior)
         self.optimizer.zero_grad()
-        self.scaler.scale(losses.sum() / (count / processes.world())).backward()  # the processes' mean is taken
+        self.scaler.scale(losses.sum() / (count / processes.world())).backward()  # DDP averages over processes
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.teacher:
@@ -118,10 +117,10 @@ class Trainer:
         self.correct += right.sum()
 
     def train_epoch(self, loader, title, save):
-        """The rest of this epoch; returns (mean loss, accuracy in percent). save() is called when a state is due.
+        """Train the rest of this epoch; returns (mean loss, accuracy in percent).
 
-        title: of the epoch, for the progress bar. Asked to stop, it saves and raises Stopped. A loss that is not
-        finite is a NotFinite error.
+        title: for the progress bar. save() is called every save_minutes, and on a stop request, before Stopped is
+        raised. A loss that is not finite is a NotFinite error.
         """
         size = self.recipe.batch_size
         count = len(loader.dataset)
@@ -137,29 +136,29 @@ class Trainer:
             if self.step % LOSS_CHECK == 0 or self.step * size >= count:
                 self.check_loss(title)
             due = time.monotonic() - saved > 60 * self.recipe.save_minutes
-            wish = vote(STOP if processes.stop_asked() else SAVE if due else GO_ON)
-            if wish != GO_ON:
-                vote.close()  # of this step: the wish has been met
+            request = vote(STOP if processes.stop_asked() else SAVE if due else GO_ON)
+            if request != GO_ON:
+                vote.close()  # discards this step's vote, which the save fulfils too
                 save()
                 saved = time.monotonic()
-            if wish == STOP:
+            if request == STOP:
                 resuming.stop_marked(self.run.folder)
         vote.close()
         total, correct = self._sums()
         return float(total) / count, 100 * int(correct) / count
 
     def _train_mode(self):
-        """Training mode; with freeze_bn the batch norms keep their statistics."""
+        """Set training mode; with freeze_bn, batch norms stay in eval mode."""
         self.model.train()
         for module in self.model.modules() if self.recipe.freeze_bn else ():
             module.training &= not isinstance(module, nn.modules.batchnorm._BatchNorm)
 
     def _sums(self):
-        """(sum of the losses, images classified right) of this epoch so far, over all processes."""
+        """(sum of losses, number of correctly classified images) of this epoch so far, over all processes."""
         return processes.total_of(self.total.clone()), processes.total_of(self.correct.clone())
 
     def check_loss(self, title):
-        """A loss that is not finite is a NotFinite error. Looking waits for the device."""
+        """Raise NotFinite if the loss is not finite; waits for the device."""
         if not torch.isfinite(self.total):
             raise NotFinite(
                 f'{title}: the loss is not finite by step {self.step}: try a smaller --lr; the last checkpoint is '
@@ -167,7 +166,7 @@ class Trainer:
             )
 
     def next_epoch(self):
-        """Forget the sums of the epoch that is done; a teacher of the last epoch takes its weights."""
+        """Reset the sums and start the next epoch; updates an 'epoch' teacher."""
         if self.teacher:
             self.teacher.after('epoch')
         self.epoch += 1
@@ -176,13 +175,13 @@ class Trainer:
         self.correct.zero_()
 
     def share_buffers(self):
-        """Every process takes the first one's batch-norm statistics: each has seen other images."""
+        """Copy the batch-norm statistics of rank 0 to all processes, each of which has seen other images."""
         if processes.world() > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def save(self, log):
-        """Write the state to go on from. Every process calls it, the first one writes."""
+        """Save the state for --resume; all processes call this, rank 0 writes."""
         total, correct = self._sums()
         if processes.rank() == 0:
             util.save_checkpoint(
@@ -202,10 +201,10 @@ class Trainer:
                     **({'teacher': self.teacher.state()} if self.teacher else {}),
                 },
             )
-        processes.wait()  # none leaves before the state is on the disk
+        processes.wait()  # until the state is on disk
 
     def load(self, record):
-        """Go on from a state that `save` wrote."""
+        """Restore a state that `save` wrote."""
         progress = record['progress']
         wsol.load_weights(self.model, record['state_dict'])
         self.optimizer.load_state_dict(record['optimizer'])
@@ -215,14 +214,14 @@ class Trainer:
         self.epoch = record['epoch']
         self.step = progress['step']
         self.best = progress['best']
-        if processes.rank() == 0:  # the sums are of all processes
+        if processes.rank() == 0:  # the saved sums are over all processes
             self.total.copy_(progress['total'])
             self.correct.copy_(progress['correct'])
         set_random_state(progress['random'])
 
 
 def to_device(images, labels, channels_last, device):
-    """A batch on the device, images in channels-last memory format where asked for."""
+    """Images and labels on the device; channels_last: the images' memory format."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)
 
@@ -234,14 +233,13 @@ def accuracy(right):
 
 @torch.no_grad()
 def classified_right(model, loader, recipe, device, title, folder, save=None):
-    """Is each image classified right, bool [N] on the host: the images of all processes, in the split's order.
+    """Is each image classified correctly? Bool [N] on the host, over all processes, in the split's order.
 
-    loader: its batch sampler is a list of the image numbers of each of this process's batches.
-    title: for the progress bar. Asked to stop, it calls save(), if given, marks the experiment's folder and raises
-    Stopped.
+    loader: its batch sampler is the list of this process's batches of image numbers; title: for the progress bar. On a
+    stop request, save() is called, if given, the experiment folder is marked and Stopped is raised.
     """
     model.eval()
-    found = []  # on the device, which is not waited for
+    found = []  # on the device, to not wait for it
     vote = processes.Vote()
     for images, labels, _ in util.progress(loader, len(loader), title, recipe.batch_size, processes.rank() == 0):
         images, labels = to_device(images, labels, recipe.channels_last, device)
@@ -261,7 +259,7 @@ def classified_right(model, loader, recipe, device, title, folder, save=None):
 
 
 def random_state():
-    """The state of every random generator of this process, as tensors and plain values."""
+    """The state of all random generators of this process, as tensors and plain values."""
     kind, words, *rest = np.random.get_state()
     return {
         'python': random.getstate(),
@@ -272,7 +270,7 @@ def random_state():
 
 
 def set_random_state(state):
-    """Bring every random generator to a state of `random_state`; a machine with other accelerators keeps theirs."""
+    """Restore a `random_state`; with another number of accelerators, theirs is not restored."""
     version, words, following = state['python']
     random.setstate((version, tuple(words), following))
     np.random.set_state(tuple(state['numpy']))

@@ -37,7 +37,7 @@ from wsol.errors import UserError
             2,
             '--shm-size',
         ),
-        (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run is gone'),
+        (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run has ended'),
     ],
 )
 def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import MINICUB
 from test_commands import load_test_images, pair_by_pair
+from torch.utils.data import DataLoader
 
 import config
 import eval_attribution
@@ -177,9 +178,9 @@ def maker_of(model, name, **how):
 @pytest.mark.parametrize('name', ['jointll', 'smooth_grad', 'grad_cam'])
 def test_score_maps_are_of_each_images_own_class_bicubic_and_scaled(small, name):
     model, images, labels = small
-    batches = [[7, 3], [5]]
-    loader = [(images[:2], labels[:2], ['a', 'b']), (images[2:], labels[2:], ['c'])]
-    made = list(map_maker.split_score_maps(maker_of(model, name, seed=5), loader, batches, torch.device('cpu'), 29))
+    numbered = dict(zip([7, 3, 5], zip(images, labels, 'abc')))
+    loader = DataLoader(numbered, batch_sampler=[[7, 3], [5]])
+    made = list(map_maker.split_score_maps(maker_of(model, name, seed=5), loader, 29))
     assert [image_id for image_id, _ in made] == ['a', 'b', 'c']
     for (_, one), image, y, number in zip(made, images, labels, [7, 3, 5]):
         seeds = [attribution.noise_seed(5, number)]

@@ -75,5 +75,5 @@ def test_the_command_says_it_before_the_first_batch(monkeypatch, tmp_path):
     words = ['main.py', *flags, '--workers=0', '--seed=0', '--epochs=1', f'--batch_size={count - 1}']
     monkeypatch.setattr(sys, 'argv', words)
     monkeypatch.setattr('engine.training.Trainer.train_step', lambda *_: pytest.fail('a batch was trained on'))
-    with pytest.raises(UserError, match=f'leaves a batch with one image, on which timm/skresnet18 .*={count - 2}'):
+    with pytest.raises(UserError, match=f'leaves a batch with one image, .* in timm/skresnet18 .*={count - 2}'):
         main.main()

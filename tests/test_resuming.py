@@ -454,7 +454,7 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
             monkeypatch.setattr(processes, 'agreed', lambda value: value)
             run = resuming.Run(str(tmp_path / f'{count}'), {'seed': 1}, resume=number > 0, override=False)
             shards = sharding.Shards(run, 'x', 100, batch_size=7)
-            for index, batches in sharding.lacking([shards]):
+            for index, batches in sharding.missing([shards]):
                 tallies = [
                     Tally(
                         {'sum': np.array([sum(batch), len(batch)]), 'first': batch[0]},
@@ -464,7 +464,7 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
                 ]
                 shards.save(index, join(tallies))
                 seen += [number for batch in batches for number in batch]
-            assert sharding.lacking([shards]) == []
+            assert sharding.missing([shards]) == []
         total = sharding.total_of([shards])
         assert sorted(seen) == list(range(100))
         assert total['sum'].tolist() == [4950, 100] and total['first'] == sum(range(0, 100, 7))

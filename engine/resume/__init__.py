@@ -1,1 +1,1 @@
-"""How a run goes on after a stop: what makes a command the same, who owns a result, its finished shards."""
+"""Resuming: which commands are the same, locks on results, finished shards."""

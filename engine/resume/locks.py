@@ -1,4 +1,4 @@
-"""Who makes a result: a lock in the experiment folder that ends with the process that holds it."""
+"""A lock on a result in the experiment folder, which ends with the process that holds it."""
 
 import errno
 import fcntl
@@ -8,37 +8,35 @@ from contextlib import suppress
 
 from wsol.errors import InUse
 
-HELD = {errno.EACCES, errno.EAGAIN}  # what the system says of a lock that another process has
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system has none
-NO_WRITING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}  # the run says so if it must write
+HELD = {errno.EACCES, errno.EAGAIN}  # another process has the lock
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system has no locks
+NO_WRITING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}  # reported when the run writes
 
 
 class Lock:
-    """The sole right of this process to make the result `name` of a folder, from `take` until `release`.
+    """The exclusive right of this process to compute the result `name` of a folder, from `take` to `release`.
 
-    It is a POSIX lock on the file NAME.lock, which the system takes back when the process ends, by kill -9 too; the
-    processes that it starts do not inherit it, and nothing else in it may open the file, as closing it would give the
-    lock back. What stands in the file, process and host, is for people: a file that was left behind locks nothing.
-    Other hosts see the lock where their file system passes locks on: NFS does unless it is mounted with nolock or
-    local_lock, Lustre does when it is mounted with flock. Where a file system has no locks, or the folder cannot be
-    written, runs are not kept apart and nothing is said.
+    A POSIX lock on the file NAME.lock. The system releases it when the process ends, even by kill -9; child processes
+    do not inherit it. Nothing else in the process may open the file, since closing it releases the lock. The content,
+    process and host, is informative: a leftover file locks nothing. Other hosts see the lock on NFS (not with nolock or
+    local_lock) and on Lustre mounted with flock. Without file locks or write access, runs are not kept apart.
     """
 
     def __init__(self, folder, name):
         self.folder = os.path.abspath(folder)
         self.name = name
         self.path = os.path.join(self.folder, f'{name}.lock')
-        self.file = None  # the descriptor of the file, while the lock is held
-        self.made = []  # folders that were not there before, the innermost first
+        self.file = None  # descriptor, while the lock is held
+        self.made = []  # folders that `take` made, innermost first
 
     def take(self):
-        """Take the lock; where another process has it, an InUse error that names that process."""
+        """Take the lock; InUse, naming the process, if another one holds it."""
         while self.file is None:
             try:
                 self._make_folders()
                 self._try()
             except FileNotFoundError:
-                continue  # another run has taken its empty folder away again
+                continue  # another run has removed its empty folder
             except OSError as error:
                 if error.errno in NO_WRITING:
                     return
@@ -48,11 +46,11 @@ class Lock:
             os.pwrite(self.file, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
 
     def release(self):
-        """Give the lock back; its file goes with it, and the folders that were made for it if they are still empty."""
+        """Release the lock; remove its file, and the folders made for it if they are empty."""
         if self.file is not None:
             with suppress(OSError):
                 if is_at(self.file, self.path):
-                    os.unlink(self.path)  # before the lock ends: no other run can have it yet
+                    os.unlink(self.path)  # while locked, so no other run holds this file
             os.close(self.file)
             self.file = None
         with suppress(OSError):
@@ -70,7 +68,7 @@ class Lock:
         self.made = missing or self.made
 
     def _try(self):
-        """Open the file and lock it; nothing is held where its last holder removed it in between."""
+        """Open and lock the file; no lock is held if its last holder has just removed it."""
         file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,12 +85,12 @@ class Lock:
     def _in_use(self, holder):
         return InUse(
             f'{os.path.join(self.folder, self.name)} is being made by another run ({holder or "just started"}): wait '
-            f'for it or give another --experiment_name; where its host has crashed, remove {self.path}'
+            f'for it or give another --experiment_name; if its host has crashed, remove {self.path}'
         )
 
 
 def is_at(file, path):
-    """Is the open file the one that has this path now?"""
+    """Is this path still the open file?"""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:

@@ -1,5 +1,4 @@
-"""Going on where a run was stopped: what makes a command the same, who owns a result, the word that is left of a
-stop."""
+"""Resuming a stopped run: which commands are the same, claims on results, and the marker file left by a stop."""
 
 import functools
 import json
@@ -17,26 +16,26 @@ from wsol.errors import UserError
 
 from .locks import Lock
 
-TRAINED = 'accuracy.json'  # the result of a training, and of its test alone
-MARKER = 'requeue'  # what the file of `marker` is called
+TRAINED = 'accuracy.json'  # the result of a training or a test
+MARKER = 'requeue'  # prefix of marker files
 
-# Which flags may differ between two calls of the same command, read off their tables.
-RUN_FLAGS = flags.names_of(flags.NOTHING, flags.PLACE) | {'log_folder'}  # which is made of two of them
+# Flags that may differ between two calls of the same command.
+RUN_FLAGS = flags.names_of(flags.NOTHING, flags.PLACE) | {'log_folder'}
 PLACES = flags.names_of(flags.PLACE)
-SCORE_FLAGS = flags.names_of(flags.TRAINING)  # beside those: scores are of a checkpoint, known by its size and time
-TASK_FLAGS = flags.names_of(flags.MAPS, grows=True)  # a finished task stays finished whatever others are asked for
+SCORE_FLAGS = flags.names_of(flags.TRAINING)  # for scores: a checkpoint is identified by its size and time
+TASK_FLAGS = flags.names_of(flags.MAPS, grows=True)  # finished tasks do not depend on these
 
 
 class Run(NamedTuple):
-    """The command under way, as its files know it."""
+    """The running command, as recorded in its files."""
 
     folder: str  # the experiment's
-    arguments: dict  # every flag, as logs and results record them; the seed that is drawn is written into it
-    resume: bool  # go on where an earlier call was stopped
-    override: bool  # results of an earlier call may be replaced
+    arguments: dict  # all flags, as logs and results record them; a drawn seed is added
+    resume: bool  # continue an earlier call
+    override: bool  # may replace results of an earlier call
 
     def provenance(self):
-        """What logs and results say of where they come from: {arguments, commit, versions, device}."""
+        """{arguments, commit, versions, device}, for logs and results."""
         return {
             'arguments': dict(self.arguments),
             'commit': machine.commit(),
@@ -46,40 +45,38 @@ class Run(NamedTuple):
 
 
 def marker(folder, result=TRAINED):
-    """The file that tells a batch script of a stop, as torchrun hides the exit codes of its processes.
+    """The marker file that tells a batch script of a stop (torchrun hides the exit codes of its processes).
 
-    Each SLURM job has its own; elsewhere it is `requeue` for a training, and each evaluator has one that names its
-    `result`, so that those of one folder are told apart.
+    requeue_JOB in a SLURM job; elsewhere `requeue` for a training and requeue_RESULT for an evaluation.
     """
     own = os.environ.get('SLURM_JOB_ID') or (None if result == TRAINED else os.path.splitext(result)[0])
     return os.path.join(folder, '_'.join(filter(None, [MARKER, own])))
 
 
 def stop_marked(folder, result=TRAINED):
-    """End a run whose state is saved: marks `folder` for the batch script and raises Stopped, which speaks in the
-    first process alone. result: the name of the file that the run makes."""
+    """End a run whose state is saved: write the marker of `result` and raise Stopped, with a message in rank 0 only."""
     with open(marker(folder, result), 'w') as file:
         file.write('stopped on request; run the same command with --resume to continue\n')
-    words = f'stopped on request, its state is in {folder}: run the same command with --resume to continue'
+    message = f'stopped on request, its state is in {folder}: run the same command with --resume to continue'
     first = processes.rank() == 0
     processes.finish()
-    raise Stopped(words if first else '')
+    raise Stopped(message if first else '')
 
 
 def read_saved(path):
-    """The content of a result, or of a plan, which is the arguments alone; a damaged one is a UserError."""
+    """The content of a result file or of a plan (arguments only); UserError if it is damaged."""
     advice = 'give --override_cache=True to compute it again, or another --experiment_name'
     saved = read_object(path, advice)
     arguments = saved.get('arguments', saved)
     if not isinstance(arguments, dict) or 'seed' not in arguments:
-        raise UserError(f'{path} is damaged (it does not say the arguments of its command): {advice}')
+        raise UserError(f'{path} is damaged (it does not contain the arguments of its command): {advice}')
     return saved
 
 
 def same_command(arguments, saved, where, free=()):
-    """UserError that names the flags in which the arguments `saved` in `where` differ; RUN_FLAGS and `free` may.
+    """UserError listing the flags whose values differ from `saved`, read from `where`; RUN_FLAGS and `free` may differ.
 
-    Data may have moved: that PLACES differ is said.
+    Different PLACES are reported, as data may have moved.
     """
     here = json.loads(json.dumps(arguments))
     keys = sorted((here.keys() & saved.keys()) - RUN_FLAGS - set(free))
@@ -94,8 +91,8 @@ def same_command(arguments, saved, where, free=()):
     for flag in sorted(PLACES & here.keys() & saved.keys()):
         if saved[flag] and here[flag] and not _one_place(here[flag], saved[flag]):
             _tell_once(
-                f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: data that moved are the same, '
-                'for others give another --experiment_name'
+                f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: fine if the data moved; for '
+                'other data give another --experiment_name'
             )
 
 
@@ -105,18 +102,18 @@ def _one_place(one, other):
 
 @functools.cache
 def _tell_once(line):
-    """On standard error, as standard output lists results; the tasks of an evaluation ask in turn."""
+    """Print on standard error, once even if several tasks report the same."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def claim(run, result, others=(), kept=None, free=()):
-    """Within it, no other run makes the file `result` of the experiment folder; False where --resume finds it complete.
+    """A context that locks the file `result` of the experiment folder; yields False if --resume finds it complete.
 
-    Where another run is making it that is an InUse error, and nothing is touched. An existing file, of `others` too, is
-    AlreadyThere without --resume or --override_cache. With --resume, a result of other arguments is a UserError; where
-    the file `kept` exists, the state to go on from, nothing is complete yet, and a table (a result with `methods`) is
-    complete when it has all --methods that are asked for. All processes agree.
+    Errors, before anything is changed: InUse if another run holds the lock; AlreadyThere if the result or one of
+    `others` exists, without --resume and --override_cache; UserError if --resume finds a result of other arguments.
+    If the saved state `kept` exists, the result is not complete; a table (a result with `methods`) is complete if it
+    has all requested --methods. All processes get the same answer.
     """
     lock = Lock(run.folder, result)
 
@@ -131,17 +128,17 @@ def claim(run, result, others=(), kept=None, free=()):
 
 
 def _is_ours(run, result, others, kept, free):
-    """`claim` in the first process, once it has the lock."""
+    """Is the result to be computed? `claim` in rank 0, which has the lock."""
     path = os.path.join(run.folder, result)
-    going_on = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
-    if not going_on and run.resume and os.path.isfile(path):
+    continues = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
+    if not continues and run.resume and os.path.isfile(path):
         saved = read_saved(path)
         same_command(run.arguments, saved['arguments'], path, {*free, *TASK_FLAGS})
-        going_on = not _has_all(saved, run.arguments.get('methods'))
-        if not going_on:
+        continues = not _has_all(saved, run.arguments.get('methods'))
+        if not continues:
             print(f'{path} is complete: nothing to do', flush=True)
             return False
-    if not going_on:
+    if not continues:
         util.check_claim(run.folder, [result, *others], run.override)
     if os.path.exists(marker(run.folder, result)):
         os.unlink(marker(run.folder, result))  # of an earlier stop
@@ -149,8 +146,7 @@ def _is_ours(run, result, others, kept, free):
 
 
 def _has_all(saved, methods):
-    """Does a finished result have all methods that are asked for? Those of None and 'all' depend on the network: they
-    are the methods of a result that was asked for in the same words."""
+    """Does a finished result have all requested methods? None and 'all', which depend on the network, must be equal."""
     if 'methods' not in saved or methods == saved['arguments']['methods']:
         return True
     return isinstance(methods, list) and {*methods} <= saved['methods'].keys()

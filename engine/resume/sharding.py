@@ -1,4 +1,4 @@
-"""The shards of an evaluation: pieces of its images that are split across processes, saved, resumed and summed."""
+"""The shards of an evaluation: groups of images that are split across processes, saved, resumed and summed."""
 
 import hashlib
 import json
@@ -15,24 +15,23 @@ from wsol.scoring import add_up
 
 from . import resuming
 
-SHARD_IMAGES = 8  # at least so many images make a shard of an evaluation
-FORM = 2  # of the shards' files: files of another form are not resumed
-TOTAL, ROWS = 'total/', 'rows/'  # before the names in a shard's file
+SHARD_IMAGES = 8  # minimum images per shard
+FORM = 2  # version of the shard files; other versions are not resumed
+TOTAL, ROWS = 'total/', 'rows/'  # prefixes of the arrays in a shard file
 
 
 def plan_of(name):
-    """The file that says what the shards of the evaluation `name` belong to, below the experiment folder."""
+    """The path, below the experiment folder, of the file with the arguments of the evaluation `name`."""
     return os.path.join(f'shards_{name}', 'plan.json')
 
 
 def _read_json(path):
-    """The content of a JSON file; {} where there is none."""
+    """The content of a result or plan; {} if there is none."""
     return resuming.read_saved(path) if os.path.isfile(path) else {}
 
 
 def planned_seed(runs):
-    """The seed of the first of the results {name: run} that --resume continues or adds to, else a new one; the same in
-    every process."""
+    """The seed of the first of the results {name: run} that --resume continues, else a new one."""
     for name, run in runs.items():
         for path in (plan_of(name), f'{name}.json'):
             saved = processes.agreed(_read_json(os.path.join(run.folder, path)) if run.resume else {})
@@ -42,9 +41,9 @@ def planned_seed(runs):
 
 
 def added_to(run, name):
-    """The finished result `name`.json to which --resume adds methods; {} where a new one is made.
+    """The finished result `name`.json to which --resume adds methods; {} if a new one is made.
 
-    A plan that was made without --resume is of an evaluation that replaces that result.
+    If the plan was made without --resume, its evaluation replaces the result.
     """
     plan = _read_json(os.path.join(run.folder, plan_of(name)))
     if not run.resume or plan and not plan['resume']:
@@ -53,14 +52,13 @@ def added_to(run, name):
 
 
 class Shards:
-    """What a task of an evaluation has of its images 0..count-1, which are cut into batches, and those into shards;
-    each process takes every world()-th shard.
+    """The shards of one task: images 0..count-1 in batches, and batches in shards; process r of n takes every n-th.
 
-    A finished shard is a file below the experiment folder, so that --resume repeats none. Totals are added up and rows
-    put one behind the other in the order of the images, whatever the number of processes. Without --resume the files of
-    a stopped evaluation are AlreadyThere, or replaced with --override_cache.
+    A finished shard is a file below the experiment folder, which --resume does not repeat. Totals are summed and rows
+    concatenated in the order of the images, for any number of processes. Without --resume, shards of a stopped
+    evaluation are AlreadyThere, or replaced with --override_cache.
 
-    task: its name where the result has several; --resume may ask for others beside it (TASK_FLAGS).
+    task: its name if the result has several, to which --resume may add (TASK_FLAGS).
     """
 
     def __init__(self, run, name, count, batch_size, task=None):
@@ -76,7 +74,7 @@ class Shards:
         free = (resuming.RUN_FLAGS | self.free) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
         digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
-        self.key = digest[:8]  # in the files' names: no other command's are taken
+        self.key = digest[:8]  # in the file names: identifies the command
         processes.first_alone(lambda: self._prepare(run))
         mine = range(len(self.shards))[processes.rank() :: processes.world()]
         self.todo = {index for index in mine if not os.path.exists(self._file(index))}
@@ -85,14 +83,14 @@ class Shards:
         return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.task, 'npz'])))
 
     def _prepare(self, run):
-        """In the first process: make the folder; one that is there must belong to the same command."""
+        """In rank 0: make the folder; an existing one must belong to the same command."""
         planned = os.path.isfile(self.plan)
         if planned and run.resume:
             resuming.same_command(run.arguments, _read_json(self.plan), self.plan, self.free)
         elif planned and not run.override and self._any_finished():
             raise AlreadyThere(
-                f'{self.folder} holds the finished images of an evaluation that was stopped: give --resume to '
-                'continue it, or --override_cache=True to start over'
+                f'{self.folder} holds the finished images of a stopped evaluation: give --resume to continue it, or '
+                '--override_cache=True to start over'
             )
         else:
             if run.override:
@@ -104,7 +102,7 @@ class Shards:
         return any(name.endswith('.npz') for name in os.listdir(self.folder))
 
     def batches(self, index):
-        """The batches of a shard, lists of image numbers."""
+        """The batches of a shard: lists of image numbers."""
         shard = self.shards[index]
         return [list(shard[i : i + self.batch_size]) for i in range(0, len(shard), self.batch_size)]
 
@@ -116,31 +114,30 @@ class Shards:
         self.todo.remove(index)
 
     def files(self):
-        """The files of all shards, in the order of the images."""
+        """The paths of all shards, in the order of the images."""
         return [self._file(index) for index in range(len(self.shards))]
 
     def remove(self):
-        """Remove the shards, once the result is written."""
+        """Remove the shards, after the result is written."""
         shutil.rmtree(self.folder)
 
 
-def lacking(several):
-    """[(index, its batches)] of the shards of this process that one of several `Shards` of the same images lacks."""
+def missing(several):
+    """[(index, batches)] of the shards that this process must compute for any of several `Shards`."""
     several = list(several)
     indices = sorted(set().union(*(one.todo for one in several)))
     return [(index, several[0].batches(index)) for index in indices]
 
 
 def leave_if_stopped(several):
-    """Raise Stopped in all processes where one was asked to stop before its last shard; waits for them. A process
-    that is gone is an error."""
+    """Raise Stopped in all processes if one stopped before its last shard; waits for all."""
     several = list(several)
     if processes.largest(sum(len(one.todo) for one in several)):
         resuming.stop_marked(several[0].experiment, f'{several[0].name}.json')
 
 
 def total_of(several):
-    """{name: array}, the sums over all shards of several `Shards` of the same images."""
+    """{name: array} of the sums over all shards of several `Shards` of the same images."""
     total = {}
     for files in zip(*(one.files() for one in several)):
         for path in files:
@@ -150,8 +147,8 @@ def total_of(several):
 
 
 def rows_of(several):
-    """{name: `arrays.Stored`} of what several `Shards` have of each image, in the order of the images."""
-    names = {}  # {name: the files that have it}; none where no image of a shard could be scored
+    """{name: `arrays.Stored`} of the per-image arrays of several `Shards`, in the order of the images."""
+    names = {}  # {name: files that have it}; a shard without scored images has none
     for files in zip(*(one.files() for one in several)):
         for path in files:
             with np.load(path) as file:
@@ -162,5 +159,5 @@ def rows_of(several):
 
 
 def _on_host(value):
-    """An array, tensor or number as an array."""
+    """A tensor, array or number as an array."""
     return value.cpu().numpy() if torch.is_tensor(value) else np.asarray(value)
