@@ -223,7 +223,7 @@ def test_from_a_cam_checkpoint_and_back():
     scores = lfi.conv_last.weight.clone()
     with pytest.raises(ValueError, match='missing 24 .importance'):
         wsol.load_weights(lfi, cam.state_dict())
-    fresh = 'fresh: conv_last, importance (not taken from the file, as is_different_checkpoint asks)'
+    fresh = 'fresh: conv_last, importance (dropped because of is_different_checkpoint)'
     assert wsol.start_weights(lfi, cam.state_dict(), 'vgg_tiny', drop_conv_last=True) == [fresh]
     assert torch.equal(lfi.importance[0].weight, own) and torch.equal(lfi.conv_last.weight, scores)
     assert torch.equal(lfi.features[0].weight, cam.features[0].weight)

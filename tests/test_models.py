@@ -265,7 +265,7 @@ def test_pretrained_weights_reach_the_backbone(monkeypatch, architecture, publis
 
 def test_weights_of_another_network_are_refused_by_name():
     model = wsol.build_model('resnet18', 'CAM', 3)
-    with pytest.raises(ValueError, match=r'of another size 2 \(conv_last'):
+    with pytest.raises(ValueError, match=r'wrong shape 2 \(conv_last'):
         wsol.load_weights(model, wsol.build_model('resnet18', 'CAM', 4).state_dict())
     with pytest.raises(ValueError, match='missing'):
         wsol.load_weights(model, {'conv1.weight': torch.zeros(64, 3, 7, 7)})

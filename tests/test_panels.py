@@ -30,7 +30,7 @@ def test_classes_by_number_name_or_rank():
         ('Bunting', 'mean 003.Indigo_Bunting'),
         ('albatross', 'mean 001.Black_footed_Albatross or 002.Laysan_Albatross'),
         ('Layson Albatros', 'mean 002.Lay'),
-        ('zzzzz', 'names are such as'),
+        ('zzzzz', 'names look like'),
         ('crane', '3 \\(004.Crane\\), 4 \\(005.crane\\)'),
         ('1,2,3', 'one class, or two'),
         ('1,', 'one class, or two'),

@@ -213,7 +213,7 @@ def test_calm_trains_from_a_classifier_of_torchvision(name, architecture, classe
         assert torch.equal(own[last], weights[last])
     if name != 'resnet50':
         step(model, architecture)
-        reason = 'of another size .*conv_last' if name == 'resnet18' else 'only a training may start'
+        reason = 'wrong shape .*conv_last' if name == 'resnet18' else 'only initialise a training'
         with pytest.raises(UserError, match=f'{path}: .*({reason})'):
             models.load_model(wanted._replace(attribution_method='CAM'), classes, torch.device('cpu'), path)
 
@@ -283,7 +283,7 @@ def test_the_two_step_option_leaves_conv_last_fresh_and_says_so(tmp_path, monkey
     state = cam_file(tmp_path / 'cam.pth')
     flags = ['--attribution_method=CALM-EM', '--epochs=1', '--lr=1e-12', '--is_different_checkpoint=True']
     command(main, tmp_path, monkeypatch, *flags, '--load_checkpoint=cam.pth')
-    assert 'fresh: conv_last (not taken from the file, as is_different_checkpoint asks)\n' in capsys.readouterr().out
+    assert 'fresh: conv_last (dropped because of is_different_checkpoint)\n' in capsys.readouterr().out
     trained = torch.load(tmp_path / 'run' / 'last_checkpoint.pth.tar', weights_only=True)['state_dict']
     assert (trained['conv_last.weight'] - state['conv_last.weight']).abs().max() > 0.01
     for key in ('attention.0.weight', 'features.18.weight'):
@@ -295,7 +295,7 @@ def test_another_class_count_starts_conv_last_afresh_and_stops_an_evaluator(tmp_
     flags = ['--attribution_method=CAM', '--epochs=1', '--load_checkpoint=cam.pth']
     command(main, tmp_path, monkeypatch, *flags)
     assert 'fresh: conv_last (of 7 classes in the file, of 200 here)\n' in capsys.readouterr().out
-    with pytest.raises(UserError, match=r'cam.pth: .*of another size 2 \(conv_last.* check dataset'):
+    with pytest.raises(UserError, match=r'cam.pth: .*wrong shape 2 \(conv_last.* check dataset'):
         command(eval_pixel_perturb, tmp_path, monkeypatch, *flags)
 
 
@@ -332,11 +332,11 @@ def test_what_does_not_fit_is_refused_where_a_training_starts_too(tmp_path):
         models.start_model(spec('vgg_tiny'), 200, device, path, True)
     for shape in ((200, 64, 1, 1), (7, 64, 1, 1)):
         path = saved(tmp_path / 'narrow.pth', cam_file(tmp_path / 'cam.pth') | {'conv_last.weight': torch.zeros(shape)})
-        with pytest.raises(UserError, match=r'of another size 1 \(conv_last.weight'):
+        with pytest.raises(UserError, match=r'wrong shape 1 \(conv_last.weight'):
             models.start_model(spec('vgg_tiny'), 200, device, path, False)
     path = saved(tmp_path / 'vgg.pth', protocol_weights('vgg16'))
     with pytest.raises(UserError, match='vgg.pth: .*use_bn'):  # its features have no batch norm
         models.start_model(spec('vgg16', use_bn=True), C, device, path, False)
     for wrong in ({'state_dict': [1]}, [torch.zeros(1)], {}):
-        with pytest.raises(UserError, match='no checkpoint: it has no state_dict'):
+        with pytest.raises(UserError, match='not a checkpoint: it has no state_dict'):
             models.start_model(spec('vgg_tiny'), C, device, saved(tmp_path / 'wrong.pth', wrong), False)

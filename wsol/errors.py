@@ -1,34 +1,33 @@
-"""What the user can mend. Every other exception is a defect of the code and shows its traceback.
+"""Errors that the user can fix. Any other exception is a bug and shows its traceback.
 
-A command ends one of these in a single line and exit code 2. Each is also the built-in exception that it is a case of,
-so that callers of the library may catch the built-in one.
+Commands print these as one line and exit with code 2. Each class also derives from the matching built-in exception, so
+library callers can catch that instead.
 """
 
 
 class UserError(ValueError):
-    """A value, file or combination that cannot be used: the message says what was given, what is allowed, what to
-    do."""
+    """An unusable value, file or combination. The message says what was given, what is allowed and what to do."""
 
 
 class MissingFile(UserError, FileNotFoundError):
-    """A file that is needed and is not there."""
+    """A required file does not exist."""
 
 
 class AlreadyThere(UserError, FileExistsError):
-    """A file that would have to be replaced, and no flag allows it."""
+    """A file would be overwritten and no flag allows it."""
 
 
 class InUse(UserError, BlockingIOError):
-    """A result that another run is making."""
+    """Another run is producing this result."""
 
 
 class Unreachable(UserError, ConnectionError):
-    """Something that only a network has."""
+    """A download failed."""
 
 
 class Unwritable(UserError, OSError):
-    """A file that the disk does not take, or a process that the machine ended."""
+    """The disk refuses a write, or the operating system killed a process."""
 
 
 class NotFinite(UserError, FloatingPointError):
-    """A training that left the finite numbers."""
+    """Training produced NaN or infinity."""

@@ -1,9 +1,9 @@
-"""State dicts of other code bases under this project's names: pure functions, state dict -> state dict.
+"""Rename state dicts of other code bases to this project's names. Pure functions, state dict -> state dict.
 
-Two code bases are known. The WSOL protocol's (github.com/clovaai/wsolevaluation, wsol/*.py): its CAM networks, which
-are those of HaS and CutMix too, have the layers of this project's, and call the class scores `fc` (ResNet-50, VGG-16: a
-matrix behind the pooling, where a 1x1 convolution stands here) or `SPG_A4` (Inception). torchvision's classifiers: a
-ResNet is such a CAM network but for its strides; VGG-16 and Inception end in layers that no network here has.
+Two code bases are supported. CAM networks of the WSOL protocol (github.com/clovaai/wsolevaluation, wsol/*.py; also HaS
+and CutMix) have the same layers and call the class scores `fc` (ResNet-50, VGG-16: a matrix after pooling instead of a
+1x1 convolution) or `SPG_A4` (Inception). torchvision classifiers: a ResNet is the same CAM network with other strides;
+VGG-16 and Inception have final layers that no network here has.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ import torch
 
 
 class Names(NamedTuple):
-    """What the modules of an architecture are called elsewhere. A module is what its keys begin with, up to the dot."""
+    """Names of an architecture's modules elsewhere. A module is the part of a key before the first dot."""
 
     renamed: dict = {}  # name elsewhere -> name here
     left_out: tuple = ()  # modules that no network here has
     tail: tuple = ()  # modules here that torchvision's network lacks
-    numbered: tuple = ()  # modules whose layers are counted together with layers that have no weights
+    numbered: tuple = ()  # modules whose numbering also counts layers without weights
 
 
-RESNET = Names(renamed={'fc': 'conv_last'}, numbered=('layer3', 'layer4'))  # the protocol's ADL layers stand there
+RESNET = Names(renamed={'fc': 'conv_last'}, numbered=('layer3', 'layer4'))  # for the protocol's ADL layers
 NAMES = {
     'resnet18': RESNET,
     'resnet50': RESNET,
@@ -35,35 +35,35 @@ NAMES = {
 
 
 def names_of(architecture):
-    """The `Names` of an architecture: empty where no other code base is known to have it."""
+    """The `Names` of an architecture; empty if no other code base has it."""
     return NAMES.get(architecture, Names())
 
 
 def module_of(key):
-    """The module that a key belongs to: `layer1` of `layer1.0.conv1.weight`."""
+    """Module of a key: `layer1` for `layer1.0.conv1.weight`."""
     return key.partition('.')[0]
 
 
 def modules_of(state_dict):
-    """The names of all modules."""
+    """Names of all modules."""
     return {module_of(key) for key in state_dict}
 
 
 def without_prefix(state_dict):
-    """The state dict without the `module.` that a data-parallel run puts before each key."""
+    """The state dict without the `module.` prefix of data-parallel runs."""
     return {key.removeprefix('module.'): value for key, value in state_dict.items()}
 
 
 def left_out(state_dict, architecture):
-    """The modules of a file's state dict that no network here has, in the order of their row."""
+    """Modules of a state dict that no network here has, in the order of `Names.left_out`."""
     found = modules_of(without_prefix(state_dict))
     return [module for module in names_of(architecture).left_out if module in found]
 
 
 def own_names(state_dict, architecture):
-    """The state dict under this project's names; the matrix of class scores [C, L] as a 1x1 convolution [C, L, 1, 1].
+    """The state dict under this project's names; class scores [C, L] become a 1x1 convolution [C, L, 1, 1].
 
-    Batch norms get the counter that old files lack and nothing here reads.
+    Adds num_batches_tracked, which old files lack, to batch norms.
     """
     renamed = names_of(architecture).renamed
     result = {}
@@ -79,10 +79,10 @@ def own_names(state_dict, architecture):
 
 
 def renumbered(state_dict, own, architecture):
-    """The state dict with the layers of numbered modules counted as in `own`, the network's own state dict.
+    """The state dict with layers of numbered modules renumbered to match `own`, the network's state dict.
 
-    Which layers without weights stand between them depends on the map size (VGG's pools) and on the code base, but the
-    layers with weights come in the same order. Where these are not equally many, the module stays as it is.
+    Layers without weights in between vary with map size (VGG's pools) and code base, but the layers with weights keep
+    their order. A module with a different number of them is left unchanged.
     """
     numbers = {}
     for module in names_of(architecture).numbered:
@@ -98,6 +98,6 @@ def renumbered(state_dict, own, architecture):
 
 
 def _numbers(state_dict, module):
-    """The numbers of the layers of a module that have weights, ascending."""
+    """Numbers of a module's layers that have weights, ascending."""
     second = {key.split('.')[1] for key in state_dict if key.startswith(f'{module}.')}
     return sorted(int(number) for number in second if number.isdigit())

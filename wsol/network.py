@@ -1,4 +1,4 @@
-"""The network every architecture and head shares: backbone features F, class scores f, cue location h; the heads."""
+"""The network shared by all architectures and heads: backbone features F, class scores f, cue location h."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,21 +11,20 @@ from .preprocessing import PAPER
 
 
 class Head(NamedTuple):
-    """What tells the heads apart: all that the project knows of one. The functions take f [B, C, H, W] and h [B, 1, H,
-    W]."""
+    """One row per head. The functions take f [B, C, H, W] and h [B, 1, H, W]."""
 
     p_y_given_x: Callable  # (f, h) -> p(y|x) [B, C], the prediction
     loss: Callable  # (f, h, y) -> training loss of each image [B] for labels y [B]
-    log_score: Callable  # (f, h) -> the scalar of every class that gradient and perturbation maps explain [B, C]
-    scalar: str  # the name of that scalar
-    own_map: str  # the map that the head is made for: a name of attribution.MAPS
-    attends: bool = True  # does the attention take part in the prediction and the loss?
-    unsuited: tuple = ()  # readouts (attribution.READOUTS) that read a p(z|x) which this head does not train
-    units: dict = {}  # units of its maps where they are not those of attribution.MAPS
-    gated: bool = False  # f is of the gated features and h the attention map (lfi_cam.py): the head reads the image
+    log_score: Callable  # (f, h) -> the scalar per class that gradient and perturbation maps explain [B, C]
+    scalar: str  # name of that scalar
+    own_map: str  # the head's default map, a name in attribution.MAPS
+    attends: bool = True  # do prediction and loss use the attention?
+    unsuited: tuple = ()  # readouts (attribution.READOUTS) of a p(z|x) that this head does not train
+    units: dict = {}  # units of its maps that differ from attribution.MAPS
+    gated: bool = False  # LFI-CAM: f comes from gated features, h is the attention map M, and the head needs the image
     linear: bool = False  # log_score is linear in the features F
-    posterior: Callable | None = None  # (f, h, y) -> p'(z|x,y) [B, H, W], which the loss takes as its fourth argument
-    trainable: bool = True  # False: it stands for what another project trained
+    posterior: Callable | None = None  # (f, h, y) -> p'(z|x,y) [B, H, W], the optional fourth argument of loss
+    trainable: bool = True  # False: only for classifiers trained elsewhere
 
 
 CAM = Head(
@@ -46,18 +45,20 @@ HEADS = {
     'LFI-CAM': CAM._replace(
         unsuited=('jointll', 'gtcond'), units={'saliency': 'attention M'}, gated=True, linear=False
     ),
-    'classifier': CAM._replace(  # of classifiers.PlainClassifier: the logit of a class alone, without a map of it
+    'classifier': CAM._replace(  # classifiers.PlainClassifier: logits only, no class map
         own_map='grad_cam',
         unsuited=('vanilla', 'vanilla_saliency', 'jointll', 'gtcond', 'saliency'),
         linear=False,
         trainable=False,
     ),
 }
-CAM_OF_ONE_OUTPUT = CAM._replace(p_y_given_x=cam.p_of_one_output)  # of a sigmoid's networks, classifiers.py
+CAM_OF_ONE_OUTPUT = CAM._replace(
+    p_y_given_x=cam.p_of_one_output
+)  # for networks with one sigmoid output, classifiers.py
 
 
 class Output:
-    """What the network says of a batch: f [B, C, H, W], h [B, 1, H, W], and, computed when asked for, `probs`."""
+    """Network output for a batch: f [B, C, H, W], h [B, 1, H, W]; `probs` and the rest are computed on access."""
 
     def __init__(self, f, h, head):
         self.f = f
@@ -71,38 +72,38 @@ class Output:
 
     @property
     def log_score(self):
-        """The explained scalar of every class [B, C]: CAM's and LFI-CAM's logit, CALM's log p(y|x)."""
+        """The explained scalar per class [B, C]: the logit for CAM and LFI-CAM, log p(y|x) for CALM."""
         return self.head.log_score(self.f, self.h)
 
     def image(self, b):
-        """The output of image b alone, as a batch of one."""
+        """The output for image b as a batch of one."""
         return Output(self.f[b : b + 1], self.h[b : b + 1], self.head)
 
     def float(self):
-        """The same in float32, where a loss is safe after a network in mixed precision."""
+        """The output in float32, so that losses are safe after mixed precision."""
         return Output(self.f.float(), self.h.float(), self.head)
 
     def posterior(self, y):
-        """p'(z|x,y) of the labels [B, H, W], without a gradient; of heads that have one (Head.posterior)."""
+        """p'(z|x,y) for labels y [B, H, W], detached. Only for heads with Head.posterior."""
         return self.head.posterior(self.f, self.h, y)
 
     def loss(self, y, posterior=None):
-        """The training loss of each image [B] for labels y, a LongTensor [B].
+        """Training loss per image [B] for labels y, a LongTensor [B].
 
-        posterior: the p'(z|x,y) [B, H, W] of another network's output, for heads that have one; None: its own.
+        posterior: p'(z|x,y) [B, H, W] from another network, for heads with Head.posterior; None: the head's own.
         """
         return self.head.loss(self.f, self.h, y, *([] if posterior is None else [posterior]))
 
 
 class Forward(NamedTuple):
-    """How a network is run. It holds no network, so a copy of a network runs its own weights."""
+    """How a network is run. It stores no network, so a deep copy of a network runs its own weights."""
 
     function: Callable  # (network, images) -> F or logits, possibly compiled
-    dtype: torch.dtype | None = None  # of mixed precision; None: none
-    layout: torch.memory_format | None = None  # of the images; None: as they come
+    dtype: torch.dtype | None = None  # autocast type; None: no mixed precision
+    layout: torch.memory_format | None = None  # memory format of the images; None: unchanged
 
     def __call__(self, network, images):
-        """What the function gives, in the images' type."""
+        """The function's result, in the images' dtype."""
         if self.layout is not None:
             images = images.contiguous(memory_format=self.layout)
         if self.dtype is None:
@@ -119,15 +120,13 @@ def run_backbone(network, images):
 
 
 class Network(nn.Module):
-    """A torchvision backbone whose modules keep their names, then `conv_last` and `attention`; in LFI-CAM `importance`
-    too.
+    """A backbone whose modules keep their names, plus `conv_last` and `attention`, and `importance` for LFI-CAM.
 
-    backbone: nn.Sequential of named modules, images [B, 3, h, w] -> F [B, channels, H, W].
-    Called on images it returns an `Output`.
+    backbone: nn.Sequential of named modules, images [B, 3, h, w] -> F [B, channels, H, W]. Returns an `Output`.
     """
 
-    image_size = 224  # side of the images it was trained on, and the names of its classes, where they are known
-    class_names: list[str] | None = None
+    image_size = 224  # side of the training images, px
+    class_names: list[str] | None = None  # None: unknown
 
     def __init__(self, backbone, channels, num_classes, attribution_method):
         super().__init__()
@@ -137,7 +136,7 @@ class Network(nn.Module):
         self.conv_last = nn.Conv2d(channels, num_classes, kernel_size=1)
         self.attention = nn.Sequential(nn.Conv2d(channels, 1, kernel_size=1), nn.ReLU())
         self.num_classes = num_classes
-        self.preprocessing = getattr(backbone, 'preprocessing', PAPER)  # how the weights want their images
+        self.preprocessing = getattr(backbone, 'preprocessing', PAPER)  # expected by the pretrained weights
         self.attribution_method = attribution_method
         self.head = HEADS[attribution_method]
         self.run = Forward(run_backbone)
@@ -149,11 +148,10 @@ class Network(nn.Module):
         return self.run(self, x)
 
     def forward_head(self, F, images=None):
-        """The `Output` for backbone features F [B, channels, H, W] of images [B, 3, h, w], which only LFI-CAM's head
-        reads."""
+        """The `Output` for features F [B, channels, H, W]. images [B, 3, h, w]: needed only by LFI-CAM's head."""
         if not self.head.gated:
             return Output(self.conv_last(F), self.attention(F), self.head)
-        assert images is not None, "LFI-CAM's head reads the images"
+        assert images is not None, "LFI-CAM's head needs the images"
         M = lfi_cam.attention_map(F, lfi_cam.importance(self.importance(lfi_cam.masked_images(F, images))))
         return Output(self.conv_last(lfi_cam.gated(F, M)), M, self.head)
 
@@ -163,8 +161,7 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def initialize_weights(modules, mode):
-    """Convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to one and zero (as the released
-    code)."""
+    """As released: convolutions by Xavier ('xavier') or He ('he') with zero bias, batch norms to 1 and 0."""
     for module in modules:
         if isinstance(module, nn.Conv2d):
             if mode == 'he':

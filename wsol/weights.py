@@ -1,4 +1,4 @@
-"""Weights into a network: exactly its own, those of a file to evaluate, or those that a training starts from."""
+"""Loading weights: strictly a network's own, from a file to evaluate, or as the start of a training."""
 
 import argparse
 import hashlib
@@ -10,19 +10,18 @@ from .errors import UserError
 from .foreign_weights import left_out, module_of, modules_of, names_of, own_names, renumbered, without_prefix
 
 SAFETENSORS = '.safetensors'
-STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # what files call it: model is torchvision's, DeiT's, MAE's
-HEAD_MODULES = ('conv_last', 'attention', 'importance')  # `importance` is LFI-CAM's alone
+STATE_DICTS = ('state_dict', 'model', 'model_state_dict')  # keys in files; `model`: torchvision, DeiT, MAE
+HEAD_MODULES = ('conv_last', 'attention', 'importance')  # `importance`: LFI-CAM only
 
 
 def sha256_of(path):
-    """The SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def check_file(path, sha256, kind, remedy):
-    """A UserError where a file is missing or is another than that of this hash. kind: 'published', say; remedy: what to
-    do."""
+    """Raise UserError if a file is missing or has another hash. kind: for example 'published'; remedy: what to do."""
     try:
         found = sha256_of(path)
     except FileNotFoundError:
@@ -32,66 +31,66 @@ def check_file(path, sha256, kind, remedy):
 
 
 def read_record(path):
-    """The dict in a file of weights, on the CPU, with a `state_dict` among its keys; a bare state dict becomes one, and
-    so does what other code bases call otherwise (STATE_DICTS).
+    """Read a weight file on the CPU as a dict with a `state_dict`; bare state dicts and other key names (STATE_DICTS)
+    work.
 
-    Tensors and plain values alone are read, and the argparse.Namespace of torchvision's trainings. A file that is
-    damaged, carries other objects or has no state dict is a UserError.
+    Only tensors, plain values and the argparse.Namespace of torchvision's training scripts are unpickled. Raises
+    UserError for a file that is damaged, contains other objects or has no state dict.
     """
     record = _read_safetensors(path) if str(path).lower().endswith(SAFETENSORS) else _read_torch(path)
     if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
         record = {'state_dict': record}
     if not isinstance(record, dict) or not (own := [n for n in STATE_DICTS if isinstance(record.get(n), dict)]):
         raise UserError(
-            f'{path} is no checkpoint: it has no {" or ".join(STATE_DICTS)}; save it as '
+            f'{path} is not a checkpoint: it has no {" or ".join(STATE_DICTS)}; save it as '
             "torch.save({'state_dict': model.state_dict()}, FILE)"
         )
     return {**{key: value for key, value in record.items() if key != own[0]}, 'state_dict': record[own[0]]}
 
 
 def _read_torch(path):
-    """What torch.save wrote."""
+    """Read a file written by torch.save."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch's reader raises nearly anything on a damaged file
+    except Exception as error:  # torch raises nearly any exception for a damaged file
         if isinstance(error, pickle.UnpicklingError) and 'unsupported' in str(error).lower():
             raise UserError(
-                f'{path} holds {_foreign(path)}: more than tensors and plain values, which is not read, as it may run '
-                "programs; where it comes from, call torch.save({'state_dict': model.state_dict()}, FILE)"
+                f'{path} contains {_foreign(path)}, not only tensors and plain values: not read, as that may '
+                "run code; save it again at its source with torch.save({'state_dict': model.state_dict()}, FILE)"
             ) from None
         reason = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f'{path} is damaged or no file of weights ({reason[0][:200] if reason else type(error).__name__})'
+            f'{path} is damaged or not a weight file ({reason[0][:200] if reason else type(error).__name__})'
         ) from None
 
 
 def _foreign(path):
-    """The names of the objects in a file that are no tensors and plain values."""
+    """Names of the objects in a file that are neither tensors nor plain values."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # of files of the first format
+    except Exception:  # files in torch's first format
         found = []
     names = sorted({*found} - {'argparse.Namespace'})
     return ', '.join(names[:3]) or 'other objects'
 
 
 def _read_safetensors(path):
-    """The state dict of a .safetensors file, as timm publishes them; without the package a UserError."""
+    """The state dict of a .safetensors file (timm's format); raises UserError without the package."""
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise UserError(f'{path} needs the package safetensors: pip install -r requirements-timm.txt') from None
     try:
         return load_file(path)
-    except Exception as error:  # its reader has exceptions of its own
+    except Exception as error:  # safetensors has its own exceptions
         raise UserError(f'{path} is damaged ({" ".join(str(error).split())[:200]})') from None
 
 
 def load_weights(model, state_dict):
-    """Load a state dict strictly, with or without the `module.` prefix of a data-parallel run.
+    """Load a state dict strictly, with or without the `module.` prefix of data-parallel runs.
 
-    A dict of another network is a UserError that names what differs.
+    Raises UserError listing the differences if it belongs to another network.
     """
     state_dict = without_prefix(state_dict)
     own = model.state_dict()
@@ -105,7 +104,7 @@ def load_weights(model, state_dict):
     if missing or extra or wrong:
         modules = [
             f'{title} {len(keys)} ({keys[0]})'
-            for title, keys in (('missing', missing), ('unexpected', extra), ('of another size', wrong))
+            for title, keys in (('missing', missing), ('unexpected', extra), ('wrong shape', wrong))
             if keys
         ]
         raise UserError(
@@ -116,13 +115,13 @@ def load_weights(model, state_dict):
 
 
 def load_trained_weights(model, state_dict, architecture):
-    """Load the weights of a trained network of this architecture, head and class count, under foreign names too.
+    """Load weights of a trained network with this architecture, head and class count; foreign names are translated.
 
-    Only the attention may be missing, and only where the head does not use it: it is 0 then, and p(z|x) uniform.
-    Whatever else does not fit is a UserError.
+    Only the attention may be missing, and only if the head does not use it: it is then set to 0 and p(z|x) is uniform.
+    Raises UserError for any other mismatch.
     """
     if lost := left_out(state_dict, architecture):
-        raise UserError(f'its {", ".join(lost)} is in no network here: only a training may start from it (main.py)')
+        raise UserError(f'no network here has its {", ".join(lost)}: it can only initialise a training (main.py)')
     state_dict = own_names(state_dict, architecture)
     if 'attention' not in modules_of(state_dict) and 'conv_last' in modules_of(state_dict):
         if model.head.attends:
@@ -136,11 +135,11 @@ def load_trained_weights(model, state_dict, architecture):
 
 
 def start_weights(model, state_dict, architecture, drop_conv_last=False):
-    """Load what a training starts from, under foreign names too; returns a line for all that is fresh or left out.
+    """Load initial weights for a training, translating foreign names; returns lines on what is fresh or left out.
 
-    Head, map size and class count may be others. What the file lacks of a head's modules, or of the layers that
-    torchvision's network lacks, stays as it is in the model. `drop_conv_last` leaves the class scores as they are in
-    any case (CALM from a CAM checkpoint), and LFI-CAM's importance network. Whatever else does not fit is a UserError.
+    Head, map size and class count may differ. Head modules missing from the file, and layers that torchvision's network
+    lacks, keep the model's values. `drop_conv_last` (CALM from a CAM checkpoint) also keeps the model's class scores
+    and LFI-CAM's importance network. Raises UserError for any other mismatch.
     """
     own = model.state_dict()
     given = renumbered(own_names(state_dict, architecture), own, architecture)
@@ -157,26 +156,26 @@ def start_weights(model, state_dict, architecture, drop_conv_last=False):
 
 
 def _fresh_modules(given, own, tail, drop_conv_last):
-    """{module of the network that starts fresh: why}."""
+    """{module of the network that keeps its initial values: reason}."""
     there = modules_of(given)
     tail = [] if there.intersection(tail) else tail
     fresh = {}
     for module in (module for module in (*HEAD_MODULES, *tail) if module in modules_of(own)):
         if drop_conv_last and module != 'attention' and module in HEAD_MODULES:
-            fresh[module] = 'not taken from the file, as is_different_checkpoint asks'
+            fresh[module] = 'dropped because of is_different_checkpoint'
         elif module not in there:
             fresh[module] = 'not in the file'
         elif module == 'conv_last' and (counts := _other_class_count(given, own)):
-            fresh[module] = f'of {counts[0]} classes in the file, of {counts[1]} here'
+            fresh[module] = f'{counts[0]} classes in the file, {counts[1]} here'
     return fresh
 
 
 def _other_class_count(given, own):
-    """(class count there, class count here) where nothing but these tells the two conv_last apart, else None."""
+    """(class count in the file, class count here) if the two conv_last differ only in that, else None."""
     there, here = (_shape(state_dict.get('conv_last.weight')) for state_dict in (given, own))
     return (there[0], here[0]) if there[1:] == here[1:] and there[0] != here[0] else None
 
 
 def _shape(value):
-    """A tensor's shape, or the name of the type of what should have been one."""
+    """A tensor's shape; for anything else the name of its type."""
     return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__

@@ -1,7 +1,7 @@
-"""Trained heads that come with the library, known as packaged/NAME wherever a checkpoint or a classifier is named.
+"""Trained heads shipped with the library, available as packaged/NAME wherever a checkpoint or classifier is named.
 
-One row of TRAINED a file of this folder, which `scripts/export_head.py` makes of a checkpoint. It is checked by its
-hash before it is read.
+One row of TRAINED per file in this folder, made from a checkpoint by `scripts/export_head.py`. The hash is checked
+before reading.
 """
 
 import os
@@ -20,9 +20,9 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 class Trained(NamedTuple):
     """A trained head."""
 
-    file: str  # its name in this folder
+    file: str  # name in this folder
     sha256: str
-    origin: str  # what it was trained on, from what, and how well it does
+    origin: str  # initial weights, training data, accuracy
     licence: str
 
 
@@ -39,7 +39,7 @@ TRAINED = {
 
 
 def file_of(name):
-    """The file of a head packaged/NAME; an unknown name, or a file that is another, is a UserError."""
+    """Path of the head packaged/NAME; raises UserError for an unknown name or a file with another hash."""
     row = lookup({PREFIX + one: row for one, row in TRAINED.items()}, name, 'packaged head')
     path = os.path.join(FOLDER, row.file)
     check_file(path, row.sha256, 'packaged', 'install the library again')
@@ -47,16 +47,16 @@ def file_of(name):
 
 
 def load(name):
-    """The `Network` of a head packaged/NAME, in eval mode, with its preprocessing, image_size and class_names."""
+    """The `Network` of the head packaged/NAME in eval mode, with its preprocessing, image_size and class_names."""
     record = read_record(file_of(name))
-    told = record['args']
-    architecture = told['architecture']
+    args = record['args']
+    architecture = args['architecture']
     backbone, channels, _ = backbone_module(architecture).backbone(
-        architecture, told['large_feature_map'], told['use_bn'], None
+        architecture, args['large_feature_map'], args['use_bn'], None
     )
-    model = Network(backbone, channels, len(record['class_names']), told['attribution_method'])
+    model = Network(backbone, channels, len(record['class_names']), args['attribution_method'])
     load_trained_weights(model, record['state_dict'], architecture)
-    model.preprocessing = from_record(told.get('preprocessing'))
-    model.image_size = told['crop_size']
+    model.preprocessing = from_record(args.get('preprocessing'))
+    model.image_size = args['crop_size']
     model.class_names = record['class_names']
     return model.eval()
