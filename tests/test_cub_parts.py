@@ -52,7 +52,7 @@ def test_a_class_has_an_attribute_from_half_of_its_annotators_on(tmp_path):
     assert names == ['has_bill_shape::cone', 'has_size::large']
     assert table.tolist() == [[False, False], [True, True], [True, True], [False, True]]
     values.write_text('49.9 0 1\n')
-    with pytest.raises(ValueError, match='3 values a class for 2 attributes'):
+    with pytest.raises(ValueError, match='3 values per class for 2 attributes'):
         cub_parts.read_class_attributes(str(tmp_path))
 
 

@@ -98,9 +98,9 @@ def test_folders_that_are_there_are_taken_as_they_are(tmp_path):
     photograph(tmp_path / 'a' / 'train' / CLASSES[0] / '.hidden' / 'x.jpg')
     (tmp_path / 'a' / 'train' / CLASSES[0] / 'notes.txt').write_text('no photograph')
     split = folders.make(root, 0)
-    assert folders.told_others(root) == f'{root}: left out 1 that do not end as photographs do (.txt)'
+    assert folders.told_others(root) == f"{root}: skipped 1 without a photograph's extension (.txt)"
     (tmp_path / 'a' / 'test' / CLASSES[0] / 'x.heic').touch()
-    assert 'left out 2 that do not end as photographs do (.heic, .txt)' in folders.told_others(root)
+    assert "skipped 2 without a photograph's extension (.heic, .txt)" in folders.told_others(root)
     assert split.drawn == ['val'] and len(split.images['test']) == 12
     assert [len(split.images[name]) for name in ('train', 'val')] == [11, 2]
     assert any('deep/x.webp' in one for row in split.images.values() for one in row)
@@ -233,7 +233,7 @@ def test_a_photograph_that_cannot_be_read_ends_the_training_in_one_line(workers,
         main.command(main.main)
     lines = capsys.readouterr().err.strip().splitlines()
     first, *_, line = [one for one in lines if 'no effect here' not in one]
-    assert first == f'main.py: {root}: left out 1 that do not end as photographs do (.heic)'
+    assert first == f"main.py: {root}: skipped 1 without a photograph's extension (.heic)"
     assert ended.value.code == 2 and line.startswith(f'main.py: error: image {path} is unreadable (Decompressed data')
 
 

@@ -189,7 +189,7 @@ def test_images_are_found_once_and_named_apart(tmp_path, picture, capsys):
     assert unique_names(files) == ['a/x.jpg', 'a/x.png', 'b/x.jpg', 'b/y[1].png']
     assert unique_names(files[:1]) == ['x.jpg']
     assert find_photographs([f'{tmp_path}/b']) == [str(tmp_path / 'b' / name) for name in ('x.jpg', 'y[1].png')]
-    assert capsys.readouterr().err == f'{tmp_path}/b: left out 1 that do not end as photographs do (.txt)\n'
+    assert capsys.readouterr().err == f"{tmp_path}/b: skipped 1 without a photograph's extension (.txt)\n"
     with pytest.raises(ValueError, match=r'no image matches --images .*\*\.webp'):
         find_photographs([f'{tmp_path}/*.webp'])
 
@@ -205,7 +205,7 @@ def test_a_folder_is_its_photographs_without_what_is_hidden(tmp_path, capsys):
     for name in ('e.heic', 'f.HEIC', 'README'):
         (tmp_path / name).touch()
     assert len(find_photographs([str(tmp_path)])) == 5
-    assert 'left out 3 that do not end as photographs do (.heic, none)' in capsys.readouterr().err
+    assert "skipped 3 without a photograph's extension (.heic, none)" in capsys.readouterr().err
 
 
 def test_brackets_in_a_path_mean_themselves(tmp_path):

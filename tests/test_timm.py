@@ -205,7 +205,7 @@ def test_without_a_network_nothing_is_tried_again(hub):
 def test_a_network_that_swallows_everything_is_none(hub, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
         monkeypatch.setattr(hub, 'ENDPOINT', f'http://127.0.0.1:{silent.getsockname()[1]}')
-        monkeypatch.setattr(hub_of_weights, 'PATIENCE', 0.2)
+        monkeypatch.setattr(hub_of_weights, 'TIMEOUT', 0.2)
         with pytest.raises(ConnectionError, match='out of reach: .*pretrained=False'):
             build(VIT, pretrained=True)
 

@@ -1,6 +1,6 @@
-"""CUB's parts and attributes: which parts tell two classes apart, and where those parts are in an image.
+"""CUB's parts and attributes: which parts distinguish two classes, and where they are in an image.
 
-Works on any folder in the layout of CUB-200-2011. Classes count from 0 here, from 1 in the files. Part ids are the
+Works on any folder in CUB-200-2011's layout. Classes count from 0 here and from 1 in the files. Part ids are the
 protocol's: 1 head, 2 back, 3 belly, 4 breast, 5 tail, 6 leg, 7 wing.
 """
 
@@ -22,16 +22,16 @@ PART_WORDS = {
     5: ('tail',),
     6: ('leg',),
     7: ('wing',),
-}  # a word anywhere in an attribute's name
-PRESENT = 50  # a class has an attribute from this percentage on
+}  # matched anywhere in an attribute's name
+PRESENT = 50  # percent: a class has an attribute at or above this
 
 
 class Union(NamedTuple):
-    """What becomes of CUB's 15 parts: one of the protocol's seven."""
+    """Groups CUB's 15 parts into the protocol's seven."""
 
     part: int  # the protocol's id
     members: tuple  # CUB's ids
-    mean: bool  # one point, the mean of the visible members; else a point each
+    mean: bool  # one point, the mean of the visible members; else one point per member
 
 
 UNIONS = (
@@ -46,16 +46,16 @@ UNIONS = (
 
 
 class Pair(NamedTuple):
-    """Two classes."""
+    """A pair of classes."""
 
     a: int  # a < b, from 0
     b: int
-    parts: set  # ids of the parts in which they differ
-    attributes: list  # names of the attributes in which they differ
+    parts: set  # ids of the differing parts
+    attributes: list  # names of the differing attributes
 
 
 def _lines(folder, *path):
-    """The lines of a file below `folder`; without the file a MissingFile."""
+    """Lines of a file below `folder`; raises MissingFile."""
     path = os.path.join(folder, *path)
     if not os.path.isfile(path):
         raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
@@ -69,17 +69,17 @@ def read_class_attributes(folder):
     rows = _lines(folder, 'attributes', 'class_attribute_labels_continuous.txt')
     table = np.array([[float(value) for value in row.split()] for row in rows]) >= PRESENT
     if table.shape[1] != len(names):
-        raise UserError(f'{folder}/attributes: {table.shape[1]} values a class for {len(names)} attributes')
+        raise UserError(f'{folder}/attributes: {table.shape[1]} values per class for {len(names)} attributes')
     return names, table
 
 
 def named_parts(attribute, words=PART_WORDS):
-    """Ids of the parts that an attribute's full name names by substring."""
+    """Ids of the parts whose words occur in an attribute's name."""
     return {part for part, parts in words.items() if any(word in attribute for word in parts)}
 
 
 def class_pairs(folder):
-    """Every `Pair` a < b, ascending, for all numbers of differing parts."""
+    """All pairs a < b, ascending, whatever their number of differing parts."""
     names, table = read_class_attributes(folder)
     parts = [named_parts(name) for name in names]
     pairs = []
@@ -90,7 +90,7 @@ def class_pairs(folder):
 
 
 def pairs_by_count(pairs, counts=(1, 2, 3)):
-    """The pairs with `counts` differing parts, in the protocol's order: by count, then ascending."""
+    """Pairs with `counts` differing parts in the protocol's order: by count, then ascending."""
     return [pair for count in counts for pair in pairs if len(pair.parts) == count]
 
 
@@ -106,7 +106,7 @@ def read_part_locations(folder):
 
 
 def part_points(locations, image_size, size):
-    """Points of the united parts in a size x size image: (int array [P, 2] of x, y; list of P part ids).
+    """Points of the grouped parts in a size x size image: (int array [P, 2] of x, y; list of P part ids).
 
     locations: {CUB part id: (x, y)} in the original image of image_size (width, height).
     """
@@ -123,7 +123,7 @@ def part_points(locations, image_size, size):
 
 
 def nearest_part(points, ids, size):
-    """Part id of the nearest point at every pixel [size, size], the first on ties; 0 without a point."""
+    """Part id of the nearest point at every pixel [size, size], the first on ties; 0 if there are no points."""
     if not ids:
         return np.zeros((size, size), np.uint8)
     axis = np.arange(size)
@@ -134,25 +134,25 @@ def nearest_part(points, ids, size):
 
 
 def segmentation_name(image_id):
-    """The path of an image's segmentation below the data set's folder."""
+    """Path of an image's segmentation below the data set's folder."""
     return f'segmentations/{os.path.splitext(image_id)[0]}.png'
 
 
 def segmentation(folder, image_id, size):
-    """Bool [size, size]: the bird. Pillow's bicubic filter, cut at > 0 (released behaviour, kept)."""
+    """The bird's pixels, bool [size, size]. Pillow's bicubic filter, then > 0, as released."""
     with opened(os.path.join(folder, segmentation_name(image_id)), 'segmentation') as mask:
         return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
 
 
 def part_map(folder, image_id, locations, image_size, size):
-    """(uint8 [size, size], set): the nearest visible part at each pixel of the bird, 0 elsewhere; the visible parts."""
+    """(uint8 [size, size], set): nearest visible part at each pixel of the bird, 0 elsewhere; the visible parts."""
     points, ids = part_points(locations, image_size, size)
     inside = segmentation(folder, image_id, size)
     return np.where(inside, nearest_part(points, ids, size), 0).astype(np.uint8), set(ids)
 
 
 def read_exact_labels(folder):
-    """{label id: part name} of part_masks/, or None where the data set has no true part pixels."""
+    """{label id: part name} from part_masks/, or None if the data set has no part masks."""
     if not os.path.isdir(os.path.join(folder, 'part_masks')):
         return None
     return {int(line.split()[0]): line.split()[1] for line in _lines(folder, 'part_masks', 'labels.txt')}
@@ -164,7 +164,7 @@ def exact_labels_of(pair, labels):
 
 
 def exact_part_map(folder, image_id, size):
-    """uint8 [size, size]: the true part label at each pixel, 0 for none (nearest pixel of part_masks/)."""
+    """uint8 [size, size]: part label at each pixel, 0 for none (nearest pixel of part_masks/)."""
     path = os.path.join(folder, 'part_masks', os.path.splitext(image_id)[0] + '.png')
     with opened(path, 'part mask') as mask:
         return np.array(mask.resize((size, size), Image.NEAREST))

@@ -1,7 +1,7 @@
-"""What is done to an image before a network sees it: size, crop, mean and deviation, and back again for pictures.
+"""Image preprocessing for networks: size, crop, mean and standard deviation; and back, for pictures.
 
-The paper's protocol (PAPER) brings every image to a square, whatever its shape, and takes ImageNet's mean and
-deviation. A network trained elsewhere comes with a `Preprocessing` of its own.
+The paper's protocol (PAPER) resizes every image to a square, whatever its aspect ratio, and uses ImageNet's mean and
+deviation. Networks trained elsewhere have their own `Preprocessing`.
 """
 
 import functools
@@ -16,35 +16,35 @@ from .errors import UserError
 
 
 class Crop:
-    """Which side of a photograph becomes crop_size / crop_share before the centre is taken; timm's names."""
+    """Which side of a photograph becomes crop_size / crop_share before the centre crop (timm's names)."""
 
-    CENTER = 'center'  # the shorter one: its shape is kept, what lies outside the square is lost
-    SQUASH = 'squash'  # both: its shape is not kept
-    BORDER = 'border'  # the longer one: its shape is kept, and the mean's colour is laid beside it
+    CENTER = 'center'  # the shorter: keeps the aspect ratio, loses what is outside the square
+    SQUASH = 'squash'  # both: changes the aspect ratio
+    BORDER = 'border'  # the longer: keeps the aspect ratio, pads with the mean colour
 
 
 class Preprocessing(NamedTuple):
-    """How a network wants its images."""
+    """Preprocessing that a network expects."""
 
-    mean: tuple  # of each channel, for inputs in [0, 1]
+    mean: tuple  # per channel, for inputs in [0, 1]
     std: tuple
     interpolation: str  # Pillow's filter: 'bilinear', 'bicubic' …
-    crop_share: float | None  # side of the crop over that of the resized image; None: a square, no crop
-    crop_mode: str = Crop.CENTER  # how the image is resized before the crop
+    crop_share: float | None  # crop side / resized side; None: resize to a square, no crop
+    crop_mode: str = Crop.CENTER  # how to resize before the crop
 
 
 PAPER = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 'bilinear', None)  # ImageNet's mean and deviation
 
 
 def from_record(record):
-    """The `Preprocessing` of a dict, as checkpoints keep it; of None the paper's."""
+    """The `Preprocessing` of a checkpoint's dict; PAPER for None."""
     if record is None:
         return PAPER
     return Preprocessing(**{**record, 'mean': tuple(record['mean']), 'std': tuple(record['std'])})
 
 
 def of_timm(config):
-    """The `Preprocessing` of a timm network's pretrained configuration, a dict."""
+    """The `Preprocessing` of a timm pretrained_cfg, a dict."""
     mode = config.get('crop_mode') or Crop.CENTER
     if mode not in (Crop.CENTER, Crop.SQUASH, Crop.BORDER):
         raise UserError(f'unknown crop_mode {mode!r} of a timm network: choose one of center, squash, border')
@@ -53,14 +53,14 @@ def of_timm(config):
 
 
 def of_torchvision(preset):
-    """(Preprocessing, side of the crop) of a torchvision weights' transforms()."""
+    """(Preprocessing, crop side) of torchvision weights' transforms()."""
     share = preset.crop_size[0] / preset.resize_size[0]
     own = Preprocessing(tuple(preset.mean), tuple(preset.std), preset.interpolation.value, share)
     return own, preset.crop_size[0]
 
 
 def pillow_filter(preprocessing):
-    """Pillow's filter of this name."""
+    """Pillow's filter for this interpolation."""
     return Image.Resampling[preprocessing.interpolation.split('-')[0].upper()]  # nearest-exact is nearest
 
 
@@ -73,10 +73,11 @@ def _constants(preprocessing, device):
 
 
 def network_input(pixels, preprocessing=PAPER, device=None, channels_last=False):
-    """Pixels uint8 [B, h, w, 3] -> normalised floats [B, 3, h, w] on `device` (None: where the pixels are).
+    """Pixels uint8 [B, h, w, 3] -> normalised floats [B, 3, h, w] on `device` (None: the pixels' device).
 
-    Divided by 255, minus the mean, over the deviation, each rounded once: bit for bit torchvision's ToTensor and
-    Normalize on every device. (255 is a tensor, as an accelerator multiplies by the reciprocal of a plain number.)
+    Divide by 255, subtract the mean, divide by the deviation, each rounded once: bit-identical to torchvision's
+    ToTensor and Normalize on every device. (255 is a tensor because accelerators multiply by the reciprocal of a Python
+    number.)
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
@@ -85,10 +86,10 @@ def network_input(pixels, preprocessing=PAPER, device=None, channels_last=False)
 
 
 class SquareTransform:
-    """Pillow image in RGB -> the square that a network sees (released protocol: square resize, then crop and flip)."""
+    """RGB Pillow image -> the network's square input (released protocol: square resize, then crop and flip)."""
 
     def __init__(self, training, resize_size, crop_size, preprocessing):
-        """training: a random crop of crop_size out of the resized square, flipped half the time."""
+        """training: take a random crop of crop_size from the resized square and flip it with probability 1/2."""
         self.training = training
         self.crop_size = crop_size
         self.size = resize_size if training else crop_size
@@ -96,7 +97,8 @@ class SquareTransform:
         self.filter = pillow_filter(preprocessing)
 
     def _draw(self, generator):
-        """(top, left, flipped?) of a crop: the numbers that torchvision's RandomCrop and RandomHorizontalFlip draw."""
+        """Draw (top, left, flipped?) from the same random numbers as torchvision's RandomCrop and
+        RandomHorizontalFlip."""
         top = left = 0
         if self.size > self.crop_size:
             span = self.size - self.crop_size + 1
@@ -104,7 +106,8 @@ class SquareTransform:
         return top, left, torch.rand(1, generator=generator).item() < 0.5
 
     def pixels(self, image, generator=None):
-        """The square as it travels, a tensor uint8 [crop, crop, 3]; generator: of the crop, None for torch's own."""
+        """The square before normalisation, uint8 [crop, crop, 3]. generator: for crop and flip; None: torch's global
+        one."""
         image = image.resize((self.size, self.size), self.filter)
         if self.training:
             top, left, flipped = self._draw(generator)
@@ -113,35 +116,35 @@ class SquareTransform:
         return torch.from_numpy(np.array(image))
 
     def __call__(self, image, generator=None):
-        """The square as the network takes it, normalised floats [3, crop, crop]."""
+        """The square as network input, normalised floats [3, crop, crop]."""
         return network_input(self.pixels(image, generator)[None], self.preprocessing)[0]
 
 
 class ImageLoader:
-    """The batches of a loader (pixels uint8 [B, h, w, 3], ...) with the pixels as images on a device, for the network.
+    """A loader's batches (pixels uint8 [B, h, w, 3], ...) with the pixels converted to network input on a device.
 
-    So bytes travel, and what the network sees is made in one place (`network_input`).
+    Loaders transfer bytes; only `network_input` converts them.
     """
 
     def __init__(self, loader, preprocessing, device, channels_last=False):
         self.loader = loader
         self.dataset = loader.dataset
         self.batch_sampler = loader.batch_sampler
-        self.how = preprocessing, device, channels_last
+        self.conversion = preprocessing, device, channels_last
 
     def __len__(self):
         return len(self.loader)
 
     def __iter__(self):
         for pixels, *rest in self.loader:
-            yield network_input(pixels, *self.how), *rest
+            yield network_input(pixels, *self.conversion), *rest
 
 
 def make_transform(training, resize_size=256, crop_size=224, preprocessing=PAPER):
     """The `SquareTransform` of these sizes: Pillow image -> normalised float tensor [3, crop, crop].
 
-    Of `preprocessing` the filter, the mean and the deviation are taken: data sets with boxes, masks and parts are
-    scored on the whole image, so nothing is cropped away.
+    Uses only filter, mean and deviation of `preprocessing`: data sets with boxes, masks and parts are scored on the
+    whole image, so nothing is cropped.
     """
     if crop_size > resize_size and training:
         raise UserError(f'crop_size {crop_size} is larger than resize_size {resize_size}')
@@ -149,9 +152,9 @@ def make_transform(training, resize_size=256, crop_size=224, preprocessing=PAPER
 
 
 def photograph_transform(crop_size, preprocessing=PAPER):
-    """Pillow image -> normalised float tensor [3, crop, crop] of a photograph, as the network was trained to see one.
+    """Pillow image -> normalised float tensor [3, crop, crop], with the network's training-time geometry.
 
-    With a crop_share it is resized as `Crop` says, then the centre is taken; else a square resize.
+    With a crop_share: resize as in `Crop`, then centre crop; without: square resize.
     """
     if preprocessing.crop_share is None:
         return make_transform(False, crop_size=crop_size, preprocessing=preprocessing)
@@ -159,7 +162,7 @@ def photograph_transform(crop_size, preprocessing=PAPER):
 
 
 def _seen_photograph(image, crop_size, preprocessing):
-    """`photograph_transform` of an image, with a crop_share."""
+    """`photograph_transform` of one image, with a crop_share."""
     placed = placement(*image.size, crop_size, preprocessing)
     resized = image.resize((placed.width, placed.height), pillow_filter(preprocessing))
     square = _cut(resized, placed.left, placed.top, (crop_size, crop_size), preprocessing)
@@ -167,26 +170,27 @@ def _seen_photograph(image, crop_size, preprocessing):
 
 
 def _cut(image, left, top, size, preprocessing):
-    """The part of an image from a corner on, and what lies beside the image: black, with `Crop.BORDER` the mean."""
+    """Crop `size` pixels of an image from a corner; the area outside is black, or the mean colour with
+    `Crop.BORDER`."""
     if preprocessing.crop_mode != Crop.BORDER:
-        return image.crop((left, top, left + size[0], top + size[1]))  # Pillow has black beyond the image
+        return image.crop((left, top, left + size[0], top + size[1]))  # Pillow fills with black outside the image
     canvas = Image.new('RGB', size, tuple(round(255 * value) for value in preprocessing.mean))
     canvas.paste(image, (-left, -top))
     return canvas
 
 
 class Placement(NamedTuple):
-    """Where the square that a network sees lies in a photograph."""
+    """Position of the network's square in a photograph."""
 
     width: int  # of the resized photograph
     height: int
-    left: int  # of the square's corner in it; negative where something is added
+    left: int  # of the square's corner in the resized photograph; negative with padding
     top: int
 
 
 def placement(width, height, crop_size, preprocessing=PAPER):
-    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as torchvision and timm
-    compute it."""
+    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as in torchvision and
+    timm."""
     if preprocessing.crop_share is None:
         return Placement(crop_size, crop_size, 0, 0)
     side = math.floor(crop_size / preprocessing.crop_share)
@@ -198,7 +202,7 @@ def placement(width, height, crop_size, preprocessing=PAPER):
 
 
 def _resized(width, height, side, crop_mode):
-    """(width, height) of a photograph that is resized to `side` as the mode says."""
+    """(width, height) of a photograph resized to `side` by crop mode."""
     if crop_mode == Crop.SQUASH:
         return [side, side]
     if crop_mode == Crop.BORDER:
@@ -209,7 +213,7 @@ def _resized(width, height, side, crop_mode):
 
 
 def seen_crop(image, preprocessing=PAPER):
-    """The part of a Pillow image that a network sees through `photograph_transform`, at the image's own resolution."""
+    """The part of a Pillow image that a network sees through `photograph_transform`, at the image's resolution."""
     if preprocessing.crop_share is None:
         return image
     longest = {Crop.CENTER: (min(image.size),) * 2, Crop.SQUASH: image.size, Crop.BORDER: (max(image.size),) * 2}

@@ -1,20 +1,20 @@
-"""Backbones, one module a family: images [B, 3, h, w] -> F [B, channels, H, W], without pooling and classifier.
+"""Backbones, one module per family: images [B, 3, h, w] -> F [B, channels, H, W], without pooling and classifier.
 
-Every module defines these four names:
+Each module defines four names:
 
     backbone(architecture, large_feature_map=False, use_bn=False, weights=None)
-        -> (nn.Sequential of named modules, channels of F, list of the modules that have no pretrained weights)
-        28x28 locations for 224 px with `large_feature_map`, else 14x14; `weights`: of `pretrained_weights`, or None
+        -> (nn.Sequential of named modules, channels of F, list of modules without pretrained weights)
+        28x28 locations at 224 px with `large_feature_map`, else 14x14; `weights`: from `pretrained_weights`, or None
     SMALL_LR_PATTERNS
-        a parameter whose name contains one of these learns at the backbone's rate in the released recipe
+        parameters whose name contains one of these train at the backbone's learning rate in the released recipe
     BACKBONE_PATTERNS
-        the same for CALM from a CAM checkpoint: the whole backbone, but for Inception's tail, as released
+        the same for CALM from a CAM checkpoint: the whole backbone except Inception's tail, as released
     INIT
-        'xavier' or 'he': how the convolutions begin that have no pretrained weights
+        'xavier' or 'he': initialisation of convolutions without pretrained weights
 
-A new backbone is such a module and a row of BACKBONES; where torchvision publishes weights for it, a row of
-PRETRAINED too; where other code bases call its parts otherwise, a row of wsol/foreign_weights.py. The names of the
-nn.Sequential's modules are the beginnings of the checkpoint's keys.
+To add a backbone, write such a module and a row of BACKBONES; also a row of PRETRAINED if torchvision has weights for
+it, and a row of wsol/foreign_weights.py if other code bases name its modules differently. The names of the
+nn.Sequential's modules are the first part of checkpoint keys.
 """
 
 from torchvision import models
@@ -24,7 +24,7 @@ from ..registry import lookup
 from . import inception, resnet, timm, vgg, vgg_tiny
 
 BACKBONES = {'vgg16': vgg, 'resnet50': resnet, 'inception_v3': inception, 'resnet18': resnet, 'vgg_tiny': vgg_tiny}
-PRETRAINED = {  # architecture: torchvision's name of the network whose weights it takes, without and with use_bn
+PRETRAINED = {  # architecture: torchvision names of its pretrained network, without and with use_bn
     'vgg16': ('vgg16', 'vgg16_bn'),
     'resnet50': ('resnet50', 'resnet50'),
     'inception_v3': ('inception_v3', 'inception_v3'),
@@ -33,16 +33,16 @@ PRETRAINED = {  # architecture: torchvision's name of the network whose weights 
 
 
 def backbone_module(architecture):
-    """The module that makes the backbone: a row of BACKBONES, or timm.py for timm/<name>; else a UserError."""
+    """The module that builds the backbone: a row of BACKBONES, or timm.py for timm/<name>. Raises UserError."""
     if architecture.startswith(timm.PREFIX):
         return timm
     return lookup(BACKBONES, architecture, 'architecture')
 
 
 def pretrained_weights(architecture, use_bn=False):
-    """What `backbone` takes as `weights`: torchvision's ImageNet ones (IMAGENET1K_V1), or True for timm's own.
+    """The `weights` argument of `backbone`: torchvision's ImageNet weights (IMAGENET1K_V1), or True for timm's.
 
-    Nothing is downloaded yet. An architecture that has none is a UserError.
+    Downloads nothing yet. Raises UserError if the architecture has none.
     """
     if backbone_module(architecture) is timm:
         return True

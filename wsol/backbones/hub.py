@@ -1,41 +1,41 @@
-"""The host of timm's pretrained weights, the Hugging Face hub: is it within reach, and if not, no time is lost."""
+"""Quick reachability check of the Hugging Face hub, which hosts timm's pretrained weights."""
 
 import queue
 import threading
 from contextlib import contextmanager
 
-PATIENCE = 3  # seconds that the host has for an answer, whatever it is; with none there is no network
+TIMEOUT = 3  # seconds to wait for any answer of the host
 
 
 def unreachable():
-    """Why the host of timm's weights cannot be reached, an exception; None where it answers whatever it answers."""
+    """The exception that prevents reaching the hub; None if it answers, whatever the answer."""
     from huggingface_hub import constants, utils
 
     answers = queue.SimpleQueue()
 
     def ask():
         try:
-            utils.get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            utils.get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
             answers.put(None)
-        except Exception as error:  # of whichever HTTP library it takes
+        except Exception as error:  # depends on the HTTP library in use
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()  # looking up a name, or many addresses, has no time limit
+    threading.Thread(target=ask, daemon=True).start()  # DNS look-ups have no time limit
     try:
-        return answers.get(timeout=PATIENCE)
+        return answers.get(timeout=TIMEOUT)
     except queue.Empty:
-        return TimeoutError(f'no answer within {PATIENCE} seconds')
+        return TimeoutError(f'no answer within {TIMEOUT} seconds')
 
 
 @contextmanager
 def no_retries_without_network():
-    """Without a network, weights come from the cache or are a ConnectionError at once.
+    """Without network access, take weights from the cache or raise ConnectionError at once.
 
-    The library that timm downloads with would try again for most of a minute; in its offline mode it does not.
+    timm's download library would retry for most of a minute; its offline mode does not.
     """
     try:
         from huggingface_hub import constants
-    except ImportError:  # timm then downloads by itself
+    except ImportError:  # timm downloads without it
         yield
         return
     reason = None if constants.HF_HUB_OFFLINE else unreachable()

@@ -1,4 +1,4 @@
-"""Inception-v3 backbone up to Mixed_6e with a finer map, two 3x3 convolutions to 1024 channels (released layout)."""
+"""Inception-v3 backbone up to Mixed_6e with a finer map, then two 3x3 convolutions to 1024 channels (as released)."""
 
 from collections import OrderedDict
 
@@ -9,14 +9,12 @@ from torchvision.models.inception import InceptionB
 
 CHANNELS = 1024
 SMALL_LR_PATTERNS = ('Mixed', 'Conv2d_1', 'Conv2d_2', 'Conv2d_3', 'Conv2d_4')
-# Of CALM from a CAM checkpoint. The released code adds SPG_A3, which names no parameter: A3_1b and A3_2b learn fast
-# there.
-BACKBONE_PATTERNS = SMALL_LR_PATTERNS
+BACKBONE_PATTERNS = SMALL_LR_PATTERNS  # as released: its pattern SPG_A3 matches no parameter (they are A3_1b, A3_2b)
 INIT = 'xavier'
 
 
 class InceptionBStride1(InceptionB):
-    """torchvision's reduction block that reduces nothing: stride 1 and padding 1 in its three branches."""
+    """torchvision's reduction block without reduction: stride 1 and padding 1 in its three branches."""
 
     def __init__(self, in_channels):
         super().__init__(in_channels)
@@ -35,11 +33,11 @@ def _tail(in_channels, use_bn):
 
 
 def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
-    """(nn.Sequential, channels, modules that have no pretrained weights).
+    """(nn.Sequential, channels, modules without pretrained weights).
 
-    28x28 locations for 224 px with `large_feature_map`, else 14x14. The convolutions of the tail carry a bias with and
-    without batch norm, as released. Images are normalised with the ImageNet mean and deviation, as released, although
-    these pretrained weights were made with another normalisation.
+    28x28 locations at 224 px with `large_feature_map`, else 14x14. As released, the tail's convolutions have a bias
+    with and without batch norm, and images are normalised with ImageNet's mean and deviation although the pretrained
+    weights expect another normalisation.
     """
     net = models.inception_v3(weights=weights, init_weights=False)
     net.Conv2d_1a_3x3.conv.padding = (1, 1)

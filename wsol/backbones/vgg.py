@@ -12,10 +12,10 @@ INIT = 'he'
 
 
 def backbone(architecture, large_feature_map=False, use_bn=False, weights=None):
-    """(nn.Sequential, channels, modules that have no pretrained weights).
+    """(nn.Sequential, channels, modules without pretrained weights).
 
-    The fifth pool is dropped, with `large_feature_map` the fourth too: 14x14 or 28x28 locations for 224 px. The
-    remaining layers are numbered anew, so the keys `features.N` are the released ones.
+    Drops the fifth pool, and with `large_feature_map` the fourth: 14x14 or 28x28 locations at 224 px. The remaining
+    layers are renumbered, so the keys `features.N` match the released ones.
     """
     layers = list(getattr(models, 'vgg16_bn' if use_bn else 'vgg16')(weights=weights).features)
     pools = [layer for layer in layers if isinstance(layer, nn.MaxPool2d)]
