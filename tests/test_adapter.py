@@ -100,7 +100,7 @@ def test_channels_last_and_long_grids():
         torch.testing.assert_close(maps, want)
     square = attribution.Classifier(Rows(True), tokens='block')  # 4 x 4 tokens, none of them a class token
     assert attribution.explain('grad_cam', square, images[..., :6], 2, target_layer='maps').shape == (2, 4, 4)
-    with pytest.raises(ValueError, match='32 tokens do not make a grid of 5 x 8'):
+    with pytest.raises(ValueError, match='32 tokens do not form a grid of 5 x 8'):
         attribution.Classifier(Rows(True), tokens='block', grid=(5, 8))(images)
     with pytest.raises(ValueError, match='did you mean block'):
         attribution.Classifier(Rows(True), tokens='blok')

@@ -158,7 +158,7 @@ def test_what_has_no_score_to_compare_is_refused():
     with pytest.raises(ValueError, match='vanilla explains no score'):
         explain('vanilla', classifier(), x, A, contrast=B)
     for a, b in ((A, [0, 1, 5]), ([0, 1, 5], B), (A, -1)):
-        with pytest.raises(ValueError, match='target or contrast holds a class outside 0..4'):
+        with pytest.raises(ValueError, match='target or contrast contains a class outside 0..4'):
             explain('grad_cam', network(), x, a, contrast=b)
     with pytest.raises(ValueError, match='for 3 images: give one class'):
         explain('grad_cam', network(), x, A, contrast=[1, 2])

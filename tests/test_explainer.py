@@ -366,7 +366,7 @@ def test_each_mistake_is_one_clear_error_of_the_library(net, tmp_path):
     for call, said in (
         (lambda: explainer(tmp_path / 'notes.jpg'), 'notes.jpg is unreadable'),
         (lambda: explainer('none.jpg'), 'none.jpg is missing'),
-        (lambda: explainer(tmp_path / 'dot.png'), 'dot.png is of 1 x 1 pixel'),
+        (lambda: explainer(tmp_path / 'dot.png'), 'dot.png has 1 x 1 pixel'),
         (lambda: explainer(torch.rand(1, 3, 1, 1)), '1 x 1 pixels'),
         (lambda: explainer(x, target='lion'), "unknown class 'lion'"),
         (lambda: explainer(x, target=5), 'outside 0..4'),

@@ -114,7 +114,7 @@ def test_what_has_no_map_is_refused():
         with pytest.raises(UserError, match=f'but {shape}: name a layer .*grid=.rows, columns'):
             attribution.explain('grad_cam', net, images, target_layer=layer)
     odd = attribution.Classifier(net, tokens='blocks.1.norm1')
-    with pytest.raises(UserError, match='17 tokens make no grid .* 64x48: give Classifier grid='):
+    with pytest.raises(UserError, match='17 tokens do not form a grid .* 64x48 images: give Classifier grid='):
         odd._layout(17, (64, 48))
 
 

@@ -1,6 +1,6 @@
-"""Attribution maps: an `Explainer` made once for a model, `explain` by name, and each method as a function.
+"""Attribution maps: a reusable `Explainer`, `explain` by method name, and each method as a function.
 
-The names in __all__ are the public door; the modules say what each map is and where it comes from.
+__all__ is the public interface; each module documents its maps and their sources.
 """
 
 from .adapter import Classifier, logits_of

@@ -1,4 +1,4 @@
-"""Any classifier as the post-hoc methods take it: logits out of whatever it returns, tokens laid out as maps."""
+"""Adapt any classifier to the post-hoc methods: extract logits from its output, lay out tokens as maps."""
 
 import math
 from contextlib import nullcontext
@@ -13,11 +13,11 @@ from .layouts import Layout, first_tokens, token_grid
 
 
 def logits_of(output):
-    """Logits [B, C] of what a classifier returns: a tensor, an object or a dict with `logits`, or a tuple whose first
-    is one.
+    """Logits [B, C] from a classifier's output: a tensor, an object or dict with `logits`, or a tuple that starts with
+    one.
 
-    Anything else is a UserError. (Inception's and GoogLeNet's auxiliary outputs come in train mode only: `explain`
-    uses eval.)
+    Raises UserError for anything else. (Auxiliary outputs of Inception and GoogLeNet occur only in train mode;
+    `explain` uses eval mode.)
     """
     if isinstance(output, dict) and 'logits' in output:
         return output['logits']
@@ -32,15 +32,15 @@ def logits_of(output):
 
 
 class Classifier(nn.Module):
-    """A classifier that returns logits [B, C], around one that returns something else, or whose layers give tokens.
+    """Wrap a classifier so that it returns logits [B, C] and, optionally, so that a token layer can be a target layer.
 
-    model: any nn.Module that is called on images. logits: a function from its output to [B, C] (default: `logits_of`).
-    tokens: a layer, module or dotted name of the model, that gives tokens [B, N, L] or channels-last maps [B, H, W, L];
-    its output also passes through the layer 'maps' of this module as [B, L, H, W], which is the target layer where none
-    is named. grid: (H, W) of the tokens (default: (h / patch, w / patch) of images of h x w pixels, as
-    layouts.token_grid finds it); the N - H W first ones, such as the class token, are left out. A transformer that
-    classifies by its class token reads no other token after its last block: name a layer before the last attention
-    (torchvision 'encoder.layers.encoder_layer_11.ln_1', timm 'blocks.11.norm1'), as for pytorch-grad-cam.
+    model: any nn.Module called on images. logits: a function from its output to [B, C] (default: `logits_of`). tokens:
+    a layer (module or dotted name in the model) that outputs tokens [B, N, L] or channels-last maps [B, H, W, L]; its
+    output also passes through this module's layer 'maps' as [B, L, H, W], the default target layer. grid: (H, W) of the
+    tokens (default: (h / patch, w / patch) for images of h x w pixels, see layouts.token_grid); the first N - H W
+    tokens, such as the class token, are left out. A transformer that classifies by its class token reads no other token
+    after its last block: name a layer before the last attention (torchvision 'encoder.layers.encoder_layer_11.ln_1',
+    timm 'blocks.11.norm1'), as for pytorch-grad-cam.
     """
 
     def __init__(self, model, logits=None, tokens=None, grid=None):
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
             return self.logits(self.model(images))
 
     def _as_maps(self, size, module, inputs, output):
-        """The layer's output for images of `size`, unchanged, by way of self.maps."""
+        """The layer's output for images of `size`, unchanged, routed through self.maps."""
         if isinstance(output, tuple):  # a block that also returns its attention
             return self._as_maps(size, module, inputs, output[0]), *output[1:]
         if output.ndim == 4:
@@ -67,19 +67,19 @@ class Classifier(nn.Module):
             layout = self._layout(output.shape[1], size)
         else:
             raise UserError(
-                f'layer {type(module).__name__} gives {list(output.shape)}: tokens [B, N, L] or [B, H, W, L] are needed'
+                f'layer {type(module).__name__} outputs {list(output.shape)}: name one with [B, N, L] or [B, H, W, L]'
             )
         return layout.back(self.maps(layout.to_map(output)), output)
 
     def _layout(self, count, size):
-        """The `Layout` of `count` tokens for images of `size`; a grid that they do not make is a UserError."""
+        """The `Layout` of `count` tokens for images of `size`; raises UserError if they do not form the grid."""
         grid = self.grid or token_grid(count, size, first_tokens(self.model))
         if grid is None:
             raise UserError(
-                f'{count} tokens make no grid of the proportions of images of {size[0]}x{size[1]}: give '
+                f'{count} tokens do not form a grid with the aspect ratio of {size[0]}x{size[1]} images: give '
                 'Classifier grid=(rows, columns)'
             )
         first = count - math.prod(grid)
         if first < 0:
-            raise UserError(f'{count} tokens do not make a grid of {grid[0]} x {grid[1]}')
+            raise UserError(f'{count} tokens do not form a grid of {grid[0]} x {grid[1]}')
         return Layout('tokens', tuple(grid), first)

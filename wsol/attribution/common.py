@@ -1,7 +1,7 @@
-"""What every attribution method shares: the explained scalar, the target class, the noise, a safe call.
+"""Shared by all attribution methods: the explained scalar, target classes, noise, and safe execution.
 
 B images of c channels and h x w pixels; C classes. A method is a function (model, images, target, options) -> maps
-[B, H, W] at its native size; the decorator `explainer` makes it safe to call on any batch and any model.
+[B, H, W] at native size; the decorator `explainer` makes it safe for any batch and model.
 """
 
 import functools
@@ -19,13 +19,13 @@ from ..errors import UserError
 from .options import Options, combined
 from .scalars import Function, Scalar
 
-Target = int | list[int] | torch.Tensor | Function | None  # what is explained: a class, one an image, a function
+Target = int | list[int] | torch.Tensor | Function | None  # a class, one class per image, or a function
 
 
 def scores_of(model, images):
-    """The explained scalar of every class [B, C]: CAM's logit, CALM's log p(y|x), a plain classifier's output.
+    """The explained scalar per class [B, C]: CAM's logit, CALM's log p(y|x), a plain classifier's output.
 
-    A model that returns neither a tensor [B, C] nor an object with `log_score` is a UserError.
+    Raises UserError if the model returns neither a tensor [B, C] nor an object with `log_score`.
     """
     output = model(images)
     scores = output if torch.is_tensor(output) else getattr(output, 'log_score', None)
@@ -36,20 +36,23 @@ def scores_of(model, images):
 
 
 def chosen(scores, target):
-    """(score of the target [B], target [B]) from scores [B, C]; a target of None is the prediction.
+    """(score of the target [B], target [B]) from scores [B, C]; target None: the prediction.
 
-    A class outside 0..C-1 is a UserError.
+    Raises UserError for a class outside 0..C-1.
     """
     if target is None:
         target = scores.detach().argmax(dim=1)
     if len(target) and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
-        raise UserError(f'target {target.tolist()} holds a class outside 0..{scores.shape[1] - 1}')
+        raise UserError(f'target {target.tolist()} contains a class outside 0..{scores.shape[1] - 1}')
     return scores.gather(1, target[:, None]).squeeze(1), target
 
 
 def groups_of(images, options):
-    """(the first row of each image [D], LongTensor [B]: each row's place among the images, or None where every row is
-    an image of its own), as `options.of_image` says of the rows [B, ...]."""
+    """Group the rows [B, ...] by image as in `options.of_image`.
+
+    Returns (first row of each image [D], LongTensor [B]: index of each row's image, or None if every row is a different
+    image).
+    """
     numbers = options.of_image or range(len(images))
     firsts = [row for row, number in enumerate(numbers) if not row or number != numbers[row - 1]]
     if len(firsts) == len(images):
@@ -60,24 +63,24 @@ def groups_of(images, options):
 
 
 def repeated(groups, count, times):
-    """What `groups_of` would say of `times` blocks of such images, `count` rows each."""
+    """`groups_of` for `times` copies of a batch with `count` rows."""
     firsts, owner = groups
     rows = [count * t + first for t in range(times) for first in firsts]
     return rows, None if owner is None else torch.cat([owner + len(firsts) * t for t in range(times)])
 
 
 def gradients_by_class(scores, target, owner, inputs, unused=False):
-    """dS_y/dx of each row, one [B, ...] for each x [D, ...] of `inputs`, which have a graph to the scores [D, C].
+    """dS_y/dx per row, one [B, ...] for each x [D, ...] in `inputs`, which have a graph to the scores [D, C].
 
-    target, owner: LongTensors [B], the row's class and image; None: the rows are the images. One backward pass takes a
-    class of every image, so there are as many as an image has classes. With `unused`, an x on which the scores do not
-    depend has a gradient of 0; else it is an error.
+    target, owner: LongTensors [B], each row's class and image; owner None: rows are images. Each backward pass takes
+    one class of every image, so the number of passes is the largest number of classes per image. `unused`: inputs that
+    the scores do not depend on get gradient 0 instead of an error.
     """
     score = chosen(scores if owner is None else scores[owner], target)[0]  # [B]
     if owner is None:
         return list(torch.autograd.grad(score.sum(), inputs, materialize_grads=unused))
-    turns = []  # of each backward pass {image: its row}
-    turn_of = {}  # (image, class) -> the pass
+    turns = []  # one {image: row} per backward pass
+    turn_of = {}  # (image, class) -> index of the pass
     pairs = list(zip(owner.tolist(), target.tolist()))
     for row, (image, y) in enumerate(pairs):
         if (image, y) not in turn_of:
@@ -97,7 +100,7 @@ def gradients_by_class(scores, target, owner, inputs, unused=False):
 
 
 def predicted(model, images, target):
-    """The target, or the prediction for the images [B] where it is None: changed copies may be predicted otherwise."""
+    """The target, or if it is None the prediction on the unchanged images [B] (that on modified copies may differ)."""
     if target is not None:
         return target
     with torch.no_grad():
@@ -105,7 +108,7 @@ def predicted(model, images, target):
 
 
 def as_target(target, size):
-    """A LongTensor [size], or None (= the prediction), from an int, a list or a tensor of classes; else a
+    """Convert an int, list or tensor of classes to a LongTensor [size]; None (the prediction) stays None. Raises
     UserError."""
     if target is None:
         return None
@@ -123,7 +126,7 @@ def as_target(target, size):
 
 @contextmanager
 def evaluating(model):
-    """The model in eval mode (batch norm must not learn from an explanation); every module's own mode comes back."""
+    """Put the model in eval mode (batch norm statistics must not change) and restore every module's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         _set_modes((module, False) for module, _ in modes)
@@ -133,42 +136,42 @@ def evaluating(model):
 
 
 def _set_modes(modes):
-    """Each module's mode where it is another: to set an attribute of a module costs more than to read it."""
+    """Set each module's mode if it differs: setting a module's attribute is slower than reading it."""
     for module, training in modes:
         if module.training != training:
             module.training = training
 
 
 def check_images(images):
-    """A UserError unless it is a tensor [B, c, h, w] of several pixels."""
+    """Raise UserError unless images are a tensor [B, c, h, w] of at least two pixels."""
     if not torch.is_tensor(images):
         raise UserError(
             f'images are of type {type(images).__name__}: give a tensor; an Explainer takes paths and pictures'
         )
     if not images.is_floating_point():
         raise UserError(
-            f'images are of type {images.dtype}, which has no gradients: give floats, normalised as the model takes '
-            'them; an Explainer takes photographs'
+            f'images are of type {images.dtype}, which has no gradients: give floats, normalised as the model expects; '
+            'an Explainer takes photographs'
         )
     if images.ndim != 4 or not len(images):
         raise UserError(f'images of shape {tuple(images.shape)}: [B, c, h, w] with B of at least 1 is needed')
     if images.shape[2] * images.shape[3] < 2:
-        raise UserError(f'images of {images.shape[2]} x {images.shape[3]} pixels have no places to tell apart')
+        raise UserError(f'images of {images.shape[2]} x {images.shape[3]} pixels have only one location')
 
 
 def device_of(model, images):
-    """The device of the model's first parameter or buffer; without any, that of the images.
+    """Device of the model's first parameter or buffer; the images' if it has none.
 
-    A model without values, on the device 'meta', is a UserError.
+    Raises UserError for a model on the device 'meta'.
     """
     device = next((t.device for group in (model.parameters(), model.buffers()) for t in group), images.device)
     if device.type == 'meta':
-        raise UserError("the model is on the device 'meta', without values: load its weights")
+        raise UserError("the model is on the device 'meta' and has no values: load its weights")
     return device
 
 
 class Method(Protocol):
-    """What `explainer` makes of a method."""
+    """A method decorated by `explainer`."""
 
     __name__: str
 
@@ -183,12 +186,11 @@ class Method(Protocol):
 
 
 def explainer(method: Callable[..., torch.Tensor]) -> Method:
-    """method(model, images, target, options) on at most batch_size images, made a function of any batch, of options by
-    name (`combined`), and of targets that are functions (`scalars.Scalar`).
+    """Turn method(model, images, target, options), for at most batch_size images, into a function for any batch that
+    also takes options by name (`combined`) and functions as targets (`scalars.Scalar`).
 
-    Checks images [B, c, h, w] and target, moves both to the model's device, runs in eval mode with gradients whatever
-    the caller's mode, a chunk of the batch at a time, and returns detached results of the whole batch. The model is
-    afterwards as before, also after an exception.
+    Checks images [B, c, h, w] and target, moves both to the model's device, runs chunks of the batch in eval mode with
+    gradients enabled, and returns detached results. Restores the model afterwards, also after an exception.
     """
 
     @functools.wraps(method)
@@ -200,7 +202,7 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
         for name in ('noise_seeds', 'of_image'):
             given = getattr(options, name)
             if given is not None and len(given) != len(images):
-                raise UserError(f'{len(given)} {name} for {len(images)} images: give one an image')
+                raise UserError(f'{len(given)} {name} for {len(images)} images: give one per image')
         target = as_target(target, len(images))
         size = options.batch_size
         made = []
@@ -225,7 +227,7 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
 
 
 def baseline_of(images, options):
-    """The path's beginning [B, c, h, w], a view; one that does not broadcast to the images is a UserError."""
+    """options.baseline as a view [B, c, h, w]; raises UserError if it does not broadcast to the images."""
     start = torch.as_tensor(
         0 if options.baseline is None else options.baseline, dtype=images.dtype, device=images.device
     )
@@ -244,7 +246,8 @@ def noise_seed(seed, number):
 
 
 def noise_streams(images, options):
-    """One torch.Generator an image, from options.noise_seeds or else `generator`, however a batch is cut."""
+    """One torch.Generator per image from options.noise_seeds, else from `generator`: independent of batch
+    boundaries."""
     seeds = options.noise_seeds
     if seeds is None:
         generator = options.generator
@@ -254,18 +257,18 @@ def noise_streams(images, options):
 
 
 def standard_normal(shape, streams, like):
-    """Noise [len(streams), *shape], one draw from each stream, in float32 so that it is the same for every dtype."""
+    """Noise [len(streams), *shape], one draw per stream, drawn in float32 so that it is the same for every dtype."""
     draws = [torch.randn(shape, generator=stream, device=stream.device) for stream in streams]
     return torch.stack(draws).to(like)  # [len(streams), *shape]
 
 
 def uniform(shape, streams, like):
-    """`standard_normal`, but uniform in [0, 1)."""
+    """Like `standard_normal`, but uniform in [0, 1)."""
     draws = [torch.rand(shape, generator=stream, device=stream.device) for stream in streams]
     return torch.stack(draws).to(like)  # [len(streams), *shape]
 
 
 def chunks(total, size, options, what):
-    """Slices of at most `size` that cover range(total), with a bar when the options ask for one."""
+    """Slices of at most `size` that cover range(total), with a progress bar if the options ask for one."""
     starts = range(0, total, size)
     return (slice(i, min(i + size, total)) for i in tqdm(starts, desc=what, disable=not options.progress, leave=False))

@@ -1,4 +1,4 @@
-"""What people have at hand, paths, pictures, arrays, tensors or lists of those, as a batch that a network takes."""
+"""Convert paths, pictures, arrays, tensors or lists of those to a batch for the network."""
 
 import os
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ from .pictures import as_picture
 
 
 class Batch(NamedTuple):
-    """Images as a network takes them, and as a person sees them."""
+    """Images as network input and for display."""
 
     images: torch.Tensor  # [B, 3, h, w], normalised
-    pictures: list[Image.Image | None]  # what the network sees of each, at its own resolution; None: made by `picture`
+    pictures: list[Image.Image | None]  # crops seen by the network, at photograph resolution; None: use `picture`
 
 
 def as_batch(images: Any, preprocessing: Preprocessing, size: int) -> Batch:
     """The `Batch` of an image or a list of images.
 
-    A tensor of floats [B, 3, h, w] or [3, h, w] is taken as it is: normalised already. All else is a photograph, as
-    `pictures.as_picture` takes it (an array [B, h, w, 3] is several), which becomes a square of `size` pixels by
-    `preprocessing`. What is no image, or has a single pixel, is a UserError.
+    Float tensors [B, 3, h, w] or [3, h, w] are used as they are (already normalised). Anything else is a photograph as
+    in `pictures.as_picture` (an array [B, h, w, 3] is several), converted to a square of `size` px by `preprocessing`.
+    Raises UserError for anything that is not an image or has a single pixel.
     """
     if torch.is_tensor(images) or isinstance(images, np.ndarray):
         several = images.ndim == 4
@@ -37,9 +37,7 @@ def as_batch(images: Any, preprocessing: Preprocessing, size: int) -> Batch:
         raise UserError('an empty list of images: give at least one')
     shapes = {tuple(tensor.shape) for tensor, _ in made}
     if len(shapes) > 1:
-        raise UserError(
-            f'the images are tensors of shapes {sorted(shapes)}: give them one shape, or one after the other'
-        )
+        raise UserError(f'the images are tensors of shapes {sorted(shapes)}: give one shape, or call once per image')
     return Batch(torch.stack([tensor for tensor, _ in made]), [picture for _, picture in made])
 
 
@@ -52,7 +50,7 @@ def _one(image: Any, preprocessing: Preprocessing, size: int) -> tuple[torch.Ten
     photograph = as_picture(image)
     if photograph.size == (1, 1):
         name = image if isinstance(image, (str, os.PathLike)) else 'an image'
-        raise UserError(f'{name} is of 1 x 1 pixel: there are no places to tell apart')
+        raise UserError(f'{name} has 1 x 1 pixel: it has only one location')
     return photograph_transform(size, preprocessing)(photograph), seen_crop(photograph, preprocessing)
 
 

@@ -1,7 +1,7 @@
-"""Where a layer's output has its locations: maps [B, L, H, W], channels-last maps [B, H, W, L] or tokens [B, N, L].
+"""Layout of a layer's output: maps [B, L, H, W], channels-last maps [B, H, W, L] or tokens [B, N, L].
 
-The images' size tells them apart: a map has the proportions of the image, and so has the grid of the tokens, the first
-of which (class and register tokens) belong to no location. h, w: of the images; H, W: of the map.
+They are distinguished by the image size: a map, like a grid of tokens, has the image's aspect ratio. The first tokens
+(class and register tokens) have no location. h, w: image size; H, W: map size.
 """
 
 import math
@@ -10,17 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-BORDER = 3  # pixels of a map that convolutions without padding may have cost
-MOST_FIRST = 16  # class and register tokens that a transformer may have
-CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)  # what they give is [B, L, H, W], whatever its proportions
+BORDER = 3  # cells that a map may lack because of convolutions without padding
+MOST_FIRST = 16  # largest plausible number of class and register tokens
+CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)  # always output [B, L, H, W]
 
 
 class Layout(NamedTuple):
-    """How a layer's output is laid out."""
+    """Layout of a layer's output."""
 
     kind: str  # 'maps', 'rows' (channels last) or 'tokens'
     grid: tuple  # (H, W)
-    first: int = 0  # tokens that belong to no location
+    first: int = 0  # number of leading tokens without location
 
     def to_map(self, output):
         """The output as maps [B, L, H, W]."""
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
         return output[:, self.first :].transpose(1, 2).unflatten(2, self.grid)  # [B, L, H, W]
 
     def back(self, A, output):
-        """The output with the maps A [B, L, H, W] in place of its own: a new tensor."""
+        """The output with the maps A [B, L, H, W] in place of its own, as a new tensor."""
         if self.kind == 'maps':
             return A.clone()
         if self.kind == 'rows':
@@ -40,17 +40,17 @@ class Layout(NamedTuple):
 
 
 def first_tokens(model):
-    """How many class and register tokens the model says it has (timm's do); None where it says nothing."""
+    """Number of class and register tokens as declared by the model (timm); None if undeclared."""
     counts = (getattr(module, 'num_prefix_tokens', None) for module in model.modules())
     return next((count for count in counts if isinstance(count, int)), None)
 
 
 def token_grid(count, size, first=None):
-    """(H, W) of `count` tokens of images of size (h, w): h / patch and w / patch. None where they make no such grid.
+    """(H, W) of `count` tokens for images of size (h, w): h / patch and w / patch; None if they form no such grid.
 
-    The count says which patch it is, as the grid has the image's proportions. first: tokens before those of the grid,
-    where that is known (a layer may still lack them); else the largest grid is taken, if it leaves no more than
-    MOST_FIRST over.
+    The patch size follows from the count because the grid has the image's aspect ratio. first: number of leading
+    tokens, if known (an early layer may not have them yet); else the largest grid that leaves at most MOST_FIRST
+    tokens.
     """
     common = math.gcd(*size)
     unit = size[0] // common, size[1] // common
@@ -63,13 +63,13 @@ def token_grid(count, size, first=None):
     return None
 
 
-def _strays(h, w, size):
-    """By how many cells a map of h x w departs from the proportions of images of `size`."""
+def _deviation(h, w, size):
+    """Deviation of a map of h x w from the aspect ratio of images of `size`, in cells."""
     return abs(w - size[1] * h / size[0])
 
 
 def layout_of(module, output, size, first=None):
-    """The `Layout` of what a module gives for images of size (h, w); None where it has no several locations."""
+    """The `Layout` of a module's output for images of size (h, w); None if it does not have several locations."""
     shape = output.shape if torch.is_tensor(output) else ()
     if len(shape) == 3:
         grid = token_grid(shape[1], size, first)
@@ -82,6 +82,6 @@ def layout_of(module, output, size, first=None):
         return maps
     border = 0 if size[0] == size[1] else BORDER
     for one, most in ((maps, 0), (rows, 0), (maps, border)):
-        if one and _strays(*one.grid, size) <= most:
+        if one and _deviation(*one.grid, size) <= most:
             return one
-    return maps if maps and shape[2] == shape[3] else None  # a square, of an adaptive pooling
+    return maps if maps and shape[2] == shape[3] else None  # square: adaptive pooling

@@ -1,4 +1,4 @@
-"""The options of maps: one record for all methods. Each method reads the options that it needs."""
+"""Options of all maps in one record. Each method reads the fields it needs."""
 
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -20,32 +20,28 @@ COUNTS = (  # options that are whole numbers of at least 1
 
 
 def flag(default: Any, low: float, help: str) -> Any:
-    """An option that is also a flag of the commands (config.py): its default, its lowest value, its help text."""
+    """An option that is also a command-line flag (config.py): default, lowest value, help text."""
     return field(default=default, metadata={'low': low, 'help': help})
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a map is computed. Each method reads the options that it needs.
+    """Options of a map. Each method reads the fields it needs.
 
-    target_layer: module, dotted name or a list of those; None is the last feature layer (CAM family, perturbation).
-    superclass: {class: [classes]} (superclass readouts).
-    batch_size: images, noisy copies or masked copies per pass of the network; it limits the memory.
-    noise_seeds: one whole number per image, which alone determines the noise of that image (see `noise_seed`); None:
-    seeds are drawn from `generator`, a torch.Generator, or from torch's own if that is None. progress: show a bar.
-    of_image: one whole number per row of the images. Consecutive rows with the same number are the same image (with
-    the same noise and baseline) for several classes, and share what does not depend on the class. None: every row is
-    another image.
-    smooth_grad_nr_iter, smooth_grad_sigma: number of noisy copies; their noise has a standard deviation of (max - min
-    of the image) / smooth_grad_sigma, and 0 means no noise. integrated_grad_nr_iter: points of the path. baseline:
-    start of the path, a number or a tensor that broadcasts to the images; None is 0.
-    num_samples, std: number of noisy copies and standard deviation of smooth_grad_cam_pp (None: 4 and .3), ss_cam
-    (None: 35 and 2) and gradient_shap (None: 50 and 0); steps of is_cam (None: 10).
-    rise_nr_masks: random masks of rise. occlusion_window: side of the square of occlusion in pixels; it moves by half
-    its side, and None is an eighth of the image's shorter side.
-    smooth_average: one of SMOOTH_AVERAGES, what smooth_grad_cam_pp averages over the noisy copies.
-    at: (row, column) from 0, in cells of the map: the location whose interactions taylor_interaction shows; None: the
-    location that interacts most.
+    target_layer: module, dotted name or a list of those; None: the last feature layer (CAM family, perturbation).
+    superclass: {class: [classes]} (superclass readouts). batch_size: images, noisy copies or masked copies per pass of
+    the network; bounds the memory. noise_seeds: one integer per image that alone determines its noise (`noise_seed`);
+    None: seeds are drawn from `generator`, a torch.Generator, or if that is None from torch's global one. progress:
+    show a bar. of_image: one integer per row. Consecutive rows with the same number are the same image (with the same
+    noise and baseline) for several classes, and share what does not depend on the class. None: every row is a different
+    image. smooth_grad_nr_iter, smooth_grad_sigma: number of noisy copies; the noise has standard deviation (max - min
+    of the image) / smooth_grad_sigma, none if that is 0. integrated_grad_nr_iter: points of the path. baseline: start
+    of the path, a number or a tensor that broadcasts to the images; None: 0. num_samples, std: number of noisy copies
+    and their standard deviation in smooth_grad_cam_pp (None: 4 and .3), ss_cam (None: 35 and 2) and gradient_shap
+    (None: 50 and 0); steps of is_cam (None: 10). rise_nr_masks: random masks of rise. occlusion_window: side of
+    occlusion's square in px, moved by half a side; None: an eighth of the image's shorter side. smooth_average: what
+    smooth_grad_cam_pp averages over the noisy copies, one of SMOOTH_AVERAGES. at: (row, column) from 0, in cells of the
+    map: the location whose interactions taylor_interaction shows; None: the location with the strongest interactions.
     """
 
     target_layer: object = None
@@ -84,12 +80,12 @@ class Options:
 
 
 def _is_cell(at):
-    """Is it a pair of whole numbers of at least 0?"""
+    """Is it a pair of integers >= 0?"""
     return isinstance(at, tuple | list) and len(at) == 2 and all(isinstance(n, Integral) and n >= 0 for n in at)
 
 
 def combined(options: Options, changes: dict[str, Any]) -> Options:
-    """`options` with single ones changed; None stands for the option's default. Unknown names are a UserError."""
+    """`options` with the given fields changed; None means the field's default. Raises UserError for unknown names."""
     defaults: dict[str, Any] = {one.name: one.default for one in fields(Options)}
     unknown = [word for word in changes if word not in defaults]
     if unknown:

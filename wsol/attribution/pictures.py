@@ -1,4 +1,4 @@
-"""Pictures of maps: a map laid over its image. It needs no drawing library, the colours are OpenCV's."""
+"""Overlays of maps on images. Needs no plotting library: the colours are OpenCV's."""
 
 import os
 from typing import Any
@@ -11,14 +11,14 @@ from ..errors import UserError
 from ..photographs import as_seen, read_photograph
 from ..registry import lookup
 
-COLORMAPS = ('inferno', 'viridis', 'magma', 'plasma', 'cividis', 'turbo', 'jet', 'hot')  # of OpenCV
-POSITIVE, NEGATIVE = (178, 24, 43), (33, 102, 172)  # red and blue, of a signed map
+COLORMAPS = ('inferno', 'viridis', 'magma', 'plasma', 'cividis', 'turbo', 'jet', 'hot')  # OpenCV's
+POSITIVE, NEGATIVE = (178, 24, 43), (33, 102, 172)  # red and blue for signed maps
 
 
 def as_picture(image: Any) -> Image.Image:
-    """A Pillow image in RGB of a path, a Pillow image, an array [h, w, 3] or [h, w], or a tensor [3, h, w].
+    """An RGB Pillow image from a path, a Pillow image, an array [h, w, 3] or [h, w], or a tensor [3, h, w].
 
-    Arrays and tensors are of bytes, or of floats in [0, 1]. Anything else is a UserError.
+    Arrays and tensors are bytes, or floats in [0, 1]. Raises UserError for anything else.
     """
     if isinstance(image, Image.Image):
         return as_seen(image)
@@ -27,7 +27,7 @@ def as_picture(image: Any) -> Image.Image:
     if torch.is_tensor(image) and image.ndim == 3:
         image = image.detach().cpu().permute(1, 2, 0).numpy()  # [h, w, 3]
     if not isinstance(image, np.ndarray):
-        raise UserError(f'an image is of type {type(image).__name__}: give a path, a PIL image, an array or a tensor')
+        raise UserError(f'an image has type {type(image).__name__}: give a path, a PIL image, an array or a tensor')
     pixels = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
     if not (pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[2] == 3) or not pixels.size:
         raise UserError(f'an image is an array of shape {image.shape}: give [h, w, 3] or [h, w]')
@@ -41,16 +41,16 @@ def as_picture(image: Any) -> Image.Image:
 
 
 def overlay(image: Any, map: Any, colormap: str = 'inferno', opacity: float = 0.7) -> Image.Image:
-    """The map [h, w] over its image: a Pillow image of the image's size.
+    """Overlay a map [h, w] on its image; returns a Pillow image of the image's size.
 
-    image: as for `as_picture`. map: a tensor or array, which is resized. The stronger a value, the more it covers the
-    image: up to `opacity` for the largest |value|, nothing at 0. Values above 0 take the colours of `colormap`, one of
-    COLORMAPS; a map with values below 0 is signed: red is above 0 and blue below.
+    image: as for `as_picture`. map: a tensor or array; it is resized. Opacity grows with |value|, from 0 to `opacity`
+    at the largest |value|. Values above 0 use `colormap`, one of COLORMAPS; a map with negative values is drawn signed,
+    positive in red and negative in blue.
 
     >>> overlay(np.zeros((40, 60, 3), np.uint8), torch.rand(7, 7)).size
     (60, 40)
     """
-    import cv2  # here: nothing else of the door needs it
+    import cv2  # imported here: nothing else on `import wsol` needs it
 
     lookup(dict.fromkeys(COLORMAPS), colormap, 'colormap')
     if not 0 <= opacity <= 1:
@@ -60,7 +60,7 @@ def overlay(image: Any, map: Any, colormap: str = 'inferno', opacity: float = 0.
         raise UserError(f'a map of shape {list(values.shape)}: one map [h, w] of finite numbers is needed')
     picture = as_picture(image)
     low, top = values.min(), np.abs(values).max()
-    smooth = cv2.resize(values / (top or 1), picture.size, interpolation=cv2.INTER_CUBIC)  # of the image's size
+    smooth = cv2.resize(values / (top or 1), picture.size, interpolation=cv2.INTER_CUBIC)  # at image size
     if low < 0:
         colours = np.where(smooth[:, :, None] > 0, POSITIVE, NEGATIVE)
     else:

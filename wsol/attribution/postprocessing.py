@@ -1,4 +1,4 @@
-"""What a caller may do to maps [B, h, w] once they are made: scale them, resize them, fuse those of several layers."""
+"""Post-processing of maps [B, h, w]: scaling, resizing, fusing those of several layers."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from ..scaling import min_max
 
 def _by_max(maps):
     top = maps.amax(dim=(-2, -1), keepdim=True)
-    return maps / (top + (top == 0).to(maps.dtype))  # a map of maximum 0 has nothing above 0 to scale
+    return maps / (top + (top == 0).to(maps.dtype))  # maximum 0: no positive value to scale
 
 
 def _untouched(maps):
@@ -21,11 +21,10 @@ NORMALIZATIONS = {'max': _by_max, 'minmax': min_max, 'clipping': _untouched}
 
 
 def normalize(maps, kind):
-    """Maps [..., h, w], a tensor or an array, in [0, 1] as the released protocols scale them.
+    """Maps [..., h, w], a tensor or an array, scaled to [0, 1] as in the released protocols.
 
-    'max': divided by the maximum; 'minmax': minus the minimum, then divided by the new maximum; 'clipping': untouched;
-    in every case clipped to [0, 1] afterwards. A map with NaN or with min = max becomes zero. Another kind is a
-    UserError.
+    'max': divide by the maximum; 'minmax': subtract the minimum, then divide by the new maximum; 'clipping': unchanged;
+    all are then clipped to [0, 1]. A map with NaN or with min = max becomes 0. Raises UserError for another kind.
     """
     if isinstance(maps, np.ndarray):
         return normalize(torch.from_numpy(maps), kind).numpy()
@@ -33,12 +32,12 @@ def normalize(maps, kind):
         raise UserError(f'unknown normalization {kind!r}: choose one of {", ".join(NORMALIZATIONS)}')
     low = maps.amin(dim=(-2, -1), keepdim=True)
     high = maps.amax(dim=(-2, -1), keepdim=True)
-    usable = high > low  # False for NaN too, which amin and amax hand on
+    usable = high > low  # also False for NaN, which amin and amax propagate
     return torch.where(usable, NORMALIZATIONS[kind](maps), torch.zeros_like(maps)).clamp(0, 1)
 
 
 def upsample(maps, size):
-    """Maps [B, h, w] resized bilinearly (pixel centres, as OpenCV's) to `size`, an int or (height, width)."""
+    """Maps [B, h, w] resized bilinearly (pixel centres as in OpenCV) to `size`, an int or (height, width)."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     return functional.interpolate(maps[:, None], size, mode='bilinear', align_corners=False).squeeze(1)  # [B, *size]
 

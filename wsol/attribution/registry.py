@@ -1,4 +1,4 @@
-"""MAPS: one row an attribution map, and what can be asked of a row. A new map is one function and one row here."""
+"""MAPS: one row per attribution map. To add a map, write one function and one row here."""
 
 import difflib
 import re
@@ -15,8 +15,12 @@ from .common import Options, chosen, explainer
 from .layers import find_layers
 from .scalars import check_classes
 
-HEAD, GRADIENTS, LAYER = 'class scores at every location', 'gradients', 'a layer with locations'  # what a map may need
-KINDS = {  # kind: what its maps need, where a row says nothing else
+HEAD, GRADIENTS, LAYER = (
+    'class scores at every location',
+    'gradients',
+    'a layer with locations',
+)  # possible needs of a map
+KINDS = {  # kind: default needs of its maps
     'readout': (HEAD,),
     'gradient': (GRADIENTS,),
     'activation': (GRADIENTS, LAYER),
@@ -25,30 +29,30 @@ KINDS = {  # kind: what its maps need, where a row says nothing else
 
 
 class Map(NamedTuple):
-    """All that the project knows of an attribution map."""
+    """An attribution map's row."""
 
     function: Callable  # (model, images, target=None, options=Options()) -> maps [B, h, w] at native size
-    kind: str  # of KINDS: read off the output, gradients at the input, activations of a layer, changed images
-    unit: str  # of its values; {scalar} stands for the scalar of the head that is explained
+    kind: str  # in KINDS: reads the output, gradients at the input, activations of a layer, or perturbs images
+    unit: str  # of its values; {scalar} is replaced by the head's explained scalar
     idea: str  # in a few words
-    source: str  # where it comes from
-    forward: str = '1'  # passes of the network for one map of one image and class, a sum of products
-    backward: str = '0'  # likewise; those of the CAM family end at the target layer
+    source: str  # publication
+    forward: str = '1'  # forward passes per map of one image and class, a sum of products
+    backward: str = '0'  # backward passes; in the CAM family they stop at the target layer
     noisy: bool = False  # does it draw random numbers (Options.noise_seeds)?
-    interaction: bool = False  # of locations with the one at Options.at: none where the score is linear in the features
-    readout: readouts.Readout | None = None  # of kind readout: how it is read off the output
-    special: tuple | None = None  # what it needs (HEAD, GRADIENTS, LAYER), where that is not what its kind does
-    own: tuple = ()  # the fields of Options that it reads beside those of all maps of its kind
-    layers: Callable = find_layers  # (model, target_layer, images) -> the modules that it reads, where it needs a LAYER
+    interaction: bool = False  # interactions with the location Options.at; zero if the score is linear in the features
+    readout: readouts.Readout | None = None  # for kind readout: how the output is read
+    special: tuple | None = None  # needs (HEAD, GRADIENTS, LAYER) that differ from its kind's
+    own: tuple = ()  # fields of Options that it reads in addition to its kind's
+    layers: Callable = find_layers  # (model, target_layer, images) -> modules read, for maps that need a LAYER
 
     @property
     def needs(self):
-        """What a network must give for this map: a tuple of HEAD, GRADIENTS and LAYER."""
+        """What a network must provide for this map: a tuple of HEAD, GRADIENTS and LAYER."""
         return KINDS[self.kind] if self.special is None else self.special
 
     @property
     def options(self):
-        """The fields of Options that it reads; another one changes nothing."""
+        """Fields of Options that it reads; others have no effect."""
         return (
             *('batch_size', 'progress', 'of_image'),
             *(('target_layer',) if LAYER in self.needs else ()),
@@ -59,8 +63,7 @@ class Map(NamedTuple):
 
 
 def readout_row(read, unit, idea, source, **how):
-    """The row of a readout: the `readouts.Readout` of the function `read`, as a map of the target class like every
-    other."""
+    """The row of a readout: `read` as a map of the target class."""
     readout = readouts.Readout(read, **how)
 
     @explainer
@@ -69,9 +72,7 @@ def readout_row(read, unit, idea, source, **how):
         with torch.no_grad():
             output = model(images)
             if not hasattr(output, 'f'):
-                raise UserError(
-                    f"{read.__name__} reads this project's networks; a plain classifier needs a post-hoc method"
-                )
+                raise UserError(f"{read.__name__} works only for this project's networks: choose a post-hoc method")
             target = chosen(output.log_score, target)[1]
             maps = readouts.class_maps(readout, output, target[:, None], options.superclass)  # [B, 1, H, W]
             return maps.squeeze(1)
@@ -88,8 +89,8 @@ COMPONENT = 'principal component of the'
 SMOOTH = ('smooth_grad_nr_iter', 'smooth_grad_sigma')  # Options.own of several maps
 PATH = ('integrated_grad_nr_iter', 'baseline')
 CALM = 'Kim et al., ICCV 2021'
-# Of costs: L is the number of channels of the layer, n of points, copies, steps or masks (set by the options), G of
-# groups of channels, W of squares.
+# In the costs: L channels of the layer; n points, copies, steps or masks (set by the options); G groups of channels;
+# W squares.
 
 # fmt: off
 MAPS = {
@@ -191,7 +192,7 @@ READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and n
 SUPERCLASS_READOUTS = {name: row.readout for name, row in MAPS.items() if row.readout and row.readout.sets}
 
 
-OTHER_NAMES = {  # as the papers and other libraries have them, in `plain` spelling: the map's name here
+OTHER_NAMES = {  # names in papers and other libraries, in `plain` spelling: name here
     'cam': 'vanilla',
     'calm': 'jointll',
     'gradcamplusplus': 'grad_cam_pp',
@@ -204,14 +205,14 @@ OTHER_NAMES = {  # as the papers and other libraries have them, in `plain` spell
 
 
 def plain(name):
-    """A name without what people write differently: 'Grad-CAM++' and 'grad_cam_pp' are 'gradcampp'."""
+    """A name without spelling variants: 'Grad-CAM++' and 'grad_cam_pp' both become 'gradcampp'."""
     return re.sub(r'[-_ ]', '', str(name).lower()).replace('+', 'p')
 
 
 def resolve(name: str) -> str:
-    """The name in MAPS of a map as people type it: case, '-', '_' and ' ' do not matter, and '+' is 'p'.
+    """The name in MAPS for any spelling: ignores case, '-', '_' and ' ', and reads '+' as 'p'.
 
-    An unknown one is a UserError that lists close and valid names.
+    Raises UserError listing similar and valid names.
 
     >>> resolve('Grad-CAM++'), resolve('IntegratedGradients'), resolve('CAM')
     ('grad_cam_pp', 'integrated_gradients', 'vanilla')
@@ -227,23 +228,23 @@ def resolve(name: str) -> str:
 
 
 def lookup(name):
-    """MAPS[name]; any other spelling is a UserError that names the map it may mean."""
+    """MAPS[name]; raises UserError suggesting the map for any other spelling."""
     if name in MAPS:
         return MAPS[name]
     raise UserError(f'unknown attribution map {name!r}: did you mean {resolve(name)}?')
 
 
 def unit_of(name, head_name):
-    """What the values of the map `name` are on a network of the head `head_name` (network.HEADS), a short text."""
+    """Unit of the map `name` for the head `head_name` (network.HEADS), a short text."""
     head = HEADS[head_name]
     return head.units.get(name, MAPS[name].unit.format(scalar=head.scalar))
 
 
 def suited(head_name, sets=False):
-    """Names of the maps that a head gives in earnest, in the registry's order; maps of superclasses with `sets`.
+    """Names of the maps that make sense for a head, in the registry's order; `sets` includes superclass maps.
 
-    Left out are the readouts of a p(z|x) that the head does not train (Head.unsuited), and interactions of locations
-    where the head's score is linear in the features and has none.
+    Excludes readouts of a p(z|x) that the head does not train (Head.unsuited), and interactions of locations if the
+    head's score is linear in the features.
     """
     head = HEADS[head_name]
     names = []

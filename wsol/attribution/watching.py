@@ -1,4 +1,4 @@
-"""What a model says of images while a method explains them, so that no further pass is needed for its logits."""
+"""Record a model's logits of the images while a method explains them, to save a separate forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from .common import device_of, evaluating
 
 
 class Logits:
-    """The logits of images [B, 3, H, W] as the model's passes over them bring them; what no pass brought is computed
-    when asked for. Passes over other images, such as masked ones, do not count."""
+    """Logits of images [B, 3, H, W], collected from the model's forward passes; missing ones are computed on request.
+    Passes over other images, such as masked ones, are ignored."""
 
     def __init__(self, model: torch.nn.Module, images: torch.Tensor, batch_size: int) -> None:
         self.model = model
@@ -20,12 +20,12 @@ class Logits:
         self.batch_size = batch_size
         self.head = model.head if isinstance(model, Network) else None
         self.found: list[tuple[torch.Tensor, torch.Tensor]] = []  # (logits [C], probabilities [C]) of the first images
-        self.strange = False  # does the model return something else than logits?
+        self.no_logits = False  # does the model return something other than logits?
 
     def note(self, module: torch.nn.Module, inputs: tuple, output: Any) -> None:
-        """A forward hook: the rows of a pass that are the next images."""
+        """Forward hook: record the rows of a pass that are the next images."""
         x = inputs[0] if inputs else None
-        if self.strange or not torch.is_tensor(x) or x.ndim != 4 or len(self.found) == len(self.images):
+        if self.no_logits or not torch.is_tensor(x) or x.ndim != 4 or len(self.found) == len(self.images):
             return
         rows = []
         place = len(self.found)
@@ -34,31 +34,33 @@ class Logits:
                 rows.append(row)
                 place += 1
         if rows:
-            said = _said(output, self.head)
-            if said is None or len(said[0]) != len(x):
-                self.strange = True
+            logits_probs = _read_output(output, self.head)
+            if logits_probs is None or len(logits_probs[0]) != len(x):
+                self.no_logits = True
             else:
-                self.found += [(said[0][row], said[1][row]) for row in rows]
+                self.found += [(logits_probs[0][row], logits_probs[1][row]) for row in rows]
 
     def logits(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """(logits [B, C], probabilities [B, C]), both None where the model returns something else."""
-        if len(self.found) < len(self.images) and not self.strange:
-            self._pass_over_the_rest()
-        if self.strange:
+        """(logits [B, C], probabilities [B, C]); both None if the model returns something else."""
+        if len(self.found) < len(self.images) and not self.no_logits:
+            self._run_missing()
+        if self.no_logits:
             return None, None
         logits, probs = (torch.stack(rows) for rows in zip(*self.found, strict=True))
         return logits, probs
 
-    def _pass_over_the_rest(self) -> None:
-        """Passes over the images that none has brought."""
+    def _run_missing(self) -> None:
+        """Forward passes over the images not seen yet."""
         with torch.no_grad(), evaluating(self.model):
-            while len(self.found) < len(self.images) and not self.strange:
+            while len(self.found) < len(self.images) and not self.no_logits:
                 self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` sees it
 
 
-def _said(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(logits [n, C], probabilities [n, C]) of a model's output, or None. head: of a Network, whose output it is even
-    where a difference of scores is being explained."""
+def _read_output(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(logits [n, C], probabilities [n, C]) from a model's output, or None.
+
+    head: the Network's own head, since a contrast replaces it temporarily.
+    """
     if isinstance(output, dict):
         output = output.get('logits')
     elif isinstance(output, Output):
@@ -75,7 +77,7 @@ def _said(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
 
 @contextmanager
 def watched(model: torch.nn.Module, images: torch.Tensor, batch_size: int) -> Iterator[Logits]:
-    """The `Logits` of images, noted within."""
+    """Record the `Logits` of images inside this context."""
     seen = Logits(model, images, batch_size)
     handle = model.register_forward_hook(seen.note)
     try:
