@@ -1039,9 +1039,9 @@ def test_wrong_requests():
         'choose one of vanilla, .*ablation_cam': {'name': 'zzz'},
         'did you mean conv2.*choose one of conv1, ': {'target_layer': 'conv3'},
         "unknown target_layer '': choose one of conv1": {'target_layer': ''},
-        'no module of this model': {'target_layer': nn.ReLU()},
+        'not a module of this model': {'target_layer': nn.ReLU()},
         'empty list': {'target_layer': []},
-        'holds int': {'target_layer': [3]},
+        'contains int': {'target_layer': [3]},
         'baseline of shape': {'name': 'integrated_gradients', 'baseline': torch.zeros(7)},
         'batch_size is 0': {'batch_size': 0},
         'smooth_grad_sigma is -1': {'smooth_grad_sigma': -1},
@@ -1050,11 +1050,11 @@ def test_wrong_requests():
         'at is 3: give': {'at': 3},
         r'at is \(1, 2, 3\): give': {'at': (1, 2, 3)},
         r'at is \(1, 0.5\): give': {'at': (1, 0.5)},
-        'at=8,0 lies outside the map: give a row of 0 to 7 and a column of 0 to 7': {
+        'at=8,0 is outside the map: give a row from 0 to 7, a column from 0 to 7': {
             'name': 'taylor_interaction',
             'at': (8, 0),
         },
-        'at=0,8 lies outside': {'name': 'taylor_interaction', 'at': (0, 8)},
+        'at=0,8 is outside': {'name': 'taylor_interaction', 'at': (0, 8)},
         '2 noise_seeds for 3 images': {'name': 'smooth_grad', 'noise_seeds': [1, 2]},
         '2 of_image for 3 images': {'name': 'grad_cam', 'of_image': [1, 2]},
         'unknown option layer: the options are target_layer, ': {'layer': 'conv2'},
@@ -1066,7 +1066,7 @@ def test_wrong_requests():
         explain('grad_cam', net, x[0])
     with pytest.raises(ValueError, match='does not depend'):
         explain('grad_cam', net, x, target_layer='attention')
-    with pytest.raises(ValueError, match=r'does not give a tensor \[B, L, H, W\]'):
+    with pytest.raises(ValueError, match=r'outputs \[.*, not \[B, L, H, W\]'):
         explain('grad_cam', classifier(), x, target_layer='head')
     idle = classifier()
     idle.add_module('head', nn.Sequential(OrderedDict(used=idle.head)))

@@ -375,7 +375,7 @@ def test_deep_lift_says_where_its_sum_is_not_the_difference():
             def forward(self, x, between=between):
                 return self.head(between(self.conv(x)))
 
-        with pytest.warns(UserWarning, match='sum of a map is not the difference of scores'):
+        with pytest.warns(UserWarning, match='a map does not sum to the score difference'):
             explain('deep_lift', Through(), photos(), 1, baseline=photos())
 
 

@@ -197,7 +197,7 @@ def test_locations_that_cannot_be_are_refused_in_one_line(checkpoint, photos, tm
         call(monkeypatch, checkpoint, *image, '--method=jointll', '--at=1,2')
     with pytest.raises(ValueError, match='--at chooses a location'):
         call(monkeypatch, checkpoint, *image, '--at=1,2')
-    with pytest.raises(ValueError, match='at=4,0 lies outside the map: give a row of 0 to 3 and a column of 0 to 3'):
+    with pytest.raises(ValueError, match='at=4,0 is outside the map: give a row from 0 to 3, a column from 0 to 3'):
         call(monkeypatch, checkpoint, *image, '--method=taylor_interaction', '--at=4,0')
 
 

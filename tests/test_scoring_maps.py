@@ -117,7 +117,7 @@ def test_blurring_is_the_gaussian_of_opencv():
     expected = [cv2.GaussianBlur(one, (13, 13), 2.0, borderType=cv2.BORDER_REFLECT_101) for one in some]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert maps.blur(found, 0) is found
-    with pytest.raises(ValueError, match='blur 7 is too much for maps of 20 pixels'):
+    with pytest.raises(ValueError, match='blur 7 is too large for maps of 20 pixels'):
         maps.blur(torch.zeros(1, 20, 20), 7)
 
 

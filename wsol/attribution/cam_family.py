@@ -1,26 +1,26 @@
-"""The CAM family by gradients: maps [B, H, W] at the size of the target layer, several layers fused by maps.fuse.
+"""Gradient-based CAM family: maps [B, H, W] at the target layer's size; several layers are fused by
+postprocessing.fuse.
 
     A_k(z)   activation of channel k at location z of the layer     [B, L, H, W]
     G_k(z)   dS_y / dA_k(z), S_y the explained scalar of class y    [B, L, H, W]
     w_k      weight of the channel                                  [B, L]
-    H        the Hessian of S_y in A, met only as a product H v     [B, L H W, L H W]
+    H        Hessian of S_y in A, used only as a product H v        [B, L H W, L H W]
 
-Errors: those of common.explainer, common.chosen and layers.find_layers.
+Errors: see common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
 
-from ..scaling import min_max
 from .common import Options, chosen, explainer, groups_of, noise_streams, standard_normal
 from .layers import capture, find_layers, layer_gradients, stage_layers
-from .postprocessing import fuse, upsample
+from .postprocessing import aligned, fuse
 from .scalars import check_classes
 
-SMOOTH_SAMPLES = 4  # of Smooth Grad-CAM++, as torchcam has them
+SMOOTH_SAMPLES = 4  # Smooth Grad-CAM++, torchcam's values
 SMOOTH_STD = 0.3
-FINER_CLASSES = 3  # of Finer-CAM, as its paper and torchcam have them
-FINER_GAMMA = 0.6  # the same
-REFINED_STAGES = 3  # layers of RefineCAM where none are named
+FINER_CLASSES = 3  # Finer-CAM, as in its paper and torchcam
+FINER_GAMMA = 0.6
+REFINED_STAGES = 3  # RefineCAM's default number of layers
 
 
 def weighted(A, w):
@@ -36,41 +36,41 @@ def grad_cam_weights(G):
 def grad_cam_pp_weights(A, G):
     """w_k = sum_z alpha_k(z) relu(G_k(z)), alpha = G^2 / (2 G^2 + G^3 sum_z' A_k(z')), [B, L].
 
-    G^2 is cancelled, so nothing underflows and no epsilon is needed; alpha = 0 where the denominator is 0.
+    G^2 cancels, so nothing underflows and no epsilon is needed; alpha = 0 if the denominator is 0.
     """
     below = 2 + G * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G.relu() / below).sum(dim=(2, 3))
 
 
 def smooth_grad_cam_pp_weights(A, G1, G2, G3):
-    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp is the mean of G^p over
-    noise."""
+    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp: mean of G^p over noisy
+    copies."""
     below = 2 * G2 + G3 * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G2 / below * G1.relu()).sum(dim=(2, 3))
 
 
 def principal_map(A):
-    """The locations' coordinate along the first principal axis of the channels: [B, H, W] from A [B, L, H, W].
+    """Coordinate of each location along the first principal axis of the channels: [B, H, W] from A [B, L, H, W].
 
-    With M [HW, L] the activations minus their mean over the locations and u, s its first left singular vector and
-    value: u s, from the smaller Gram matrix M M^T. Its sign, which the axis leaves open, makes it agree with sum_k A_k.
+    With M [HW, L] the activations minus their mean over locations and u, s its first left singular vector and value: u
+    s, from the smaller Gram matrix M M^T. The sign, which the axis leaves open, is chosen to agree with sum_k A_k.
     """
     rows = A.flatten(2).transpose(1, 2).to(torch.promote_types(A.dtype, torch.float32))  # [B, HW, L]
     M = rows - rows.mean(dim=1, keepdim=True)
     values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))  # ascending
-    u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding
+    u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding errors
     agree = (u * M.sum(dim=2)).sum(dim=1, keepdim=True)
     return torch.where(agree < 0, -u, u).view(len(A), *A.shape[2:]).to(A.dtype)  # [B, H, W]
 
 
 def _layer_maps(combine, model, images, layers, target, **more):
-    """relu(combine(A, G)) [B, H, W] of each layer, A its activations [B, L, H, W] and G = dS_y/dA; more: as for
+    """relu(combine(A, G)) [B, H, W] per layer, with activations A [B, L, H, W] and G = dS_y/dA; more: for
     `layer_gradients`."""
     return [combine(A.detach(), G).relu() for A, G in zip(*layer_gradients(model, images, layers, target, **more))]
 
 
 def _fused(combine, model, images, target, options, **more):
-    """The `_layer_maps` of the target layers as one map [B, H, W]."""
+    """`_layer_maps` of the target layers fused to one map [B, H, W]."""
     layers = find_layers(model, options.target_layer, images)
     groups = groups_of(images, options)
     return fuse(_layer_maps(combine, model, images, layers, target, groups=groups, **more))
@@ -118,8 +118,7 @@ def layer_cam(model, images, target=None, options=Options()):
 
 @explainer
 def hires_cam(model, images, target=None, options=Options()):
-    """relu(sum_k G_k(z) A_k(z)): HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), gradients that are not
-    averaged.
+    """relu(sum_k G_k(z) A_k(z)): HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891); gradients are not averaged.
 
     >>> hires_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])
@@ -128,8 +127,11 @@ def hires_cam(model, images, target=None, options=Options()):
 
 
 def against_similar(scores, classes):
-    """S_y - FINER_GAMMA (the mean score of the FINER_CLASSES others that are closest to S_y) in the columns y of the
-    classes, from scores [D, C]; a single class has no others."""
+    """In column y of each target class: S_y - FINER_GAMMA (mean score of the FINER_CLASSES other classes closest to
+    S_y).
+
+    scores [D, C]. With a single class, the scores themselves.
+    """
     scalars = scores.clone()
     count = min(FINER_CLASSES, scores.shape[1] - 1)
     for y in classes.unique().tolist() if count else ():
@@ -142,11 +144,11 @@ def against_similar(scores, classes):
 
 @explainer
 def finer_cam(model, images, target=None, options=Options()):
-    """Grad-CAM of S_y - g mean_d S_d, d the three classes whose scores are closest to S_y, g = .6: Finer-CAM (Zhang et
-    al., CVPR 2025), what tells the class from similar ones.
+    """Grad-CAM of S_y - g mean_d S_d, d the three classes with scores closest to S_y, g = .6: Finer-CAM (Zhang et al.,
+    CVPR 2025), which shows what distinguishes the class from similar ones.
 
-    torchcam takes that mean too; pytorch-grad-cam weighs the classes by their probability, and g is 1 there. Against
-    one class of the caller's choice: any map with `contrast`.
+    torchcam uses the same mean; pytorch-grad-cam weights the classes by their probability, with g = 1. To compare with
+    one class of your choice, use any map with `contrast`.
 
     >>> finer_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])
@@ -156,7 +158,7 @@ def finer_cam(model, images, target=None, options=Options()):
 
 
 def xgrad_cam_weights(A, G):
-    """w_k = sum_z G_k(z) A_k(z) / sum_z A_k(z), [B, L]; 0 where the denominator is 0."""
+    """w_k = sum_z G_k(z) A_k(z) / sum_z A_k(z), [B, L]; 0 if the denominator is 0."""
     below = A.sum(dim=(2, 3))
     return torch.where(below == 0, 0, (G * A).sum(dim=(2, 3)) / below)
 
@@ -173,13 +175,13 @@ def xgrad_cam(model, images, target=None, options=Options()):
 
 @explainer
 def smooth_grad_cam_pp(model, images, target=None, options=Options()):
-    """Grad-CAM++ with a mean over num_samples (4) copies of the image with Gaussian noise of deviation std (.3).
+    """Grad-CAM++ averaged over num_samples (4) copies of the image with Gaussian noise of deviation std (.3).
 
-    smooth_average says of what. 'derivatives', the default, is Smooth Grad-CAM++ (Omeiza et al., 2019): relu(sum_k w_k
-    A_k) with smooth_grad_cam_pp_weights and A of the clean image. The numerator of alpha is the mean of G^2, as in
-    Grad-CAM++ (the paper prints G there). 'maps' is the mean of the maps M(x + noise) of grad_cam_pp, each with the
-    weights and A of its own copy, as SmoothGrad (Smilkov et al., 2017) averages its maps.
-    torchcam (0.5) averages derivatives too, G^2 and G^3; it takes relu(G) and A of the last copy alone.
+    smooth_average selects what is averaged. 'derivatives', the default, is Smooth Grad-CAM++ (Omeiza et al., 2019):
+    relu(sum_k w_k A_k) with smooth_grad_cam_pp_weights and A of the clean image. The numerator of alpha is the mean of
+    G^2, as in Grad-CAM++ (the paper prints G). 'maps' averages the maps M(x + noise) of grad_cam_pp, each with the
+    weights and A of its own copy, as in SmoothGrad (Smilkov et al., 2017). torchcam (0.5) averages the derivatives G^2
+    and G^3 too, but uses relu(G) and A of the last copy.
 
     >>> smooth_grad_cam_pp(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
     torch.Size([2, 8, 8])
@@ -204,20 +206,20 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
 
 @explainer
 def eigen_cam(model, images, target=None, options=Options()):
-    """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; the same map for every class.
+    """relu(principal_map(A)): Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), centred; independent of the class.
 
     >>> eigen_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])
     """
     layers = find_layers(model, options.target_layer, images)
     activations, scores = capture(model, images, layers, groups_of(images, options))
-    chosen(scores, target)  # a class that does not exist is an error here too
+    chosen(scores, target)  # raises for a class that does not exist
     return fuse([principal_map(A).relu() for A in activations])
 
 
 @explainer
 def eigen_grad_cam(model, images, target=None, options=Options()):
-    """relu(principal_map(G A)): Eigen-CAM of activations times gradients, so that it knows the class
+    """relu(principal_map(G A)): Eigen-CAM of activations times gradients, which depends on the class
     (pytorch-grad-cam).
 
     >>> eigen_grad_cam(model, images, target=[3, 1], target_layer='conv2').shape
@@ -227,7 +229,7 @@ def eigen_grad_cam(model, images, target=None, options=Options()):
 
 
 def refined_layers(model, target_layer, images):
-    """The layers of `refine_cam`: those that are named, or else the last ones of the three coarsest map sizes."""
+    """Layers of `refine_cam`: target_layer, or by default the last layers of the three coarsest map sizes."""
     if target_layer is None:
         return stage_layers(model, images, REFINED_STAGES)
     return find_layers(model, target_layer, images)
@@ -238,21 +240,20 @@ def refine_cam(model, images, target=None, options=Options()):
     """prod_l m_l, m_l the map of grad_cam_pp at layer l, scaled to [0, 1] and resized to the largest: RefineCAM
     (Domeniconi et al., 2026, arXiv 2605.14641).
 
-    Without target_layer: the last layers of the three coarsest map sizes (layers.stage_layers).
+    Default layers: the last ones of the three coarsest map sizes (layers.stage_layers).
 
     >>> refine_cam(model, images, target=[3, 1]).shape
     torch.Size([2, 8, 8])
     """
     layers = refined_layers(model, options.target_layer, images)
     maps = _layer_maps(_grad_cam_pp_of, model, images, layers, target, groups=groups_of(images, options))
-    size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
-    return torch.stack([upsample(min_max(m), size) for m in maps]).prod(dim=0)  # [B, H, W]
+    return aligned(maps).prod(dim=0)  # [B, H, W]
 
 
 def hessian_product(A, G, v):
-    """H v [B, L, H, W] of each image, by one more backward pass, through G; 0 where S_y is linear in A.
+    """H v [B, L, H, W] per image, by one more backward pass through G; 0 if S_y is linear in A.
 
-    G with the graph that leads to A, as `layer_gradients` gives it with create_graph; v [B, L, H, W] is a constant.
+    G: with its graph to A, from `layer_gradients` with create_graph; v [B, L, H, W] is a constant.
     """
     product = None
     if G.requires_grad:
@@ -264,12 +265,11 @@ def hessian_product(A, G, v):
 def taylor_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w_k = mean_z (G - H A / 2)_k(z): Grad-CAM with second-order interactions.
 
-    Expanding S_y around A to second order and reading it at 0 gives S_y(A) - S_y(0) = sum A (G - H A / 2): each
+    Expanding S_y around A to second order and evaluating at 0 gives S_y(A) - S_y(0) = sum A (G - H A / 2): each
     activation's first-order share minus half of its interactions with all others (Shapley values of that expansion).
-    Where S_y is linear in A it is Grad-CAM.
-    Sources: the name, and Grad-CAM with second derivatives, are those of Taylor-CAM (Lerman et al., ICCV 2021, arXiv
-    2006.08601), whose own maps are of pairs of locations: taylor_interaction. Interactions folded into the weights of
-    the channels are ShapleyCAM's (arXiv 2501.06261), and the weights are the same.
+    Equals Grad-CAM if S_y is linear in A. Sources: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601) introduces
+    the name and Grad-CAM with second derivatives, but its maps are of pairs of locations: see taylor_interaction.
+    ShapleyCAM (arXiv 2501.06261) has the same channel weights.
 
     >>> taylor_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])

@@ -237,12 +237,15 @@ def baseline_of(images, options):
         raise UserError(f'baseline of shape {tuple(start.shape)} does not fit images {tuple(images.shape)}') from error
 
 
-def noise_seed(seed, number):
-    """The seed of image `number`'s noise under the run's seed: it depends on nothing else, not on a batch or a
-    process."""
+def stream_of(seed, number):
+    """A torch.Generator on the CPU for image `number` of a run with this seed."""
     words = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(words[0]) >> 1)
-    return int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator().manual_seed(int(words[0]) >> 1)
+
+
+def noise_seed(seed, number):
+    """Seed of image `number`'s noise in a run with this seed; independent of batches and processes."""
+    return int(torch.randint(2**62, (1,), generator=stream_of(seed, number)))
 
 
 def noise_streams(images, options):

@@ -1,10 +1,10 @@
-"""DeepLIFT: what each pixel's difference from a reference adds to the score, by multipliers in place of slopes.
+"""DeepLIFT: each pixel's contribution to the score difference from a reference, by multipliers instead of gradients.
 
-    x, x'    image and reference    [c, h, w];    t, t'   what a layer is given by them;    a, a'   what it gives
-    m        (a - a') / (t - t'), the multiplier of a nonlinearity, its slope where t = t'
+    x, x'    image and reference    [c, h, w];    t, t'   a layer's inputs for them;    a, a'   its outputs
+    m        (a - a') / (t - t'), the multiplier of a nonlinearity; its derivative where t = t'
 
-Source: Shrikumar et al., ICML 2017, the rescale rule; as gradients with changed slopes: Ancona et al., ICLR 2018.
-Errors: those of common.explainer and common.chosen.
+Source: Shrikumar et al., ICML 2017, the rescale rule; as gradients with modified derivatives: Ancona et al., ICLR 2018.
+Errors: see common.explainer and common.chosen.
 """
 
 import warnings
@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from .common import Options, baseline_of, chosen, explainer, gradients_by_class, groups_of, scores_of
 
-SMALL = 1e-10  # differences below it count as none, as captum's do
-NAMES = (  # nonlinearities of one number
+SMALL = 1e-10  # smaller differences count as 0, as in captum
+NAMES = (  # element-wise nonlinearities
     *('relu', 'relu6', 'hardtanh', 'leaky_relu', 'prelu', 'elu', 'selu', 'celu', 'gelu', 'silu', 'mish', 'softplus'),
     *('sigmoid', 'tanh', 'hardswish', 'hardsigmoid', 'logsigmoid', 'softsign', 'tanhshrink', 'hardshrink'),
     *('clamp', 'clamp_min', 'clamp_max', 'clip', 'threshold', 'softshrink'),
@@ -25,24 +25,26 @@ HOMES = (functional, torch, torch.Tensor)
 NONLINEAR = {
     getattr(home, name + end) for home in HOMES for name in NAMES for end in ('', '_') if hasattr(home, name + end)
 }
-POOLS = {  # function: the one that gives the places of the highest pixels too
+POOLS = {  # function: the variant that can return indices
     functional.max_pool2d: functional.max_pool2d,
     torch.max_pool2d: functional.max_pool2d,
     functional.adaptive_max_pool2d: functional.adaptive_max_pool2d,
 }
-GAP = 0.01  # of the sum of |map|: so much the map's sum may miss the difference of scores by before it is said
+GAP = 0.01  # warn if the map's sum differs from the score difference by more than this share of sum |map|
 
 
 def over(above, below, slope):
-    """above / below, and `slope` where `below` is none."""
-    none = below.abs() < max(SMALL, torch.finfo(below.dtype).tiny)  # float16 has no SMALL
+    """above / below; `slope` where `below` is 0."""
+    none = below.abs() < max(SMALL, torch.finfo(below.dtype).tiny)  # SMALL underflows in float16
     return torch.where(none, slope, above / torch.where(none, 1, below))
 
 
 class Multipliers(TorchFunctionMode):
-    """Every nonlinearity and max pooling called inside, as a module or a function: in the first run, of the references,
-    what it is given and gives is noted; in the second, of the images, its gradient is the multiplier. No module is
-    touched."""
+    """Inside this context, replace gradients of nonlinearities and max pooling, modules or functions, by multipliers.
+
+    The first run, on references, records inputs and outputs; the second, on images, uses them. Modules are not
+    modified.
+    """
 
     def __init__(self):
         super().__init__()
@@ -77,8 +79,8 @@ class Multipliers(TorchFunctionMode):
         return a + (t - now) * over(a - a0, now - t0, slope)
 
     def _pool(self, t, a, function, args, named):
-        """a [B, L, H, W] of a max pooling: its difference from the reference goes to the image's highest pixel, up to
-        the higher of both outputs, and the rest to the reference's highest pixel, as captum has it."""
+        """a [B, L, H, W] of a max pooling, with captum's rule: its difference from the reference goes to the image's
+        highest pixel, up to the larger of both outputs, and the rest to the reference's highest pixel."""
         t0, a0 = self.noted.pop(0)
         now = t.detach()
         top = torch.maximum(a, a0)
@@ -93,13 +95,13 @@ class Multipliers(TorchFunctionMode):
 
 @explainer
 def deep_lift(model, images, target=None, options=Options()):
-    """sum_c (x_c - x'_c) m_c, m the multipliers from the score down to the input: DeepLIFT (Shrikumar et al., ICML
-    2017), rescale rule, signed.
+    """sum_c (x_c - x'_c) m_c, m the multipliers from the score to the input: DeepLIFT (Shrikumar et al., ICML 2017),
+    rescale rule, signed.
 
-    x' is options.baseline. The map's sum is S_y(x) - S_y(x') where all between x and S_y is linear, a nonlinearity of
-    one number (NAMES), or max pooling (POOLS); through what else there is (softmax, products, layer norms, maxima of
-    other forms) the gradient goes as it is, and a warning says so where the sum is missed by more than GAP. captum's
-    needs modules that are used once and not in place.
+    x' is options.baseline. The map sums to S_y(x) - S_y(x') if every operation between x and S_y is linear, an
+    element-wise nonlinearity (NAMES) or max pooling (POOLS). Other operations (softmax, products, layer norms, other
+    maxima) use their gradient; a warning is issued if the sum is off by more than GAP. Unlike captum's, modules may be
+    reused and in place.
 
     >>> deep_lift(model, images, target=[3, 1]).shape
     torch.Size([2, 16, 16])
@@ -121,10 +123,10 @@ def deep_lift(model, images, target=None, options=Options()):
 
 
 def _check_sum(maps, rise, rounding):
-    """A warning where the sum of a map [B, h, w] is not the rise [B] of its score."""
+    """Warn if the sum of a map [B, h, w] differs from the score difference [B]."""
     missed = (maps.sum(dim=(1, 2)) - rise).abs()
     if (missed > max(GAP, rounding**0.5) * maps.abs().sum(dim=(1, 2)).maximum(rise.abs())).any():
         warnings.warn(
-            'deep_lift: the sum of a map is not the difference of scores, as the network has layers that are neither '
-            'linear, nor a nonlinearity of one number, nor max pooling; their gradients are taken'
+            'deep_lift: a map does not sum to the score difference: layers that are neither linear, an element-wise '
+            'nonlinearity nor max pooling use their gradients'
         )

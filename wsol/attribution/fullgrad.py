@@ -1,9 +1,9 @@
-"""FullGrad: gradients times what they multiply, at the input and at every bias of a convolution or batch norm.
+"""FullGrad: gradient times input, plus gradient times bias for every convolution and batch norm.
 
     f_b(x)   b dS_y/db at every location of a layer: its bias times the gradient of its output    [B, L, H, W]
     psi      |.| of a channel, scaled to [0, 1] and resized to the image
 
-Source: Srinivas and Fleuret, NeurIPS 2019. Errors: those of common.explainer and common.chosen.
+Source: Srinivas and Fleuret, NeurIPS 2019. Errors: see common.explainer and common.chosen.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .common import Options, chosen, explainer, gradients_by_class, groups_of, scores_of
 from .postprocessing import upsample
 
-CHUNK = 2**16  # numbers of a layer that psi takes at once: so many stay in a cache
+CHUNK = 2**16  # values of a layer that psi processes at once, to fit in the cache
 
 
 def _convolution_bias(input, weight, bias=None, *_, **__):
@@ -22,7 +22,7 @@ def _convolution_bias(input, weight, bias=None, *_, **__):
 
 
 def _batch_norm_bias(input, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """The bias [L] of functional.batch_norm in eval mode, the running mean's part too; None where there is none."""
+    """The bias [L] of functional.batch_norm in eval mode, including the running mean's part; None if there is none."""
     if training or mean is None:
         return bias
     scale = (1 if weight is None else weight) / torch.sqrt(var + eps)
@@ -30,9 +30,9 @@ def _batch_norm_bias(input, mean, var, weight=None, bias=None, training=False, m
 
 
 class Probe(torch.autograd.Function):
-    """A layer's output, as it is; what read(G, bias) makes of its gradient G goes to `probe` as its gradient.
+    """Identity on a layer's output; the gradient of `probe` is read(G, bias), G the gradient of the output.
 
-    The output is handed on itself, not a copy or a view: layers above may work in place, and no G outlives its layer.
+    Returns the output itself, neither copy nor view: later layers may modify it in place, and no G outlives its layer.
     """
 
     @staticmethod
@@ -47,8 +47,8 @@ class Probe(torch.autograd.Function):
 
 
 class Biases(TorchFunctionMode):
-    """Puts a `Probe` [B, H, W] behind every convolution and batch norm with a bias that is called inside, as a module
-    or a function; no module is touched.
+    """Inside this context, insert a `Probe` [B, H, W] after every convolution and batch norm with a bias, whether
+    called as a module or a function; modules are not modified.
 
     read: (G [B, L, H, W], bias [L]) -> [B, H, W].
     """
@@ -71,8 +71,8 @@ class Biases(TorchFunctionMode):
 
 
 def _psi(G, b=None):
-    """sum over the channels of |b_k G_k|, each scaled to [0, 1], a constant one 0: [B, H, W] from G [B, L, H, W] and b
-    [L] (None: 1); psi before it is resized. Scaled, |b_k| cancels out, unless it is 0."""
+    """Sum over channels of |b_k G_k|, each scaled to [0, 1] (constant channels: 0): [B, H, W] from G [B, L, H, W] and b
+    [L] (None: 1). This is psi before resizing. Scaling cancels |b_k| unless it is 0."""
     total = G.new_zeros(len(G), G.shape[2] * G.shape[3])
     channels = max(1, CHUNK // G[:, 0].numel())
     for first in range(0, G.shape[1], channels):
@@ -87,12 +87,12 @@ def _psi(G, b=None):
 
 @explainer
 def full_grad(model, images, target=None, options=Options()):
-    """sum_c psi(x_c dS_y/dx_c) + sum_layers sum_k psi(b_k dS_y/dA_k): FullGrad (Srinivas and Fleuret, NeurIPS 2019,
-    eq. 7), at image size.
+    """sum_c psi(x_c dS_y/dx_c) + sum_layers sum_k psi(b_k dS_y/dA_k): FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq.
+    7), at image size.
 
-    A layer's b is the bias of a convolution or a batch norm, which has its running mean's part in it; biases without
-    locations are left out. psi scales every channel by itself, as pytorch-grad-cam's does; the authors' code scales a
-    layer's channels together. One forward and one backward pass through all layers; target_layer plays no part.
+    A layer's b is the bias of a convolution or batch norm, for the latter including the running mean's part; biases
+    without locations are left out. psi scales each channel separately, as in pytorch-grad-cam; the authors' code scales
+    a layer's channels jointly. One forward and one backward pass through all layers; ignores target_layer.
 
     >>> full_grad(model, images, target=[3, 1]).shape
     torch.Size([2, 16, 16])
@@ -103,7 +103,7 @@ def full_grad(model, images, target=None, options=Options()):
         scores = scores_of(model, x.clone())
     target = chosen(scores if owner is None else scores[owner], target)[1]
     at_input, *found = gradients_by_class(scores, target, owner, [x, *biases.probes], unused=True)
-    of_size = {}  # resizing is linear: once for all layers of a size
+    of_size = {}  # resizing is linear: resize once per size
     for one in found:
         of_size[one.shape] = of_size.get(one.shape, 0) + one
     return _psi(images * at_input) + sum(upsample(one, images.shape[2:]) for one in of_size.values())

@@ -1,8 +1,8 @@
-"""Gradient methods at the input: S_y(x) is the explained scalar of class y, x an image [c, h, w], z one of its pixels.
+"""Input gradient methods: S_y(x) is the explained scalar of class y, x an image [c, h, w], z one of its pixels.
 
-The released maps (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad; all but the third are rows of
-the paper) are made of the maximum over the channels of |dS_y/dx|. The textbook method is `integrated_gradients`.
-All maps are [B, h, w], at the size of the images. Errors: those of common.explainer and common.chosen.
+The released maps (input_grad, smooth_grad, smooth_grad_square, var_grad, integrated_grad; all but the third are rows in
+the paper) are built from max_c |dS_y/dx_c|. The textbook method is `integrated_gradients`. Maps are [B, h, w], at image
+size. Errors: see common.explainer and common.chosen.
 """
 
 import numpy as np
@@ -26,15 +26,17 @@ from .common import (
     uniform,
 )
 
-SHAP_SAMPLES = 50  # of GradientSHAP
+SHAP_SAMPLES = 50  # GradientSHAP's default
 
 
 def image_gradients(model, images, target, groups):
-    """(dS_y/dx [B, c, h, w], y [B]) by one forward pass, and one backward pass a class of an image; groups: of the
-    rows, as `groups_of` gives them; a target of None is the prediction."""
+    """(dS_y/dx [B, c, h, w], y [B]) from one forward pass, and one backward pass per class of an image.
+
+    groups: of the rows, from `groups_of`; target None: the prediction.
+    """
     firsts, owner = groups
     x = (images if owner is None else images[firsts]).detach().requires_grad_()
-    scores = scores_of(model, x.clone())  # a model may work in place on what it is given
+    scores = scores_of(model, x.clone())  # the model may modify its input in place
     target = chosen(scores if owner is None else scores[owner], target)[1]
     return gradients_by_class(scores, target, owner, [x])[0], target
 
@@ -46,7 +48,7 @@ def strength(gradients):
 
 @explainer
 def input_grad(model, images, target=None, options=Options()):
-    """max_c |dS_y/dx_c|, the gradient saliency of Simonyan et al. (2014) as the released `input_grad` takes it.
+    """max_c |dS_y/dx_c|: gradient saliency (Simonyan et al., 2014) as released.
 
     >>> input_grad(model, images, target=[3, 1]).shape
     torch.Size([2, 16, 16])
@@ -57,7 +59,7 @@ def input_grad(model, images, target=None, options=Options()):
 def _noisy_strengths(model, images, target, options):
     """Yields smooth_grad_nr_iter maps max_c |dS_y/dx_c| [B, h, w] at images + noise.
 
-    The noise is Gaussian of deviation (max - min of the image) / smooth_grad_sigma, none where that number is 0.
+    The noise is Gaussian with deviation (max - min of the image) / smooth_grad_sigma; none if smooth_grad_sigma is 0.
     """
     b = len(images)
     n = options.smooth_grad_nr_iter
@@ -75,8 +77,8 @@ def _noisy_strengths(model, images, target, options):
 
 
 def moments(samples):
-    """(mean, variance over n) of an iterable of n tensors by Welford's update, which never takes a difference of large
-    squares; kept in float32 or better."""
+    """(mean, variance over n) of an iterable of n tensors by Welford's update, which avoids differences of large
+    squares; in float32 or better."""
     mean = spread = None
     for n, sample in enumerate(samples, start=1):
         sample = sample.to(torch.promote_types(sample.dtype, torch.float32))
@@ -135,9 +137,9 @@ def _path_gradients(model, images, target, options, positions):
 
 @explainer
 def integrated_grad(model, images, target=None, options=Options()):
-    """(1/n) sum_{i=0..n} max_c |dS_y/dx_c| at x' + (i/n)(x - x'): the released row, n + 1 points, no factor x - x'.
+    """(1/n) sum_{i=0..n} max_c |dS_y/dx_c| at x' + (i/n)(x - x'): as released, n + 1 points, no factor x - x'.
 
-    n = integrated_grad_nr_iter; the released code has x' = 0, the default.
+    n = integrated_grad_nr_iter; x' = 0 by default, as released.
 
     >>> integrated_grad(model, images, target=[3, 1], integrated_grad_nr_iter=5).shape
     torch.Size([2, 16, 16])
@@ -152,7 +154,7 @@ def integrated_grad(model, images, target=None, options=Options()):
 def integrated_gradients_by_channel(model, images, target=None, options=Options()):
     """(x - x') integral_0^1 dS_y/dx(x' + a (x - x')) da, [B, c, h, w], signed (Sundararajan et al., ICML 2017, eq. 1).
 
-    The integral by Gauss-Legendre quadrature in integrated_grad_nr_iter points.
+    Gauss-Legendre quadrature with integrated_grad_nr_iter points.
     """
     nodes, weights = np.polynomial.legendre.leggauss(options.integrated_grad_nr_iter)  # on [-1, 1]
     positions = ((nodes + 1) / 2).tolist()
@@ -163,7 +165,7 @@ def integrated_gradients_by_channel(model, images, target=None, options=Options(
 
 
 def integrated_gradients(model, images, target=None, options=Options(), **changes):
-    """integrated_gradients_by_channel summed over the channels: [B, h, w], signed; its sum is S_y(x) - S_y(x').
+    """integrated_gradients_by_channel summed over channels: [B, h, w], signed; it sums to S_y(x) - S_y(x').
 
     >>> integrated_gradients(model, images, target=[3, 1], integrated_grad_nr_iter=5).shape
     torch.Size([2, 16, 16])
@@ -173,7 +175,7 @@ def integrated_gradients(model, images, target=None, options=Options(), **change
 
 def integrated_gradients_with_gap(model, images, target=None, options=Options()):
     """(maps [B, h, w], completeness gap [B]): sum of the map - (S_y(x) - S_y(x')), 0 for an exact integral."""
-    classes = predictions(model, images, options=options) if target is None else target  # one class for both ends
+    classes = predictions(model, images, options=options) if target is None else target  # same class at both ends
     maps = integrated_gradients(model, images, classes, options)
     rise = target_scores(model, images, classes, options) - target_scores(
         model, baseline_of(images, options), classes, options
@@ -183,8 +185,8 @@ def integrated_gradients_with_gap(model, images, target=None, options=Options())
 
 @explainer
 def gradient_shap(model, images, target=None, options=Options()):
-    """mean_i (x_i - x') dS_y/dx(x' + u_i (x_i - x')), u_i uniform in [0, 1], summed over the channels, signed:
-    GradientSHAP (Lundberg and Lee, NeurIPS 2017; expected gradients, Erion et al., 2021).
+    """mean_i (x_i - x') dS_y/dx(x' + u_i (x_i - x')), u_i uniform in [0, 1], summed over channels, signed: GradientSHAP
+    (Lundberg and Lee, NeurIPS 2017; expected gradients, Erion et al., 2021).
 
     num_samples (50) points; x_i is x plus Gaussian noise of deviation std (0); x' is options.baseline.
 
@@ -220,12 +222,12 @@ def target_scores(model, images, target=None, options=Options()):
 
 @explainer
 def predictions(model, images, target=None, options=Options()):
-    """The predicted class of each image, a LongTensor [B]; `target` plays no part."""
+    """The predicted class of each image, a LongTensor [B]; ignores `target`."""
     return predicted(model, images, None)
 
 
 class _ReLU(torch.autograd.Function):
-    """ReLU whose gradient is g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the plain one can be differentiated
+    """ReLU with gradient g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the former can be differentiated
     again."""
 
     @staticmethod
@@ -241,10 +243,10 @@ class _ReLU(torch.autograd.Function):
 
 
 class GuidedReLUs(TorchFunctionMode):
-    """Every ReLU called inside, as a module or a function, lets only positive gradients back; no module is touched.
+    """Inside this context, ReLUs (modules or functions) pass only positive gradients back; modules are not modified.
 
-    `guided` is read by the backward pass, also after the mode has ended: one forward pass gives the guided gradient
-    with True and the plain one with False.
+    The backward pass reads `guided`, also after the context has ended: one forward pass gives the guided gradient with
+    True and the plain one with False.
     """
 
     PLAIN = (functional.relu, torch.relu, torch.Tensor.relu)
@@ -268,12 +270,12 @@ class GuidedReLUs(TorchFunctionMode):
 def guided_gradients(model, images, target=None, options=Options()):
     """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop
     2015)."""
-    with torch.compiler.set_stance('force_eager'), GuidedReLUs():  # compiled code has no ReLU to guide
+    with torch.compiler.set_stance('force_eager'), GuidedReLUs():  # compiled code has no ReLU calls
         return image_gradients(model, images, target, groups_of(images, options))[0]
 
 
 def guided_backprop(model, images, target=None, options=Options(), **changes):
-    """max_c |g_c| of guided_gradients, the reading of the other gradient maps: [B, h, w].
+    """max_c |g_c| of guided_gradients, like the other gradient maps: [B, h, w].
 
     >>> guided_backprop(model, images, target=[3, 1]).shape
     torch.Size([2, 16, 16])

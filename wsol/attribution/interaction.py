@@ -1,6 +1,6 @@
-"""Interactions of locations by second derivatives: which place works together with which. Symbols as in cam_family.py.
+"""Interactions between locations by second derivatives. Symbols as in cam_family.py.
 
-Errors: those of common.explainer, common.chosen and layers.find_layers.
+Errors: see common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
@@ -14,18 +14,17 @@ from .postprocessing import fuse
 
 
 def interaction_sums(A, G):
-    """The row sums of A H A: what each location has in interactions with all of them together, [B, H, W]."""
+    """Row sums of A H A: each location's total interaction with all locations, [B, H, W]."""
     a = A.detach()
     return (a * hessian_product(A, G, a)).sum(dim=1)  # [B, H, W]
 
 
 def strongest_location(A, G):
-    """The location z0 of each image that interacts most, LongTensor [B], by interaction_sums.
+    """The location z0 of each image with the strongest interactions by interaction_sums, LongTensor [B].
 
-    Of a score that is homogeneous in A (LFI-CAM's: nothing changes when all its features grow alike) each of these sums
-    is 0, and what is left of it is rounding. Such an image takes the location with the largest first-order share, by
-    absolute value. What is rounding a row without such a cancellation says: H A with the sign of every second location
-    changed.
+    If the score is homogeneous in A (LFI-CAM: scaling all features changes nothing), all sums are 0 up to rounding
+    errors. Such an image gets the location with the largest absolute first-order share. The scale of the rounding
+    errors comes from a product without this cancellation: H A with the sign of every second location flipped.
     """
     a = A.detach()
     sums = interaction_sums(A, G).abs().flatten(1)  # [B, HW]
@@ -39,7 +38,7 @@ def strongest_location(A, G):
 
 
 def interaction_row(A, G, z0):
-    """The row z0 of A H A: sum_kl A_k(z) H_kl(z, z0) A_l(z0) for every z, [B, H, W]; z0: LongTensor [B], in 0..HW-1."""
+    """Row z0 of A H A: sum_kl A_k(z) H_kl(z, z0) A_l(z0) for every z, [B, H, W]; z0: LongTensor [B] in 0..HW-1."""
     a = A.detach()
     height, width = a.shape[2:]
     at_z0 = functional.one_hot(z0, height * width).view(-1, 1, height, width).to(a)  # [B, 1, H, W]
@@ -47,7 +46,7 @@ def interaction_row(A, G, z0):
 
 
 def _cell_number(at, grid, size):
-    """The number of the cell, on a grid (h, w), in which the cell `at` of a map of size (H, W) has its centre."""
+    """Index on a grid (h, w) of the cell that contains the centre of cell `at` of a map of size (H, W)."""
     row, column = ((2 * n + 1) * side // (2 * whole) for n, side, whole in zip(at, grid, size))
     return row * grid[1] + column
 
@@ -56,15 +55,14 @@ def _cell_number(at, grid, size):
 def taylor_interaction(model, images, target=None, options=Options()):
     """sum_kl A_k(z) H_kl(z, z0) A_l(z0): the second-order interaction of every location z with one location z0, signed.
 
-    H_kl(z, z0) = d^2 S_y / dA_k(z) dA_l(z0), the cross derivative. Positive where z and z0 together raise the score by
-    more than each of them does alone, negative where one makes the other dispensable; the cell z0 holds what its own
-    channels have among themselves. 0 everywhere where S_y is linear in A, as CAM's logit is in F.
-    z0 is options.at or else, for each image, the location that interacts most: where the sum of its row of A H A over
-    all z, sum_k A_k(z0) (H A)_k(z0), has the largest absolute value (of LFI-CAM that of its first-order share:
-    strongest_location).
-    Source: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601), interactions of locations by cross derivatives. The
-    authors' code sums H_kl over one location's channels without their activations, squares, and adds both orders of the
-    pair; here both activations are factors, so this is the pair's term of the Taylor expansion and keeps its sign.
+    H_kl(z, z0) = d^2 S_y / dA_k(z) dA_l(z0). Positive if z and z0 together raise the score by more than the sum of
+    both, negative if one makes the other redundant; cell z0 contains the interactions among its own channels. 0
+    everywhere if S_y is linear in A, as CAM's logit is in F. z0 is options.at, or else per image the location with the
+    strongest interactions: the largest absolute row sum of A H A, sum_k A_k(z0) (H A)_k(z0) (LFI-CAM: the largest
+    first-order share; see strongest_location). Source: Taylor-CAM (Lerman et al., ICCV 2021, arXiv 2006.08601),
+    interactions of locations by cross derivatives. The authors' code sums H_kl over one location's channels without
+    their activations, squares, and adds both orders of the pair; here both activations are factors, so the value is the
+    pair's term of the Taylor expansion and keeps its sign.
 
     >>> taylor_interaction(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])
@@ -75,7 +73,7 @@ def taylor_interaction(model, images, target=None, options=Options()):
     at = options.at
     if at and not (at[0] < height and at[1] < width):
         raise UserError(
-            f'at={at[0]},{at[1]} lies outside the map: give a row of 0 to {height - 1} and a column of 0 to {width - 1}'
+            f'at={at[0]},{at[1]} is outside the map: give a row from 0 to {height - 1}, a column from 0 to {width - 1}'
         )
     maps = []
     for A, G in zip(activations, gradients):

@@ -1,7 +1,7 @@
-"""Target layers: find them, run the network with a graph that begins at them, put other activations in their place.
+"""Target layers: find them, run the network with a graph that starts at them, replace their activations.
 
-A [B, L, H, W] is what a layer gives out, laid out as a map (layouts.py), G [B, L, H, W] the gradient of the explained
-score there.
+A [B, L, H, W] is a layer's output laid out as a map (layouts.py), G [B, L, H, W] the gradient of the explained score
+with respect to A.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -18,17 +18,17 @@ from .common import chosen, gradients_by_class, scores_of
 from .layouts import BORDER, CHANNELS_FIRST, Layout, first_tokens, layout_of
 from .scalars import bare
 
-STRIDES = (2, 4, 8, 16, 32, 64)  # of the layers that `stage_layers` takes
+STRIDES = (2, 4, 8, 16, 32, 64)  # strides that `stage_layers` recognises
 NAMING = (
-    'name a layer of features as target_layer, or wrap the model and say how its tokens lie: '
+    'name a feature layer as target_layer, or wrap the model and describe its tokens: '
     "attribution.Classifier(model, tokens='LAYER', grid=(rows, columns))"
 )
 
 
 @contextmanager
 def hooks(modules, function):
-    """A forward hook on each module, gone afterwards, also after an exception. What is compiled, which would not call
-    them, runs as it is written meanwhile."""
+    """A forward hook on each module, removed afterwards, also after an exception. Compiled models run eagerly
+    meanwhile, because compiled code does not call hooks."""
     handles = []
     try:
         for module in modules:
@@ -41,9 +41,9 @@ def hooks(modules, function):
 
 
 def find_layers(model, target_layer, images):
-    """The modules that `target_layer` names: a module, a dotted name, a list of those; None is the last feature layer.
+    """The modules named by `target_layer`: a module, a dotted name or a list of those; None: the last feature layer.
 
-    A name or module the model does not have is a UserError that lists close and valid names.
+    Raises UserError listing similar and valid names if the model does not have it.
     """
     model = bare(model)
     if target_layer is None:
@@ -57,12 +57,12 @@ def find_layers(model, target_layer, images):
 def _find_layer(named, layer):
     if isinstance(layer, nn.Module):
         if not any(layer is module for module in named.values()):
-            raise UserError(f'target_layer {type(layer).__name__} is no module of this model')
+            raise UserError(f'target_layer {type(layer).__name__} is not a module of this model')
         return layer
     if not isinstance(layer, str):
-        raise UserError(f'target_layer holds {type(layer).__name__}: give modules, dotted names, or a list of those')
+        raise UserError(f'target_layer contains {type(layer).__name__}: give modules, dotted names, or a list of those')
     inside = [name for name in named if layer and name.endswith(f'.{layer}')]
-    if layer not in named and len(inside) == 1:  # a classifier's own name of a layer, wherever it is wrapped
+    if layer not in named and len(inside) == 1:  # the layer's name in a wrapped classifier
         return named[inside[0]]
     if not layer or layer not in named:
         names = [name for name in named if name]
@@ -72,13 +72,12 @@ def _find_layer(named, layer):
 
 
 def last_feature_layer(model, images):
-    """The module that gives the last map with more than one location: F in this project's networks, and elsewhere the
-    `feature_layer` that a model names.
+    """The last module that outputs a map with more than one location.
 
-    Otherwise one forward pass of one image finds it; the outermost of nested modules is taken. A transformer that
-    classifies by its class token reads no other token after its last attention: the last tokens, or channels-last maps,
-    on all of whose locations the score depends are taken there, mostly the norm before that attention. None: a
-    UserError.
+    That is F in this project's networks, and `feature_layer` if the model has that attribute; otherwise one forward
+    pass of one image finds it, preferring the outermost of nested modules. A transformer that classifies by its class
+    token reads no other token after its last attention; then the last tokens or channels-last maps on whose locations
+    the score depends are taken, usually the norm before that attention. Raises UserError if there is none.
     """
     model = bare(model)
     if isinstance(model, Network):
@@ -92,10 +91,10 @@ def last_feature_layer(model, images):
 
 
 def stage_layers(model, images, count):
-    """The last modules of the `count` coarsest map sizes, from fine to coarse; without any, the last feature layer.
+    """The last modules of the `count` coarsest map sizes, fine to coarse; if there are none, the last feature layer.
 
-    A map has the image's size over a stride of 2, 4, 8, 16, 32 or 64, but for the borders. One forward pass of one
-    image finds them; errors as for `last_feature_layer`.
+    A map size is the image size over a stride in STRIDES, up to borders. Found by one forward pass of one image; errors
+    as for `last_feature_layer`.
     """
     last = last_feature_layer(model, images)
     wanted = [[side / stride for side in images.shape[2:]] for stride in STRIDES]
@@ -103,31 +102,30 @@ def stage_layers(model, images, count):
     for one in _feature_layers(bare(model), images):
         grid = one.layout.grid
         if any(abs(grid[0] - h) <= BORDER and abs(grid[1] - w) <= BORDER for h, w in wanted):
-            stages.pop(grid, None)  # the order is that of each size's last layer
+            stages.pop(grid, None)  # keep the order of each size's last layer
             stages[grid] = one.module
-        if one.module is last:  # what comes later the score may not read
+        if one.module is last:  # the score may not depend on later modules
             break
     return list(stages.values())[-count:] or [last]
 
 
 class Seen(NamedTuple):
-    """A module that gives maps, as a forward pass of one image came by."""
+    """A module that outputs maps, as seen in a forward pass of one image."""
 
     module: nn.Module
     layout: Layout
-    shape: tuple  # of its output
+    shape: tuple  # output shape
 
 
 def _feature_layers(model, images):
-    """`Seen` of every output with several locations, in the order in which they come; the head of this project's
-    networks is left out."""
+    """`Seen` for every output with several locations, in call order, without the head of this project's networks."""
     seen = []
     size = tuple(images.shape[2:])
     first = first_tokens(model)
 
     def note(module, inputs, output):
         layout = layout_of(module, output, size, first)
-        if layout and len(output) == 1:  # windows of an attention are more than the image
+        if layout and len(output) == 1:  # attention windows have a larger batch
             seen.append(Seen(module, layout, tuple(output.shape)))
 
     modules = [m for m in model.modules() if m is not model]
@@ -137,13 +135,13 @@ def _feature_layers(model, images):
         model(images[:1].clone())
     seen = _without_parts(seen)
     if not seen:
-        raise UserError(f'no layer of this model gives maps with several locations: {NAMING}')
+        raise UserError(f'no layer of this model outputs maps with several locations: {NAMING}')
     return seen
 
 
 def _without_parts(seen):
-    """Those that are whole layers of features: no heads of an attention [B, heads, N, d], N being a number of tokens,
-    no maps that are flattened [B, L, H W], no linear projections of tokens or channels."""
+    """Keep whole feature layers: no attention heads [B, heads, N, d] (N a number of tokens), no flattened maps
+    [B, L, H W], no linear projections of tokens or channels."""
     counts = {one.shape[1] for one in seen if one.layout.kind == 'tokens'}
     flat = {(one.shape[1], one.shape[2] * one.shape[3]) for one in seen if one.layout.kind == 'maps'}
 
@@ -156,8 +154,11 @@ def _without_parts(seen):
 
 
 def _last_read_layer(model, images, modules):
-    """The last of the modules on most of whose locations the classes depend, by one forward and one backward pass; the
-    last linear layer's input stands for the scores, as a fresh head may give zeros. None: a UserError."""
+    """The last of the modules for which the scores depend on most locations, by one forward and one backward pass.
+
+    The last linear layer's input replaces the scores, since a new head's weights may be 0. Raises UserError if none is
+    found.
+    """
     kept = {}
     read = []
     size = tuple(images.shape[2:])
@@ -169,28 +170,28 @@ def _last_read_layer(model, images, modules):
         if module in modules and layout_of(module, output, size, first):
             kept.pop(module, None)
             kept[module] = output if output.requires_grad else output.detach().requires_grad_()
-            return kept[module].clone()  # what is kept stays as it is
+            return kept[module].clone()  # later layers may modify their input in place
         return None
 
     with hooks([m for m in model.modules() if m is not model], keep), torch.enable_grad():
         output = model(images[:1].clone())
         value = read[-1] if read else output
         if not torch.is_tensor(value):
-            raise UserError(f'the layer to explain cannot be found: {NAMING}')
+            raise UserError(f'cannot find the layer to explain: {NAMING}')
         weights = torch.arange(value.numel(), device=value.device).cos().to(value).view_as(value)
         gradients = torch.autograd.grad((value * weights).sum(), list(kept.values()), allow_unused=True)
     for (module, output), G in reversed([*zip(kept.items(), gradients)]):
         layout = layout_of(module, output, size, first)
         if G is not None and (layout.to_map(G).abs().sum(dim=1) > 0).float().mean() > 0.5:
             return module
-    raise UserError(f'the score depends on the locations of no layer of this model: {NAMING}')
+    raise UserError(f'the score does not depend on the locations of any layer of this model: {NAMING}')
 
 
 def capture(model, images, layers, groups=None):
-    """(activations, one A a layer; scores [B, C]) of one forward pass; a layer called twice counts with its last call.
+    """(activations, one A per layer; scores [B, C]) from one forward pass without a graph; a layer's last call counts.
 
-    groups: of the rows, as `common.groups_of` gives them: an image passes once. There is no graph. Tokens and
-    channels-last maps are laid out as [B, L, H, W]. A layer that does not run, or gives no map, is a UserError.
+    groups: of the rows, from `common.groups_of`; each image passes once. Tokens and channels-last maps are returned as
+    [B, L, H, W]. Raises UserError if a layer does not run or outputs no map.
     """
     firsts, owner = groups or (None, None)
     if owner is None:
@@ -200,22 +201,21 @@ def capture(model, images, layers, groups=None):
 
 
 def _layout(module, output, size, first):
-    """The `Layout` of what a target layer gives; without one a UserError."""
+    """The `Layout` of a target layer's output; raises UserError if it has none."""
     layout = layout_of(module, output, size, first)
     if torch.is_tensor(output) and output.ndim == 4 and output.shape[2] * output.shape[3] == 1:
-        raise UserError(f'target_layer {type(module).__name__} gives one value a channel, a map without locations')
+        raise UserError(f'target_layer {type(module).__name__} outputs one value per channel, without locations')
     if layout is None:
         what = list(output.shape) if torch.is_tensor(output) else type(output).__name__
         raise UserError(
-            f'target_layer {type(module).__name__} does not give a tensor [B, L, H, W], [B, H, W, L] or tokens '
-            f'[B, N, L] of a grid, for images of {size[0]}x{size[1]}, but {what}: {NAMING}'
+            f'target_layer {type(module).__name__} outputs {what} for images of {size[0]}x{size[1]}, not '
+            f'[B, L, H, W], [B, H, W, L] or a grid of tokens [B, N, L]: {NAMING}'
         )
     return layout
 
 
 def _pass(model, images, layers, graph):
-    """`capture` of images as they are; with `graph` the graph begins at the first of the layers: whatever lies below
-    runs without one."""
+    """`capture` of ungrouped images; with `graph`, the graph starts at the first of the layers."""
     kept = {}
     size = tuple(images.shape[2:])
     first = first_tokens(model)
@@ -223,13 +223,13 @@ def _pass(model, images, layers, graph):
     def keep(module, inputs, output):
         layout = _layout(module, output, size, first)
         torch.set_grad_enabled(graph)
-        A = layout.to_map(output).to(images.dtype)  # in mixed precision it is another
+        A = layout.to_map(output).to(images.dtype)  # differs in mixed precision
         if not graph:
             A = A.detach()
         elif not A.requires_grad:
             A = A.detach().requires_grad_()
         kept[module] = A
-        return layout.back(A, output)  # a layer above may work in place: what is kept stays as it is
+        return layout.back(A, output)  # a copy: later layers may modify their input in place
 
     with hooks(dict.fromkeys(layers), keep), torch.no_grad():
         scores = scores_of(model, images.clone())
@@ -240,14 +240,14 @@ def _pass(model, images, layers, graph):
 
 
 def layer_gradients(model, images, layers, target, groups=None, create_graph=False, scalars=None):
-    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] a layer, by one forward pass and one
+    """(activations A, gradients G = d score_target / d A), one [B, L, H, W] per layer, from one forward and one
     backward pass.
 
-    groups: of the rows, as `common.groups_of` gives them: an image passes once, and back once a class. With
-    create_graph every row passes, and G can be differentiated again. scalars: (scores [D, C], the target classes) ->
-    what is explained in their place [D, C].
+    groups: of the rows, from `common.groups_of`: each image passes forward once and backward once per class.
+    create_graph: G can be differentiated again; every row then passes separately. scalars: (scores [D, C], target
+    classes) -> explained scalars [D, C], instead of the scores.
 
-    Nothing below the layers and no parameter gets a gradient. A layer the score does not depend on is a UserError.
+    Computes no gradient below the layers or for parameters. Raises UserError if the score does not depend on a layer.
     """
     firsts, owner = groups or (None, None)
     assert owner is None or not create_graph
@@ -271,7 +271,7 @@ def layer_gradients(model, images, layers, target, groups=None, create_graph=Fal
 def scores_with(model, images, layer, activation):
     """Scores [B, C] with the output of `layer` replaced by `activation` [B, L, H, W], without a graph.
 
-    At the last feature layer of this project's networks only the head runs again.
+    At the last feature layer of this project's networks, only the head is rerun.
     """
     with torch.no_grad():
         if isinstance(model, Network) and layer is last_feature_layer(model, images):

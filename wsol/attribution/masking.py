@@ -1,7 +1,7 @@
-"""Perturbation methods of the image alone, which need no layer and no gradient: RISE and occlusion.
+"""Perturbation methods on the image alone, without layer or gradient: RISE and occlusion.
 
-Maps are [B, h, w], at the size of the images. Memory is bounded by options.batch_size changed images at a time.
-Errors: those of common.explainer and common.chosen.
+Maps are [B, h, w], at image size. options.batch_size bounds the number of perturbed images in memory. Errors: see
+common.explainer and common.chosen.
 """
 
 import math
@@ -11,14 +11,17 @@ import torch
 from .common import Options, baseline_of, chosen, chunks, explainer, noise_streams, predicted, scores_of
 from .postprocessing import upsample
 
-RISE_CELLS = 7  # a side of a mask's grid, and the share of its cells that are kept, as in the paper
-RISE_KEPT = 0.5
-OCCLUDED = 8  # the square's side is the image's shorter one over this where none is given
+RISE_CELLS = 7  # side of a mask's grid; as in the paper
+RISE_KEPT = 0.5  # probability of keeping a cell; as in the paper
+OCCLUDED = 8  # default side of the square: the image's shorter side over this
 
 
 def rise_masks(cells, shifts, size):
-    """Masks [n, h, w] in [0, 1]: grids [n, s, s] enlarged bilinearly by one cell more than the image, of `size` (h, w),
-    has, and cut out at a shift, [n, 2] in [0, 1) of a cell."""
+    """Masks [n, h, w] in [0, 1] for images of `size` (h, w).
+
+    Each grid [n, s, s] is enlarged bilinearly to one cell more than the image and cropped at its shift, [n, 2] in [0,
+    1) of a cell.
+    """
     cell = [math.ceil(side / cells.shape[1]) for side in size]
     large = upsample(cells, [(cells.shape[1] + 1) * side for side in cell])
     corners = [[int(share * side) for share, side in zip(shift, cell)] for shift in shifts.tolist()]
@@ -26,7 +29,7 @@ def rise_masks(cells, shifts, size):
 
 
 def _rise(model, image, target, stream, options):
-    """The map [h, w] of one image [c, h, w] and class, a LongTensor [1]."""
+    """Map [h, w] of one image [c, h, w] and class, a LongTensor [1]."""
     n = options.rise_nr_masks
     cells = (torch.rand(n, RISE_CELLS, RISE_CELLS, generator=stream, device=stream.device) < RISE_KEPT).to(image)
     shifts = torch.rand(n, 2, generator=stream, device=stream.device)
@@ -40,11 +43,11 @@ def _rise(model, image, target, stream, options):
 
 @explainer
 def rise(model, images, target=None, options=Options()):
-    """(1 / (N E[M])) sum_i S_y(M_i x) M_i over N = rise_nr_masks random masks, the mean score where a pixel is seen:
+    """(1 / (N E[M])) sum_i S_y(M_i x) M_i over N = rise_nr_masks random masks, the mean score when a pixel is visible:
     RISE (Petsiuk et al., BMVC 2018, eq. 6).
 
-    A mask is a grid of 7 x 7 cells, each kept with probability 1/2, enlarged and shifted at random. The paper's score
-    is a probability; here, as in every map, it is S_y.
+    A mask is a grid of 7 x 7 cells, each kept with probability 1/2, enlarged and randomly shifted. The paper's score is
+    a probability; here it is S_y, as in every map.
 
     >>> rise(model, images, target=[3, 1], rise_nr_masks=20).shape
     torch.Size([2, 16, 16])
@@ -56,8 +59,8 @@ def rise(model, images, target=None, options=Options()):
 
 
 def windows(size, window):
-    """The squares (top, left, bottom, right) of side `window` that cover an image of `size` (h, w), each half a side
-    after the one before; the last ones may be cut."""
+    """Squares (top, left, bottom, right) of side `window` that cover an image of `size` (h, w), half a side apart; the
+    last ones may be cut off."""
     stride = max(1, window // 2)
     starts = [[stride * i for i in range(math.ceil(max(0, side - window) / stride) + 1)] for side in size]
     return [(y, x, min(y + window, size[0]), min(x + window, size[1])) for y in starts[0] for x in starts[1]]
@@ -65,10 +68,10 @@ def windows(size, window):
 
 @explainer
 def occlusion(model, images, target=None, options=Options()):
-    """Mean of S_y(x) - S_y(x without a square), over the squares that cover the pixel: occlusion (Zeiler and Fergus,
-    ECCV 2014), signed.
+    """Mean of S_y(x) - S_y(x with a square occluded) over the squares that cover the pixel: occlusion (Zeiler and
+    Fergus, ECCV 2014), signed.
 
-    The squares are `windows` of side occlusion_window; the pixels in them are those of options.baseline.
+    The squares are `windows` of side occlusion_window, filled with options.baseline.
 
     >>> occlusion(model, images, target=[3, 1], occlusion_window=4).shape
     torch.Size([2, 16, 16])

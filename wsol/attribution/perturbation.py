@@ -1,9 +1,8 @@
-"""Perturbation methods of a layer: what happens to the score when the image is masked by a channel, or the channel
-removed. Those of the image alone are in masking.py.
+"""Perturbation methods at a layer: the score's change when a channel masks the image or is removed.
 
-A_k(z) [B, L, H, W] is the target layer's activation, S_y the explained scalar of class y, w_k [B, L] a channel's
-weight. Memory is bounded by options.batch_size masked images or ablated activations at a time.
-Errors: those of common.explainer, common.chosen and layers.find_layers.
+Methods that perturb only the image are in masking.py. A_k(z) [B, L, H, W] is the target layer's activation, S_y the
+explained scalar of class y, w_k [B, L] a channel's weight. options.batch_size bounds the number of masked images or
+ablated activations in memory. Errors: see common.explainer, common.chosen and layers.find_layers.
 """
 
 import torch
@@ -16,20 +15,20 @@ from .common import Options, chosen, chunks, explainer, groups_of, noise_streams
 from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
 from .postprocessing import fuse, upsample
 
-SS_SAMPLES = 35  # of SS-CAM, as torchcam has them
+SS_SAMPLES = 35  # SS-CAM, torchcam's values
 SS_STD = 2.0
-IS_STEPS = 10  # of IS-CAM, as torchcam has them
-GROUPS = 32  # of channels in Group-CAM, as its paper and its published code have them
-GROUP_QUANTILE = 0.7  # what a group's map has below it is cut; the same
-GROUP_BLUR = 51  # pixels of its Gaussian, or as many as fit; the same
-GROUP_SIGMA = 50.0  # pixels; the same
+IS_STEPS = 10  # IS-CAM, torchcam's value
+GROUPS = 32  # Group-CAM's groups of channels; this and the next three as in its paper and published code
+GROUP_QUANTILE = 0.7  # a group's map is 0 below it
+GROUP_BLUR = 51  # px, largest size of the Gaussian kernel
+GROUP_SIGMA = 50.0  # px
 
 
 def masked_scores(model, images, A, target, options, streams=None, std=0.0, factor=1.0):
-    """S_y(c M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std` if any;
-    c is `factor`.
+    """S_y(c M_k x) [B, L], M_k = A_k resized to the image and scaled to [0, 1], plus noise of deviation `std`; c is
+    `factor`.
 
-    One image's several classes share their masked passes unless there is noise.
+    Several classes of one image share the masked passes unless there is noise.
     """
     b, channels = A.shape[:2]
     firsts, owner = ([*range(b)], None) if std else groups_of(images, options)
@@ -37,7 +36,7 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0, fact
     maps = A[firsts].flatten(0, 1)  # [D L, H, W], D different images
     scores = []
     for rows in chunks(len(firsts) * channels, options.batch_size, options, 'masked images'):
-        number = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: which image a row is of
+        number = torch.arange(rows.start, rows.stop, device=A.device) // channels  # [n]: image of each row
         masks = min_max(upsample(maps[rows], images.shape[2:]))  # [n, h, w]
         if std:
             masks = masks + std * standard_normal(masks.shape[1:], [streams[i] for i in number.tolist()], masks)
@@ -48,9 +47,21 @@ def masked_scores(model, images, A, target, options, streams=None, std=0.0, fact
 
 
 def softmax_weights(scores):
-    """w_k = softmax over the channels of the scores [B, L]; a baseline score, the same for all k, would not change
-    it."""
+    """w_k = softmax over the channels of the scores [B, L]; unaffected by a baseline score common to all k."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1).to(scores.dtype)
+
+
+def _masked_map(model, images, target, options, rounds):
+    """relu(sum_k w_k A_k), w the softmax of the mean of masked_scores over `rounds`, dicts of its last arguments."""
+    layers = find_layers(model, options.target_layer, images)
+    with torch.no_grad():
+        activations, scores = capture(model, images, layers, groups_of(images, options))
+        target = chosen(scores, target)[1]
+        maps = []
+        for A in activations:
+            total = sum(masked_scores(model, images, A, target, options, **one) for one in rounds)
+            maps.append(weighted(A, softmax_weights(total / len(rounds))).relu())
+        return fuse(maps)
 
 
 @explainer
@@ -60,13 +71,7 @@ def score_cam(model, images, target=None, options=Options()):
     >>> score_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 8, 8])
     """
-    layers = find_layers(model, options.target_layer, images)
-    with torch.no_grad():
-        activations, scores = capture(model, images, layers, groups_of(images, options))
-        target = chosen(scores, target)[1]
-        return fuse(
-            [weighted(A, softmax_weights(masked_scores(model, images, A, target, options))).relu() for A in activations]
-        )
+    return _masked_map(model, images, target, options, [{}])
 
 
 @explainer
@@ -78,18 +83,8 @@ def ss_cam(model, images, target=None, options=Options()):
     >>> ss_cam(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
     torch.Size([2, 8, 8])
     """
-    n = options.num_samples or SS_SAMPLES
-    std = SS_STD if options.std is None else options.std
-    layers = find_layers(model, options.target_layer, images)
-    streams = noise_streams(images, options)
-    with torch.no_grad():
-        activations, scores = capture(model, images, layers, groups_of(images, options))
-        target = chosen(scores, target)[1]
-        maps = []
-        for A in activations:
-            total = sum(masked_scores(model, images, A, target, options, streams, std) for _ in range(n))
-            maps.append(weighted(A, softmax_weights(total / n)).relu())
-        return fuse(maps)
+    noise = {'streams': noise_streams(images, options), 'std': SS_STD if options.std is None else options.std}
+    return _masked_map(model, images, target, options, [noise] * (options.num_samples or SS_SAMPLES))
 
 
 @explainer
@@ -97,41 +92,32 @@ def is_cam(model, images, target=None, options=Options()):
     """relu(sum_k w_k A_k), w = softmax_k (1/N) sum_{i=1..N} S_y(c_i M_k x), c_i = (1 + ... + i) / N: IS-CAM (Naidu et
     al., 2020, arXiv 2010.03023) with N = num_samples (10) steps; M_k as in score_cam.
 
-    The steps are torchcam's (0.5): each adds its i/N to those before it, so the last images are brighter than x.
+    The steps are torchcam's (0.5): each adds i/N to the sum so far, so the last images are brighter than x.
 
     >>> is_cam(model, images, target=[3, 1], target_layer='conv2', num_samples=2).shape
     torch.Size([2, 8, 8])
     """
     n = options.num_samples or IS_STEPS
-    factors = [i * (i + 1) / (2 * n) for i in range(1, n + 1)]
-    layers = find_layers(model, options.target_layer, images)
-    with torch.no_grad():
-        activations, scores = capture(model, images, layers, groups_of(images, options))
-        target = chosen(scores, target)[1]
-        maps = []
-        for A in activations:
-            total = sum(masked_scores(model, images, A, target, options, factor=c) for c in factors)
-            maps.append(weighted(A, softmax_weights(total / n)).relu())
-        return fuse(maps)
+    return _masked_map(model, images, target, options, [{'factor': i * (i + 1) / (2 * n)} for i in range(1, n + 1)])
 
 
 def clusters(A, count):
-    """The number of each channel's cluster, LongTensor [L] in 0..count-1, from one image's A [L, H, W]: Ward's method
-    on the channels as vectors of H W values."""
-    from scipy.cluster.hierarchy import fcluster, ward  # here: no other map needs them
+    """Cluster number per channel, LongTensor [L] in 0..count-1, for one image's A [L, H, W]: Ward's method on the
+    channels as vectors of H W values."""
+    from scipy.cluster.hierarchy import fcluster, ward  # imported here: only this map needs SciPy
     from scipy.spatial.distance import squareform
 
     if len(A) <= count:
         return torch.arange(len(A), device=A.device)
     rows = A.flatten(1).double()
-    apart = torch.cdist(rows, rows, compute_mode='use_mm_for_euclid_dist')  # [L, L], three times as fast as SciPy's
+    apart = torch.cdist(rows, rows, compute_mode='use_mm_for_euclid_dist')  # [L, L], three times faster than SciPy
     tree = ward(squareform(apart.fill_diagonal_(0).cpu().numpy(), checks=False))
     return torch.from_numpy(fcluster(tree, count, 'maxclust')).long().to(A.device) - 1
 
 
 def group_masks(A, w):
-    """Masks [G, H, W] of one image from A [L, H, W] and w [L]: relu of the sum of w_k A_k over a cluster of channels,
-    0 up to its GROUP_QUANTILE; G = GROUPS, or as many as there are channels."""
+    """Masks [G, H, W] of one image from A [L, H, W] and w [L]: relu of the sum of w_k A_k over a cluster of channels, 0
+    up to its GROUP_QUANTILE; G = min(GROUPS, L)."""
     scored = w[:, None, None] * A  # [L, H, W]
     groups = scored.new_zeros(min(GROUPS, len(A)), *A.shape[1:]).index_add(0, clusters(scored, GROUPS), scored).relu()
     cut = groups.flatten(1).float().quantile(GROUP_QUANTILE, dim=1)[:, None, None]
@@ -156,11 +142,11 @@ def _group_map(model, images, masks, target, options):
 
 @explainer
 def group_cam(model, images, target=None, options=Options()):
-    """relu(sum_g s_g M_g) at image size, M_g the map of a cluster of channels, s_g what it keeps of the score:
-    Group-CAM (Zhang et al., 2021, arXiv 2103.13859), a Score-CAM of 32 masks.
+    """relu(sum_g s_g M_g) at image size, M_g the map of a cluster of channels, s_g its score gain: Group-CAM (Zhang et
+    al., 2021, arXiv 2103.13859), a Score-CAM with 32 masks.
 
     M_g is group_masks resized and scaled to [0, 1], with Grad-CAM's w; s_g = S_y(M_g x + (1 - M_g) b) - S_y(b), b the
-    blurred image. The authors take p(y|x) for S_y and k-means for the clusters; Ward's method needs no random start.
+    blurred image. The authors use p(y|x) as S_y and k-means clusters; Ward's method needs no random initialisation.
 
     >>> group_cam(model, images, target=[3, 1], target_layer='conv2').shape
     torch.Size([2, 16, 16])
@@ -177,7 +163,7 @@ def group_cam(model, images, target=None, options=Options()):
 
 
 def without_channels(A, options):
-    """Yields (rows' image [n], rows' channel [n]) over all B x L pairs, batch_size at a time."""
+    """Yields (image of each row [n], channel of each row [n]) over all B x L pairs, batch_size at a time."""
     b, channels = A.shape[:2]
     for rows in chunks(b * channels, options.batch_size, options, 'ablated channels'):
         row = torch.arange(rows.start, rows.stop, device=A.device)
@@ -185,7 +171,7 @@ def without_channels(A, options):
 
 
 def ablated_scores(model, images, layer, A, target, options):
-    """S_y with channel k of the layer set to 0, for every k: [B, L]. Runs the network from the layer on once a
+    """S_y with channel k of the layer set to 0, for every k: [B, L]. Reruns the network above the layer once per
     channel."""
     scores = []
     for image, channel in without_channels(A, options):
@@ -196,10 +182,10 @@ def ablated_scores(model, images, layer, A, target, options):
 
 
 def ablated_head_scores(model, A, target, options):
-    """`ablated_scores` at F for this project's networks but the gated ones, without running a convolution again.
+    """`ablated_scores` at F for this project's ungated networks, without rerunning convolutions.
 
-    f and the attention before its ReLU are linear in F, so channel k's share is taken off: f - W_k F_k. A score that is
-    linear as well, CAM's logit, needs no loop: S_y - W_yk mean_z F_k.
+    f and the attention before its ReLU are linear in F, so channel k's contribution is subtracted: f - W_k F_k. If the
+    score is linear too (CAM's logit), no loop is needed: S_y - W_yk mean_z F_k.
     """
     weight = model.conv_last.weight.flatten(1)  # [C, L]
     if model.head.linear:
@@ -219,9 +205,9 @@ def ablated_head_scores(model, A, target, options):
 
 
 def drops(score, ablated):
-    """w_k = (S - S_k) / |S|, [B, L] from S [B] and S_k [B, L]: positive where removing the channel lowers the score.
+    """w_k = (S - S_k) / |S|, [B, L] from S [B] and S_k [B, L]: positive if removing the channel lowers the score.
 
-    The paper divides by S, a positive logit; |S| keeps the sign for negative scores, such as log p. S = 0 divides by 1.
+    The paper divides by S, a positive logit; |S| keeps the sign for negative scores such as log p. S = 0: divides by 1.
     """
     size = score.abs() + (score == 0).to(score.dtype)
     return (score[:, None] - ablated) / size[:, None]

@@ -42,12 +42,15 @@ def upsample(maps, size):
     return functional.interpolate(maps[:, None], size, mode='bilinear', align_corners=False).squeeze(1)  # [B, *size]
 
 
-def fuse(maps):
-    """One map [B, H, W] of a list [B, h_i, w_i]: each scaled to [0, 1], resized to the largest, then the maximum.
-
-    A single map comes back as it is. Source: LayerCAM (Jiang et al., TIP 2021), section III-C, with min-max for tanh.
-    """
-    if len(maps) == 1:
-        return maps[0]
+def aligned(maps):
+    """Maps [N, B, H, W] of a list [B, h_i, w_i]: each scaled to [0, 1] and resized to the largest."""
     size = tuple(max(m.shape[d] for m in maps) for d in (1, 2))
-    return torch.stack([upsample(min_max(m), size) for m in maps]).amax(dim=0)  # [B, H, W]
+    return torch.stack([upsample(min_max(m), size) for m in maps])  # [N, B, H, W]
+
+
+def fuse(maps):
+    """Fuse a list of maps [B, h_i, w_i] to [B, H, W]: the maximum of `aligned` maps; a single map stays unchanged.
+
+    Source: LayerCAM (Jiang et al., TIP 2021), section III-C, with min-max instead of tanh.
+    """
+    return maps[0] if len(maps) == 1 else aligned(maps).amax(dim=0)  # [B, H, W]

@@ -1,8 +1,8 @@
-"""Map readouts: what a network's own heads say of every class, without a backward pass.
+"""Map readouts: maps of every class read directly off a network's heads, without a backward pass.
 
-Each function maps an `Output` (f [B, C, H, W], h [B, 1, H, W], probs [B, C]) to maps of every class [B, C, H, W] at
-native size, or to one map of all classes [B, 1, H, W]. Source: the released code and the paper, section 3. Symbols as
-in wsol/calm.py.
+Each function takes an `Output` (f [B, C, H, W], h [B, 1, H, W], probs [B, C]) and returns maps of every class
+[B, C, H, W] at native size, or one map for all classes [B, 1, H, W]. Source: the released code and the paper, section
+3. Symbols as in wsol/calm.py.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,10 @@ def jointll(output):
 
 
 def gtcond(output):
-    """p(z|x,y): where the cue is, given the class; sums to 1 over z for CALM.
+    """p(z|x,y): where the cue is, given the class; for CALM it sums to 1 over z.
 
-    It is p(y,z|x) over the head's own p(y|x), as released: CAM's is the softmax of its mean scores, not sum_z p(y,z|x).
+    Computed as released: p(y,z|x) over the head's own p(y|x), which for CAM is the softmax of mean scores instead of
+    sum_z p(y,z|x).
     """
     return calm.p_z_given_xy(output.f, output.h, output.probs)
 
@@ -44,11 +45,11 @@ def vanilla_saliency(output):
 
 
 class Readout(NamedTuple):
-    """How a readout's map of one class, or of a set of classes, is taken from the maps of every class."""
+    """How the map of one class, or of a set of classes, is computed from the maps of every class."""
 
     read: Callable  # output -> maps of every class [B, C, H, W], or one map of all classes [B, 1, H, W]
     sets: bool = False  # sum over the classes of a set
-    scaled: bool = False  # each class map is scaled to [0, 1] first
+    scaled: bool = False  # scale each class map to [0, 1] first
     mean: bool = False  # divide by the size of the set
 
 
@@ -56,7 +57,8 @@ def class_maps(readout, output, classes, superclass=None):
     """Maps [B, K, H, W] of K classes per image from one forward pass.
 
     readout: a `Readout`; output: the network's `Output`; classes: LongTensor [B, K]; superclass: {class: [classes]},
-    needed by readouts of sets (UserError without it, and where the set of a class is not there, empty or out of range).
+    for readouts of sets. Raises UserError if it is needed and missing, or a class's set is missing, empty or out of
+    range.
     """
     maps = readout.read(output)  # [B, C or 1, H, W]
     if not readout.sets:
@@ -72,13 +74,13 @@ def class_maps(readout, output, classes, superclass=None):
 
 
 def check_sets(superclass, num_classes):
-    """UserError where a set of {class: [classes]} holds a class that a network of num_classes has not."""
+    """Raise UserError if a set in {class: [classes]} contains a class that a network of num_classes does not have."""
     for y in superclass:
         _members(superclass, y, num_classes)
 
 
 def _members(superclass, y, num_classes):
-    """The set of class y, checked."""
+    """The checked set of class y."""
     members = list(superclass.get(y, ()))
     if not members:
         raise UserError(f'the superclass table has no set for class {y}: give one for every class that is explained')
@@ -92,6 +94,6 @@ def _members(superclass, y, num_classes):
 
 
 def _set_map(maps, members, mean):
-    """[H, W] from [C, H, W]: the sum (or mean) over the classes of a set."""
+    """[H, W] from [C, H, W]: sum (or mean) over a set of classes."""
     total = maps[members].sum(dim=0)
     return total / len(members) if mean else total

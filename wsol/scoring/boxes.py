@@ -1,8 +1,8 @@
-"""Boxes around what lies above a threshold, against true boxes: MaxBoxAcc and MaxBoxAccV2.
+"""Boxes around regions above a threshold against true boxes: MaxBoxAcc and MaxBoxAccV2.
 
 S is the side of the score map; T thresholds, K contours, G true boxes, I IoU thresholds. A box is x0, y0, x1, y1 with
 inclusive pixels. Boxes come from the protocol's contours (Choe et al., CVPR 2020 and the extended TPAMI version):
-MaxBoxAcc takes the largest one, MaxBoxAccV2 any of them. Memory is [2, I, T], however many images come.
+MaxBoxAcc uses the largest contour, MaxBoxAccV2 any contour. Memory is [2, I, T] for any number of images.
 """
 
 import cv2
@@ -17,16 +17,15 @@ def scale_boxes(boxes, image_size, size):
 
 
 def levels(image, taus):
-    """The 8-bit level int(tau * maximum) of each threshold [T]; above it is foreground. image: uint8 [S, S]."""
+    """8-bit level int(tau * maximum) of each threshold [T]; pixels above it are foreground. image: uint8 [S, S]."""
     return (taus * int(image.max())).astype(np.int64)
 
 
 def contour_boxes(binary):
-    """(boxes [K, 4] of all contours, index of the one of largest area); without a contour the box 0, 0, 0, 0.
+    """(boxes [K, 4] of all contours, index of the one of largest area); without contours the box 0, 0, 0, 0.
 
-    binary: uint8 [S, S]. The far sides are x + width and y + height, one pixel beyond the contour, at most S - 1.
-    Noise has thousands of contours: boxes and areas (the shoelace formula, cv2.contourArea's figure) are made of all
-    at once.
+    binary: uint8 [S, S]. The far sides are x + width and y + height, one pixel beyond the contour, at most S - 1. Boxes
+    and areas (shoelace formula, as cv2.contourArea) are vectorised because noise has thousands of contours.
     """
     contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     if not contours:
@@ -43,7 +42,7 @@ def contour_boxes(binary):
 
 
 def _area(low, high):
-    """Pixels of boxes with the corners low and high [..., 2], both included; 0 where high lies before low: [...]."""
+    """Pixels of boxes with corners low and high [..., 2], both included; 0 if high lies before low: [...]."""
     return np.maximum(high - low + 1, 0).prod(axis=-1)
 
 
@@ -56,10 +55,9 @@ def inclusive_iou(a, b):
 
 
 def best_ious(score_map, boxes, taus):
-    """Highest IoU with any true box at each threshold, of the largest contour (0) and of all contours (1): [2, T].
+    """Highest IoU with any true box per threshold, of the largest contour (0) and of all contours (1): [2, T].
 
-    score_map: [S, S] in [0, 1]; boxes: true boxes [G, 4]. Thresholds with the same foreground share one search for
-    contours.
+    score_map: [S, S] in [0, 1]; boxes: true boxes [G, 4]. Thresholds with the same foreground share one contour search.
     """
     image = (score_map * 255).astype(np.uint8)
     values = np.unique(image)
@@ -75,30 +73,28 @@ def best_ious(score_map, boxes, taus):
 
 
 def whole_percent(ious):
-    """IoUs in whole percent, rounded down, uint8: at least n where the IoU is at least n / 100, as `box_counts` has
-    it."""
+    """IoUs in percent rounded down, uint8: >= n exactly if the IoU is >= n / 100, as in `box_counts`."""
     return np.searchsorted(np.arange(1, 101) / 100, ious, side='right').astype(np.uint8)
 
 
 def counted_ious(iou_percent):
-    """The IoUs in percent that are counted [I], ascending: the chosen ones and MaxBoxAcc's."""
+    """The counted IoUs in percent [I], ascending: iou_percent and MaxBoxAcc's."""
     return sorted({*iou_percent, MAX_BOX_ACC_IOU})
 
 
 def box_counts(ious, iou_percent):
-    """What one image adds: {correct: is it localized at each counted IoU and threshold, int64 [2, I, T]; images: 1}.
+    """Counts of one image: {correct: localized at each counted IoU and threshold, int64 [2, I, T]; images: 1}.
 
-    ious: the image's `best_ious` [2, T]; iou_percent: the IoUs of MaxBoxAccV2.
+    ious: the image's `best_ious` [2, T]; iou_percent: MaxBoxAccV2's IoUs.
     """
     reached = ious[:, None] >= np.array(counted_ious(iou_percent))[:, None] / 100  # [2, I, T]
     return {'correct': reached.astype(np.int64), 'images': 1}
 
 
 def box_figures(counts, taus, iou_percent):
-    """{MaxBoxAcc, MaxBoxAccV2, and for each choice of contours {IoU: {accuracy, threshold}}}, in percent of the images.
+    """{MaxBoxAcc, MaxBoxAccV2, and per choice of contours {IoU: {accuracy, threshold}}}, in percent of the images.
 
-    counts: summed `box_counts` of the same iou_percent and of the thresholds taus [T]. The threshold is the first of
-    the best.
+    counts: summed `box_counts` with the same iou_percent and thresholds taus [T]. Ties: the first threshold.
     """
     accuracy = 100 * counts['correct'] / counts['images']  # [2, I, T]
     tables = [

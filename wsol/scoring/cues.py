@@ -1,7 +1,7 @@
-"""Cue localization: the difference of two classes' maps against the parts that tell the classes apart.
+"""Cue localization: the difference of two classes' maps against the parts that distinguish the classes.
 
-Maps of side S; a pair is two classes (cub_parts.Pair). Memory is one histogram [pairs, 2, bins] a ground truth,
-however many images come.
+Maps of side S; a pair is two classes (cub_parts.Pair). Memory: one histogram [pairs, 2, bins] per ground truth, for any
+number of images.
 """
 
 from typing import NamedTuple
@@ -15,32 +15,32 @@ from ..attribution import upsample
 from .maps import blur
 from .pixels import pixel_average_precision, pixel_histogram
 
-COUNTS = (1, 2, 3)  # numbers of differing parts that pairs are grouped by
-PAIRS_AT_ONCE = 64  # of a batch on an accelerator: bounds the memory
+COUNTS = (1, 2, 3)  # numbers of differing parts, for grouping pairs
+PAIRS_AT_ONCE = 64  # per chunk on an accelerator: bounds the memory
 
 
 class Cues(NamedTuple):
-    """What an evaluation's images are scored by, the same for all of them."""
+    """Scoring inputs shared by all images of an evaluation."""
 
-    parts: np.ndarray  # bool [pairs, 8]: the parts in which a pair differs
-    labels: np.ndarray | None  # the same of the true part labels; None where the data set has none
-    edges: np.ndarray  # of the histograms' bins [bins + 1]
-    norm_type: str  # how differences come to [0, 1]: 'max', 'minmax' or 'clipping'
-    blur: float = 0  # deviation of the Gaussian over the differences, in pixels; 0: none
+    parts: np.ndarray  # bool [pairs, 8]: differing parts of each pair
+    labels: np.ndarray | None  # the same for the true part labels; None if the data set has none
+    edges: np.ndarray  # of the histogram bins [bins + 1]
+    norm_type: str  # scaling of differences to [0, 1]: 'max', 'minmax' or 'clipping'
+    blur: float = 0  # deviation of the Gaussian blur on differences, px; 0: none
 
 
 class CueImage(NamedTuple):
-    """One image: N pairs have its class."""
+    """One image, with N pairs that include its class."""
 
-    rows: np.ndarray  # the pairs' rows [N]
-    differences: np.ndarray  # of the two classes' maps, a pair each, [N, S, S]; the sign does not matter
-    parts: np.ndarray  # the part at each pixel, uint8 [S, S], 0 for none
-    exact: np.ndarray  # the true part label at each pixel [S, S], 0 for none
-    visible: np.ndarray  # the parts that can be seen, bool [8]
+    rows: np.ndarray  # rows of the pairs [N]
+    differences: np.ndarray  # of the two classes' maps, one per pair, [N, S, S]; the sign does not matter
+    parts: np.ndarray  # part at each pixel, uint8 [S, S], 0 for none
+    exact: np.ndarray  # true part label at each pixel [S, S], 0 for none
+    visible: np.ndarray  # visible parts, bool [8]
 
 
 def _membership(sets, width):
-    """Bool [len(sets), width]: which numbers below `width` are in each set."""
+    """Bool [len(sets), width]: which numbers below `width` each set contains."""
     return np.array([np.isin(np.arange(width), list(members)) for members in sets]).reshape(len(sets), width)
 
 
@@ -55,7 +55,7 @@ def make_cues(pairs, edges, exact_labels, norm_type, blur=0):
 
 
 def class_rows(pairs):
-    """{class: (rows of its pairs [N], LongTensor [1 + N] of itself and its partner in each)}."""
+    """{class: (rows of its pairs [N], LongTensor [1 + N] of the class and its partner in each)}."""
     table = {}
     for y in sorted({pair.a for pair in pairs} | {pair.b for pair in pairs}):
         rows = [row for row, pair in enumerate(pairs) if y in (pair.a, pair.b)]
@@ -65,10 +65,10 @@ def class_rows(pairs):
 
 
 def covered(differences):
-    """How much of the image each map covers, in millionths, LongTensor [N]: (mean |d|)^2 / mean d^2.
+    """Share of the image that each map covers, in millionths, LongTensor [N]: (mean |d|)^2 / mean d^2.
 
-    differences: tensor [N, S, S], of whatever scale. A map that is the same on a part of the image and 0 elsewhere
-    covers that part; a map of zeros covers nothing. Whole numbers, so that sums do not depend on their order.
+    differences: tensor [N, S, S] of any scale. A map that is constant on a part of the image and 0 elsewhere covers
+    that part; a zero map covers nothing. Integers, so that sums do not depend on their order.
     """
     flat = differences.flatten(1)
     one, two = (torch.linalg.vector_norm(flat, order, dim=1, dtype=torch.float64) for order in (1, 2))
@@ -77,10 +77,10 @@ def covered(differences):
 
 
 def cue_counts(cues, images):
-    """What a batch of `CueImage`s adds: {histogram [pairs, 2, bins], exact (with labels) the same, images [pairs],
-    area [pairs], the sum of what their maps cover}.
+    """Counts of a batch of `CueImage`s: {histogram [pairs, 2, bins], with labels also exact, images [pairs], area
+    [pairs], the sum of `covered`}.
 
-    A pair counts where one of its parts can be seen. The images are taken one by one.
+    A pair counts if one of its parts is visible.
     """
     shape = (len(cues.parts), 2, len(cues.edges) - 1)
     counts = {'histogram': np.zeros(shape, np.int64)}
@@ -103,11 +103,11 @@ def cue_counts(cues, images):
 
 
 def batch_counts(cues, rows, owner, differences, parts, exact, visible):
-    """`cue_counts` of a batch in a few operations on its device, where the sums stay; P pairs, all images' together.
+    """`cue_counts` of a batch in a few operations on its device, where the sums stay; P pairs of all images together.
 
-    rows: of the pairs, LongTensor [P]; owner: whose they are among the B images, LongTensor [P]; differences: tensor
-    [P, h, w], resized by PyTorch; parts, exact: tensors [B, S, S]; visible: bool [B, 8]. With maps of size S the counts
-    are those of `cue_counts`; resized, a pixel near a threshold may fall into the next bin.
+    rows: of the pairs, LongTensor [P]; owner: image of each pair among B, LongTensor [P]; differences: tensor
+    [P, h, w], resized by PyTorch; parts, exact: tensors [B, S, S]; visible: bool [B, 8]. For maps of size S the counts
+    equal those of `cue_counts`; with resizing, a pixel near a threshold may fall into the next bin.
     """
     device = differences.device
     bins = len(cues.edges) - 1
@@ -115,7 +115,7 @@ def batch_counts(cues, rows, owner, differences, parts, exact, visible):
     sets = torch.from_numpy(cues.parts).to(device)  # [pairs, 8]
     pairs = len(sets)
     scored = (sets[rows] & visible[owner]).any(dim=1)  # [P]
-    place = torch.where(scored, rows, pairs)  # what is not scored goes behind the last row
+    place = torch.where(scored, rows, pairs)  # unscored pairs go to an extra last row
     targets = {'histogram': (sets, parts)}
     if cues.labels is not None:
         targets['exact'] = torch.from_numpy(cues.labels).to(device), exact
@@ -137,10 +137,10 @@ def batch_counts(cues, rows, owner, differences, parts, exact, visible):
 
 
 def cue_figures(counts):
-    """{mode: [PxAP of each pair]} of summed `cue_counts`.
+    """{mode: [PxAP of each pair]} from summed `cue_counts`.
 
-    released: the running value over the pairs; per_pair: each alone; exact: each against the true part pixels. The
-    first bin holds the scores under the first threshold: `released` leaves it out, the other modes count it.
+    released: cumulative over the pairs; per_pair: each alone; exact: each against the true part pixels. The first bin
+    holds the scores below the first threshold: `released` leaves it out, the other modes count it.
     """
     modes = {'released': counts['histogram'][:, :, 1:].cumsum(axis=0), 'per_pair': counts['histogram']}
     if 'exact' in counts:
@@ -153,7 +153,7 @@ def _mean(values):
 
 
 def summarize(pairs, pxap):
-    """{cue_1, cue_2, cue_3, mean}: means over the pairs of a count, and over all; None where nothing was scored."""
+    """{cue_1, cue_2, cue_3, mean}: means over the pairs of each count, and over all; None if nothing was scored."""
     known = [(len(pair.parts), value) for pair, value in zip(pairs, pxap) if value is not None]
     means = {f'cue_{n}': _mean([value for count, value in known if count == n]) for n in COUNTS}
     return {**means, 'mean': _mean([value for _, value in known])}

@@ -1,7 +1,7 @@
-"""ROAD: p(y|x) while the most, or the least, relevant pixels are replaced by what their neighbours make likely.
+"""ROAD: p(y|x) while the most, or the least, relevant pixels are imputed from their neighbours.
 
 Source: Rong et al., ICML 2022, noisy linear imputation. A removed pixel is the weighted mean of its eight neighbours,
-which may be removed too: a sparse system, solved for all of them at once. S is the side of an image.
+which may be removed too: a sparse linear system, solved for all of them jointly. S is the side of an image.
 """
 
 import math
@@ -9,19 +9,19 @@ import math
 import numpy as np
 import torch
 
-SHARES = (0.2, 0.4, 0.6, 0.8)  # of the pixels that are removed, in turn
-NOISE = 0.01  # deviation of what is added to an imputed pixel, as the authors have it
-DIRECT = 1 / 6  # weights of the neighbours beside a pixel, and of those across a corner
-CORNER = 1 / 12
+SHARES = (0.2, 0.4, 0.6, 0.8)  # shares of removed pixels
+NOISE = 0.01  # deviation of the noise on imputed pixels, as in the authors' code
+DIRECT = 1 / 6  # weight of horizontal and vertical neighbours
+CORNER = 1 / 12  # weight of diagonal neighbours
 WEIGHTS = {(y, x): CORNER if y and x else DIRECT for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x}
 
 
 def system(image, missing):
     """(A [n, n] sparse, b [n, c]) of A v = b for the n missing pixels v of an image [c, S, S]; missing: bool [S, S].
 
-    A row says that a pixel is the mean of its neighbours, their weights adding up to 1 within the image.
+    Each row states that a pixel is the mean of its neighbours; the weights of those inside the image add up to 1.
     """
-    from scipy.sparse import csc_matrix  # here: no other score needs it
+    from scipy.sparse import csc_matrix  # imported here: only this score needs it
 
     rows, columns = missing.nonzero()
     numbers = np.pad(np.where(missing, missing.cumsum().reshape(missing.shape) - 1, -1), 1, constant_values=-2)
@@ -31,7 +31,7 @@ def system(image, missing):
     entries = []  # (rows, columns, values) of A
     for (down, right), weight in WEIGHTS.items():
         beside = rows + 1 + down, columns + 1 + right
-        other = numbers[beside]  # the neighbour's number; -1: it is known; -2: it lies outside
+        other = numbers[beside]  # the neighbour's number; -1: known; -2: outside the image
         total += weight * (other != -2)
         b[other == -1] += weight * wide[:, *beside].T[other == -1]
         unknown = (other >= 0).nonzero()[0]
@@ -42,7 +42,7 @@ def system(image, missing):
 
 
 def impute(image, missing):
-    """The image [c, S, S], an array, with its missing pixels, bool [S, S], imputed from the others; some must be
+    """The image [c, S, S], an array, with its missing pixels, bool [S, S], imputed. At least one pixel must be
     known."""
     from scipy.sparse.linalg import splu
 
@@ -55,18 +55,18 @@ def impute(image, missing):
 
 
 def road(score, images, labels, rank, streams, batch_size):
-    """Mean over SHARES of (p without the least relevant pixels - p without the most relevant ones) / 2: [B], higher is
-    better, in [-1/2, 1/2].
+    """Mean over SHARES of (p without the least relevant pixels - p without the most relevant ones) / 2: [B] in
+    [-1/2, 1/2], higher is better.
 
-    score(images, labels) -> p [n]; images [B, 3, S, S]; rank [B, SS]: 0 is the most relevant pixel; streams: a
-    torch.Generator an image on the host, for the noise.
+    score(images, labels) -> p [n]; images [B, 3, S, S]; rank [B, SS]: 0 is the most relevant pixel; streams: one
+    torch.Generator per image on the host, for the noise.
     """
     b, channels, *size = images.shape
     pixels = rank.shape[1]
     changed = []
     for image, order, stream in zip(images.cpu().numpy(), rank.cpu().view(b, *size).numpy(), streams):
         for share in SHARES:
-            count = pixels - math.ceil((1 - share) * (pixels - 1))  # as np.percentile cuts
+            count = pixels - math.ceil((1 - share) * (pixels - 1))  # as np.percentile
             for missing in (order < count, order >= pixels - count):
                 one = torch.from_numpy(impute(image, missing))
                 noise = torch.randn(channels, count, generator=stream)

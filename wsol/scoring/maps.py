@@ -1,4 +1,4 @@
-"""Maps before they are scored: resized, smoothed, brought to [0, 1]. N maps of h x w pixels, arrays."""
+"""Preparation of maps for scoring: resizing, smoothing, scaling to [0, 1]. N maps of h x w pixels, arrays."""
 
 import math
 
@@ -12,17 +12,17 @@ from ..errors import UserError
 
 
 def resize(maps, size, interpolation=cv2.INTER_LINEAR):
-    """Maps [N, h, w] (float32 array) to [N, size, size] with an OpenCV filter, bilinear unless told."""
+    """Resize maps [N, h, w] (float32 array) to [N, size, size] with an OpenCV filter, bilinear by default."""
     if maps.shape[1:] == (size, size):
         return maps
     return np.stack([cv2.resize(one, (size, size), interpolation=interpolation) for one in maps])
 
 
 def smooth(maps, ksize):
-    """Maps [N, h, w] under the released Gaussian: ksize x ksize, deviation .3 ((ksize - 1) / 2 - 1) + .8, mirrored
+    """Blur maps [N, h, w] with the released Gaussian: ksize x ksize, deviation .3 ((ksize - 1) / 2 - 1) + .8, reflected
     edges.
 
-    1 leaves them. The deviation is given because OpenCV takes fixed tables for small kernels where it is left open.
+    ksize 1: no blur. The deviation is passed explicitly because OpenCV's default uses fixed tables for small kernels.
     """
     if ksize == 1:
         return maps
@@ -35,17 +35,18 @@ def smooth(maps, ksize):
 
 
 def blur_reach(deviation, size):
-    """How many pixels the Gaussian of `blur` reaches: three deviations, which maps of `size` pixels must exceed."""
+    """Radius of `blur`'s Gaussian in pixels: three deviations. Raises UserError unless it is below the map's size in
+    pixels."""
     reach = math.ceil(3 * deviation)
     if reach >= size:
-        raise UserError(f'blur {deviation:g} is too much for maps of {size} pixels: three times it must fit')
+        raise UserError(f'blur {deviation:g} is too large for maps of {size} pixels: give less than a third of that')
     return reach
 
 
 def blur(maps, deviation):
-    """Maps, a tensor [N, S, S], under a Gaussian of this deviation in pixels, mirrored edges; 0 leaves them.
+    """Blur maps, a tensor [N, S, S], with a Gaussian of this deviation in pixels, reflected edges; 0: no blur.
 
-    It is applied along rows, then columns, where torchvision's takes all its pixels at once.
+    Separable, along rows then columns; torchvision's processes all pixels at once.
     """
     if not deviation:
         return maps
@@ -58,8 +59,8 @@ def blur(maps, deviation):
 
 
 def score_maps(maps, size):
-    """Maps [N, h, w] to score maps [N, size, size] in [0, 1]: OpenCV's bicubic filter, then min-max.
+    """Score maps [N, size, size] in [0, 1] from maps [N, h, w]: OpenCV's bicubic filter, then min-max.
 
-    In float64, as the protocol: what is cut to 8 bits afterwards may depend on the last digit.
+    In float64, as in the protocol: later quantisation to 8 bits can depend on the last digit.
     """
     return normalize(resize(maps.astype(np.float64), size, cv2.INTER_CUBIC), 'minmax')

@@ -1,6 +1,6 @@
-"""Figures as functions of the means over the images: a resample of the images costs no more than its means.
+"""Figures as functions of means over images, so that a bootstrap resample costs only the means.
 
-Means are arrays [..., d] of d columns, figures [...]; NaN where a figure is not defined.
+Means are arrays [..., d] of d columns, figures [...]; NaN if undefined.
 """
 
 from typing import NamedTuple
@@ -9,23 +9,23 @@ import numpy as np
 
 
 def percent(means):
-    """Of shares [..., 1], or values in [0, 1]."""
+    """Shares [..., 1], or values in [0, 1], in percent."""
     return 100 * means[..., 0]
 
 
 def plain(means):
-    """Of means [..., 1] as they are."""
+    """Means [..., 1] unchanged."""
     return means[..., 0]
 
 
 def ratio(means):
-    """The first column over the second [..., 2]."""
+    """First column over the second [..., 2]."""
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.where(means[..., 1] > 0, means[..., 0] / means[..., 1], np.nan)
 
 
 def mean_ratio(means):
-    """The mean of the ratios of the first to the second half of the columns, of those that are defined."""
+    """Mean of the defined ratios of the first half of the columns to the second half."""
     half = means.shape[-1] // 2
     ratios = ratio(np.stack([means[..., :half], means[..., half:]], axis=-1))  # [..., K]
     known = ~np.isnan(ratios)
@@ -33,7 +33,7 @@ def mean_ratio(means):
 
 
 class Highest(NamedTuple):
-    """In percent the highest column of each group, the mean over the groups."""
+    """Mean over groups of columns of each group's highest column, in percent."""
 
     starts: list  # the first column of each group, ascending from 0
 
@@ -41,14 +41,14 @@ class Highest(NamedTuple):
         return 100 * np.maximum.reduceat(means, self.starts, axis=-1).mean(axis=-1)
 
     def needs(self, columns):
-        """(which columns count, the figure of those): of neighbours that are alike for all units, the first."""
+        """(columns that count, figure of those): of adjacent columns that are equal for all units, the first."""
         kept = np.r_[True, (columns[:, 1:] != columns[:, :-1]).any(axis=0)]
         kept[self.starts] = True
         return kept, Highest([int(kept[:start].sum()) for start in self.starts])
 
 
 class PixelAveragePrecision(NamedTuple):
-    """PxAP in percent of histograms [..., 2 bins]: of the negatives, then of the positives, bins ascending."""
+    """PxAP in percent of histograms [..., 2 bins]: negatives, then positives, bins ascending."""
 
     def __call__(self, means):
         negative, positive = np.moveaxis(means.reshape(*means.shape[:-1], 2, -1)[..., ::-1], -2, 0)
@@ -59,14 +59,14 @@ class PixelAveragePrecision(NamedTuple):
             return 100 * (precision * np.diff(tp / tp[..., -1:])).sum(axis=-1)
 
     def needs(self, columns):
-        """(which columns count, the figure of those): the bins in which something lies."""
+        """(columns that count, figure of those): the non-empty bins."""
         used = columns.any(axis=0).reshape(2, -1).any(axis=0)
-        used[-1] = True  # the last bin, which is empty, is where recall begins
+        used[-1] = True  # recall starts at the last bin, which is empty
         return np.tile(used, 2), self
 
 
 def column(values):
-    """Values [n] as one column [n, 1]."""
+    """Values [n] as a column [n, 1]."""
     return np.asarray(values, float)[:, None]
 
 

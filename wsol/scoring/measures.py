@@ -1,6 +1,6 @@
-"""What a score makes of what the images gave: the figure of their sums, and the same of their means, for its interval.
+"""How a score is computed from sums over images, and from means over resampled images for its interval.
 
-A map's sums are {name: array}, its rows {name: [n, ...]}, of each of n images; both hold what all maps share too.
+A map's sums are {name: array}, its rows {name: [n, ...]} for n images; both also contain what all maps share.
 """
 
 from collections.abc import Callable
@@ -12,28 +12,22 @@ from . import boxes, erasing, means, pixels
 
 
 def kept_as(kind):
-    """How the values [B, ...] of images are kept: as numbers of this type."""
+    """A function that stores per-image values [B, ...] with this type."""
     return lambda values: np.asarray(values).astype(kind)
 
 
-def area(curves):
-    """What is kept of curves [B, P]: the area under each, in [0, 1]."""
-    curves = np.asarray(curves)
-    return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
-
-
 class Measure(NamedTuple):
-    """A score's way from the images to its figure."""
+    """How a score gets from images to its figure."""
 
-    name: str  # of what the images give
-    figure: Callable  # (a map's sums, settings) -> a number, or None where it is not defined
-    of_images: Callable  # (a map's rows, settings) -> (columns [n, d], function: their means [..., d] -> the figure)
-    kept: Callable = kept_as(float)  # what the images give [B, ...] -> what is kept of it, a row an image
-    curve: bool = False  # is the mean over the images a curve that results hold?
+    name: str  # of the per-image value
+    figure: Callable  # (a map's sums, settings) -> a number, or None if undefined
+    of_images: Callable  # (a map's rows, settings) -> (columns [n, d], function: their means [..., d] -> figure)
+    kept: Callable = kept_as(float)  # per-image values [B, ...] -> what is stored of them, one row per image
+    curve: bool = False  # is the mean over images a curve that results contain?
 
 
 def percent(name, kind=float):
-    """The total of that name in percent of the images; kind: of each image's value."""
+    """The sum of that name in percent of the images; kind: type of the per-image value."""
     return Measure(
         name,
         lambda total, settings: float(100 * total[name] / total['images']),
@@ -43,18 +37,18 @@ def percent(name, kind=float):
 
 
 def mean_area(name):
-    """The area under the mean curve of that name, which is the mean of the areas."""
+    """Area under the mean curve of that name, which equals the mean area."""
     return Measure(
         name,
-        lambda total, settings: erasing.area_under(total[name] / total['images']),
+        lambda total, settings: float(erasing.area_under(total[name] / total['images'])),
         lambda rows, settings: (means.column(rows[name]), means.plain),
-        area,
+        erasing.area_under,
         curve=True,
     )
 
 
 def mean_of(name):
-    """The mean over the images."""
+    """Mean over the images."""
     return Measure(
         name,
         lambda total, settings: float(np.mean(total[name] / total['images'])),
@@ -63,14 +57,14 @@ def mean_of(name):
 
 
 def mean_curve(name):
-    """The mean over the images and over the points of the curve that each of them gives."""
+    """Mean over the images and over the points of each image's curve."""
     return mean_of(name)._replace(
         of_images=lambda rows, settings: (means.column(rows[name].mean(axis=1)), means.plain), curve=True
     )
 
 
 def box_accuracy(name):
-    """That entry of `boxes.box_figures`: MaxBoxAcc or MaxBoxAccV2."""
+    """MaxBoxAcc or MaxBoxAccV2: that entry of `boxes.box_figures`."""
 
     def figure(total, settings):
         counts = {'correct': total['max_box'], 'images': int(total['images'])}
@@ -90,13 +84,13 @@ def box_accuracy(name):
 
 
 def ratios(total, settings):
-    """R_k of each k."""
+    """R_k for each k."""
     random = total['correct_random'] / settings.random_repeats
     return erasing.erasing_ratios(total['correct_topk'].tolist(), random.tolist())
 
 
 def mean_ratio(total, settings):
-    """The mean of R_k over the k where it is defined."""
+    """Mean of the defined R_k."""
     known = [value for value in ratios(total, settings) if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -113,13 +107,13 @@ MEAN_RATIO = Measure('correct_topk', mean_ratio, _ratio_of_images, kept_as(np.bo
 
 
 def mean_win(total, settings):
-    """Percent of the images won against another map, the mean over the others; None without another."""
+    """Percent of images won against another map, averaged over the others; None if there is no other."""
     others = len(total['wins']) - 1
     return float(100 * total['wins'].sum() / total['images'] / others) if others else None
 
 
 def _wins_of_images(rows, settings):
-    return means.column(rows['wins'] / max(1, rows['maps'] - 1)), means.percent  # maps: how many are compared
+    return means.column(rows['wins'] / max(1, rows['maps'] - 1)), means.percent  # maps: number of maps compared
 
 
 MEAN_WIN = Measure('wins', mean_win, _wins_of_images, kept_as(np.uint16))
@@ -129,7 +123,7 @@ MEAN_WIN = Measure('wins', mean_win, _wins_of_images, kept_as(np.uint16))
 
 
 def mask_iou_curve(total):
-    """The images' mean IoU(d) in percent, a point for each threshold d: mLoc of Grad-CAM++ (`regions.mask_ious`)."""
+    """Mean IoU(d) over images in percent, per threshold d: mLoc of Grad-CAM++ (`regions.mask_ious`)."""
     return 100 * total['mask_iou'] / total['images']  # [T]
 
 

@@ -1,7 +1,7 @@
-"""Scores of pixels against masks: thresholds, histograms of the scores, the average precision (PxAP), the mask files.
+"""Scores of pixels against masks: thresholds, score histograms, average precision (PxAP), mask files.
 
-N maps of S x S pixels, T thresholds, bins = T + 3. Source: the released code and the WSOL evaluation protocol (Choe
-et al., CVPR 2020). Memory is one histogram [2, bins], however many pixels come.
+N maps of S x S pixels, T thresholds, bins = T + 3. Source: the released code and the WSOL evaluation protocol (Choe et
+al., CVPR 2020). Memory: one histogram [2, bins] for any number of pixels.
 """
 
 import os
@@ -18,21 +18,21 @@ def thresholds(threshold_type, interval):
     """The protocol's thresholds [T], ascending: 'even' in [0, 1) or 'log' from about 1e-7 to 1."""
     if threshold_type == 'even':
         return np.arange(0, 1, interval)
-    if threshold_type == 'log':  # scalar powers: the array's round otherwise
+    if threshold_type == 'log':  # scalar powers: NumPy's array power rounds differently
         return np.array([10**-t for t in np.arange(0, 7, interval * 7)[::-1]])
     raise UserError(f'unknown threshold type {threshold_type!r}: choose one of even, log')
 
 
 def histogram_edges(taus):
-    """Bin edges [T + 4]: -inf, the thresholds, 1, 2, 3. The first bin holds what lies under the first threshold."""
+    """Bin edges [T + 4]: -inf, the thresholds, 1, 2, 3. The first bin holds scores below the first threshold."""
     return np.concatenate([[-np.inf], taus, [1, 2, 3]])
 
 
 def pixel_histogram(maps, masks, edges, keep=None):
     """Counts [N, 2, bins] of the scores at negative (0) and positive (1) pixels.
 
-    maps: scores in [0, 1] [N, S, S]; masks: bool [N, S, S]; edges: [bins + 1], half-open bins [a, b);
-    keep: bool [N, S, S], the pixels that count (None: all).
+    maps: scores in [0, 1] [N, S, S]; masks: bool [N, S, S]; edges: [bins + 1], half-open bins [a, b); keep: bool
+    [N, S, S], pixels that count (None: all).
     """
     bins = len(edges) - 1
     scores = torch.as_tensor(maps).to(torch.float64).flatten(1)  # [N, SS]
@@ -46,7 +46,7 @@ def pixel_histogram(maps, masks, edges, keep=None):
 
 
 def pixel_average_precision(histogram):
-    """PxAP in percent from counts [2, bins] (negatives, positives), ascending bins; None without a positive pixel."""
+    """PxAP in percent from counts [2, bins] (negatives, positives), ascending bins; None without positive pixels."""
     negative, positive = histogram[:, ::-1].astype(np.float64)
     tp = positive.cumsum()
     fp = negative.cumsum()
@@ -59,7 +59,7 @@ def pixel_average_precision(histogram):
 
 
 def mask_histogram(score_map, foreground, ignore, taus):
-    """Counts [2, bins] of the scores [S, S] at background and foreground; ignored background is in neither.
+    """Counts [2, bins] of the scores [S, S] at background and foreground pixels, without ignored background.
 
     foreground, ignore: bool [S, S].
     """
@@ -68,17 +68,17 @@ def mask_histogram(score_map, foreground, ignore, taus):
 
 
 def mask_counts(histogram):
-    """What one image adds: {histogram: [2, bins], from `mask_histogram`; images: 1}."""
+    """Counts of one image: {histogram: [2, bins] from `mask_histogram`; images: 1}."""
     return {'histogram': histogram, 'images': 1}
 
 
 def mask_figures(counts):
-    """{PxAP} in percent of the summed `mask_counts`, None without a foreground pixel."""
+    """{PxAP} in percent from summed `mask_counts`; None without foreground pixels."""
     return {'PxAP': pixel_average_precision(counts['histogram'])}
 
 
 def read_mask(path, size):
-    """A mask file as bool [size, size]: grey, OpenCV's nearest pixel, > .5. A missing or damaged one is a UserError."""
+    """A mask file as bool [size, size]: grey, OpenCV's nearest pixel, > .5. Raises UserError if missing or damaged."""
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE) if os.path.isfile(path) else None
     if grey is None:
         raise UserError(f'mask {path} is {"unreadable" if os.path.isfile(path) else "missing"}: restore the file')
@@ -86,10 +86,11 @@ def read_mask(path, size):
 
 
 def read_ground_truth(folder, masks, ignore, size):
-    """(foreground, ignore) bool [size, size].
+    """(foreground, ignore), bool [size, size]: the union of the instance masks, and the ignore mask (empty without
+    one).
 
-    The union of the instance masks, and the ignore mask, or nothing without one. masks: paths below `folder`; ignore:
-    one path, '' for none; None: masks of photographs of one's own (`wsol.masks`), not of the protocol.
+    masks: paths below `folder`; ignore: one path, '' for none; None: masks of the user's photographs (`wsol.masks`),
+    which do not follow the protocol.
     """
     paths = [os.path.join(folder, path) for path in masks]
     if ignore is None:

@@ -1,6 +1,6 @@
-"""One map against one image's true region: what the image adds to the scores that need ground truth.
+"""One map against one image's true region: the image's contribution to scores that need ground truth.
 
-S is the side of the map at image size, G the number of true boxes, T of thresholds.
+S is the side of the map at image size, G the number of true boxes, T the number of thresholds.
 """
 
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from .maps import score_maps
 from .pixels import mask_histogram, thresholds
 
 POINTING_TOLERANCE = 15  # pixels; Zhang et al., IJCV 2018
-ROUNDING = 1e-5  # a pixel so little above a threshold is at it: enlarged maps of few live cells take many such values
+ROUNDING = 1e-5  # tolerance above a threshold: upsampled maps with few active cells often hit thresholds exactly
 BOX_METRICS = {'max_box_acc', 'max_box_acc_v2'}  # computed together
 
 
 class Truth(NamedTuple):
-    """One image's ground truth."""
+    """Ground truth of one image."""
 
-    boxes: np.ndarray | None  # true boxes [G, 4]; None where the truth is a mask
-    region: np.ndarray  # the pixels in the boxes or in the mask, bool [S, S]
-    ignore: np.ndarray | None  # the pixels to ignore, bool [S, S]; None where the truth is boxes
+    boxes: np.ndarray | None  # true boxes [G, 4]; None if the truth is a mask
+    region: np.ndarray  # pixels in the boxes or the mask, bool [S, S]
+    ignore: np.ndarray | None  # pixels to ignore, bool [S, S]; None if the truth is boxes
 
 
 def box_region(boxes, size):
-    """The pixels in any of the boxes [G, 4], far sides included: bool [size, size]."""
+    """Pixels in any of the boxes [G, 4], far sides included: bool [size, size]."""
     region = np.zeros((size, size), bool)
     for x0, y0, x1, y1 in boxes:
         region[y0 : y1 + 1, x0 : x1 + 1] = True
@@ -33,9 +33,9 @@ def box_region(boxes, size):
 
 
 def proportion(scaled, region, keep=None):
-    """Share of the map's energy in the region: the energy-based pointing game (Score-CAM, Wang et al., CVPRW 2020).
+    """Share of the map's energy in the region: energy-based pointing game (Score-CAM, Wang et al., CVPRW 2020).
 
-    scaled: [S, S], at least 0; region: bool [S, S]; keep: bool [S, S], the pixels that count (None: all). No energy: 0.
+    scaled: [S, S], >= 0; region: bool [S, S]; keep: bool [S, S], pixels that count (None: all). Zero energy gives 0.
     """
     energy = scaled.astype(np.float64) if keep is None else np.where(keep, scaled, 0).astype(np.float64)
     total = energy.sum()
@@ -43,9 +43,9 @@ def proportion(scaled, region, keep=None):
 
 
 def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
-    """Is the map's highest pixel within `tolerance` pixels of the region: the pointing game (Zhang et al., IJCV 2018).
+    """Is the map's highest pixel within `tolerance` pixels of the region? The pointing game (Zhang et al., IJCV 2018).
 
-    scaled, region: [S, S]. Of several highest pixels the first in reading order counts; a constant map points nowhere.
+    scaled, region: [S, S]. Ties: the first in reading order. A constant map is a miss.
     """
     if not scaled.min() < scaled.max():
         return False
@@ -55,27 +55,29 @@ def pointing_hit(scaled, region, tolerance=POINTING_TOLERANCE):
 
 
 def mask_ious(scaled, region, taus):
-    """IoU(d) of the map's pixels above d with the region, for each threshold d of taus [T]: Loc of Grad-CAM++.
+    """IoU(d) of the map's pixels above d with the region, per threshold d of taus [T]: Loc of Grad-CAM++.
 
-    Pixels above d inside the region, over the pixels of the region plus those above d outside it; no box is drawn
-    around the map. scaled: [S, S], in [0, 1]; region: bool [S, S]. An empty region gives 0. Source: Chattopadhyay et
-    al., WACV 2018, section 4.3, where it is called Loc_I^c(d).
+    Pixels above d inside the region, over the region's pixels plus those above d outside it; no box is drawn around the
+    map. scaled: [S, S] in [0, 1]; region: bool [S, S]. An empty region gives 0. Source: Chattopadhyay et al., WACV
+    2018, section 4.3, Loc_I^c(d).
     """
     inside = _count_above(scaled[region], taus)
     outside = _count_above(scaled[~region], taus)
-    return inside / np.maximum(region.sum() + outside, 1)  # [T]; 1: an empty region with nothing outside
+    return inside / np.maximum(
+        region.sum() + outside, 1
+    )  # [T]; maximum: an empty region and no pixel above d gives 0 / 1
 
 
 def _count_above(values, taus):
-    """How many of the values [n] lie above each threshold [T], by more than ROUNDING."""
+    """Number of values [n] above each threshold [T] by more than ROUNDING."""
     return len(values) - np.searchsorted(np.sort(values), taus + ROUNDING, side='right')
 
 
 def region_scores(native, scaled, truth, settings):
-    """{name: what one image adds} of the scores by true regions; settings: `scores.Settings`.
+    """{name: value} of one image for the scores by true regions; settings: `scores.Settings`.
 
-    native: the map at its own size [h, w]; scaled: the same at image size, in [0, 1], [S, S]. Boxes and PxAP take the
-    bicubic score map of `native`, the other scores `scaled`.
+    native: the map at its own size [h, w]; scaled: at image size in [0, 1], [S, S]. Boxes and PxAP use the bicubic
+    score map of `native`, the other scores use `scaled`.
     """
     wanted = {*settings.metrics}
     found = {}

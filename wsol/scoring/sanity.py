@@ -1,12 +1,12 @@
-"""Does a map mean something: does it follow the weights and not every noise, does it foretell the score, is it simple?
+"""Sanity checks of maps: dependence on the weights, robustness, fidelity, simplicity.
 
-    randomized        networks whose weights are random from the head down (Adebayo et al., NeurIPS 2018)
-    sensitivity       how much the map changes with a small change of the image (Yeh et al., NeurIPS 2019)
-    infidelity        how badly the map foretells what the score loses without a square (Yeh et al., NeurIPS 2019)
-    gini              how few pixels hold the map (Chalasani et al., ICML 2020)
+    randomized        networks with weights randomized from the head down (Adebayo et al., NeurIPS 2018)
+    sensitivity       change of the map under a small change of the image (Yeh et al., NeurIPS 2019)
+    infidelity        error in predicting the score drop when a square is removed (Yeh et al., NeurIPS 2019)
+    gini              concentration of the map on few pixels (Chalasani et al., ICML 2020)
     coherency, adcc   of ADCC (Poppi et al., CVPR workshop 2021)
 
-B maps or images, S the side of an image. Maps are arrays; one that is constant agrees with none.
+B maps or images, S the side of an image. Maps are arrays; a constant map has correlation 0 with any other.
 """
 
 import copy
@@ -17,14 +17,14 @@ import torch
 
 from .. import attribution
 
-SENSITIVITY_RADIUS = 0.02  # of the noise on normalised images, uniform; captum's
-INFIDELITY_SIDE = 8  # the image's side over that of a removed square
-SSIM_WINDOW = 7  # pixels; with the constants, scikit-image's
+SENSITIVITY_RADIUS = 0.02  # of the uniform noise on normalised images, as in captum
+INFIDELITY_SIDE = 8  # image side / side of a removed square
+SSIM_WINDOW = 7  # px; this and the constants as in scikit-image
 SSIM_C = 0.01**2, 0.03**2
 
 
 def correlation(a, b):
-    """Pearson's correlation of the rows of a and b [B, N]: [B] in [-1, 1]; 0 where a row is constant or not finite."""
+    """Pearson correlation of the rows of a and b [B, N]: [B] in [-1, 1]; 0 if a row is constant or not finite."""
     a, b = (rows.astype(np.float64) - rows.mean(axis=1, keepdims=True) for rows in (a, b))
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -33,15 +33,15 @@ def correlation(a, b):
 
 
 def rank_correlation(a, b):
-    """Spearman's rank correlation of maps [B, h, w]: [B] in [-1, 1], ties with their mean rank."""
-    from scipy.stats import rankdata  # here: a second of every start where no other score needs it
+    """Spearman rank correlation of maps [B, h, w]: [B] in [-1, 1], ties with their mean rank."""
+    from scipy.stats import rankdata  # imported here: takes a second, and few scores need it
 
     return correlation(*(rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)))
 
 
 def ssim(a, b):
     """Mean structural similarity of maps [B, S, S] in [0, 1]: [B] (Wang et al., TIP 2004), windows of SSIM_WINDOW."""
-    from scipy.ndimage import uniform_filter  # here: as rankdata
+    from scipy.ndimage import uniform_filter  # imported here: as rankdata
 
     window = [1, min(SSIM_WINDOW, *a.shape[1:]), min(SSIM_WINDOW, *a.shape[1:])]
     count = window[1] * window[2]
@@ -62,8 +62,8 @@ def ssim(a, b):
 
 
 def weight_layers(model, image):
-    """The modules that have weights of their own, in the order in which they run on an image [1, 3, S, S]; one that
-    does not run by itself comes with the module that holds it."""
+    """Modules with weights of their own, in the order in which they run on an image [1, 3, S, S]. A module that is not
+    called itself is ordered by the module that contains it."""
     order = {}
     modules = dict(model.named_modules())
     name_of = {module: name for name, module in modules.items()}
@@ -90,7 +90,7 @@ def weight_layers(model, image):
 
 @torch.no_grad()
 def _draw_weights(module, stream):
-    """New weights of a module: He normal by the inputs of a number, scales 1, biases 0, statistics forgotten."""
+    """Randomize a module: weights He normal by fan-in, scales 1, biases 0, running statistics reset."""
     for name, weight in module.named_parameters(recurse=False):
         if weight.ndim > 1:
             noise = torch.randn(weight.shape, generator=stream) * math.sqrt(2 / weight[0].numel())
@@ -102,8 +102,8 @@ def _draw_weights(module, stream):
 
 
 def randomized(model, image, steps, seed):
-    """`steps` copies of the model, whose last 1/steps, 2/steps, ... and at last all layers have random weights: the
-    cascading randomization of Adebayo et al. The model is not touched; a layer's weights are the same in all copies."""
+    """`steps` copies of the model with random weights in the last 1/steps, 2/steps, ... all layers: cascading
+    randomization of Adebayo et al. The model is not modified; a layer's random weights are the same in all copies."""
     names = weight_layers(model, image)
     copies = []
     for step in range(1, steps + 1):
@@ -118,7 +118,7 @@ def randomized(model, image, steps, seed):
 def sensitivity(make, images, maps, streams, draws):
     """max over draws of |map(x + noise) - map(x)| / |map(x)|, [B], Euclidean norms; |map(x)| = 0 divides by 1.
 
-    make(images) -> maps [B, h, w], of the same classes; maps: of the images; streams: a torch.Generator an image.
+    make(images) -> maps [B, h, w] of fixed classes; maps: of the images; streams: one torch.Generator per image.
     """
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     size = np.sqrt((flat**2).sum(axis=1))
@@ -131,11 +131,12 @@ def sensitivity(make, images, maps, streams, draws):
 
 
 def infidelity(drop, images, maps, streams, draws, batch_size):
-    """min over c of the mean over draws of (c a - d)^2, [B]: d is what the score loses without a square, a what the map
-    holds there. The factor c (Yeh et al., section 2) makes the scale of a map no matter.
+    """min over c of the mean over draws of (c a - d)^2, [B]: d is the score drop when a square is removed, a the map's
+    sum in it.
 
-    drop(images, rows) -> d [n] of changed images, rows the numbers of those they were made of; maps [B, S, S]: at image
-    size; streams: a torch.Generator an image. The squares have 1 / INFIDELITY_SIDE of the image's side, and are 0.
+    The factor c (Yeh et al., section 2) makes it independent of the map's scale. drop(images, rows) -> d [n] for
+    modified images, rows their indices in the batch; maps [B, S, S]: at image size; streams: one torch.Generator per
+    image. The squares have 1 / INFIDELITY_SIDE of the image's side and become 0.
     """
     b, _, height, width = images.shape
     side = max(1, min(height, width) // INFIDELITY_SIDE)
@@ -156,7 +157,7 @@ def infidelity(drop, images, maps, streams, draws, batch_size):
 
 
 def gini(maps):
-    """The Gini index of |map| for maps [B, S, S]: [B], 0 where all pixels are alike, near 1 where few hold all."""
+    """Gini index of |map| for maps [B, S, S]: [B], 0 if all pixels are equal, near 1 if few pixels hold everything."""
     values = np.sort(np.abs(maps.reshape(len(maps), -1)).astype(np.float64), axis=1)
     n = values.shape[1]
     total = values.sum(axis=1)
@@ -165,15 +166,15 @@ def gini(maps):
 
 
 def coherency(maps, again):
-    """(1 + Pearson's correlation) / 2 of maps [B, h, w] with those of the images that they mask: [B] in [0, 1]; 0 where
-    one is constant, as the authors have it."""
+    """(1 + Pearson correlation) / 2 of maps [B, h, w] with the maps of the images masked by them: [B] in [0, 1]; 0 if
+    one is constant, as in the authors' code."""
     a, b = (one.reshape(len(one), -1) for one in (maps, again))
     alive = (np.ptp(a, axis=1) > 0) & (np.ptp(b, axis=1) > 0)
     return np.where(alive, (1 + correlation(a, b)) / 2, 0)
 
 
 def adcc(coherencies, complexities, drops):
-    """The harmonic mean of coherency, 1 - complexity and 1 - confidence drop, each [B] in [0, 1]; 0 where one is 0."""
+    """Harmonic mean of coherency, 1 - complexity and 1 - confidence drop, each [B] in [0, 1]; 0 if one is 0."""
     goods = np.stack([coherencies, 1 - complexities, 1 - drops])
     with np.errstate(divide='ignore'):
         return 3 / (1 / np.maximum(goods, 0)).sum(axis=0)

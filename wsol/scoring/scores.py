@@ -1,10 +1,11 @@
-"""The scores that maps are compared by: METRICS, one row a score, and the two sides of each.
+"""The scores by which maps are compared: METRICS, one row per score.
 
-What images add: `classifier_scores` here, of the scores by changed images, and `regions.region_scores`, of those by
-ground truth. What figure the sums give: `figures`. B images of size S x S, K erased shares, M maps of each image.
+Contributions of images: `classifier_scores` and `check_scores` here, by modified images, and `regions.region_scores`,
+by ground truth. Figures from sums: `figures`. B images of size S x S, K erased shares, M maps per image.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from . import erasing, imputing, maps, measures, pixels, sanity
 from .measures import Measure, box_accuracy, mean_area, mean_curve, mean_of, percent
 
 DROP_METRICS = {'average_drop', 'average_increase', 'win', 'adcc'}  # computed together
-COHERENCY_METRICS = {'coherency', 'adcc'}  # the same
-RANDOM_METRICS = {'randomization', 'randomization_abs', 'randomization_ssim'}  # the same
+COHERENCY_METRICS = {'coherency', 'adcc'}  # computed together
+RANDOM_METRICS = {'randomization', 'randomization_abs', 'randomization_ssim'}  # computed together
 
 
 GRAD_CAM_PP = 'Chattopadhay et al., WACV 2018'
@@ -29,31 +30,31 @@ ADCC = 'Poppi et al., CVPR workshop 2021'
 
 
 class Settings(NamedTuple):
-    """What is scored and how."""
+    """Settings of all scores."""
 
     metrics: list  # names of METRICS
-    curve_steps: int  # points of the deletion and insertion curves, less one
-    box_threshold: float  # loc_iou: the share of the maximum above which the box is drawn
-    box_iou: int  # loc_iou: the IoU with a true box, in percent
-    pointing_tolerance: float  # pixels around the object that still count as pointed at
-    random_repeats: int  # random masks an image and k
-    iou_thresholds: list  # of MaxBoxAccV2, in percent
-    cam_curve_interval: float  # distance of the thresholds
-    batch_size: int  # images in one pass of the network
-    randomization_steps: int = 4  # networks with ever more random weights
-    sensitivity_draws: int = 10  # noisy images of max_sensitivity
-    infidelity_draws: int = 50  # removed squares of infidelity
+    curve_steps: int  # points of the deletion and insertion curves, minus one
+    box_threshold: float  # loc_iou: threshold of the box, relative to the map's maximum
+    box_iou: int  # loc_iou: required IoU with a true box, percent
+    pointing_tolerance: float  # px around the object that count as a hit
+    random_repeats: int  # random masks per image and k
+    iou_thresholds: list  # of MaxBoxAccV2, percent
+    cam_curve_interval: float  # step between thresholds
+    batch_size: int  # images per forward pass
+    randomization_steps: int = 4  # networks with increasingly many random weights
+    sensitivity_draws: int = 10  # noisy images for max_sensitivity
+    infidelity_draws: int = 50  # removed squares for infidelity
 
 
 class Metric(NamedTuple):
     """A row of METRICS."""
 
-    title: str  # its name in tables
+    title: str  # name in tables
     better: str  # 'higher' or 'lower'
-    truth: str | None  # the ground truth it needs: None, 'box', 'mask', or 'any' of both
-    measure: Measure  # its figure, its interval, and what is kept of each image
-    source: str = ''  # where it comes from
-    extra: bool = False  # is it computed only where it is named, or with `all`?
+    truth: str | None  # required ground truth: None, 'box', 'mask', or 'any' of both
+    measure: Measure  # figure, interval, and what is stored per image
+    source: str = ''  # publication
+    extra: bool = False  # computed only if named, or with `all`?
 
 
 METRICS = {
@@ -84,25 +85,22 @@ METRICS = {
     'adcc': Metric('ADCC (%)', 'higher', None, percent('adcc'), ADCC, True),
 }
 MEASURES = {metric.measure.name: metric.measure for metric in METRICS.values()}
-OTHER_ROWS = {'constant': measures.kept_as(bool)}  # what is kept of each image beside what scores are made of
+OTHER_ROWS = {'constant': measures.kept_as(bool)}  # additional per-image values
 CURVES = ('rank_correlation', *(name for name, measure in MEASURES.items() if measure.curve))
 
 
 def rows(name, values):
-    """What is kept of each image of the values [B, ...] of that name."""
+    """What is stored per image of the values [B, ...] of that name."""
     kept = MEASURES[name].kept if name in MEASURES else OTHER_ROWS.get(name, measures.kept_as(float))
     return kept(values)
 
 
 def classifier_scores(model, images, labels, p, raw, settings):
-    """{name: tensor [B, ...] on the host} of the scores by changed images, a row an image.
+    """{name: tensor [B, ...] on the host} of the scores by modified images, one row per image.
 
-    p: of the images [B]; raw: their maps at image size, a tensor [B, S, S] on their device.
+    p: p(y|x) of the images [B]; raw: their maps at image size, a tensor [B, S, S] on their device.
     """
-
-    def score(changed, classes):
-        return erasing.target_probability(model, changed, classes)
-
+    score = partial(erasing.target_probability, model)
     found = {}
     if DROP_METRICS & {*settings.metrics}:
         scaled = attribution.normalize(raw, 'minmax').to(images)
@@ -120,44 +118,40 @@ def classifier_scores(model, images, labels, p, raw, settings):
 
 
 class Making(NamedTuple):
-    """How the maps of a batch are made again, for the scores that need more of them than one."""
+    """How to recompute the maps of a batch, for scores that need more than one map per image."""
 
-    native: np.ndarray  # the maps at their own size [B, h, w]
+    native: np.ndarray  # maps at their own size [B, h, w]
     raw: np.ndarray  # at image size [B, S, S]
     scaled: np.ndarray  # the same in [0, 1]
-    again: Callable  # (images, model=None) -> maps [B, h, w] of the same classes, also by another model
-    randomized: list  # models with ever more random weights (`sanity.randomized`), for the scores that take them
-    seeds: list  # whole numbers, one an image
+    again: Callable  # (images, model=None) -> maps [B, h, w] of the same classes, optionally of another model
+    randomized: list  # models from `sanity.randomized`, for the scores that need them
+    seeds: list  # integers, one per image
 
 
 def _streams(making, number):
-    """A torch.Generator an image for the draws of the check of this number, whatever other checks there are; on the
-    host, so that every device scores with the same draws."""
+    """One torch.Generator per image for check `number`, independent of other checks; on the host, so that all devices
+    use the same draws."""
     return [torch.Generator().manual_seed(attribution.noise_seed(seed, number)) for seed in making.seeds]
 
 
 def check_scores(model, images, labels, making, drop, settings):
-    """{name: tensor [B, ...] on the host} of the scores that ask whether a map means something, a row an image.
+    """{name: tensor [B, ...] on the host} of the sanity scores, one row per image.
 
-    making: `Making`; drop: the confidence drops [B] where ADCC asks for them.
+    drop: confidence drops [B], needed by ADCC.
     """
     wanted = {*settings.metrics}
     size = images.shape[-1]
     found = {}
     if 'road' in wanted:
         rank = erasing.descending_rank(torch.from_numpy(making.raw).to(images.device).flatten(1))
-        streams = _streams(making, 1)
-
-        def score(changed, classes):
-            return erasing.target_probability(model, changed, classes)
-
-        found['road'] = imputing.road(score, images, labels, rank, streams, settings.batch_size)
+        score = partial(erasing.target_probability, model)
+        found['road'] = imputing.road(score, images, labels, rank, _streams(making, 1), settings.batch_size)
     if RANDOM_METRICS & wanted:
         others = [making.again(images, other) for other in making.randomized]
         scaled = [maps.normalize(maps.resize(other, size), 'minmax') for other in others]
         size_of = np.abs(making.native)
         found['rank_correlation'] = np.stack([sanity.rank_correlation(making.native, one) for one in others], axis=1)
-        found['agreement'] = np.abs(found['rank_correlation'])  # a map with its sign turned has not been forgotten
+        found['agreement'] = np.abs(found['rank_correlation'])  # a map with flipped sign still agrees
         found['agreement_abs'] = np.stack([np.abs(sanity.rank_correlation(size_of, np.abs(one))) for one in others], 1)
         found['ssim'] = np.stack([sanity.ssim(making.scaled, one) for one in scaled], axis=1)
     if 'max_sensitivity' in wanted:
@@ -184,9 +178,9 @@ def check_scores(model, images, labels, making, drop, settings):
 
 
 def figures(total, settings):
-    """{metric: figure} of a map's sums {name: array}, and where they are R_k and the mean curves, as lists.
+    """{metric: figure} from a map's sums {name: array}; plus R_k and the mean curves, as lists.
 
-    Beside the curve of loc_mask_iou stands the threshold of its highest point, the first of several.
+    With the curve of loc_mask_iou comes the threshold of its maximum, the first if tied.
     """
     row = {name: METRICS[name].measure.figure(total, settings) for name in settings.metrics}
     if 'correct_topk' in total:
