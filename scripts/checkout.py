@@ -1,6 +1,6 @@
-"""Imported for its effect: the project's modules are found from wherever a script is run.
+"""Import this first: makes the project's modules importable from scripts, whatever the working directory.
 
-ROOT is the folder of the checkout.
+ROOT is the checkout's folder.
 """
 
 import os

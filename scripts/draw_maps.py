@@ -1,8 +1,8 @@
-"""One picture of the maps of several experiments, beside the true parts.
+"""Draws the maps of several experiments next to the true parts, in one picture.
 
     python scripts/draw_maps.py --experiments save/quickstart/CAM save/quickstart/CALM-EM --output maps.png
 
-A row is a test image: the maps of two classes and their difference by each experiment.
+Each row is a test image: per experiment the maps of two classes and their difference.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main():
     parser.add_argument(
         '--experiments', nargs='+', required=True, metavar='FOLDER', help='experiment folders with a checkpoint'
     )
-    parser.add_argument('--output', required=True, metavar='FILE.png', help='the picture; one of that name is replaced')
+    parser.add_argument('--output', required=True, metavar='FILE.png', help='the picture; overwrites an existing file')
     parser.add_argument('--images', type=int, default=5, help='rows')
     options = parser.parse_args()
     write_pairs(options.output, options.experiments, options.images)

@@ -1,8 +1,8 @@
-"""A checkpoint as a file to give away: its weights in half precision, what they are of, and the names of its classes.
+"""Exports a checkpoint for distribution: weights in half precision, the description of the network, and class names.
 
     python scripts/export_head.py save/CALM-EM_CUB CALM-EM_CUB.pth.tar
 
-The file is a checkpoint itself: --load_checkpoint takes it, without the data set. Optimizer and paths are left out.
+The file is a checkpoint itself: --load_checkpoint accepts it without the data set. Optimizer and paths are left out.
 """
 
 import argparse
@@ -18,31 +18,31 @@ from engine.experiments import DESCRIBING
 from wsol.errors import AlreadyThere, UserError
 from wsol.weights import read_record, sha256_of
 
-PLACES = ('data_root', 'metadata_root')  # of the machine it was trained on
+PLACES = ('data_root', 'metadata_root')  # paths on the training machine
 
 
 def halved(value):
-    """A tensor of floats in half precision, where that holds all its values; others as they are."""
+    """A float tensor in half precision if its values fit; otherwise a copy."""
     half = value.half() if value.is_floating_point() else value
     return half.clone() if half.isfinite().all() else value.clone()
 
 
 def exported(record, path):
-    """The record of the file, of that of a checkpoint; one without the arguments of its training is a UserError."""
-    told = util.trained_with(record)
-    missing = [key for key in DESCRIBING if key not in told]
+    """The export record of a checkpoint's record. Raises UserError if the training's arguments are missing."""
+    args = util.trained_with(record)
+    missing = [key for key in DESCRIBING if key not in args]
     if missing:
-        raise UserError(f'{path} does not tell its {", ".join(missing)}: give a checkpoint of main.py')
-    described = {key: told[key] for key in DESCRIBING if key not in PLACES}
+        raise UserError(f'{path} lacks the arguments {", ".join(missing)}: give a checkpoint of main.py')
+    described = {key: args[key] for key in DESCRIBING if key not in PLACES}
     state = {key: halved(value) for key, value in record['state_dict'].items()}
-    names = class_names(told['dataset'], len(state['conv_last.weight']), [told[key] for key in PLACES])
+    names = class_names(args['dataset'], len(state['conv_last.weight']), [args[key] for key in PLACES])
     if names is None:
-        raise UserError(f'no names of the classes of {told["dataset"]} in {" or ".join(told[key] for key in PLACES)}')
+        raise UserError(f'no names of the classes of {args["dataset"]} in {" or ".join(args[key] for key in PLACES)}')
     return {
-        'architecture': told['architecture'],
+        'architecture': args['architecture'],
         'epoch': record.get('epoch'),
         'state_dict': state,
-        'args': {**described, 'preprocessing': told.get('preprocessing')},
+        'args': {**described, 'preprocessing': args.get('preprocessing')},
         'class_names': names,
     }
 
@@ -50,7 +50,7 @@ def exported(record, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='file or folder, as --load_checkpoint takes it')
-    parser.add_argument('file', help='the file to write; one of that name is not replaced')
+    parser.add_argument('file', help='the file to write; must not exist')
     options = parser.parse_args()
     if os.path.exists(options.file):
         raise AlreadyThere(f'{options.file} exists already: give another name')

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Does it compute right on this GPU, how fast is it, and what would a training take? A table in DIR/table.md says so.
+# Check correctness and speed on this GPU and estimate training times; writes a table to DIR/table.md.
 #   bash scripts/gpu_check.sh [--minutes N] [--output DIR] [--device cpu]
-#       --minutes N     never more than N minutes in all, default 14; called again with the same DIR, it goes on
-#       --output DIR    of the result files, default save/gpu_check
-#       --device cpu    a rehearsal without a GPU: every part with tiny sizes
-# PYTHON=<command> in place of .venv/bin/python, which scripts/test.sh makes.
+#       --minutes N     time limit in all, default 14; a further call with the same DIR resumes
+#       --output DIR    folder for results, default save/gpu_check
+#       --device cpu    dry run without a GPU: every part at tiny sizes
+# PYTHON=<command> replaces .venv/bin/python, which scripts/test.sh creates.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,34 +1,33 @@
 # shellcheck shell=bash disable=SC2154
-# Helpers of the scripts; sourced, never run. prepare_options sets archives, data_root, work, checksum and parts.
-# CALM_MIRROR=<address>: every download comes from <address>/<file> instead of its own place (a local copy:
-# file:///data/mirror).
+# Shell functions shared by the scripts; sourced, never run.
+# CALM_MIRROR=<address>: download everything from <address>/<file> instead (a local copy: file:///data/mirror).
 
-# Who speaks: the script, or what is set before (a SLURM job's name, since SLURM calls its copies of scripts alike).
+# Prefix of messages: the script's name, or preset (the SLURM job's name, as SLURM runs renamed copies of scripts).
 speaker=${speaker:-${0##*/}}
 die() { echo "$speaker: error: $*" >&2; exit 2; }
-say() { echo "$speaker: $*"; }   # what was done
-note() { echo "$*" >&2; }        # how a long command gets on, apart from what it prints as its result
+say() { echo "$speaker: $*"; }
+note() { echo "$*" >&2; }        # progress, kept apart from results on standard output
 
-# The folder of the checkout; default folders lie in it, whatever folder the command is run from.
+# The checkout's root, which contains the default folders, independent of the working directory.
 checkout() { (cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd); }
 
-need() {  # need TOOL...: every one must be installed
+need() {  # need TOOL...: fail unless all are installed
     local tool
     for tool in "$@"; do
         command -v "$tool" >/dev/null || die "the command '$tool' is not installed: install it and run this again"
     done
 }
 
-option_value() {  # option_value OPTION COUNT VALUE: the value of an option that needs one
+option_value() {  # option_value OPTION COUNT VALUE: the option's value; fails without one
     if [ "$2" -lt 2 ] || [ -z "$3" ]; then die "$1 needs a value (see --help)"; fi
     echo "$3"
 }
 
-git_blob() {  # git's id of a file's content, without git
+git_blob() {  # git blob id of a file, without git
     { printf 'blob %d\0' "$(wc -c < "$1")"; cat "$1"; } | sha1sum | cut -d' ' -f1
 }
 
-# download ADDRESS FILE [PATH]: through FILE.part, resumed where it stopped. PATH: the file's place below CALM_MIRROR.
+# download ADDRESS FILE [PATH]: via FILE.part, resumable. PATH: the file's path below CALM_MIRROR.
 download() {
     local address=$1 file=$2 folder bar=--silent why made=()
     [ -z "${CALM_MIRROR:-}" ] || address="${CALM_MIRROR%/}/${3:-${file##*/}}"
@@ -39,7 +38,7 @@ download() {
     [ ! -t 2 ] || bar=--progress-bar
     if ! why=$(curl --fail --location $bar --connect-timeout 20 --retry 2 --continue-at - --write-out '%{errormsg}' \
                     --output "$file.part" "$address"); then
-        if [ -s "$file.part" ]; then why="$why; the part that came is kept in $file.part"; else rm -f "$file.part"; fi
+        if [ -s "$file.part" ]; then why="$why; the partial file is kept as $file.part"; else rm -f "$file.part"; fi
         [ ${#made[@]} -eq 0 ] || rmdir "${made[@]}" 2>/dev/null
         die "cannot download $address ($why): go online and run this again, or put the file there" \
             "yourself as ${file%.new}"
@@ -47,7 +46,7 @@ download() {
     mv "$file.part" "$file"
 }
 
-bytes_free() {  # bytes free where a folder is, or will be
+bytes_free() {  # free bytes at a folder, which need not exist yet
     local folder=$1
     until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
     df -P -k "$folder" | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }'
@@ -62,7 +61,7 @@ need_space() {  # need_space FOLDER BYTES WHAT
 gib() { awk -v bytes="$1" 'BEGIN { printf "%.1f", bytes / 1073741824 }'; }
 file_bytes() { wc -c < "$1" | tr -d ' '; }
 
-unpacked_bytes() {  # the room an archive takes when unpacked (compressed tar: an estimate, images hardly shrink)
+unpacked_bytes() {  # unpacked size of an archive (compressed tar: an estimate, as images hardly compress)
     case $1 in
         *.zip) unzip -l "$1" | awk 'END { printf "%.0f\n", $1 }' ;;
         *.tgz | *.tar.gz) file_bytes "$1" | awk '{ printf "%.0f\n", $1 * 1.5 }' ;;
@@ -70,17 +69,16 @@ unpacked_bytes() {  # the room an archive takes when unpacked (compressed tar: a
     esac
 }
 
-check_md5() {  # check_md5 FILE MD5: nothing is checked with --no_checksum or where no checksum is published ('-')
+check_md5() {  # check_md5 FILE MD5: skipped with --no_checksum or if no checksum is published ('-')
     [ "$2" != - ] || { say "no checksum is published for ${1##*/}: not checked"; return; }
     [ "$checksum" = yes ] || { say "checksum of ${1##*/} skipped"; return; }
     say "checking ${1##*/} ..."
     local found; found=$(md5sum < "$1" | cut -d' ' -f1)
     [ "$found" = "$2" ] ||
-        die "$1 has the md5 $found instead of $2: get the file again, or give --no_checksum if it is another archive" \
-            "on purpose"
+        die "$1 has the md5 $found instead of $2: get the file again, or give --no_checksum for a different archive"
 }
 
-# prepare_options CHOICES DEFAULT ARGUMENT...: sets archives, data_root, work, checksum and parts (some of CHOICES).
+# prepare_options CHOICES DEFAULT ARGUMENT...: sets archives, data_root, work, checksum and parts (from CHOICES).
 prepare_options() {
     local choices=$1 default=$2; shift 2
     archives='' data_root="$(checkout)/dataset" checksum=yes parts=()
@@ -101,20 +99,19 @@ prepare_options() {
         shift
     done
     [ -z "$archives" ] || [ -d "$archives" ] ||
-        die "--archives $archives is not a folder: give the folder the archives are in"
+        die "--archives $archives is not a folder: give the folder that contains the archives"
     [ ${#parts[@]} -gt 0 ] || read -r -a parts <<< "$default"
     work="${data_root%/}/.prepared"
 }
 
-find_archive() {  # the path of an archive on disk; nothing when it is not there
+find_archive() {  # path of an archive on disk; empty if missing
     local folder
     for folder in "$archives" "$data_root"; do
         [ -z "$folder" ] || [ ! -f "$folder/$1" ] || { echo "${folder%/}/$1"; return; }
     done
 }
 
-# get_archive NAME ADDRESS GIB: sets `archive`; one that is not on disk is downloaded into the data root ('-': cannot
-# be).
+# get_archive NAME ADDRESS GIB: sets `archive`; downloads it into the data root if missing (ADDRESS '-': impossible).
 get_archive() {
     archive=$(find_archive "$1")
     [ -z "$archive" ] || return 0
@@ -130,10 +127,10 @@ unpack() {  # unpack ARCHIVE FOLDER
     case $1 in
         *.zip) unzip -q "$1" -d "$2" || [ $? -eq 1 ] ;;  # 1: unpacked, with a warning
         *) tar -xf "$1" -C "$2" --no-same-owner ;;
-    esac 2>/dev/null || die "$1 cannot be unpacked: it is broken or no archive; get the file again"
+    esac 2>/dev/null || die "$1 cannot be unpacked: it is damaged or not an archive; get the file again"
 }
 
-# The folder, at or below $1 (through folders that stand alone), that holds an entry matching the pattern $2.
+# folder_with FOLDER PATTERN: the folder with an entry matching PATTERN: FOLDER, or below it through single subfolders.
 folder_with() {
     local folder=$1 inside
     while ! compgen -G "$folder/$2" >/dev/null; do
@@ -144,15 +141,15 @@ folder_with() {
     echo "$folder"
 }
 
-# Moves the files of a staged tree into the data root; one that is there with another content stops it before any move.
-# The file $stage.moving says that the stage is complete and checked: a run that was cut off goes on from it.
+# Move a staged tree into the data root; fail before any move if a file exists there with different content.
+# The file $stage.moving marks a complete, checked stage from which an interrupted run resumes.
 merge_stage() {
     local stage=$1 path
     if [ ! -e "$stage.moving" ]; then
         while IFS= read -r -d '' path; do
             if [ -e "$data_root/$path" ]; then
                 cmp -s "$stage/$path" "$data_root/$path" ||
-                    die "$data_root/$path exists with another content: nothing was" \
+                    die "$data_root/$path exists with different content: nothing was" \
                     "changed; move it away or give another --data_root"
                 rm -f "$stage/$path"
             fi
@@ -164,17 +161,17 @@ merge_stage() {
         find "$stage/$path" -maxdepth 1 -type f -exec mv -n -t "$data_root/$path/" {} +
     done < <(cd "$stage" && find . -type d -printf '%P\0')
     [ -z "$(find "$stage" -type f -print -quit)" ] ||
-        die "a file came into $data_root while its archive was moved there: see $stage"
+        die "a file appeared in $data_root while its archive was moved there: see $stage"
     rm -rf "$stage" "$stage.moving"
 }
 
-# What a part that failed or was cut off left; a stage that is complete stays, the next run goes on from it.
+# Remove the leftovers of a failed or interrupted part, but keep a complete stage for the next run.
 clean_half() {
     rm -rf "$half_raw"
     [ -e "$half_stage.moving" ] || rm -rf "$half_stage"
 }
 
-# prepare_archive PART NAME MD5 ADDRESS GIB: gets, checks, unpacks and places one archive, once.
+# prepare_archive PART NAME MD5 ADDRESS GIB: get, check, unpack and install one archive, once.
 # The function arrange_PART RAW OUT moves the unpacked files to their place in OUT, which mirrors the data root.
 prepare_archive() {
     local part=$1 name=$2 stage="$work/$1.stage" raw="$work/$1.raw" archive
@@ -190,7 +187,7 @@ prepare_archive() {
         mkdir "$stage" "$raw"
         say "unpacking $name ..."
         unpack "$archive" "$raw"
-        "arrange_$part" "$raw" "$stage" || die "$archive has not the layout of $name: $layout; get the right archive"
+        "arrange_$part" "$raw" "$stage" || die "$archive does not have the layout of $name: $layout; get the right archive"
         rm -rf "$raw"
     fi
     merge_stage "$stage"
@@ -198,7 +195,7 @@ prepare_archive() {
     say "$part: done"
 }
 
-# The parts whose archive is on disk first, so that a missing one stops nothing that can be done. Calls archive_of PART.
+# Parts whose archive is on disk come first, so that a missing archive does not block them. Calls archive_of PART.
 run_parts() {
     local part
     for part in "${parts[@]}"; do [ -z "$(find_archive "$(archive_of "$part")")" ] || "prepare_$part"; done

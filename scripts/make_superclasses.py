@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Writes the sets of classes that the superclass maps sum over: a JSON file {"class": [classes]} for --superclass.
+"""Writes the sets of classes that superclass maps sum over: a JSON file {"class": [classes]} for --superclass.
 
     python scripts/make_superclasses.py --dataset=CUB --output=birds.json
     python scripts/make_superclasses.py --dataset=ILSVRC --depth=9 --output=depth9.json [--helper_dir=DIR]
 
-CUB, ToyBirds, ToyBirdsSingle: every class is a bird, so each set is all classes. ILSVRC: classes that share a WordNet
-ancestor at --depth.
+CUB, ToyBirds, ToyBirdsSingle: every class is a bird, so each set contains all classes. ILSVRC: classes that share a
+WordNet ancestor at --depth.
 
-The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (in WordNet's
-nouns only `entity`, depth 0; `physical entity` is at 1, `mammal` at 9, `dog` at 13). A class belongs to each entry of
-that depth that is the class itself or one of its ancestors, over all its parents, and its set is the union of the
-classes of those entries. A class shallower than --depth has no such entry: its set is itself alone. So every set holds
-its own class, and B is in the set of A where A is in that of B.
+The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (among nouns
+only `entity`, depth 0; `physical entity` has depth 1, `mammal` 9, `dog` 13). A class belongs to every entry at that
+depth that is the class itself or an ancestor through any parent; its set is the union of the classes of those entries.
+A class above --depth has no such entry and forms a set alone. So every set contains its own class, and B is in the set
+of A if and only if A is in that of B.
 
-The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt are those of the released CALM repository,
-checked by their git blob ids; what is not in --helper_dir is fetched into it (CALM_MIRROR=<address> names a copy, with
-the paths metadata/...).
+The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt come from the released CALM repository and
+are checked by their git blob ids; missing ones are downloaded into --helper_dir (CALM_MIRROR=<address> names a copy,
+with the paths metadata/...).
 """
 
 import argparse
@@ -35,7 +35,7 @@ from engine.command import command
 from wsol.errors import AlreadyThere, UserError
 
 SOURCE = 'https://raw.githubusercontent.com/naver-ai/calm/HEAD'
-FOLDER = 'metadata/ILSVRC/helper'  # of the source
+FOLDER = 'metadata/ILSVRC/helper'  # in SOURCE
 INDEX = 'imagenet_class_index.json'
 IS_A = 'wordnet.is_a.txt'
 WORDS = 'words.txt'
@@ -44,19 +44,19 @@ BLOBS = {
     IS_A: '82ceff950c7144985e9e03f5f3e95b27ad7cbf2b',
     WORDS: 'a2403d121c447293ce23537495a2b94cd822eef6',
 }
-FETCH = 'source "$1" && download "$2" "$3" "$4"'  # of lib.sh: resumes, honours CALM_MIRROR, says why it failed
-SHOWN = 20  # sets named in the summary
+FETCH = 'source "$1" && download "$2" "$3" "$4"'  # lib.sh's download
+SHOWN = 20  # sets listed in the summary
 
 
 def fetch(name, path):
     """Download a helper file to `path`."""
     command = ['bash', '-c', FETCH, os.path.basename(__file__), os.path.join(ROOT, 'scripts', 'lib.sh')]
     if subprocess.run([*command, f'{SOURCE}/{FOLDER}/{name}', path, f'{FOLDER}/{name}']).returncode:
-        sys.exit(2)  # download has said why, in one line
+        sys.exit(2)  # download has printed the reason
 
 
 def read_helper(folder, name, checksum):
-    """The text of a helper file; without it in `folder` it is fetched into it. Another content is a UserError."""
+    """The text of a helper file, downloaded into `folder` if missing. Raises UserError for different content."""
     path = os.path.join(folder, name)
     fetched = not os.path.exists(path)
     source = path + '.new' if fetched else path
@@ -68,10 +68,9 @@ def read_helper(folder, name, checksum):
     if checksum and blob != BLOBS[name]:
         if fetched:
             os.remove(source)
-        verb = 'came with' if fetched else 'has'
         raise UserError(
-            f'{path} {verb} the git blob id {blob} instead of {BLOBS[name]}: get the right file, or give '
-            '--no_checksum if it is another one on purpose'
+            f'{path} has the git blob id {blob} instead of {BLOBS[name]}: get the right file, or give '
+            '--no_checksum for a different one'
         )
     if fetched:
         os.replace(source, path)
@@ -99,7 +98,7 @@ def read_parents(text):
 
 
 def ancestors(entry, parents):
-    """The entry and everything above it."""
+    """The entry and all entries above it."""
     found = {entry}
     waiting = [entry]
     while waiting:
@@ -110,21 +109,19 @@ def ancestors(entry, parents):
 
 
 def depths(entries, parents):
-    """{entry: length of the longest path from an entry without parents}, of the entries and all above them.
+    """{entry: length of the longest path from an entry without parents}, for the entries and their ancestors.
 
-    An entry above itself has no depth: a UserError.
+    Raises UserError for a cycle.
     """
     depth = {}
     above = {}
     for entry in entries:
         for one in sorted(ancestors(entry, parents)):
             above.setdefault(one, set(parents.get(one, ())))
-    while above:  # each round takes the entries whose parents all have their depth
+    while above:  # each round: entries whose parents all have a depth
         ready = [entry for entry, up in above.items() if up <= depth.keys()]
         if not ready:
-            raise UserError(
-                f'{IS_A} has a circle: {sorted(above)[0]} is above or below entries that are above themselves'
-            )
+            raise UserError(f'{IS_A} has a cycle: {sorted(above)[0]} is part of it, or above or below it')
         for entry in ready:
             depth[entry] = 1 + max((depth[parent] for parent in above[entry]), default=-1)
         for entry in ready:
@@ -133,14 +130,14 @@ def depths(entries, parents):
 
 
 def groups_at(classes, parents, depth):
-    """{entry at that depth: [numbers of the classes below or at it]}.
+    """{entry at that depth: [classes at or below it]}.
 
-    A class that the is-a file does not name is a UserError, and so is a depth below every class.
+    Raises UserError if the is-a file lacks a class, or if the depth is below every class.
     """
     named = parents.keys() | {parent for row in parents.values() for parent in row}
     for synset in classes:
         if synset not in named:
-            raise UserError(f'{IS_A} does not name the class {synset}: the helper files do not fit each other')
+            raise UserError(f'{IS_A} lacks the class {synset}: the helper files do not match')
     level = depths(classes, parents)
     groups = defaultdict(list)
     for number, synset in enumerate(classes):
@@ -154,7 +151,7 @@ def groups_at(classes, parents, depth):
 
 
 def sets_of(num_classes, groups):
-    """{class: sorted classes that share a group with it}; a class without a group is alone."""
+    """{class: sorted classes that share a group with it}; a class without a group forms a set alone."""
     sets = {number: {number} for number in range(num_classes)}
     for members in groups.values():
         for number in members:
@@ -163,15 +160,15 @@ def sets_of(num_classes, groups):
 
 
 def summary(num_classes, groups, names):
-    """Lines on the groups, the largest first, and on the classes in none or in several."""
+    """Lines on the groups, largest first, and on the classes in none or several."""
     counts = defaultdict(int)
     for members in groups.values():
         for number in members:
             counts[number] += 1
     largest = sorted(groups, key=lambda entry: (-len(groups[entry]), entry))
     yield (
-        f'{num_classes} classes, {len(groups)} sets; {num_classes - len(counts)} classes lie in none and stand alone, '
-        f'{sum(count > 1 for count in counts.values())} lie in several and get their union'
+        f'{num_classes} classes, {len(groups)} sets; {num_classes - len(counts)} classes are in none and stand alone, '
+        f'{sum(count > 1 for count in counts.values())} are in several and get their union'
     )
     for entry in largest[:SHOWN]:
         yield f'{len(groups[entry]):5d} {names.get(entry, entry)} ({entry})'
@@ -194,7 +191,7 @@ def build(args):
 
 
 def parse(argv):
-    """The arguments; a mistake ends the program with one line, exit code 2."""
+    """Parse the arguments; an error ends the program with one line and exit code 2."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ToyBirdsSingle', 'ILSVRC'))
     parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
@@ -203,7 +200,10 @@ def parse(argv):
         '--helper_dir', metavar='DIR', help='ILSVRC: folder of the helper files (default: metadata_root/ILSVRC/helper)'
     )
     parser.add_argument(
-        '--no_checksum', dest='checksum', action='store_false', help='ILSVRC: take helper files of another content'
+        '--no_checksum',
+        dest='checksum',
+        action='store_false',
+        help='ILSVRC: accept helper files with different content',
     )
     parser.add_argument(
         '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
@@ -211,14 +211,14 @@ def parse(argv):
     parser.add_argument('--overwrite', action='store_true', help='replace the output file where it exists')
     args = parser.parse_args(argv)
     if (args.dataset == 'ILSVRC') != (args.depth is not None):
-        parser.error('--depth belongs to --dataset=ILSVRC, and only to it: the other sets have one superclass')
+        parser.error('--depth is for --dataset=ILSVRC, and required there: the other sets have one superclass')
     if args.depth is not None and args.depth < 0:
         parser.error(f'--depth={args.depth}: it must be at least 0')
     return args
 
 
 def main(argv=None):
-    """Builds, writes and says what the sets are."""
+    """Build and write the sets, and print a summary."""
     args = parse(argv)
     if os.path.lexists(args.output) and not args.overwrite:
         raise AlreadyThere(f'{args.output} exists: give --overwrite to replace it, or another --output')

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The main job on ToyBirds: draw birds, train CAM, then CALM-ML and CALM-EM from it, score their maps both ways, print
-# one table and draw one picture. Everything lands in save/NAME; a finished step is not repeated.
-#   bash scripts/quickstart.sh [NAME]          a network of the paper's kind, EfficientNet-Lite0 with ImageNet weights,
-#                                              on few birds: minutes. NAME of the run, default quickstart
-#   bash scripts/quickstart.sh --full [NAME]   a network of six layers from scratch on all birds: 15 to 20 minutes on 2
-#                                              CPU cores. Default NAME quickstart-full
-#   bash scripts/quickstart.sh --picture       only first pictures: three photographs explained by a trained ImageNet
-#                                              network, nothing is trained: save/picture/panels
+# Quick start on ToyBirds: render birds, train CAM, then CALM-ML and CALM-EM from it, score their maps in two ways, print
+# a table and draw a picture. All output goes to save/NAME; finished steps are not repeated.
+#   bash scripts/quickstart.sh [NAME]          EfficientNet-Lite0 with ImageNet weights on a few birds: minutes.
+#                                              NAME of the run, default quickstart
+#   bash scripts/quickstart.sh --full [NAME]   a six-layer network from scratch on all birds: 15 to 20 minutes on 2 CPU
+#                                              cores. Default NAME quickstart-full
+#   bash scripts/quickstart.sh --picture       pictures only, no training: explain three photographs with a pretrained
+#                                              ImageNet network, to save/picture/panels
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,10 +16,10 @@ case ${1:-} in
     --picture | --full) mode=${1#--}; shift ;;
 esac
 case ${1:-} in
-    -*) die "unknown option '$1': --full, --picture or the NAME of a run (see --help)" ;;
+    -*) die "unknown option '$1': give --full, --picture or the NAME of a run (see --help)" ;;
     help | full | picture) die "'$1' would be the NAME of a run: give --$1, or another NAME" ;;
 esac
-[ $# -le 1 ] || die "${*:2}: give one NAME of a run at most (see --help)"
+[ $# -le 1 ] || die "${*:2}: give at most one NAME of a run (see --help)"
 [ $# -eq 0 ] || [ "$mode" != picture ] || die "$1: --picture takes no NAME (see --help)"
 requirements='requirements-timm.txt'     # the network and its weights
 NAME=${1:-quickstart}
@@ -29,8 +29,8 @@ if [ "$mode" = full ]; then
 fi
 folder=save/$NAME
 if [ "$mode" != picture ] && [ -d "$(checkout)/$folder/CAM" ]; then
-    [ -d "$(checkout)/$folder/dataset" ] && kind=quick || kind=full     # a quick run keeps its birds there
-    [ "$kind" = "$mode" ] || die "$folder is a $kind run, and not a $mode one: give another NAME (see --help)"
+    [ -d "$(checkout)/$folder/dataset" ] && kind=quick || kind=full     # only quick runs have it
+    [ "$kind" = "$mode" ] || die "$folder is a $kind run, not a $mode one: give another NAME (see --help)"
 fi
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "$requirements"
@@ -39,13 +39,13 @@ source scripts/reproduce/rows.sh
 SECONDS=0
 run() { note "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 
-# together COMMAND...: beside each other, each on one core, where cores > 1. All have ended when a failure is told.
+# together COMMAND...: run in parallel on one core each if cores > 1; wait for all before reporting a failure.
 cores=$(nproc)
 together() {
     local command process processes=() failed=0
     for command in "$@"; do
         if [ "$cores" -gt 1 ]; then
-            (trap - INT; export OMP_NUM_THREADS=1; $command) &     # Ctrl-C ends what runs in the background, too
+            (trap - INT; export OMP_NUM_THREADS=1; $command) &     # let Ctrl-C stop background jobs
             processes+=($!)
         else
             $command
@@ -61,18 +61,18 @@ explain() {  # explain PHOTOGRAPH
 }
 
 if [ "$mode" = picture ]; then
-    # glibc keeps what the 1280 masked passes of Score-CAM free, in place of asking the system for the same pages again.
+    # glibc reuses memory freed by Score-CAM's 1280 masked passes instead of returning it to the system each time.
     export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
     photographs=(docs/photographs/*.jpg)
     together "${photographs[@]/#/explain }"
     note "[$SECONDS s] the pictures: save/picture/panels"
-    note "CALM of your own photograph of a bird: .venv/bin/python inference.py --images FILE" \
+    note "CALM on your own photograph of a bird: .venv/bin/python inference.py --images FILE" \
         "--load_checkpoint=packaged/CALM-EM_CUB_lite0 --classes=@1,@2"
     exit
 fi
 
-common=(--workers=1 --seed=0 --resume=True)          # what was cut off goes on
-if [ "$mode" = quick ]; then                         # the sizes of the study's network of that name
+common=(--workers=1 --seed=0 --resume=True)
+if [ "$mode" = quick ]; then                         # smaller than in the study
     network=_tf_efficientnet_lite0
     birds=("--data_root=$folder/dataset" "--metadata_root=$folder/metadata")
     sizes=(--train=20 --val=2 --test=8)
@@ -80,16 +80,16 @@ if [ "$mode" = quick ]; then                         # the sizes of the study's 
     cam_epochs=(--epochs=4 --lr_decay_frequency=4)
     calm_epochs=(--epochs=2 --lr_decay_frequency=2)
     erasing=()
-else                                                 # those of the data set and of the configurations
+else                                                 # defaults of data set and configurations
     network='' birds=() sizes=() cam_epochs=() calm_epochs=()
     erasing=(--random_repeats=3)
-    cores=1                                          # one command after the other, each on all cores
+    cores=1                                          # sequential commands, each on all cores
 fi
-once() { [ -e "$folder/$1" ] || run "${@:2}"; }      # a result file, then the command that makes it
+once() { [ -e "$folder/$1" ] || run "${@:2}"; }      # once RESULT COMMAND...
 
 train() {  # train METHOD
     local flags=("${cam_epochs[@]}")
-    # CALM starts from CAM's weights, the released two-step option.
+    # CALM starts from CAM's weights: the released two-step option
     [ "$1" = CAM ] || flags=("${calm_epochs[@]}" "--load_checkpoint=$NAME/CAM" --is_different_checkpoint=True)
     once "$1/accuracy.json" main.py "--config=configs/$1_ToyBirds$network.yaml" "--experiment_name=$NAME/$1" \
         "${common[@]}" "${flags[@]}"
@@ -116,9 +116,9 @@ run scripts/draw_maps.py --experiments "$folder/CAM" "$folder/CALM-EM" --output 
 run scripts/report.py "$folder/CAM" "$folder/CALM-ML" "$folder/CALM-EM"
 if [ "$mode" = quick ]; then
     echo
-    echo "The study (docs/study.md), cue exact, three seeds: with this network CALM-EM is better than CAM by 8 to 13" \
-        "points; vgg_tiny from scratch (--full) has it the other way round, by 11 to 12."
-    echo "CAM's maps blurred by one cell gain 5 to 7 points: they come to CALM's level per pair, and stay 4 behind it" \
-        "against the exact parts (one seed)."
+    echo "In the study (docs/study.md; cue exact, three seeds), CALM-EM beats CAM by 8 to 13 points with this network;" \
+        "with vgg_tiny from scratch (--full), CAM beats CALM-EM by 11 to 12."
+    echo "Blurring CAM's maps by one cell gains 5 to 7 points: they reach CALM's level per pair and stay 4 points below" \
+        "it on the exact parts (one seed)."
 fi
 note "[$SECONDS s] the picture: $folder/maps.png"

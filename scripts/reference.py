@@ -1,8 +1,8 @@
-"""Writes the tables of every attribution map and every score into docs/evaluating.md.
+"""Writes the tables of all attribution maps and scores in docs/evaluating.md, between the comments START and END.
 
     python scripts/reference.py
 
-They are made from the registries and stand between the comments START and END.
+The tables are generated from the registries.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TRUTHS = {None: '', 'box': 'boxes', 'mask': 'masks', 'any': 'boxes or masks'}
 
 
 def maps_table():
-    """One row a map."""
+    """One row per map."""
     rows = []
     for name, row in MAPS.items():
         passes = row.forward if row.backward == '0' else f'{row.forward}, {row.backward} back'
@@ -32,7 +32,7 @@ def maps_table():
 
 
 def scores_table():
-    """One row a score."""
+    """One row per score."""
     rows = []
     for name, metric in METRICS.items():
         needs = '; '.join(filter(None, [TRUTHS[metric.truth], 'its name in `--metrics`' if metric.extra else '']))
@@ -44,15 +44,15 @@ def section():
     """The text between START and END."""
     return (
         f'{START}\n\n{maps_table()}\n\n'
-        'Passes are those of the network for one map of one image: L is the number of channels of the layer, n of\n'
-        'points, copies, steps or masks, G of groups of channels, W of squares. For a map of a layer, backward passes\n'
-        'end at that layer.\n\n'
+        'Passes: forward and backward passes of the network per map of one image. L: channels of the layer; n:\n'
+        'points, copies, steps or masks; G: groups of channels; W: squares. For a map of a layer, backward passes\n'
+        'stop at that layer.\n\n'
         f'{scores_table()}\n\n{END}'
     )
 
 
 def renewed(page):
-    """The page's text with its section as the registries have it now."""
+    """The page's text with its section regenerated."""
     before, rest = page.split(START)
     return before + section() + rest.split(END)[1]
 

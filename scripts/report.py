@@ -1,4 +1,4 @@
-"""Tables of results: experiments, two runs compared, or a table of the paper with its numbers beside ours.
+"""Tables of results: experiments, a comparison of two runs, or a paper table with published numbers and ours.
 
     python scripts/report.py save/quickstart/CAM save/quickstart/CALM-EM
     python scripts/report.py --table=cue_localization save
@@ -8,11 +8,11 @@
 The first command prints accuracy, cue localization in each mode and remove-and-classify of each experiment folder. Each
 figure has its 95 percent interval over the images (cue localization: over the pairs of classes) if the evaluators saved
 results per image. For folders NAME-seed0, NAME-seed1, … it adds the mean and the standard deviation. A folder with a
-result of eval_attribution.py gets a table of its own, one row per map, with cue localization if the folder has it.
+result of eval_attribution.py gets a table of its own, one row per map, with cue localization if available.
 
 The second reads a save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as in
 scripts/reproduce/*.sh. SAVE_ROOT/NAME is a network trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of an
-existing checkpoint ("given"). '-' is a number that is unknown or not computed yet. The published numbers are in
+existing checkpoint ("given"). '-': unknown or not computed yet. The published numbers are in
 scripts/paper_numbers.yaml.
 
 The third compares two runs image by image: for every score that both have, the difference with its interval and the
@@ -29,7 +29,7 @@ from report import attribution_scores, tables
 
 
 def in_one_line(work):
-    """work(); a mistake ends the program with one line, exit code 2."""
+    """Run work(); an error ends the program with one line and exit code 2."""
     try:
         return work()
     except Exception as error:
@@ -38,14 +38,14 @@ def in_one_line(work):
     def again():
         raise caught
 
-    from engine.command import command  # with PyTorch, which the tables do without
+    from engine.command import command  # loads PyTorch, which the tables do not need
 
     command(again)
 
 
 def write_html(args):
-    """The page of --html."""
-    from report.page import write_page  # PyTorch and the networks: the tables do without
+    """Write the page for --html."""
+    from report.page import write_page  # loads PyTorch, which the tables do not need
 
     def write():
         size = write_page(
@@ -64,13 +64,13 @@ def write_html(args):
 
 
 def summary(folders):
-    """The tables of experiment folders."""
+    """Print the tables of experiment folders."""
     tables.print_summary(folders)
     attribution_scores.print_score_tables(folders)
 
 
 def compare(args):
-    """The table of --compare."""
+    """Print the table for --compare."""
 
     def write():
         from report.comparison import print_comparison
@@ -81,14 +81,14 @@ def compare(args):
 
 
 def count(text):
-    """An argparse type: a whole number from 0 on."""
+    """argparse type: an integer from 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 on')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0')
     return int(text)
 
 
 def add_page_flags(group):
-    """The flags of the page."""
+    """Add the flags of the page."""
     group.add_argument('--html', metavar='FILE', help='write the experiments as one self-contained page')
     group.add_argument('--overwrite', action='store_true', help='replace FILE')
     group.add_argument(
@@ -106,7 +106,7 @@ def add_page_flags(group):
         nargs='+',
         default=['readout', 'input_grad', 'grad_cam'],
         metavar='MAP',
-        help="attribution maps as --score_map_process names them; readout: the method's own (default: readout "
+        help="attribution maps, as for --score_map_process; readout: the head's own map (default: readout "
         'input_grad grad_cam)',
     )
     group.add_argument('--data_root', metavar='DIR', help="folder of the data sets (default: each experiment's own)")
@@ -116,7 +116,7 @@ def add_page_flags(group):
 
 
 def parse_arguments():
-    """The checked arguments; a mistake ends the program with one line, exit code 2."""
+    """Parse and check the arguments; an error ends the program with one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: parser.exit(2, f'{parser.prog}: error: {message} (see --help)\n')
     parser.add_argument('folders', nargs='*', metavar='FOLDER', help='experiment folders; with --table one save root')
@@ -125,13 +125,10 @@ def parse_arguments():
     )
     parser.add_argument('--table', choices=tuple(tables.TABLES), help="one of the paper's tables")
     parser.add_argument(
-        '--dataset',
-        action='append',
-        choices=(*tables.SETS, 'ToyBirds'),
-        help='only this set, several times for several',
+        '--dataset', action='append', choices=(*tables.SETS, 'ToyBirds'), help='only this data set; may be repeated'
     )
     parser.add_argument(
-        '--architecture', metavar='NAME', help='of --table: the backbone of all runs, in place of the published one'
+        '--architecture', metavar='NAME', help='with --table: the backbone of all runs instead of the published one'
     )
     add_page_flags(parser.add_argument_group('page'))
     args = parser.parse_args()
@@ -139,7 +136,7 @@ def parse_arguments():
     if missing:
         parser.error(f'no folder {missing[0]}: give the folder of an experiment, or with --table the save root')
     if args.compare and (args.folders or args.html or args.table):
-        parser.error('--compare takes its two experiments alone: leave out other folders, --html and --table')
+        parser.error('--compare takes only its two experiments: leave out other folders, --html and --table')
     if not args.folders and not args.compare:
         parser.error('give experiment folders, or --compare A B')
     places = [os.path.realpath(folder) for folder in args.folders]

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: goes to the checkout's root and makes .venv with what requirements files list.
+# Sourced by the other scripts: changes to the checkout's root and installs requirements files into .venv.
 #
-#     source setup.sh FILE... [--no-deps PACKAGE...]       PACKAGE: installed without what it asks for
+#     source setup.sh FILE... [--no-deps PACKAGE...]       PACKAGE: installed without its dependencies
 #
-# The versions are those of constraints.txt where they can be had. Nothing is installed again until one of these files,
-# or one that they name with -r, changes.
+# Versions are those of constraints.txt if available. Reinstalls only when one of these files, or one included with -r,
+# changes.
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
@@ -15,12 +15,12 @@ make_environment() {
     python=$(command -v python3.11 || command -v python3) || die "no python3: install Python 3.11"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$python is $("$python" -V): Python 3.11 or later is needed"
-    note "making .venv"
+    note "creating .venv"
     "$python" -m venv .venv ||
-        die "$python cannot make a virtual environment: on Debian, apt install python3-venv"
+        die "$python cannot create a virtual environment: on Debian, apt install python3-venv"
 }
 
-with_nested() {  # with_nested FILE...: these files and those that they name with -r
+with_nested() {  # with_nested FILE...: these files and those they include with -r
     local file word nested folder
     for file in "$@"; do
         echo "$file"
@@ -33,10 +33,10 @@ with_nested() {  # with_nested FILE...: these files and those that they name wit
 
 pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
 
-install() {  # install PIP ARGUMENT...: with the versions of constraints.txt, else with those that can be had
+install() {  # install PIP ARGUMENT...: with the versions of constraints.txt, else any allowed versions
     ! pip_install -c constraints.txt "$@" 2> /dev/null || return 0
-    note "not all versions of constraints.txt can be had here: installing others that the requirements allow"
-    pip_install "$@" || die "could not install $*: is the package registry within reach?"
+    note "not all versions in constraints.txt are available here: installing others that the requirements allow"
+    pip_install "$@" || die "could not install $*: is the package registry reachable?"
 }
 
 set_up() {  # set_up FILE... [--no-deps PACKAGE...]
@@ -58,4 +58,4 @@ set_up() {  # set_up FILE... [--no-deps PACKAGE...]
 }
 
 set_up "$@"
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}    # idle threads must not spin beside the loaders on a small machine
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}    # idle threads must not compete with the data loaders

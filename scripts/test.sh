@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs into .venv, checks the style and runs the tests: bash scripts/test.sh [pytest arguments]
+# Install into .venv, check the style and run the tests: bash scripts/test.sh [pytest arguments]
 set -euo pipefail
-# grad-cam and Quantus ask for a second OpenCV, which needs graphics libraries.
+# --no-deps: grad-cam and Quantus require a second OpenCV that needs graphics libraries.
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt requirements-test.txt --no-deps grad-cam quantus
 .venv/bin/ruff check .

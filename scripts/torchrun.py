@@ -1,10 +1,9 @@
-"""torchrun that ends like the command alone: with its message and exit code, without torchrun's traceback.
+"""torchrun with the message and exit code of the single-process command, without torchrun's traceback.
 
     python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (with the same flags)
 
-All arguments are those of torchrun. SIGUSR1 is forwarded to the processes too. Exit codes: 75 stopped on request, run
-it again with --resume; 130 interrupted at the keyboard; 2 a mistake in the input; 1 a bug, or a process that was killed
-from outside.
+Takes torchrun's arguments. Forwards SIGUSR1 to the processes too. Exit codes: 75 stopped on request, run it again with
+--resume; 130 interrupted at the keyboard; 2 user error; 1 a bug, or a process killed from outside.
 """
 
 import signal
@@ -21,16 +20,16 @@ SIGNALS = '--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
 
 
 def code_of(failures):
-    """The exit code of a run by the codes of its processes that failed, {rank: code}.
+    """Exit code of a run from those of its failed processes, {rank: code}.
 
-    The lowest says most, as those that end after another have codes of their own; torchrun ends what is left by
-    SIGTERM.
+    The lowest positive code counts: processes that stop because of another one have higher codes, and torchrun
+    terminates the rest with SIGTERM.
     """
-    left = [code for code in failures.values() if code > 0]
+    positive = [code for code in failures.values() if code > 0]
     ended = {rank: signal.Signals(-code).name for rank, code in failures.items() if code < 0}
-    outside = {rank: name for rank, name in ended.items() if name != 'SIGTERM'} or (ended if not left else {})
+    outside = {rank: name for rank, name in ended.items() if name != 'SIGTERM'} or (ended if not positive else {})
     if not outside:
-        return min(left)
+        return min(positive)
     named = ', '.join(f'{rank} by {name}' for rank, name in outside.items())
     why = 'is the shared memory /dev/shm full?' if 'SIGBUS' in outside.values() else 'out of memory?'
     print(
@@ -42,12 +41,12 @@ def code_of(failures):
 
 
 def launch(arguments):
-    """Run torchrun; returns the exit code."""
+    """Run torchrun and return the exit code."""
     try:
         main([SIGNALS, *arguments])
     except ChildFailedError as error:
         return code_of({rank: failure.exitcode for rank, failure in error.failures.items()})
-    except SignalException as error:  # the processes had their time to save what they have
+    except SignalException as error:  # the processes have had time to save their state
         return INTERRUPTED if error.sigval == signal.SIGINT else STOPPED
     return 0
 

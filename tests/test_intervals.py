@@ -395,7 +395,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, monkeypatch, capsys):
     assert 'have none of their images in common' in said('--compare', a, experiment(tmp_path / 'b', ids='uvwxyz'))
     assert 'has the same id twice' in said('--compare', a, experiment(tmp_path / 'c', ids='aacdef'))
     assert "no map 'jointll' in" in said('--compare', f'{a}:jointll', a)
-    assert 'takes its two experiments alone' in said(a, '--compare', a, a)
+    assert 'takes only its two experiments' in said(a, '--compare', a, a)
     assert 'is given twice' in said(a, f'{a}/')
     assert 'give experiment folders, or --compare A B' in said()
     (tmp_path / 'a' / 'accuracy.npz').write_bytes(b'cut off')

@@ -132,8 +132,8 @@ def test_the_exact_versions_are_ones_that_the_requirements_allow():
         (['full'], 2, "quickstart.sh: error: 'full' would be the NAME of a run: give --full"),
         (['--picture', 'mine'], 2, 'quickstart.sh: error: mine: --picture takes no NAME'),
         (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give one NAME'),
-        (['old'], 2, 'quickstart.sh: error: save/old is a full run, and not a quick one: give another NAME'),
-        (['--full', 'new'], 2, 'quickstart.sh: error: save/new is a quick run, and not a full one: give another NAME'),
+        (['old'], 2, 'quickstart.sh: error: save/old is a full run, not a quick one: give another NAME'),
+        (['--full', 'new'], 2, 'quickstart.sh: error: save/new is a quick run, not a full one: give another NAME'),
     ],
 )
 def test_the_quick_start_answers_before_it_does_anything(checkout, words, code, said):

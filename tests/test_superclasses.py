@@ -124,7 +124,7 @@ def test_depth_is_the_longest_way_from_the_root():
     'is_a, depth, words',
     [
         (IS_A, 5, 'the deepest is at 4'),
-        (IS_A + 'poodle mammal\n', 1, 'circle'),
+        (IS_A + 'poodle mammal\n', 1, 'cycle'),
         ('entity animal\nentity mug cup\n', 1, 'line 2'),
         (IS_A.replace('thing mug\n', ''), 1, 'mug'),
     ],
@@ -155,7 +155,7 @@ def test_ilsvrc_checks_its_helpers_writes_and_never_overwrites(helper, tmp_path,
     assert code == 0, err
     assert list(read_superclasses(out).items()) == sorted(BY_HAND[2].items())  # sorted in the file too
     lines = said.splitlines()
-    assert lines[0] == '8 classes, 5 sets; 0 classes lie in none and stand alone, 4 lie in several and get their union'
+    assert lines[0] == '8 classes, 5 sets; 0 classes are in none and stand alone, 4 are in several and get their union'
     assert [line.split() for line in lines[1:3]] == [
         ['4', 'mammal', '(mammal)'],
         ['4', 'tame', 'animal,', 'pet', '(pet)'],
@@ -171,7 +171,7 @@ def test_helpers_are_fetched_checked_and_kept(helper, tmp_path, monkeypatch):
     helper.rename(mirror / 'helper')
     monkeypatch.setenv('CALM_MIRROR', (tmp_path / 'mirror').as_uri())
     flags = ['--dataset=ILSVRC', '--depth=1', f'--metadata_root={tmp_path}/meta', f'--output={tmp_path}/sets.json']
-    with pytest.raises(ValueError, match='came with the git blob id'):
+    with pytest.raises(ValueError, match='has the git blob id'):
         make_superclasses.main(flags)
     assert not any(files for _, _, files in os.walk(tmp_path / 'meta'))
     data = {name: (mirror / 'helper' / name).read_bytes() for name in make_superclasses.BLOBS}
