@@ -1,27 +1,26 @@
 #!/usr/bin/env python3
-"""Checks the images and split files of a data set: what is missing, unreadable or contradictory.
+"""Checks the images and split files of a data set for missing, unreadable or contradictory data.
 
     python scripts/check_data.py --dataset=CUB [--data_root=dataset] [--metadata_root=metadata] [--mask_root=dataset]
     python scripts/check_data.py --dataset=folder --data_root=DIR [--metadata_root=save/mine]
 
-The second: photographs in folders, with their boxes and masks; the split in the experiment folder --metadata_root, or
-the folders as they are. The first: counts against the published ones (not with --own_split); labels; every image
-decoded (--fast: only its header) and its size compared with image_sizes.txt; boxes, or masks and ignore masks, of val
-and test; what cue localization needs: the part tables, and the segmentations of the test images whose class has a pair.
---splits val test: only what an evaluation needs. Exit code 0: all right; 1: something is wrong, the summary says what;
-2: the command itself.
+The second form: photographs in folders, with their boxes and masks; the split is that of the experiment folder
+--metadata_root, or the folders' own. The first form checks: counts against the published ones (unless --own_split);
+labels; that every image decodes (--fast: only its header) and has the size in image_sizes.txt; boxes, or masks and
+ignore masks, of val and test; for cue localization, the part tables and the segmentations of the test images whose
+class has a pair. --splits val test: only what an evaluation needs. Exit code 0: no faults; 1: faults, listed in the
+summary; 2: usage error.
 """
 
-import argparse
 import os
 import sys
 from typing import NamedTuple
 
-from checkout import ROOT
+import checkout  # noqa: F401 (the checkout's root on the path)
 from checks import photographs
 from checks.pictures import Fault, Job, check_pictures
+from shared import data_parser
 
-from config import Parser
 from data import folders
 from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
 from wsol import cub_parts
@@ -36,16 +35,16 @@ PART_TABLES = (
 
 
 class SplitFiles(NamedTuple):
-    """What is checked at a time."""
+    """A split to check."""
 
     name: str  # train, val or test
-    folder: str  # of its metadata
-    root: str  # of its images
+    folder: str  # metadata folder
+    root: str  # image folder
     image_ids: list
 
 
 def parsed(parser, folder, faults):
-    """What a parser reads in a metadata folder; a missing or broken file is a fault and gives {}."""
+    """parser(folder); a missing or broken file adds a fault and gives {}."""
     try:
         return parser(folder)
     except (OSError, ValueError) as error:
@@ -54,14 +53,13 @@ def parsed(parser, folder, faults):
 
 
 def choose_root(args, split, image_ids):
-    """The candidate image root that holds most of the first images; the first candidate when none holds any."""
+    """The candidate image root with most of the first 50 images; the first candidate if tied."""
     roots = [os.path.join(args.data_root, root) for root in DATASETS[args.dataset].roots[split]]
     return max(roots, key=lambda root: sum(os.path.isfile(os.path.join(root, name)) for name in image_ids[:50]))
 
 
 def check_count(split, info, own_split):
-    """The number of images against the published one, unless the split is the user's own, and names that occur
-    twice."""
+    """Wrong number of images, unless the split is the user's own; duplicate names."""
     published = None if own_split else info.counts.get(split.name)
     found = len(split.image_ids)
     if published not in (None, found):
@@ -74,7 +72,7 @@ def check_count(split, info, own_split):
 
 
 def check_labels(split, labels, num_classes):
-    """Images without a label and labels out of range (num_classes None: any from 0)."""
+    """Missing and out-of-range labels (num_classes None: any from 0)."""
     for image_id in split.image_ids:
         label = labels.get(image_id)
         if label is None:
@@ -87,7 +85,8 @@ def check_labels(split, labels, num_classes):
 
 
 def image_jobs(split, sizes):
-    """Jobs and faults: every image, its size where image_sizes.txt is not empty (the protocol leaves some empty)."""
+    """Jobs and faults for all images; sizes are checked unless image_sizes.txt is empty (some of the protocol's
+    are)."""
     jobs = [Job(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
     faults = [
         Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}')
@@ -98,7 +97,7 @@ def image_jobs(split, sizes):
 
 
 def check_boxes(split, boxes, sizes):
-    """Images without a box; boxes that are empty or leave the image."""
+    """Images without boxes; boxes that are empty or extend beyond the image."""
     for image_id in split.image_ids:
         if image_id not in boxes:
             yield Fault('no box', f'{split.folder}/localization.txt: {image_id}')
@@ -109,7 +108,7 @@ def check_boxes(split, boxes, sizes):
 
 
 def mask_jobs(split, masks, mask_root):
-    """Jobs and faults: instance masks and ignore masks."""
+    """Jobs and faults for instance masks and ignore masks."""
     jobs = [
         Job(os.path.join(mask_root, path), 'mask')
         for image_id in split.image_ids
@@ -122,7 +121,7 @@ def mask_jobs(split, masks, mask_root):
 
 
 def scored_images(split, labels, parts_root):
-    """The images that cue localization scores: those of classes that have a pair; all, where that is not known."""
+    """Images that cue localization scores: those whose class has a pair; all if the pairs cannot be read."""
     try:
         pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(parts_root), COUNTS)
     except (OSError, ValueError, IndexError):
@@ -132,7 +131,7 @@ def scored_images(split, labels, parts_root):
 
 
 def segmentation_jobs(split, labels, parts_root):
-    """Jobs and faults: the segmentations and the part tables of the cue localization."""
+    """Jobs and faults for the segmentations and part tables of cue localization."""
     jobs = [
         Job(os.path.join(parts_root, cub_parts.segmentation_name(image_id)), 'segmentation')
         for image_id in scored_images(split, labels, parts_root)
@@ -142,7 +141,7 @@ def segmentation_jobs(split, labels, parts_root):
 
 
 def check_split(name, num_classes, args):
-    """All faults of one split."""
+    """All faults of a split."""
     info = DATASETS[args.dataset]
     faults = []
     folder = os.path.join(args.metadata_root, args.dataset, name)
@@ -171,13 +170,13 @@ def check_split(name, num_classes, args):
 
 
 def class_count(args):
-    """The data set's class count; where the table has none, one more than the largest training label, or None."""
+    """The data set's class count; if undefined, one more than the largest training label, or None."""
     labels = parsed(read_labels, os.path.join(args.metadata_root, args.dataset, 'train'), [])
     return DATASETS[args.dataset].num_classes or (1 + max(labels.values()) if labels else None)
 
 
 def summary(results, args):
-    """Prints, split by split, the faults of each kind with some examples; returns their number."""
+    """Print the faults per split and kind with examples; return their number."""
     for name, faults in results.items():
         print(f'{args.dataset} {name}: {f"{len(faults)} found wrong" if faults else "all right"}')
         for kind in sorted({fault.kind for fault in faults}):
@@ -191,21 +190,16 @@ def summary(results, args):
 
 
 def parse(argv):
-    """The arguments; a mistake ends the program with one line, exit code 2."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=tuple(DATASETS))
-    parser.add_argument('--data_root', default=os.path.join(ROOT, 'dataset'), help='default: dataset of the checkout')
-    parser.add_argument(
-        '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
-    )
-    parser.add_argument('--mask_root', help='masks lie in MASK_ROOT/OpenImages; default: the data root')
+    """Parse the arguments; an error ends the program with one line and exit code 2."""
+    parser = data_parser(__doc__, DATASETS)
+    parser.add_argument('--mask_root', help='folder of the masks: MASK_ROOT/OpenImages; default: the data root')
     parser.add_argument('--splits', nargs='+', default=list(SPLITS), choices=SPLITS, help='default: all')
     parser.add_argument('--workers', type=int, default=4, help='images read at a time')
     parser.add_argument(
-        '--own_split', action='store_true', help='the split is your own: do not expect the published number of images'
+        '--own_split', action='store_true', help='the split is your own: do not check the number of images'
     )
     parser.add_argument('--fast', action='store_true', help="read only the images' headers")
-    parser.add_argument('--show', type=int, default=20, help='faults of a kind that are listed; 0: all')
+    parser.add_argument('--show', type=int, default=20, help='number of faults listed per kind; 0: all')
     args = parser.parse_args(argv)
     args.mask_root = args.mask_root or args.data_root
     if args.workers < 1 or args.show < 0:
@@ -219,7 +213,7 @@ def parse(argv):
 
 
 def main(argv=None):
-    """Checks the splits, prints the summary, exits 1 when something is wrong."""
+    """Check the splits, print the summary, exit with 1 if there are faults."""
     args = parse(argv)
     if args.dataset == folders.NAME:
         results = photographs.check(args)

@@ -10,16 +10,14 @@ WordNet ancestor at --depth.
 The depth of a WordNet entry is the length of the longest is-a path to it from an entry without parents (among nouns
 only `entity`, depth 0; `physical entity` has depth 1, `mammal` 9, `dog` 13). A class belongs to every entry at that
 depth that is the class itself or an ancestor through any parent; its set is the union of the classes of those entries.
-A class above --depth has no such entry and forms a set alone. So every set contains its own class, and B is in the set
-of A if and only if A is in that of B.
+A class shallower than --depth has no such entry and forms a set alone. So every set contains its own class, and B is in
+the set of A if and only if A is in that of B.
 
 The helper files imagenet_class_index.json, wordnet.is_a.txt and words.txt come from the released CALM repository and
 are checked by their git blob ids; missing ones are downloaded into --helper_dir (CALM_MIRROR=<address> names a copy,
 with the paths metadata/...).
 """
 
-import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -27,9 +25,9 @@ import sys
 from collections import defaultdict
 
 from checkout import ROOT
+from shared import data_parser, git_blob
 
 import util
-from config import Parser
 from data_loaders import class_count
 from engine.command import command
 from wsol.errors import AlreadyThere, UserError
@@ -64,7 +62,7 @@ def read_helper(folder, name, checksum):
         fetch(name, source)
     with open(source, 'rb') as file:
         data = file.read()
-    blob = hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest()
+    blob = git_blob(data)
     if checksum and blob != BLOBS[name]:
         if fetched:
             os.remove(source)
@@ -192,8 +190,7 @@ def build(args):
 
 def parse(argv):
     """Parse the arguments; an error ends the program with one line and exit code 2."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, choices=('CUB', 'ToyBirds', 'ToyBirdsSingle', 'ILSVRC'))
+    parser = data_parser(__doc__, ('CUB', 'ToyBirds', 'ToyBirdsSingle', 'ILSVRC'), ['metadata_root'])
     parser.add_argument('--output', required=True, metavar='FILE.json', help='the file to write')
     parser.add_argument('--depth', type=int, help='ILSVRC: depth of the shared ancestor, 0 is the root')
     parser.add_argument(
@@ -204,9 +201,6 @@ def parse(argv):
         dest='checksum',
         action='store_false',
         help='ILSVRC: accept helper files with different content',
-    )
-    parser.add_argument(
-        '--metadata_root', default=os.path.join(ROOT, 'metadata'), help='default: metadata of the checkout'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace the output file where it exists')
     args = parser.parse_args(argv)

@@ -1,14 +1,14 @@
-"""Writes ToyBirds, a drawn bird data set in the layout of CUB-200-2011, with part masks.
+"""Writes ToyBirds, a rendered bird data set in CUB-200-2011's layout, with part masks.
 
     python scripts/make_toybirds.py --data_root dataset --metadata_root metadata
-    python scripts/make_toybirds.py --design=single        a data set of its own, ToyBirdsSingle, beside ToyBirds
+    python scripts/make_toybirds.py --design=single        a separate data set, ToyBirdsSingle
 
-combined: a class is a combination of looks, one of two for each of eight parts. single: there is one common bird, and
-each of the 24 classes differs from it by the look of one part. The looks are in toybirds/classes.py; pose, colours,
-light, background and distractors vary alike in all classes. Written are `<data_root>/ToyBirds` (images, val_images,
-segmentations, part_masks, parts, attributes, boxes and splits as CUB has them) and
-`<metadata_root>/ToyBirds/{train,val,test}`. The same arguments give the same bytes. Exit code 2: bad arguments, or
-something else is in the way; nothing is touched then.
+combined: a class is a combination of looks, one of two for each of eight parts. single: each of the 24 classes differs
+from a common bird by the look of one part. The looks are defined in toybirds/classes.py; pose, colours, light,
+background and distractors do not depend on the class. Writes `<data_root>/ToyBirds` (images, val_images, segmentations,
+part_masks, parts, attributes, boxes and splits, as in CUB) and `<metadata_root>/ToyBirds/{train,val,test}`. The same
+arguments give the same bytes. Exit code 2: bad arguments, or a target exists with different content; nothing is changed
+then.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from toybirds.layout import (
 
 from wsol.errors import AlreadyThere
 
-RANGES = {  # of each number that the command takes
+RANGES = {  # allowed values
     'train': (1, 9999),
     'val': (1, 9999),
     'test': (1, 9999),
@@ -46,7 +46,7 @@ RANGES = {  # of each number that the command takes
 
 
 def check_target(folder, args, kind):
-    """True: complete with these arguments; False: absent. Anything else there is AlreadyThere, of one line."""
+    """True: complete with these arguments; False: absent. Raises AlreadyThere for anything else."""
     advice = f'move it away or choose another --{kind}_root'
     if not os.path.lexists(folder):
         return False
@@ -68,15 +68,15 @@ def check_target(folder, args, kind):
 
 
 def arguments_of(args):
-    """The arguments that decide the content, as the marker file holds them."""
+    """The arguments that determine the content, as stored in the marker file."""
     named = {} if args.design == 'combined' else {'design': args.design}
     return named | {name: getattr(args, name) for name in ('classes', 'train', 'val', 'test', 'size', 'seed')}
 
 
 def build(args, targets):
-    """Make everything in temporary siblings of targets ({kind: folder}), then rename those whose target is absent.
+    """Build everything in temporary siblings of targets ({kind: folder}), then rename those whose target is absent.
 
-    Whatever happens, nothing temporary is left behind.
+    Always removes the temporary folders.
     """
     scratch = {}
     try:
@@ -99,17 +99,17 @@ def build(args, targets):
 
 
 def parse_args(argv=None):
-    """Arguments of the command; a bad value ends the program with one line and exit code 2."""
+    """Parse the arguments; an error ends the program with one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data_root', type=Path, default=Path('dataset'))
     parser.add_argument('--metadata_root', type=Path, default=Path('metadata'))
-    parser.add_argument('--design', default='combined', choices=tuple(DESIGNS), help='what tells the classes apart')
+    parser.add_argument('--design', default='combined', choices=tuple(DESIGNS), help='how classes differ')
     parser.add_argument('--classes', type=int, default=24, help='combined: 20 to 64; single: 24')
     for split, count in zip(SPLITS, (120, 10, 20)):
-        parser.add_argument(f'--{split}', type=int, default=count, help='images of a class')
+        parser.add_argument(f'--{split}', type=int, default=count, help='images per class')
     parser.add_argument('--size', type=int, default=256, help='shorter side of an image in pixels, 224 to 1024')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes; no influence on the result')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes; does not affect the result')
     args = parser.parse_args(argv)
     for name, (low, high) in {'classes': DESIGNS[args.design].classes, **RANGES}.items():
         if not low <= getattr(args, name) <= high:
@@ -120,13 +120,13 @@ def parse_args(argv=None):
 
 
 def fail(message):
-    """One line on standard error, exit code 2."""
+    """Print a line to standard error and exit with code 2."""
     print(f'make_toybirds: {message}', file=sys.stderr)
     sys.exit(2)
 
 
 def main(argv=None):
-    """Checks what is there, makes what is not, and says so."""
+    """Build what is missing and print what was done."""
     args = parse_args(argv)
     name = DESIGNS[args.design].name
     targets = {'data': args.data_root / name, 'metadata': args.metadata_root / name}

@@ -35,7 +35,7 @@ def test_a_sound_set_is_all_right(tmp_path, check):
     root = make_set(tmp_path / 'a', ('train', 'test'))
     code, out = check(root)
     assert code == 0 and out.splitlines() == [
-        'folder val: no such folder; a training draws it from train',
+        'folder val: no such folder; training splits it off train',
         'folder train: all right',
         'folder test: all right',
     ]

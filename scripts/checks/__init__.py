@@ -1,1 +1,1 @@
-"""What check_data.py finds wrong, a module a kind of data."""
+"""Checks of check_data.py, one module per kind of data."""

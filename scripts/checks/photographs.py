@@ -1,4 +1,4 @@
-"""Photographs in folders (--dataset=folder): the split, the photographs, their boxes and masks."""
+"""Checks for photographs in folders (--dataset=folder): split, photographs, boxes and masks."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from .pictures import Fault
 
 
 def check(args):
-    """{split: its faults}, of the splits that --splits names and that are there."""
+    """{split: faults} for the existing splits among --splits."""
     try:
         images = images_of(args.data_root, args.metadata_root)
         boxes = folders.read_boxes(args.data_root)
@@ -22,21 +22,21 @@ def check(args):
         return {'folders': [Fault('cannot be trained on', str(error))]}
     for name in args.splits:
         if name not in images:
-            print(f'folder {name}: no such folder; a training draws it from train')
+            print(f'folder {name}: no such folder; training splits it off train')
     return {name: check_split(name, images[name], boxes, args) for name in args.splits if name in images}
 
 
 def images_of(root, metadata_root):
-    """{split: [path below `root`, ...]}: the split of an experiment, or what the folders hold."""
+    """{split: [path below `root`, ...]}: an experiment's split, or the folders' content."""
     split = folders.read(metadata_root)
     if split:
         return split.images
-    folders.make(root, 0)  # what a training would refuse
+    folders.make(root, 0)  # raises whatever a training would raise
     return {name: [one for row in found.values() for one in row] for name, found in folders.scan(root).items()}
 
 
 def check_split(name, image_ids, boxes, args):
-    """The faults of one split; boxes: {path: its rows}."""
+    """Faults of a split; boxes: {path: its rows}."""
     needed = folders.truth_kind(args.data_root) if name != 'train' else None
     with ThreadPoolExecutor(args.workers) as pool:
         results = pool.map(lambda one: list(check_photograph(one, boxes, needed, args)), image_ids)
@@ -45,7 +45,7 @@ def check_split(name, image_ids, boxes, args):
 
 
 def check_photograph(image_id, boxes, needed, args):
-    """The faults of a photograph, of its boxes and its mask; needed: 'box' or 'mask', the truth that it must have."""
+    """Faults of a photograph, its boxes and its mask; needed: required ground truth, 'box' or 'mask'."""
     root = args.data_root
     path = os.path.join(root, image_id)
     if not os.path.isfile(path):

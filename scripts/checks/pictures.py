@@ -1,4 +1,4 @@
-"""Pictures that are missing, unreadable or of another size than they must have."""
+"""Checks for pictures: missing, unreadable or of the wrong size."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 
 class Fault(NamedTuple):
-    """Something that is wrong."""
+    """A fault that was found."""
 
-    kind: str  # the summary counts these
-    what: str  # the file, and what about it
+    kind: str  # counted in the summary
+    what: str  # file and details
 
 
 class Job(NamedTuple):
@@ -20,11 +20,11 @@ class Job(NamedTuple):
 
     path: str
     what: str  # image, mask or segmentation
-    size: tuple | None = None  # (width, height) that it must have
+    size: tuple | None = None  # expected (width, height)
 
 
 def check_picture(job, fast):
-    """Faults of one image or mask: missing, unreadable, or of another size than wanted."""
+    """Faults of an image or mask: missing, unreadable, or of the wrong size."""
     path, what, size = job
     if not os.path.isfile(path):
         return [Fault(f'missing {what}', path)]
@@ -33,7 +33,7 @@ def check_picture(job, fast):
             found = image.size
             if not fast:
                 image.load()
-    except Exception as error:  # decoders raise nearly everything on a damaged file
+    except Exception as error:  # decoders raise nearly any exception for a damaged file
         return [Fault(f'unreadable {what}', f'{path} ({error})')]
     if size not in (None, found):
         return [Fault('wrong size', f'{path} is {found[0]}x{found[1]}, image_sizes.txt says {size[0]}x{size[1]}')]

@@ -1,1 +1,1 @@
-"""The parts of make_metadata.py: what the official files of each data set say, and the reading that they share."""
+"""Modules of make_metadata.py: one per data set, and shared reading."""

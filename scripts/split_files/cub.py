@@ -8,7 +8,7 @@ from .reading import box_row, check_classes, read_sizes, read_table, split_files
 
 
 def build(root, options):
-    """{split: {file: lines}} of the official tables in `root`."""
+    """{split: {file: lines}} from the official tables in `root`."""
     names = read_table(os.path.join(root, 'images.txt'))
     labels = read_table(os.path.join(root, 'image_class_labels.txt'))
     training = read_table(os.path.join(root, 'train_test_split.txt'))
@@ -22,9 +22,7 @@ def build(root, options):
             corners = [[int(float(value)) for value in boxes[key].split()] for key in keys]
             classes = {names[key]: int(labels[key]) - 1 for key in keys}
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f'{root}: the tables do not fit each other at {error}: restore the official files'
-            ) from None
+            raise UserError(f'{root}: the tables do not match at {error}: restore the official files') from None
         sizes = read_sizes(os.path.join(root, 'images'), image_ids, split, options)
         rows = [
             box_row(image_id, (x, y, x + width, y + height), sizes[image_id])

@@ -9,11 +9,11 @@ from wsol.errors import UserError
 
 from .reading import box_row, check_classes, files, folders, read_lines, read_sizes, split_files
 
-XML_FOLDERS = ('Annotations/CLS-LOC/val', 'bbox/val', 'val')  # below the set's folder, where --annotations is not given
+XML_FOLDERS = ('Annotations/CLS-LOC/val', 'bbox/val', 'val')  # default folders below the data set's
 
 
 def xml_objects(path):
-    """[(synset, (x0, y0, x1, y1)), ...] of an ILSVRC annotation file, in file order."""
+    """[(synset, (x0, y0, x1, y1)), ...] from an ILSVRC annotation file, in file order."""
     try:
         found = []
         for item in ElementTree.parse(path).getroot().iter('object'):
@@ -27,7 +27,7 @@ def xml_objects(path):
 
 
 def xml_folder(root, annotations):
-    """The folder of the validation annotations."""
+    """Folder of the validation annotations."""
     candidates = [annotations] if annotations else [os.path.join(root, name) for name in XML_FOLDERS]
     for folder in candidates:
         if os.path.isdir(folder) and any(name.endswith('.xml') for name in os.listdir(folder)):
@@ -39,7 +39,8 @@ def xml_folder(root, annotations):
 
 
 def synset_order(data):
-    """{ID: synset} of the development kit: of data/synsets.txt (one a line, ID 1 first) or, by scipy, data/meta.mat."""
+    """{ID: synset} of the development kit, from data/synsets.txt (one per line, ID 1 first) or, with scipy,
+    data/meta.mat."""
     if os.path.isfile(os.path.join(data, 'synsets.txt')):
         return dict(enumerate(read_lines(os.path.join(data, 'synsets.txt')), 1))
     try:
@@ -55,7 +56,7 @@ def synset_order(data):
 
 
 def devkit_synsets(folder):
-    """The synset of each validation image in order, from the development kit's ground truth and synset IDs."""
+    """Synset of each validation image in order, from the development kit's ground truth and synset IDs."""
     data = os.path.join(folder, 'data') if os.path.isdir(os.path.join(folder, 'data')) else folder
     truth = read_lines(os.path.join(data, 'ILSVRC2012_validation_ground_truth.txt'))
     order = synset_order(data)
@@ -63,12 +64,12 @@ def devkit_synsets(folder):
         return [order[int(line)] for line in truth]
     except (KeyError, ValueError) as error:
         raise UserError(
-            f'{data}: the ground truth names the class {error}, which the synsets do not have: restore the files'
+            f'{data}: the ground truth has class {error}, which the synsets lack: restore the files'
         ) from None
 
 
 def validation_rows(image_ids, folder, devkit):
-    """({image id: synset}, {image id: [box, ...]}) of val; the label is that of the devkit, else of the XML files."""
+    """({image id: synset}, {image id: [box, ...]}) of val; labels come from the devkit, else from the XML files."""
     known = devkit_synsets(devkit) if devkit else None
     if known and len(known) != len(image_ids):
         raise UserError(f'{devkit} labels {len(known)} images, but there are {len(image_ids)} in val: complete them')
@@ -81,28 +82,26 @@ def validation_rows(image_ids, folder, devkit):
         boxes[image_id] = [box for name, box in objects if name in names]
         if len(names) != 1 or not boxes[image_id]:
             raise UserError(
-                f"{path} has boxes of {len(names)} classes and {len(boxes[image_id])} boxes of the image's class: one "
-                'class and a box are needed; restore the file, or give the ground truth with --devkit'
+                f"{path} has boxes of {len(names)} classes and {len(boxes[image_id])} boxes of the image's class: it "
+                'needs one class and at least one box; restore the file, or give the ground truth with --devkit'
             )
         synsets[image_id] = names.pop()
     return synsets, boxes
 
 
 def build(root, options):
-    """{split: {file: lines}} of the images in `root`; train sizes and localization are empty in the protocol."""
+    """{split: {file: lines}} of the images in `root`; the protocol's train sizes and localization are empty."""
     synsets = folders(os.path.join(root, 'train'))
     check_classes(synsets, options.num_classes, f'{root}/train')
     label = {synset: number for number, synset in enumerate(synsets)}
-    folders(os.path.join(root, 'val'))  # a folder that cannot be read is a UserError
+    folders(os.path.join(root, 'val'))  # raises UserError if the folder is unreadable
     test = [f'val/{name}' for name in files(os.path.join(root, 'val'), '.JPEG')]
     if not test:
-        raise UserError(
-            f'{root}/val holds no ILSVRC2012_val_*.JPEG: the images must lie there, not in folders of their class'
-        )
+        raise UserError(f'{root}/val contains no ILSVRC2012_val_*.JPEG: put the images there, not in class folders')
     names, boxes = validation_rows(test, xml_folder(root, options.annotations), options.devkit)
     for image_id, synset in names.items():
         if synset not in label:
-            raise UserError(f'{image_id} is of {synset}, which has no folder in {root}/train: complete it')
+            raise UserError(f'{image_id} has class {synset}, which has no folder in {root}/train: complete it')
     train = {
         f'train/{synset}/{name}': label[synset]
         for synset in tqdm(synsets, 'train', leave=False, disable=None)

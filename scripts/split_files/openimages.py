@@ -1,4 +1,4 @@
-"""OpenImages30k: train, val and test, of images, masks <id>_m*.png and <id>_ignore.png in a folder a class."""
+"""OpenImages30k: train, val and test; one folder per class with images, masks <id>_m*.png and <id>_ignore.png."""
 
 import os
 
@@ -8,7 +8,7 @@ from .reading import check_classes, folders, split_files
 
 
 def mask_rows(image_id, names, masks):
-    """Localization lines of an image: a row a mask, the ignore mask on the first. names: all files of its folder."""
+    """Localization lines of an image: one per mask, the ignore mask in the first. names: all files in its folder."""
     folder, stem = os.path.split(image_id[: -len('.jpg')])
     ignore = f'{folder}/{stem}_ignore.png' if f'{stem}_ignore.png' in names else ''
     if not masks:
@@ -19,12 +19,12 @@ def mask_rows(image_id, names, masks):
 
 
 def build_split(root, split, classes):
-    """{file: lines} of one split."""
+    """{file: lines} of a split."""
     labels = {}
     rows = []
     for name in folders(os.path.join(root, split)):
         if name not in classes:
-            raise UserError(f'{root}/{split}/{name} is of a class that train has not: complete {root}/train')
+            raise UserError(f'{root}/{split}/{name} is a class that train lacks: complete {root}/train')
         found = set(os.listdir(os.path.join(root, split, name)))
         masks = {}
         for mask in sorted(file for file in found if '_m' in file and file.endswith('.png')):
@@ -38,7 +38,7 @@ def build_split(root, split, classes):
 
 
 def build(root, options):
-    """{split: {file: lines}} of `root`; image sizes and train's localization are empty in the protocol."""
+    """{split: {file: lines}} of `root`; the protocol's image sizes and train localization are empty."""
     classes = folders(os.path.join(root, 'train'))
     check_classes(classes, options.num_classes, f'{root}/train')
     return {split: build_split(root, split, classes) for split in ('train', 'val', 'test')}

@@ -1,4 +1,4 @@
-"""Reading official files, and the lines that all data sets write alike. What cannot be read is a UserError."""
+"""Reading official files, and the lines common to all data sets. Unreadable files raise UserError."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +14,17 @@ PREPARE = 'give the right --data_root, or prepare the data (scripts/prepare_*.sh
 
 
 class Options(NamedTuple):
-    """What the command line says beside the folders."""
+    """Command-line options other than the folders."""
 
-    num_classes: int  # classes expected
-    image_sizes: str | None = None  # the folder of split files to take sizes from, not from the images
-    annotations: str | None = None  # ILSVRC: the folder of the validation images' XML files
-    devkit: str | None = None  # ILSVRC: the development kit to take validation labels from
-    workers: int = 8  # images read at a time
+    num_classes: int  # expected number of classes
+    image_sizes: str | None = None  # folder of split files with sizes; None: read the images
+    annotations: str | None = None  # ILSVRC: folder of the validation images' XML files
+    devkit: str | None = None  # ILSVRC: development kit with validation labels
+    workers: int = 8  # images read in parallel
 
 
 def read_lines(path):
-    """The lines of a text file."""
+    """Lines of a text file."""
     try:
         return read_text(path).splitlines()
     except UserError as error:
@@ -32,7 +32,7 @@ def read_lines(path):
 
 
 def read_table(path):
-    """{key: rest} of a file of `key rest` lines, in file order."""
+    """{key: rest} from lines `key rest`, in file order."""
     rows = [line.split(None, 1) for line in read_lines(path) if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
@@ -43,7 +43,7 @@ def read_table(path):
 
 
 def folders(path):
-    """Names of the folders in a folder, sorted by character code."""
+    """Names of the subfolders of a folder, sorted by character code."""
     try:
         return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except OSError as error:
@@ -51,12 +51,12 @@ def folders(path):
 
 
 def files(path, suffix):
-    """Names of the files in a folder that end with `suffix`, sorted by character code."""
+    """Names of the files in a folder with this suffix, sorted by character code."""
     return sorted(name for name in os.listdir(path) if name.endswith(suffix))
 
 
 def image_size(path):
-    """(width, height) in pixels, from the file's header."""
+    """(width, height) in px, from the file's header."""
     try:
         with opened(path) as image:
             return image.size
@@ -65,12 +65,12 @@ def image_size(path):
 
 
 def listed_sizes(path, image_ids):
-    """{image id: (width, height)} of an image_sizes.txt, which must have all the ids."""
+    """{image id: (width, height)} from an image_sizes.txt that must contain all ids."""
     rows = (line.rsplit(',', 2) for line in read_lines(path))
     try:
         sizes = {image_id: (int(width), int(height)) for image_id, width, height in rows}
     except ValueError:
-        raise UserError(f'{path} has a line that is not path,width,height: give the folder of a right one') from None
+        raise UserError(f'{path} has a line that is not path,width,height: give the folder of a valid one') from None
     for image_id in image_ids:
         if image_id not in sizes:
             raise UserError(
@@ -80,7 +80,7 @@ def listed_sizes(path, image_ids):
 
 
 def read_sizes(root, image_ids, split, options):
-    """{image id: (width, height)}, from --image_sizes where it is given, else from the images, many at a time."""
+    """{image id: (width, height)} from --image_sizes if given, else from the images, in parallel."""
     if options.image_sizes is not None:
         return listed_sizes(os.path.join(options.image_sizes, split, 'image_sizes.txt'), image_ids)
     with ThreadPoolExecutor(options.workers) as pool:
@@ -89,16 +89,17 @@ def read_sizes(root, image_ids, split, options):
 
 
 def check_classes(found, expected, what):
-    """Labels are positions among the sorted classes, so a class that is not there would shift all later ones."""
+    """Raise UserError for a wrong number of classes: labels are ranks among the sorted classes, so a missing one shifts
+    others."""
     if len(found) != expected:
         raise UserError(
             f'{what} has {len(found)} classes instead of {expected}: complete it, or give '
-            f'--num_classes={len(found)} if this is on purpose'
+            f'--num_classes={len(found)} if this is intended'
         )
 
 
 def box_row(image_id, box, size):
-    """A localization line: x0, y0, x1, y1 in pixels, the far sides at most the last pixel."""
+    """A localization line: x0, y0, x1, y1 in px, the far sides at most the last pixel."""
     return f'{image_id},{box[0]},{box[1]},{min(box[2], size[0] - 1)},{min(box[3], size[1] - 1)}'
 
 

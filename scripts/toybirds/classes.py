@@ -1,7 +1,7 @@
-"""What the classes of ToyBirds are: a class is a code of eight numbers, which look each of eight parts has.
+"""Classes of ToyBirds: a class is a code of eight numbers, the look of each of eight parts.
 
-In the design `combined` a class is a combination of eight looks, two of a part. In the design `single` there is one
-common bird, and each class differs from it by the look of one part.
+In the design `combined` a class is a combination of eight looks, two per part. In the design `single` each class
+differs from a common bird by the look of one part.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# part -> (name of the CUB attribute, its two values: the two looks); in the order of the labels in the masks
+# part -> (CUB attribute, its two values: the two looks); in the order of the mask labels
 PART_LOOKS = {
     'bill': ('has_bill_shape', ('cone', 'dagger')),
     'crown': ('has_crown_color', ('red', 'yellow')),
@@ -22,7 +22,7 @@ PART_LOOKS = {
     'tail': ('has_tail_shape', ('forked_tail', 'fan-shaped_tail')),
     'leg': ('has_leg_color', ('red', 'blue')),
 }
-# the same for the design `single`: the look of the common bird, then the three that classes have
+# for the design `single`: the common bird's look, then the classes' three
 SINGLE_LOOKS = {
     'bill': ('has_bill_color', ('orange', 'red', 'blue', 'black')),
     'crown': ('has_crown_color', ('black', 'red', 'yellow', 'blue')),
@@ -44,12 +44,12 @@ SQUARES = (
     (2, 3),
     (0, 4),
     (6, 7),
-)  # the two PARTS that a square of classes varies
+)  # the two PARTS varied by each square of classes
 GROUP_OF = (0, 0, 1, 2, 3, 4, 5, 6)  # bill and crown are both 'head' for cue localization: one difference
 
 
 def count_differences(codes):
-    """Pairs of codes (tuples of eight numbers) by the number of part groups that differ; {number: pairs}."""
+    """{number of differing part groups: number of pairs} for codes (tuples of eight numbers)."""
     found = {}
     for one, other in combinations(codes, 2):
         number = len({GROUP_OF[i] for i in range(len(PARTS)) if one[i] != other[i]})
@@ -58,7 +58,7 @@ def count_differences(codes):
 
 
 def square_of(base, first, second):
-    """Four codes: `base` with all combinations of the looks of two parts, opposite corners side by side."""
+    """Four codes: `base` with all combinations of the looks of two parts, opposite corners adjacent."""
     codes = []
     for flip_first, flip_second in ((0, 0), (1, 1), (0, 1), (1, 0)):
         code = list(base)
@@ -69,7 +69,8 @@ def square_of(base, first, second):
 
 
 def unevenness(codes):
-    """A key, small where the looks of all parts are balanced and, next, pairs with 1, 2 and 3 differences are many."""
+    """Sort key: small if the looks of all parts are balanced, then if there are many pairs with 1, 2 and 3
+    differences."""
     pairs = count_differences(codes)
     imbalance = ((np.sum(codes, axis=0) * 2 - len(codes)) ** 2).sum()
     return imbalance, -min(pairs.get(number, 0) for number in (1, 2, 3)), -pairs.get(1, 0)
@@ -77,11 +78,11 @@ def unevenness(codes):
 
 @cache
 def design_classes(count):
-    """The codes of `count` classes: a tuple of tuples of eight bits (0 the first look of a part, 1 the second).
+    """Codes of `count` classes: a tuple of tuples of eight bits (0 the first look of a part, 1 the second).
 
-    Squares of four classes that share six looks and have all four combinations of two others: each square holds four
-    pairs that differ in one part. The shared looks of a square are those that keep the looks of all parts balanced and,
-    among these, give the most even numbers of pairs with 1, 2 and 3 differing part groups.
+    Built from squares of four classes that share six looks and have all combinations of the other two, so each square
+    has four pairs that differ in one part. The shared looks of a square are chosen greedily: balanced looks first, then
+    even numbers of pairs with 1, 2 and 3 differing part groups.
     """
     codes = []
     while len(codes) < count:
@@ -98,18 +99,18 @@ def design_classes(count):
 
 
 def single_classes(count):
-    """The codes of the design `single`, 24: eight zeros, the common bird, but for one part with a look of 1, 2 or 3."""
+    """The 24 codes of the design `single`: zeros (the common bird) except for one part with look 1, 2 or 3."""
     codes = [tuple(look * (i == part) for i in range(len(PARTS))) for part in range(len(PARTS)) for look in (1, 2, 3)]
     assert len(codes) == count
     return tuple(codes)
 
 
 class Design(NamedTuple):
-    """A way to make classes of looks: a data set of its own."""
+    """A way to define classes by looks; each is a data set of its own."""
 
-    name: str  # of the data set and of its folders
-    looks: dict  # part -> (name of the CUB attribute, its values: the looks); in the order of PARTS
-    classes: tuple  # how many there may be: (fewest, most)
+    name: str  # of the data set and its folders
+    looks: dict  # part -> (CUB attribute, its values: the looks), in the order of PARTS
+    classes: tuple  # allowed number of classes: (min, max)
     codes: Callable  # count -> tuple of codes
 
 
@@ -120,10 +121,10 @@ DESIGNS = {
 
 
 def class_name(number, code):
-    """Folder name of class `number` (from 1), as CUB writes it."""
+    """Folder name of class `number` (from 1), as in CUB."""
     return f'{number:03d}.Toybird_' + ''.join(map(str, code))
 
 
 def looks_of(code, table=PART_LOOKS):
-    """{part: look} of a code; table: of a design."""
+    """{part: look} of a code; table: the design's looks."""
     return {part: table[part][1][number] for part, number in zip(PARTS, code)}

@@ -1,4 +1,4 @@
-"""The files of ToyBirds: pictures and masks, the tables of CUB's layout, and the split files of the data loaders."""
+"""Files of ToyBirds: pictures and masks, CUB's tables, and split files."""
 
 import signal
 import sys
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from .classes import DESIGNS, LABELS, class_name, looks_of
 from .render import CUB_PARTS, render_bird
 
-NAME = 'ToyBirds'  # of the program's sets together; each design has a name of its own
-MARKER = 'toybirds.json'  # a complete folder's last file: the arguments it was made with
+NAME = 'ToyBirds'  # prefix of temporary folders and messages; each design has its own name
+MARKER = 'toybirds.json'  # written last: the arguments; marks a complete folder
 SPLITS = ('train', 'val', 'test')
 SPLIT_TABLES = ('image_ids', 'class_labels', 'image_sizes', 'localization')
 DATA_TABLES = (
@@ -34,21 +34,21 @@ DATA_TABLES = (
 
 
 class Job(NamedTuple):
-    """One picture to make."""
+    """A picture to render."""
 
     split: str
-    label: int  # its class, from 0
-    place: int  # its place within class and split, from 0
-    path: str  # its path in the folder of images
+    label: int  # class, from 0
+    place: int  # index within class and split, from 0
+    path: str  # below the image folder
     looks: dict  # {part: look}
     seed: int
-    size: int  # the shorter side in pixels
-    root: str  # the folder of the set
+    size: int  # shorter side, px
+    root: str  # the data set's folder
     design: str  # a key of DESIGNS
 
 
 class Drawn(NamedTuple):
-    """What the tables say of a picture."""
+    """A rendered picture's entries in the tables."""
 
     width: int  # pixels
     height: int
@@ -57,9 +57,9 @@ class Drawn(NamedTuple):
 
 
 def list_jobs(args, root):
-    """All pictures, in the order of the files: by class, then train, val, test.
+    """All pictures in file order: by class, then train, val, test.
 
-    The image number in a name counts train and test only, from 1.
+    The image number in a name counts only train and test, from 1.
     """
     jobs = []
     number = 0
@@ -78,13 +78,13 @@ def list_jobs(args, root):
 
 
 def folders_of(job):
-    """The folders of the set that get a file of this picture."""
+    """Folders of the data set that get a file for this picture."""
     return ['val_images'] if job.split == 'val' else ['images', 'segmentations', 'part_masks']
 
 
 def render_job(job):
-    """Draw and write one picture and, but for validation, its masks; returns what the tables say of it, a Drawn."""
-    cv2.setNumThreads(1)  # the pool has a process a core already
+    """Render and write a picture and, except for val, its masks; returns its `Drawn`."""
+    cv2.setNumThreads(1)  # the pool already uses all cores
     rng = np.random.default_rng([job.seed, SPLITS.index(job.split), job.label, job.place])
     bird = render_bird(job.looks, rng, job.size, DESIGNS[job.design].looks)
     root = Path(job.root)
@@ -98,7 +98,7 @@ def render_job(job):
 
 
 def show_progress(results, total):
-    """Pass results on; a bar on a terminal, else a line every tenth. All of it on stderr."""
+    """Yield the results; shows a bar on a terminal, else a line per tenth, on stderr."""
     if sys.stderr.isatty():
         yield from tqdm(results, total=total, unit='image', desc=NAME)
         return
@@ -109,7 +109,7 @@ def show_progress(results, total):
 
 
 def ignore_interrupts():
-    """For the pool's processes: Ctrl-C is for the command, which then stops them."""
+    """For worker processes: Ctrl-C is handled by the main process, which stops them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -127,13 +127,13 @@ def render_all(jobs, workers):
 
 
 def write_lines(path, lines):
-    """A text file with a final newline; its folder is made."""
+    """Write a text file with a final newline, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(''.join(f'{line}\n' for line in lines))
 
 
 def write_layout(root, codes, looks, jobs, results):
-    """CUB's text files, for the pictures of train and test; codes: of the classes; looks: of their design."""
+    """Write CUB's text files for train and test; codes: of the classes; looks: the design's."""
     listed = [(job, drawn) for job, drawn in zip(jobs, results) if job.split != 'val']
     write_image_tables(root, listed)
     write_part_tables(root, [drawn.part_locs for _, drawn in listed])
@@ -141,7 +141,7 @@ def write_layout(root, codes, looks, jobs, results):
 
 
 def write_image_tables(root, listed):
-    """A line an image, by its number from 1. listed: [(Job, Drawn), ...]."""
+    """Write tables with a line per image, by its number from 1. listed: [(Job, Drawn), ...]."""
     jobs = [job for job, _ in listed]
     write_lines(root / 'images.txt', (f'{i} {job.path}' for i, job in enumerate(jobs, 1)))
     write_lines(root / 'image_class_labels.txt', (f'{i} {job.label + 1}' for i, job in enumerate(jobs, 1)))
@@ -151,7 +151,7 @@ def write_image_tables(root, listed):
 
 
 def write_part_tables(root, part_locs):
-    """Names and places of CUB's parts, and the labels of the masks. part_locs: an array [15, 3] an image."""
+    """Write names and locations of CUB's parts, and the mask labels. part_locs: an array [15, 3] per image."""
     write_lines(root / 'parts/parts.txt', (f'{n} {name}' for n, name in enumerate(CUB_PARTS, 1)))
     places = (
         f'{i} {n} {x:.1f} {y:.1f} {int(shown)}'
@@ -163,23 +163,23 @@ def write_part_tables(root, part_locs):
 
 
 def write_class_tables(root, codes, looks):
-    """Names of the classes and, as percentages, their attributes: has the class this look, 100 or 0."""
+    """Write class names and attributes in percent: 100 if the class has the look, else 0."""
     write_lines(root / 'classes.txt', (f'{n} {class_name(n, code)}' for n, code in enumerate(codes, 1)))
     attributes = [f'{group}::{look}' for group, values in looks.values() for look in values]
     write_lines(root / 'attributes/attributes.txt', (f'{n} {name}' for n, name in enumerate(attributes, 1)))
-    values = [len(values) for _, values in looks.values()]  # how many looks each part has
+    values = [len(values) for _, values in looks.values()]  # number of looks per part
     rows = (' '.join(f'{100 * (one == n):.1f}' for one, k in zip(code, values) for n in range(k)) for code in codes)
     write_lines(root / 'attributes/class_attribute_labels_continuous.txt', rows)
 
 
 def box_line(path, drawn):
-    """path,x0,y0,x1,y1 in pixels, the far sides at most width - 1 and height - 1."""
+    """path,x0,y0,x1,y1 in px, the far sides at most width - 1 and height - 1."""
     x, y, w, h = drawn.box
     return f'{path},{x},{y},{min(x + w, drawn.width - 1)},{min(y + h, drawn.height - 1)}'
 
 
 def write_metadata(root, jobs, results):
-    """The split files that the data loaders read."""
+    """Write the data loaders' split files."""
     for split in SPLITS:
         rows = [(job, drawn) for job, drawn in zip(jobs, results) if job.split == split]
         write_lines(root / split / 'image_ids.txt', (job.path for job, _ in rows))
@@ -190,7 +190,7 @@ def write_metadata(root, jobs, results):
 
 
 def expected_files(args, kind):
-    """The relative paths that a complete folder holds; kind: 'data' or 'metadata'."""
+    """Relative paths of a complete folder; kind: 'data' or 'metadata'."""
     if kind == 'metadata':
         return {MARKER} | {f'{split}/{name}.txt' for split in SPLITS for name in SPLIT_TABLES}
     files = set(DATA_TABLES)

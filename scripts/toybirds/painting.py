@@ -1,6 +1,6 @@
-"""Paints a ToyBird on a canvas, from far to near, colours and part labels in one go.
+"""Paints a ToyBird on a canvas from back to front, colours and part labels together.
 
-H, W: the picture's height and width; the canvas is S times as large. Outlines [n, 2] are in canvas pixels here.
+H, W: the picture's height and width; the canvas is S times as large. Outlines [n, 2] are in canvas pixels.
 """
 
 import cv2
@@ -10,9 +10,9 @@ from .classes import LABELS, PARTS
 from .scene import colour_of
 from .shapes import S, outline_of
 
-FAR_LEG = 9  # labels used while painting: the far leg,
-PLAIN = 10  # and bird pixels of no part
-LOOK_HSV = {  # hue in degrees, saturation, value; the body is muted, so that these stand out
+FAR_LEG = 9  # temporary label of the far leg
+PLAIN = 10  # temporary label of bird pixels without a part
+LOOK_HSV = {  # hue in degrees, saturation, value; more vivid than the body
     ('crown', 'red'): (358, 0.92, 0.90),
     ('crown', 'yellow'): (54, 0.95, 0.98),
     ('back', 'green'): (125, 0.80, 0.62),
@@ -39,7 +39,7 @@ PALE = np.full(3, 245.0)
 
 
 class Painter:
-    """A canvas of palette codes: one paint order for colours and part labels, so that the masks are what is seen."""
+    """A canvas of palette codes: colours and part labels share one paint order, so masks show the visible parts."""
 
     def __init__(self, height, width):
         self.index = np.zeros((S * height, S * width), np.uint8)
@@ -47,19 +47,19 @@ class Painter:
         self.labels = [0]
 
     def code(self, colour, label):
-        """The number of a new palette entry."""
+        """Add a palette entry and return its code."""
         self.colours.append(colour)
         self.labels.append(label)
         return len(self.labels) - 1
 
     def look_up(self, values):
-        """A value of each palette code, rounded and clipped to uint8, at every pixel of the canvas [S H, S W]."""
+        """Map palette codes to values, rounded and clipped to uint8, at every canvas pixel [S H, S W]."""
         table = np.zeros(256, np.uint8)
         table[: len(values)] = np.clip(np.round(values), 0, 255)
         return cv2.LUT(self.index, table)
 
     def fill(self, points, colour, label, clip=None, outline=S):
-        """Paint a polygon [n, 2] with a darker outline where `clip` (bool canvas or None) allows.
+        """Paint a polygon [n, 2] with a darker outline inside `clip` (bool canvas or None).
 
         Returns the painted area, a bool canvas.
         """
@@ -74,17 +74,17 @@ class Painter:
         return area
 
     def stroke(self, path, thickness, colour, label):
-        """Paint a thick line through path [n, 2] with a darker outline."""
+        """Paint a thick line along path [n, 2] with a darker outline."""
         corners = [np.round(path).astype(np.int32)]
         cv2.polylines(self.index, corners, False, self.code(colour * 0.5, label), round(thickness) + 2 * S)
         cv2.polylines(self.index, corners, False, self.code(colour, label), round(thickness))
 
     def lines(self, ends, thickness, colour, label):
-        """Paint straight lines, ends [k, 2, 2], without an outline."""
+        """Paint straight lines, ends [k, 2, 2], without outline."""
         cv2.polylines(self.index, np.round(ends).astype(np.int32), False, self.code(colour, label), round(thickness))
 
     def discs(self, centres, radius, colour, label, clip=None):
-        """Paint discs, centres [k, 2], where `clip` allows."""
+        """Paint discs, centres [k, 2], inside `clip`."""
         layer = np.zeros_like(self.index)
         for centre in np.round(centres).astype(int).tolist():
             cv2.circle(layer, centre, max(round(radius), 1), 1, -1)
@@ -92,9 +92,9 @@ class Painter:
 
 
 def draw_colours(rng, looks):
-    """RGB of everything on the bird; a part whose look is a colour takes it, with jitter. Returns {name: [3]}.
+    """Draw RGB colours for the bird; a part whose look is a colour gets it, with jitter. Returns {name: [3]}.
 
-    A bill and a tail that differ in shape keep to one strong hue each, so that it can be told at small sizes.
+    Bills and tails that differ in shape keep to one vivid hue each, to be recognisable at small sizes.
     """
     hue = rng.uniform(0, 360)
     colours = {
@@ -111,7 +111,7 @@ def draw_colours(rng, looks):
 
 
 def paint_pattern(painter, place, part, look, ink, scale, area):
-    """Paint the pattern `look` of a part, if it is one, in the colour `ink` where `area` (bool canvas) allows."""
+    """Paint a part's pattern `look`, if it is one, in colour `ink` inside `area` (bool canvas)."""
     marks = place.get(f'{part} {look}', ())
     if look == 'spotted':
         painter.discs(marks, 0.05 * scale, ink, LABELS[part], area)
@@ -121,7 +121,7 @@ def paint_pattern(painter, place, part, look, ink, scale, area):
 
 
 def paint_bird(painter, pose, shapes, looks, colours):
-    """Paint all parts from far to near; returns the area of the torso and head, bool canvas."""
+    """Paint all parts from back to front; returns the area of torso and head, a bool canvas."""
     place = {name: pose.to_canvas(points) for name, points in shapes.items()}
     painter.stroke(place['far'], 0.085 * pose.scale, colours['leg'] * 0.85, FAR_LEG)
     painter.stroke(place['near'], 0.095 * pose.scale, colours['leg'], LABELS['leg'])
@@ -144,7 +144,7 @@ def paint_bird(painter, pose, shapes, looks, colours):
 
 
 def paint_eye(painter, centre, scale):
-    """A pale ring, a black eye and its glint; centre [1, 2]."""
+    """Paint a pale ring, a black eye and its glint; centre [1, 2]."""
     painter.discs(centre, 0.068 * scale, PALE, PLAIN)
     painter.discs(centre, 0.050 * scale, np.zeros(3), PLAIN)
     painter.discs(centre - 0.018 * scale, 0.016 * scale, PALE, PLAIN)

@@ -1,9 +1,9 @@
-"""Draws one ToyBird: a side-view bird whose eight parts each show one of their looks, in front of a random scene.
+"""Renders a ToyBird: a side view of a bird with eight parts, each with one of its looks, in front of a random scene.
 
-`render_bird` is a pure function of (looks, generator, size, table). It takes the same random numbers whatever the looks
-are, so two calls with equal generators and one look changed give two pictures that differ in that part alone.
+`render_bird` is a pure function of (looks, generator, size, table). It uses the same random numbers for all looks, so
+two calls with equal generators and one look changed give pictures that differ only in that part.
 
-Letters: H, W picture height and width in pixels; S the supersampling factor of the canvas that the bird is painted on.
+Letters: H, W picture height and width in px; S supersampling factor of the canvas.
 """
 
 from typing import NamedTuple
@@ -29,13 +29,13 @@ class Bird(NamedTuple):
     """A picture and its ground truth."""
 
     image: np.ndarray  # [H, W, 3] uint8 RGB
-    labels: np.ndarray  # [H, W] uint8, the part visible at a pixel (0 none)
+    labels: np.ndarray  # [H, W] uint8, part visible at each pixel, 0 for none
     segmentation: np.ndarray  # [H, W] uint8, 255 bird
     part_locs: np.ndarray  # [15, 3] float: x, y in pixels and visibility (0 or 1) in the order of CUB_PARTS
 
 
 def light_field(rng, torso, height, width):
-    """Brightness factor [H, W, 1] float32: a directed gradient and a soft round body. torso: bool canvas."""
+    """Brightness factor [H, W, 1] float32: a linear gradient and soft shading of the body. torso: bool canvas."""
     angle = rng.uniform(0, 2 * np.pi)
     strength = rng.uniform(0.05, 0.18)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -49,7 +49,7 @@ def light_field(rng, torso, height, width):
 
 
 def point_inside(area):
-    """A point (x, y) well inside an area [H, W] uint8, near its middle; a forked tail's middle itself lies outside."""
+    """A point (x, y) well inside an area [H, W] uint8, near its centroid, which for a forked tail lies outside."""
     left, top, wide, high = cv2.boundingRect(area)
     depth = cv2.distanceTransform(np.pad(area[top : top + high, left : left + wide], 1), cv2.DIST_L2, 3)
     y, x = np.nonzero(depth)
@@ -58,11 +58,11 @@ def point_inside(area):
 
 
 def locate_parts(pose, head_points, labels):
-    """CUB's fifteen part points [15, 3]: painted parts by their visible pixels, head points by geometry.
+    """CUB's fifteen part points [15, 3]: painted parts from their visible pixels, head points from geometry.
 
-    labels: [H, W], as painted, with FAR_LEG.
+    labels: [H, W] as painted, with FAR_LEG.
     """
-    side, other = ('left', 'right') if pose.flipped else ('right', 'left')  # the side that is seen
+    side, other = ('left', 'right') if pose.flipped else ('right', 'left')  # visible side, hidden side
     eye, forehead, nape, throat = pose.to_canvas(head_points) / S
     points = {f'{side} eye': eye, 'forehead': forehead, 'nape': nape, 'throat': throat}
     label_of = {name: LABELS[name] for name in ('back', 'belly', 'breast', 'crown', 'tail')}
@@ -76,7 +76,8 @@ def locate_parts(pose, head_points, labels):
 
 
 def develop(rng, scene, bird, share):
-    """The scene [H, W, 3] with the bird [H, W, 3] over its share [H, W] of each pixel, as a camera takes it; uint8."""
+    """Composite the bird [H, W, 3] over the scene [H, W, 3] by its coverage `share` [H, W], with camera gain and noise;
+    uint8."""
     gain = np.float32(rng.uniform(0.85, 1.12))
     offset = np.float32(rng.uniform(-12, 12))
     grain = np.float32(rng.uniform(0, 5))
@@ -86,7 +87,8 @@ def develop(rng, scene, bird, share):
 
 
 def looks_of_scene(table):
-    """(names of the bills and tails, list of RGB): what a picture may show, whatever the class; table: of a design."""
+    """(names of bill and tail outlines, list of RGB) that a scene may contain, independent of the class; table: the
+    design's."""
     shown = [outline_of(part, look) for part in ('bill', 'tail') for look in table[part][1]]
     outlines = [name for name in (*BILLS, *TAILS) if name in shown]
     pairs = [(part, look) for part, (_, looks) in table.items() for look in looks]
@@ -95,10 +97,10 @@ def looks_of_scene(table):
 
 
 def render_bird(looks, rng, size, table=PART_LOOKS):
-    """Draw one bird.
+    """Render a `Bird`.
 
-    looks: {part: look} for all of PARTS, values from table, a design's; rng: numpy Generator; size: the picture's
-    shorter side in pixels (the other is up to an eighth longer). Returns a Bird. Raises KeyError for an unknown look.
+    looks: {part: look} for all PARTS, with values from table, the design's looks; rng: numpy Generator; size: the
+    picture's shorter side in px (the longer is up to an eighth longer). Raises KeyError for an unknown look.
     """
     sides = (size, size + int(rng.integers(size // 8 + 1)))
     height, width = sides if rng.integers(2) else sides[::-1]

@@ -1,8 +1,7 @@
-"""Draws the scene behind a ToyBird: a texture, twigs and leaves, and distractors that look like the bird's parts.
+"""Draws the scene behind a ToyBird: a texture, twigs and leaves, and distractors with the parts' colours and shapes.
 
-The distractors have colours, shapes and patterns of the parts. Nothing here knows the class: the scene is a pure
-function of the generator and of tables that are the same for every bird. Letters: H, W picture height and width in
-pixels; n points of an outline. Colours are RGB floats in [0, 255].
+Nothing here depends on the class: the scene is a pure function of the generator and of tables shared by all birds.
+Letters: H, W picture height and width in px; n points of an outline. Colours are RGB floats in [0, 255].
 """
 
 import colorsys
@@ -17,7 +16,7 @@ def colour_of(hue, saturation, value):
 
 
 def scene_colour(rng, hue, spread=40):
-    """A colour near a hue (degrees), of any brightness, seldom vivid."""
+    """A random, usually muted colour near a hue (degrees)."""
     return colour_of(hue + rng.uniform(-spread, spread), rng.uniform(0.05, 0.6), rng.uniform(0.2, 0.95))
 
 
@@ -36,12 +35,12 @@ def ramp(rng, height, width):
 
 
 def gradient(rng, height, width, hue):
-    """One colour running into another."""
+    """A gradient between two colours."""
     return blend((ramp(rng, height, width) / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def noise(rng, height, width, hue):
-    """Clouds: grids of random numbers, each finer and weaker than the last."""
+    """Clouds: octaves of random grids, each finer and weaker."""
     total = np.zeros((height, width), np.float32)
     for cells, share in ((3, 0.4), (7, 0.3), (16, 0.2), (40, 0.1)):
         grid = rng.random((cells, cells), dtype=np.float32)
@@ -50,13 +49,13 @@ def noise(rng, height, width, hue):
 
 
 def stripes(rng, height, width, hue):
-    """Waves of two colours, a little brighter towards one side."""
+    """Waves of two colours with a slight brightness gradient."""
     waves = np.sin(ramp(rng, height, width) * rng.uniform(8, 50) + rng.uniform(0, 6)) + 0.3 * ramp(rng, height, width)
     return blend((waves / 2 + 0.5).clip(0, 1), scene_colour(rng, hue), scene_colour(rng, hue))
 
 
 def foliage(rng, height, width, hue):
-    """Leaves all over."""
+    """Leaves everywhere."""
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(60, 140))):
         draw_leaf(rng, picture, scene_colour(rng, hue, 30), rng.uniform(0.02, 0.09))
@@ -64,7 +63,7 @@ def foliage(rng, height, width, hue):
 
 
 def blobs(rng, height, width, hue):
-    """Lights out of focus."""
+    """Out-of-focus lights."""
     picture = gradient(rng, height, width, hue)
     for _ in range(int(rng.integers(12, 40))):
         centre = (rng.random(2) * (width, height)).astype(int).tolist()
@@ -77,7 +76,7 @@ TEXTURES = (gradient, noise, stripes, foliage, blobs)
 
 
 def draw_leaf(rng, picture, colour, size):
-    """A slim ellipse, its half length `size` of the picture's height; drawn in place."""
+    """Draw a slim ellipse, half length `size` relative to the picture's height, in place."""
     height, width = picture.shape[:2]
     centre = (rng.random(2) * (width, height)).astype(int).tolist()
     long = max(int(size * height), 2)
@@ -86,7 +85,7 @@ def draw_leaf(rng, picture, colour, size):
 
 
 def draw_twig(rng, picture, colour):
-    """A bent line across a part of the picture; drawn in place."""
+    """Draw a bent line across part of the picture, in place."""
     height, width = picture.shape[:2]
     start = rng.random(2) * (width, height)
     step = rng.normal(size=2) * 0.22 * height
@@ -95,9 +94,9 @@ def draw_twig(rng, picture, colour):
 
 
 def draw_patch(rng, picture, outline, colour, marks):
-    """A distractor: an outline [n, 2] (unit size), turned, filled and marked as a bird's part would be; drawn in place.
+    """Draw a distractor in place: an outline [n, 2] (unit size), rotated, filled and patterned like a bird's part.
 
-    marks: 0 none, 1 pale bars on a dark ground, 2 dark spots on a pale ground.
+    marks: 0 none, 1 pale bars on dark, 2 dark spots on pale.
     """
     height, width = picture.shape[:2]
     angle = rng.uniform(0, 2 * np.pi)
@@ -127,7 +126,7 @@ def draw_patch(rng, picture, outline, colour, marks):
 def draw_scene(rng, height, width, outlines, colours):
     """The picture before the bird is painted, [H, W, 3] float32 in [0, 255].
 
-    outlines: list of [n, 2] arrays, the shapes of bird parts at the bird's scale; colours: list of RGB, of their looks.
+    outlines: list of [n, 2] arrays, shapes of bird parts at the bird's scale; colours: list of RGB of their looks.
     """
     hue = rng.uniform(0, 360)
     picture = np.ascontiguousarray(TEXTURES[rng.integers(len(TEXTURES))](rng, height, width, hue))

@@ -1,13 +1,13 @@
-"""The outlines of a ToyBird, drawn with mild jitter, and the pose that carries them into the picture.
+"""Outlines of a ToyBird with mild jitter, and the pose that maps them into the picture.
 
-Bird coordinates: x forward (towards the bill), y down, the torso about 1.2 long. n: points of an outline.
+Bird coordinates: x forward (towards the bill), y down, torso length about 1.2. n: points of an outline.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-S = 2  # the supersampling factor: the canvas is S times the picture
+S = 2  # supersampling factor: canvas size / picture size
 
 # fmt: off
 BODY = np.array([
@@ -15,7 +15,7 @@ BODY = np.array([
     (0.84, -0.60), (0.78, -0.42), (0.65, -0.26), (0.65, 0.00), (0.52, 0.26), (0.22, 0.44), (-0.12, 0.45),
     (-0.42, 0.31), (-0.62, 0.14),
 ])  # [16, 2]
-HEAD = slice(4, 9)  # the points of BODY that turn with the head
+HEAD = slice(4, 9)  # points of BODY that rotate with the head
 BACK = np.array([
     (-0.75, 0.02), (-0.35, -0.40), (0.00, -0.55), (0.28, -0.58), (0.34, -0.34), (0.10, -0.06), (-0.30, 0.06),
 ])
@@ -49,7 +49,7 @@ TAILS = {
         (-0.94, 0.34), (-1.24, 0.68), (-0.84, 0.42), (-0.46, 0.19),
     ]),
 }
-RAYS = np.array([  # the feathers of the fan, a line between two points each
+RAYS = np.array([  # feathers of the fan: pairs of end points
     (-0.58, 0.06), (-1.12, -0.25), (-0.58, 0.07), (-1.18, 0.00),
     (-0.58, 0.08), (-1.18, 0.25), (-0.58, 0.09), (-1.06, 0.49),
 ])
@@ -57,8 +57,8 @@ LEGS = {
     'near': np.array([(0.12, 0.36), (0.08, 0.72), (0.28, 0.80), (0.08, 0.72), (-0.08, 0.80)]),
     'far': np.array([(-0.16, 0.36), (-0.22, 0.68), (-0.03, 0.76), (-0.22, 0.68), (-0.37, 0.76)]),
 }
-SHOULDER = np.array([[(-0.14, -0.40), (0.60, -0.40), (0.60, 0.60), (-0.26, 0.60)]])  # of a wing of two colours
-CHEST = np.array([[(0.00, -0.14), (1.00, -0.14), (1.00, 0.40), (0.00, 0.40)]])  # lower half of a breast of two
+SHOULDER = np.array([[(-0.14, -0.40), (0.60, -0.40), (0.60, 0.60), (-0.26, 0.60)]])  # two-coloured wing
+CHEST = np.array([[(0.00, -0.14), (1.00, -0.14), (1.00, 0.40), (0.00, 0.40)]])  # lower half of a two-coloured breast
 BREAST_BARS = np.array([
     [(0.00, y), (1.00, y - 0.06), (1.00, y + 0.01), (0.00, y + 0.07)] for y in (-0.27, -0.11, 0.05)
 ])  # [bars, 4, 2]
@@ -69,7 +69,7 @@ TAIL_SPOTS = np.array([
     (-0.78, -0.16), (-0.78, 0.02), (-0.78, 0.20), (-0.78, 0.38), (-0.95, -0.25), (-0.95, -0.07), (-0.95, 0.11),
     (-0.95, 0.29), (-0.95, 0.47), (-1.12, -0.16), (-1.12, 0.02), (-1.12, 0.20), (-1.12, 0.38),
 ])
-TAIL_TIP = np.array([[(-0.96, -0.60), (-1.40, -0.60), (-1.40, 0.80), (-0.96, 0.80)]])  # of a tail of two colours
+TAIL_TIP = np.array([[(-0.96, -0.60), (-1.40, -0.60), (-1.40, 0.80), (-0.96, 0.80)]])  # two-coloured tail
 WING_SPOTS = np.array([
     (0.22, -0.02), (0.00, -0.03), (-0.22, 0.04), (-0.44, 0.11),
     (0.12, 0.12), (-0.10, 0.16), (-0.32, 0.17), (-0.54, 0.18),
@@ -81,7 +81,7 @@ TAIL_BASE = (-0.5, 0.07)
 
 
 def outline_of(part, look):
-    """The name of a bill's or a tail's outline: the look, where it is a shape."""
+    """Name of the outline of a bill or tail: its look if that is a shape."""
     return look if look in (*BILLS, *TAILS) else {'bill': 'cone', 'tail': 'fan-shaped_tail'}[part]
 
 
@@ -99,28 +99,28 @@ def smooth(points, per_segment=6):
 
 
 def rotate(points, degrees, centre):
-    """Points [n, 2] turned about centre (x, y)."""
+    """Rotate points [n, 2] about centre (x, y)."""
     angle = np.deg2rad(degrees)
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     return (points - np.array(centre)) @ turn.T + np.array(centre)
 
 
 def wing_bars(rng):
-    """The bars of a striped wing, slanted quadrilaterals from the shoulder to the tip, [bars, 4, 2]."""
+    """Bars of a striped wing, slanted quadrilaterals from shoulder to tip, [bars, 4, 2]."""
     along = np.arange(0.13, -0.7, -0.2) + rng.uniform(-0.04, 0.04)
     corners = ((0.05, -0.3), (0.15, -0.3), (0.03, 0.5), (-0.07, 0.5))
     return np.stack([np.stack([along + dx, np.full(len(along), y)], -1) for dx, y in corners], 1)
 
 
 def breast_spots(rng):
-    """The centres of a spotted breast's spots, every second row set off, [spots, 2]."""
+    """Centres of a spotted breast's spots, every second row shifted, [spots, 2]."""
     grid = np.stack(np.meshgrid(np.arange(0.25, 0.8, 0.145), np.arange(-0.30, 0.25, 0.125)), -1)  # [rows, columns, 2]
     grid[1::2, :, 0] += 0.07
     return grid.reshape(-1, 2) + rng.uniform(-0.012, 0.012, (grid.size // 2, 2))
 
 
 def draw_shapes(rng):
-    """Outlines in bird coordinates, mildly jittered and articulated, of every look: {name: [n, 2]}."""
+    """Outlines of every look in bird coordinates, with jitter and articulation: {name: [n, 2]}."""
     head, tail, near, far = rng.uniform(-1, 1, 4) * (9, 11, 9, 9)  # degrees
     stretch = rng.uniform(0.94, 1.06, 2)
     body = BODY + rng.uniform(-0.018, 0.018, BODY.shape)
@@ -148,22 +148,23 @@ def draw_shapes(rng):
 class Pose(NamedTuple):
     """Flip, rotation, scale and position of a bird."""
 
-    flipped: bool  # it faces left and shows its left side
+    flipped: bool  # faces left, showing its left side
     matrix: np.ndarray  # [2, 2], rotation and flip
-    scale: float  # canvas pixels a unit of bird coordinates
-    shift: np.ndarray  # [2], canvas pixels
+    scale: float  # canvas px per unit of bird coordinates
+    shift: np.ndarray  # [2], canvas px
 
     def to_canvas(self, points):
-        """Bird coordinates [..., 2] -> pixels [..., 2] of the canvas, S times those of the picture."""
+        """Bird coordinates [..., 2] -> canvas pixels [..., 2]."""
         return points @ self.matrix.T * self.scale + self.shift
 
 
 def draw_pose(rng, shapes, looks, height, width):
-    """A pose that fills most of the picture; from the shapes of all `looks`, so that it says nothing of the class."""
+    """A pose that fills most of the picture; computed from the shapes of all `looks`, so that it is independent of the
+    class."""
     flipped = bool(rng.integers(2))
     angle = rng.uniform(-20, 20)
-    share = rng.uniform(0.80, 0.93)  # of the picture that the bird may take
-    turn = rotate(np.eye(2), angle, (0, 0)).T  # [2, 2], its columns the turned axes
+    share = rng.uniform(0.80, 0.93)  # of the picture covered by the bird's extent
+    turn = rotate(np.eye(2), angle, (0, 0)).T  # [2, 2], columns: rotated axes
     matrix = turn @ np.diag((-1.0 if flipped else 1.0, 1.0))
     names = ('body', 'crown', 'near', 'far', *looks)
     outline = np.concatenate([shapes[name] for name in names]) @ matrix.T
