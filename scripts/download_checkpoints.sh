@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Released CALM checkpoints (ResNet-50, large feature map) from Google Drive.
+# Downloads the released CALM checkpoints (ResNet-50, large feature map) from Google Drive.
 #
 #   scripts/download_checkpoints.sh [--checkpoints DIR] [--install_gdown] NAME...
 #
 # NAME: CALM-EM_CUB, CALM-EM_OpenImages, CALM-EM_ILSVRC, CALM-ML_CUB, CALM-ML_OpenImages, CALM-ML_ILSVRC.
-# Each goes to DIR/NAME/last_checkpoint.pth.tar (default: the folder checkpoints of the checkout). A file that is there
-# is kept. No hash is published: the sha256 of what came is printed and recorded beside it, and a kept file is checked
-# against its record. The downloader is the Python package gdown; --install_gdown installs it with pip. PYTHON=<command>
+# Each is saved as DIR/NAME/last_checkpoint.pth.tar (default: the folder checkpoints of the checkout). Existing files are
+# kept. No hashes are published: the sha256 of each download is printed and recorded next to it, and existing files are
+# checked against that record. Uses the Python package gdown; --install_gdown installs it with pip. PYTHON=<command>
 # names the Python to use.
 
 set -uo pipefail
@@ -55,15 +55,14 @@ need_gdown() {
         die "gdown cannot be installed with $python -m pip: go online, or install it by hand"
 }
 
-keep() {  # a checkpoint that is there, checked against its record
+keep() {  # check an existing checkpoint against its record
     [ -f "$1.sha256" ] || { (cd "$(dirname "$1")" && sha256sum $CHECKPOINT > $CHECKPOINT.sha256); }
     (cd "$(dirname "$1")" && sha256sum --status -c $CHECKPOINT.sha256) ||
         die "$1 is not the file whose sha256 is recorded in $1.sha256: move it away to download it again"
-    say "$1 is there, kept: sha256 $(cut -d' ' -f1 "$1.sha256")"
+    say "$1 exists, kept: sha256 $(cut -d' ' -f1 "$1.sha256")"
 }
 
-# The checkpoint in what came: a folder or an archive with it inside, or the file itself (a checkpoint may itself be a
-# zip).
+# Extract the checkpoint from a download: a folder or archive containing it, or the file itself (which may be a zip).
 take_checkpoint() {
     local came=$1 target=$2 inner
     if [ ! -d "$came" ]; then
@@ -78,7 +77,7 @@ take_checkpoint() {
     [ -n "$inner" ] && mv "$inner" "$target"
 }
 
-reason() {  # the line of gdown's log that says what went wrong
+reason() {  # the line of gdown's log that states the error
     { grep -iE 'error|fail|denied|quota|route' "$1" || grep -v '^ *$' "$1"; } |
         tail -n 1 | cut -c 1-200 | sed 's/^[[:space:]]*//'
 }
@@ -99,14 +98,14 @@ fetch_checkpoint() {
             "into $folder/$CHECKPOINT yourself"
     if ! [ -e "$stage/came" ] || ! take_checkpoint "$stage/came" "$stage/$CHECKPOINT" ||
         ! [ -s "$stage/$CHECKPOINT" ] || [ "$(head -c 1 "$stage/$CHECKPOINT")" = '<' ]; then
-        die "what Google Drive sent for $name, id $id, is no checkpoint (perhaps a page that says the quota is" \
-            "used up): try again later"
+        die "Google Drive's file for $name, id $id, is not a checkpoint (perhaps a page saying the quota is" \
+            "exceeded): try again later"
     fi
     mkdir -p "$folder" || die "cannot make the folder $folder"
     (cd "$stage" && sha256sum $CHECKPOINT > $CHECKPOINT.sha256)
     mv "$stage/$CHECKPOINT.sha256" "$folder/" && mv -n "$stage/$CHECKPOINT" "$folder/"
     say "$folder/$CHECKPOINT: sha256 $(cut -d' ' -f1 "$folder/$CHECKPOINT.sha256")" \
-        "(recorded beside it; none is published)"
+        "(recorded next to it; none is published)"
     rm -rf "$half"
 }
 

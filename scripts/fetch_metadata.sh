@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Fetches split and label files of the evaluation protocol that make_metadata.py cannot derive, and checks each one's
-# git blob id.
+# Downloads split and label files of the evaluation protocol that make_metadata.py cannot derive, checking git blob ids.
 #
 #   scripts/fetch_metadata.sh [--metadata_root DIR] [DATASET...]
 #
-# DATASET: CUB, ILSVRC, OpenImages: all files of the set; all: every file. Without one: the CUBV2 and ImageNetV2 boxes,
-# the proxy list of ILSVRC and the OpenImages lists. The table of files and ids is metadata_hashes.txt. A file that is
-# there and right is kept; one that is there and different is never overwritten. CALM_MIRROR=<address> names a copy,
-# with the paths metadata/... --metadata_root: default, the folder metadata of the checkout.
+# DATASET: CUB, ILSVRC, OpenImages: all files of the data set; all: every file. Default: the CUBV2 and ImageNetV2 boxes,
+# the proxy list of ILSVRC and the OpenImages lists. Files and ids are listed in metadata_hashes.txt. Existing files are
+# kept if they match and never overwritten if they do not. CALM_MIRROR=<address> names a copy, with the paths
+# metadata/... --metadata_root: default, the folder metadata of the checkout.
 
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 TABLE="$(dirname "${BASH_SOURCE[0]}")/metadata_hashes.txt"
-EMPTY=e69de29bb2d1d6434b8b29ae775ad8c2e48c5391   # git's id of an empty file
+EMPTY=e69de29bb2d1d6434b8b29ae775ad8c2e48c5391   # git blob id of an empty file
 
 parse() {
     metadata_root="$(checkout)/metadata" wanted=()
@@ -35,7 +34,7 @@ is_wanted() {  # is_wanted KIND PATH
     case " ${wanted[*]} " in *" all "* | *" ${set%%/*} "*) return 0 ;; *) return 1 ;; esac
 }
 
-fetch_one() {  # fetch_one SOURCE BLOB PATH; 1: another file is in its place
+fetch_one() {  # fetch_one SOURCE BLOB PATH; status 1: a different file exists
     local file="${metadata_root%/}/${3#metadata/}" found
     if [ -e "$file" ]; then
         [ "$(git_blob "$file")" != "$2" ] || { kept=$((kept + 1)); return 0; }
@@ -48,7 +47,7 @@ fetch_one() {  # fetch_one SOURCE BLOB PATH; 1: another file is in its place
     found=$(git_blob "$new")
     if [ "$found" != "$2" ]; then
         rm -f "$new"
-        die "$1/$3 came with the git blob id $found instead of $2: nothing was written; try again later"
+        die "$1/$3 has the git blob id $found instead of $2: nothing was written; try again later"
     fi
     mv "$new" "$file"
     fetched=$((fetched + 1))
@@ -67,7 +66,7 @@ main() {
         is_wanted "$kind" "$path" || continue
         fetch_one "$source" "$blob" "$path" || status=2
     done < "$TABLE"
-    say "$fetched fetched, $kept already there, in $metadata_root"
+    say "$fetched downloaded, $kept already present, in $metadata_root"
     exit $status
 }
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# CUB-200-2011, its segmentations and CUBV2, from archives on disk or from the net, to the folders the loaders read.
+# Prepares CUB-200-2011, its segmentations and CUBV2 for the data loaders, from local or downloaded archives.
 #
 #   scripts/prepare_cub.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
 # PART: images (CUB_200_2011.tgz, 1.1 GB), segmentations (segmentations.tgz), cubv2 (CUBV2.tar); default: all three.
 # Makes CUB/{images,segmentations,parts,attributes,...} and CUBV2 in the data root (default: the folder dataset of the
-# checkout). Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed.
-# A part that is done has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours
-# is overwritten. CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh CUB,
+# checkout). Archives are searched in --archives, then in the data root, else downloaded there; they are kept. Finished
+# parts have a marker in DATA_ROOT/.prepared, so the command can be interrupted and rerun. Existing files are never
+# overwritten. CALM_MIRROR=<address> names a copy of the archives. Next: scripts/fetch_metadata.sh CUB,
 # scripts/check_data.py --dataset=CUB
 
 set -uo pipefail
 shopt -s nullglob dotglob
-# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# prepare_options sets data_root and work; each arrange_PART sets layout, for prepare_archive's error message.
 # shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 RECORD=https://data.caltech.edu/records/65de6-vp158/files
@@ -28,7 +28,7 @@ prepare_images() {
 prepare_segmentations() { prepare_archive segmentations segmentations.tgz - "$RECORD/segmentations.tgz?download=1" 1; }
 prepare_cubv2() { prepare_archive cubv2 CUBV2.tar - "$ONEDRIVE%2130812&authkey=AFMzb4akufUiWU0" 1; }
 
-# attributes.txt lies beside the archive's folder; the loaders want it with the other attribute files.
+# The archive has attributes.txt at the top level; the loaders expect it with the other attribute files.
 arrange_images() {
     layout='CUB_200_2011/images and attributes.txt are expected'
     [ -d "$1/CUB_200_2011/images" ] && [ -d "$1/CUB_200_2011/attributes" ] && [ -f "$1/attributes.txt" ] || return 1

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# ImageNet (ILSVRC2012) and ImageNetV2, from archives on disk, to the folders the loaders read.
+# Prepares ImageNet (ILSVRC2012) and ImageNetV2 for the data loaders, from archives on disk.
 #
 #   scripts/prepare_imagenet.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
 # PART: val (ILSVRC2012_img_val.tar), train (ILSVRC2012_img_train.tar), val2 (imagenetv2-threshold0.7.tar.gz, the only
-# one that is downloaded: the others need your account at image-net.org), boxes (ILSVRC2012_bbox_val_v3.tgz); default:
-# val train val2. Makes ILSVRC/{train/<synset>,val,val2/<class>} and, from boxes, ILSVRC/Annotations/CLS-LOC/val in the
-# data root (default: the folder dataset of the checkout). Archives are looked for in --archives, then in the data root;
-# they are not removed. A part that is done, and each synset of train, has a marker in DATA_ROOT/.prepared, so the
-# command can be cut off and run again. Nothing of yours is overwritten. Newer ImageNetV2 archives name their images by
-# a hash: the protocol's list of names, mapping.txt, is taken from the folder of the archives or downloaded.
-# CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh ILSVRC
+# one downloaded: the others need an account at image-net.org), boxes (ILSVRC2012_bbox_val_v3.tgz); default: val train
+# val2. Makes ILSVRC/{train/<synset>,val,val2/<class>} and, from boxes, ILSVRC/Annotations/CLS-LOC/val in the data root
+# (default: the folder dataset of the checkout). Archives are searched in --archives, then in the data root; they are
+# kept. Finished parts, and each synset of train, have a marker in DATA_ROOT/.prepared, so the command can be
+# interrupted and rerun. Existing files are never overwritten. Newer ImageNetV2 archives name images by hash: the
+# protocol's list of names, mapping.txt, is taken from the archives' folder or downloaded.
+# CALM_MIRROR=<address> names a copy of the archives. Next: scripts/fetch_metadata.sh ILSVRC
 
 set -uo pipefail
 shopt -s nullglob dotglob
-# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# prepare_options sets data_root and work; each arrange_PART sets layout, for prepare_archive's error message.
 # shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 V2=https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-threshold0.7.tar.gz
@@ -56,13 +56,13 @@ rename_val2() {  # hash names to the protocol's <class>/<0..9>.jpeg; mapping lin
     local mapping new old; mapping=$(find_archive mapping.txt)
     [ -n "$mapping" ] || mapping="$work/mapping.txt"
     if [ ! -f "$mapping" ]; then
-        say "its images are named by a hash: downloading the protocol's names, mapping.txt ..."
+        say "its images are named by hash: downloading the protocol's names, mapping.txt ..."
         download "$MAPPING" "$mapping"
     fi
     while IFS=', ' read -r new old; do
         [ -n "$old" ] || continue
         if ! [ -f "$1/$old" ] || [ -e "$1/$new" ]; then
-            die "$mapping names $old as $new, which does not fit the archive: use the mapping of" \
+            die "$mapping names $old as $new, which does not match the archive: use the mapping of" \
                 "imagenetv2-threshold0.7"
         fi
         mv "$1/$old" "$1/$new"
@@ -71,15 +71,15 @@ rename_val2() {  # hash names to the protocol's <class>/<0..9>.jpeg; mapping lin
     [ -z "$old" ] || die "$mapping has no name for ${old#"$1/"}: use the mapping of imagenetv2-threshold0.7"
 }
 
-# The archive holds one archive a synset. Each is unpacked beside its place, then renamed: no second copy of 138 GB is
-# needed.
+# The archive contains one archive per synset. Each is unpacked next to its destination and renamed, which avoids a
+# second copy of 138 GB.
 prepare_train() {
     local name=ILSVRC2012_img_train.tar ready="$work/train.synsets" archive member synset members
     [ ! -e "$work/train.done" ] || { say "train: already done ($work/train.done)"; return; }
     get_archive $name - 0
     [ -s "$ready" ] || check_md5 "$archive" 1d675b47d978889d74fa0da5fadfb00e
     members=$(tar -tf "$archive" 2>/dev/null | grep -E '(^|/)n[0-9]+\.tar$') ||
-        die "$archive holds no n<number>.tar of a synset: get the right archive"
+        die "$archive contains no n<number>.tar of a synset: get the right archive"
     mkdir -p "$work" "$data_root/ILSVRC/train" || die "cannot write into $data_root: give another --data_root"
     touch "$ready"
     local total; total=$(wc -l <<< "$members")
@@ -99,10 +99,10 @@ unpack_synset() {  # unpack_synset ARCHIVE MEMBER SYNSET
     local stage="$work/train.stage" place="$data_root/ILSVRC/train/$3"
     rm -rf "$stage"; mkdir "$stage"
     tar --occurrence=1 -xOf "$1" "$2" 2>/dev/null | tar -xf - -C "$stage" --no-same-owner 2>/dev/null ||
-        die "$2 in $1 cannot be unpacked: the archive is broken; get it again"
-    if [ -d "$place" ]; then  # a folder from elsewhere, or the run was cut off right after the rename
+        die "$2 in $1 cannot be unpacked: the archive is damaged; get it again"
+    if [ -d "$place" ]; then  # the user's folder, or the run was interrupted right after the rename
         diff -rq "$stage" "$place" >/dev/null ||
-            die "$place exists with another content: nothing was changed; move it away and run this again"
+            die "$place exists with different content: nothing was changed; move it away and run this again"
         return 0
     fi
     mv -T "$stage" "$place"

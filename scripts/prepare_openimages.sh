@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# OpenImages30k, images and masks, from archives on disk or from the net, to the folders the loaders read.
+# Prepares OpenImages30k, images and masks, for the data loaders, from local or downloaded archives.
 #
 #   scripts/prepare_openimages.sh [--archives DIR] [--data_root DIR] [--no_checksum] [PART...]
 #
 # PART: images (OpenImages_images.zip), annotations (OpenImages_annotations.zip), evaluation (OpenImages30k_eval.zip: the
-# images and masks of val and test, all that evaluation needs); default: images annotations.
+# images and masks of val and test, enough for evaluation); default: images annotations.
 # Makes OpenImages/{train,val,test}/<class>/ in the data root (default: the folder dataset of the checkout).
-# Archives are looked for in --archives, then in the data root, else downloaded there; they are not removed. A part that
-# is done has a marker in DATA_ROOT/.prepared, so the command can be cut off and run again. Nothing of yours is
-# overwritten. CALM_MIRROR=<address> names a copy of the archives. Then: scripts/fetch_metadata.sh OpenImages
+# Archives are searched in --archives, then in the data root, else downloaded there; they are kept. Finished parts have
+# a marker in DATA_ROOT/.prepared, so the command can be interrupted and rerun. Existing files are never overwritten.
+# CALM_MIRROR=<address> names a copy of the archives. Next: scripts/fetch_metadata.sh OpenImages
 
 set -uo pipefail
 shopt -s nullglob dotglob
-# prepare_options sets data_root and work; prepare_archive reads layout, which an arrange_PART sets for its message.
+# prepare_options sets data_root and work; each arrange_PART sets layout, for prepare_archive's error message.
 # shellcheck disable=SC2034,SC2154 source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ONEDRIVE='https://onedrive.live.com/download?cid=B7111B95B80CCC66&resid=B7111B95B80CCC66%21'

@@ -259,7 +259,7 @@ def test_a_network_with_one_output_has_two_classes(linear, monkeypatch):
         net[-1].bias -= net(images).median()
         net[-1].bias += 1e-3
     trained = classifiers.Trained(net, PAPER, 16)
-    monkeypatch.setattr(classifiers, '_by_name', lambda name: trained)
+    monkeypatch.setattr(classifiers, '_classifier', lambda name, weights: trained)
     model = classifiers.load_classifier('own')
     assert isinstance(model, wsol.network.Network) == linear and model.num_classes == 2
     with torch.no_grad():

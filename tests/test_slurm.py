@@ -167,7 +167,7 @@ def test_a_stopped_training_requeues_itself_and_ends_like_an_undisturbed_one(slu
     assert (plain['JobState'], plain['Restarts']) == ('COMPLETED', '0'), slurm.printed(jobs['plain'])
     assert (stopped['JobState'], stopped['Restarts']) == ('COMPLETED', '1'), slurm.printed(jobs['stopped'])
     printed = slurm.printed(jobs['stopped'])
-    assert 'stopped on request' in printed and f'job {jobs["stopped"]} goes back into the queue' in printed
+    assert 'stopped on request' in printed and f'requeueing job {jobs["stopped"]}' in printed
     assert not os.path.exists(result(slurm, 'stopped', f'requeue_{jobs["stopped"]}'))
     for name in ('last', 'best'):
         one, other = (
@@ -243,4 +243,4 @@ def test_a_batch_script_outside_slurm_says_what_to_do():
     done = subprocess.run(
         ['bash', os.path.join(SCRIPTS, 'table.sh'), 'table7'], capture_output=True, text=True, env=environment
     )
-    assert done.returncode == 2 and done.stderr.startswith("table.sh: error: 'table7' is no table")
+    assert done.returncode == 2 and done.stderr.startswith("table.sh: error: 'table7' is not a table")

@@ -72,7 +72,7 @@ class Planted:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'state_dict': {}, 'args': Planted()}, 'bad.pth.tar')
-    with pytest.raises(ValueError, match='more than tensors'):
+    with pytest.raises(ValueError, match='not only tensors'):
         util.read_checkpoint('bad.pth.tar', 'resnet50', 'CAM', True)
     assert not os.path.exists('planted')
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Top-1 accuracy of CAM, CALM-ML and CALM-EM on CUB, OpenImages and ILSVRC: of runs trained here, or of given
-# checkpoints.
+# Top-1 accuracy of CAM, CALM-ML and CALM-EM on CUB, OpenImages and ILSVRC, trained here or from given checkpoints.
 #
 #   bash scripts/reproduce/classification.sh [--toy] [--checkpoints DIR] [--dataset SET] [OPTION...]
 #
-# The released CALM checkpoints: scripts/download_checkpoints.sh, then --checkpoints checkpoints.
+# For the released CALM checkpoints: scripts/download_checkpoints.sh, then --checkpoints checkpoints.
 
 set -euo pipefail
 # shellcheck source=scripts/reproduce/common.sh

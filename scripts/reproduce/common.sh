@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# Sourced by the scripts of this folder, which say in their own heads what they make: source common.sh; table TABLE "$@"
+# Sourced by the scripts in this folder: source common.sh; table TABLE "$@"
 #
-# Options of all of them:
-#   --toy                   the whole way on ToyBirds, drawn here: minutes on two CPU cores; no number of the paper
-#                           belongs to it
-#   --checkpoints DIR       train nothing: evaluate DIR/NAME/last_checkpoint.pth.tar (scripts/download_checkpoints.sh);
-#                           rows without one are left out. NAME is METHOD_SET, for another backbone than ResNet-50
-#                           METHOD_SET_ARCHITECTURE
-#   --dataset SET           only this set; several times for several
+# Options of all scripts:
+#   --toy                   run everything on ToyBirds, rendered on the fly: minutes on two CPU cores; not comparable to
+#                           the paper
+#   --checkpoints DIR       evaluate DIR/NAME/last_checkpoint.pth.tar (scripts/download_checkpoints.sh) without training;
+#                           rows without a checkpoint are left out. NAME is METHOD_SET, or METHOD_SET_ARCHITECTURE for
+#                           backbones other than ResNet-50
+#   --dataset SET           only this data set; may be repeated
 #   --save_root DIR         results: DIR/NAME of runs trained here, DIR/given/NAME of given checkpoints (default: save;
 #                           toy: save/toy)
 #   --data_root DIR, --metadata_root DIR     default: dataset and metadata of the checkout; toy: in the save root
-#   --seeds N ...           train each network once with each of these seeds, as NAME-seedN; the table has their mean,
-#                           their standard deviation and each of them (default: one run, NAME, seed 0)
+#   --seeds N ...           train each network with each of these seeds, as NAME-seedN; the table has each run, the mean
+#                           and the standard deviation (default: one run, NAME, seed 0)
 #   --workers N             data loading processes (default 4; toy 1)
-#   --architecture NAME     all rows on this backbone in place of the paper's: its runs are METHOD_SET_NAME
-#   --epochs N              epochs of a training (default: those of the run files; toy: 6)
-#   --from_cam              CALM starts from the weights of the CAM run, as the toy's does, in place of ImageNet's
-#   --own_split             the split files are your own: the published numbers of images are not expected
-#   --images N, --test_images N, --iterations N     the toy run's sizes: training and test images a class, noisy inputs
-#                           and path steps of the gradient maps (defaults 30, 4, 4)
-#   -- FLAG ...             flags of the commands, for each training and evaluation: -- --crop_size=160 --lr=0.001
+#   --architecture NAME     use this backbone for all rows; runs are named METHOD_SET_NAME
+#   --epochs N              training epochs (default: from configs/; toy: 6)
+#   --from_cam              start CALM from the CAM run's weights (default for --toy) instead of ImageNet weights
+#   --own_split             the split files are your own: do not check the published numbers of images
+#   --images N, --test_images N, --iterations N     toy run: training and test images per class, noisy inputs and path
+#                           steps of the gradient maps (defaults 30, 4, 4)
+#   -- FLAG ...             flags for each training and evaluation command: -- --crop_size=160 --lr=0.001
 #
-# A step whose result file exists is not repeated, and one that was cut off goes on from its last state, when the
-# command is given again. Exit code 2: a mistake in the options, or data that are missing.
+# Running the command again skips steps with an existing result and resumes interrupted ones. Exit code 2: wrong options
+# or missing data.
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/lib.sh
 source "$SCRIPTS/lib.sh"
@@ -36,8 +36,8 @@ usage() {
     exit 0
 }
 
-# options TABLE ARGUMENT...: reads them into variables, then goes to the checkout's root and sets Python up. A step runs
-# as `${launcher[@]} COMMAND...`, and from_cam says whether CALM starts from CAM's weights.
+# options TABLE ARGUMENT...: read the options into variables, change to the checkout's root and set up Python. Steps run
+# as `${launcher[@]} COMMAND...`; from_cam: does CALM start from CAM's weights?
 options() {
     local asked=() sizes='' value
     SETS=$(sets_of "$1")
@@ -60,7 +60,7 @@ options() {
                     done
                     shift
                 done
-                [ ${#seeds[@]} -gt 0 ] || die "--seeds needs values, whole numbers from 0 on: --seeds 0 1 2"
+                [ ${#seeds[@]} -gt 0 ] || die "--seeds needs values, whole numbers from 0: --seeds 0 1 2"
                 continue ;;
             --checkpoints | --save_root | --data_root | --metadata_root)
                 value=$(option_value "$1" $# "${2:-}") || exit 2
@@ -83,11 +83,11 @@ options() {
         shift 2
     done
     [ -z "$sizes" ] || [ -n "$toy" ] ||
-        die "$sizes is a size of the toy run: give --toy with it (a real run's are in configs/)"
+        die "$sizes is only for the toy run: give --toy with it (real runs are configured in configs/)"
     [ -z "$toy" ] || [ ${#asked[@]} -eq 0 ] || die "--toy runs on ToyBirds: leave --dataset out"
-    [ -z "$toy" ] || [ -z "$architecture" ] || die "--toy has a network of its own: leave --architecture out"
+    [ -z "$toy" ] || [ -z "$architecture" ] || die "--toy has its own network: leave --architecture out"
     [ -z "$checkpoints" ] || [ -d "$checkpoints" ] ||
-        die "--checkpoints $checkpoints is not a folder: scripts/download_checkpoints.sh makes one"
+        die "--checkpoints $checkpoints is not a folder: scripts/download_checkpoints.sh creates one"
     [ -z "$checkpoints" ] || [ ${#seeds[@]} -eq 0 ] ||
         die "--seeds is for networks trained here: leave it out with --checkpoints"
     [ ${#asked[@]} -eq 0 ] || SETS="${asked[*]}"
@@ -118,8 +118,7 @@ run() {
     "${launcher[@]}" "$@" || die "this step failed: ${*:1:2}; run the command again to continue from it"
 }
 
-# prepare SET: draws the toy set, or checks the images and metadata of a set; with given checkpoints only what a test
-# needs.
+# prepare SET: render the toy set, or check a data set's images and metadata (with --checkpoints: only the test split).
 prepare() {
     if [ -n "$toy" ]; then
         run scripts/make_toybirds.py --data_root "$data_root" --metadata_root "$metadata_root" --classes 20 \
@@ -144,12 +143,12 @@ prepare() {
     note "checking the data of $1"
     .venv/bin/python scripts/check_data.py --dataset="$1" --data_root="$data_root" --metadata_root="$metadata_root" \
         --fast --show=3 "${own[@]}" --splits "${splits[@]}" >&2 ||
-        die "the data of $1 in $data_root are not complete (see above): prepare them with $make"
+        die "the data of $1 in $data_root are incomplete (see above): prepare them with $make"
     mkdir -p "$save_root" && echo "$data_root $metadata_root" > "$mark"
 }
 
-# networks TABLE SET: those of the table, one a seed where --seeds are given: NAME-seedN. With --architecture those of
-# other backbones are left out.
+# networks TABLE SET: the table's networks, with --seeds one per seed (NAME-seedN), with --architecture without rows for
+# other backbones.
 networks() {
     local name seed
     for name in $(networks_of "$1" "$2"); do
@@ -162,7 +161,7 @@ networks() {
     done
 }
 
-# run_of NAME: the flags of a network's run file and seed.
+# run_of NAME: a network's flags: configuration, seed, architecture and extra flags.
 run_of() {
     local seed=0 file=${1%-seed*}
     [[ $1 != *-seed* ]] || seed=${1##*-seed}
@@ -170,11 +169,11 @@ run_of() {
     echo "--config=configs/$file.yaml --seed=$seed" ${architecture:+"--architecture=$architecture"} "${extra[@]}"
 }
 
-# have NAME: is there a network to evaluate? Without given checkpoints it is trained first.
+# have NAME: is there a network to evaluate? Without --checkpoints, train it first.
 have() {
     [ -n "$checkpoints" ] || { train "$1"; return; }
     [ ! -e "$checkpoints/$1/last_checkpoint.pth.tar" ] || return 0
-    note "$1: no $checkpoints/$1/last_checkpoint.pth.tar, its rows are left out"
+    note "$1: no $checkpoints/$1/last_checkpoint.pth.tar, leaving out its rows"
     return 1
 }
 
@@ -194,7 +193,7 @@ train() {
     run main.py "${own[@]}" "${paths[@]}" "--experiment_name=$1" "${more[@]}" >&2
 }
 
-# accuracy NAME: of a given checkpoint; a run trained here has its own already.
+# accuracy NAME: evaluate a given checkpoint's accuracy; training does this for runs trained here.
 accuracy() {
     [ -n "$checkpoints" ] && [ ! -e "$save_root/given/$1/accuracy.json" ] || return 0
     local own
@@ -203,7 +202,7 @@ accuracy() {
         "--load_checkpoint=$checkpoints/$1" >&2
 }
 
-# evaluate COMMAND RESULT NAME MAPS [FLAG...]: writes RESULT_MAP.json of a network, once; MAPS is a comma list.
+# evaluate COMMAND RESULT NAME MAPS [FLAG...]: write a network's RESULT_MAP.json, once; MAPS is comma-separated.
 evaluate() {
     local command=$1 name=$3 map maps own missing=() more=("${@:5}")
     read -r -a own <<< "$(run_of "$name")"
@@ -217,8 +216,7 @@ evaluate() {
         "--load_checkpoint=$(weights "$name")" "--score_map_process=$(IFS=, && echo "${missing[*]}")" "${more[@]}" >&2
 }
 
-# rows TABLE NAME: the results of one network. Maps of one scale go through the images together; the command for
-# localization takes one map.
+# rows TABLE NAME: all results of a network. Maps with the same scale share one run; eval_wsol.py takes one map per run.
 rows() {
     local map maps evaluator scale last='' together=()
     read -r -a maps <<< "$(maps_of "$1" "$2")"
@@ -239,7 +237,7 @@ rows() {
     done
 }
 
-# table TABLE ARGUMENT...: the whole way, from the data to the paper's numbers and ours.
+# table TABLE ARGUMENT...: everything from the data to the table.
 table() {
     local set name sets=()
     options "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Cue localization, the paper's table: mPxAP of seven maps on CUB, from the data to the table.
+# The paper's cue localization table: mPxAP of seven maps on CUB.
 #
 #   bash scripts/reproduce/cue_localization.sh [--toy] [--checkpoints DIR] [OPTION...]
 #
-# Four gradient maps and CAM explain one CAM network; CALM-ML and CALM-EM each their own.
+# Four gradient maps and CAM explain one CAM network; CALM-ML and CALM-EM explain their own.
 
 set -euo pipefail
 # shellcheck source=scripts/reproduce/common.sh

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Remove-and-classify, the paper's figure as a table: R_k of seven maps on CUB, OpenImages and ILSVRC, from the data to
-# the table.
+# The paper's remove-and-classify figure as a table: R_k of seven maps on CUB, OpenImages and ILSVRC.
 #
 #   bash scripts/reproduce/remove_and_classify.sh [--toy] [--checkpoints DIR] [--dataset SET] [OPTION...]
 #
-# Four gradient maps and CAM explain one CAM network; CALM-ML and CALM-EM each their own. Each run's curve is a picture
-# beside its result.
+# Four gradient maps and CAM explain one CAM network; CALM-ML and CALM-EM explain their own. Each result comes with a plot
+# of its curve.
 
 set -euo pipefail
 # shellcheck source=scripts/reproduce/common.sh

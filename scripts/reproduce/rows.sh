@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2034
-# What the paper's tables are made of: sets, networks, maps, and how each map is scored. Read by the scripts of this
-# folder, by those of ../slurm and by ../quickstart.sh; sourced, never run.
+# Contents of the paper's tables: data sets, networks, maps, and how each map is scored. Sourced by the scripts in this
+# folder, in ../slurm and by ../quickstart.sh; never run.
 
 TABLES='classification, cue_localization, remove_and_classify, wsol'
 
-sets_of() {  # sets_of TABLE; 1: no such table
+sets_of() {  # sets_of TABLE; status 1: no such table
     case $1 in
         cue_localization) echo CUB ;;
         classification | remove_and_classify | wsol) echo CUB OpenImages ILSVRC ;;
@@ -12,7 +12,7 @@ sets_of() {  # sets_of TABLE; 1: no such table
     esac
 }
 
-networks_of() {  # networks_of TABLE SET: the run files in configs/; only the localization table has other backbones
+networks_of() {  # networks_of TABLE SET: names in configs/; only the localization table has other backbones
     [ "$1" != wsol ] || [ "$2" = ToyBirds ] || echo "CAM_$2_vgg16" "CAM_$2_inception_v3"
     echo "CAM_$2" "CALM-ML_$2" "CALM-EM_$2"
 }
@@ -27,7 +27,7 @@ maps_of() {  # maps_of TABLE NETWORK; the gradient maps explain the CAM network
     esac
 }
 
-evaluator_of() {  # evaluator_of TABLE: the command, and the first word of its result files
+evaluator_of() {  # evaluator_of TABLE: command, prefix of its result files
     case $1 in
         cue_localization) echo eval_cue_location.py cue_location ;;
         remove_and_classify) echo eval_pixel_perturb.py pixel_perturb ;;
@@ -35,9 +35,9 @@ evaluator_of() {  # evaluator_of TABLE: the command, and the first word of its r
     esac
 }
 
-# scale_of TABLE MAP: how cue localization scales a map. CAM's map and gradient maps have no scale of their own: min-max
-# and even thresholds. CALM's map is a probability: left as it is, with logarithmic thresholds. The other tables have no
-# choice: erasing takes the highest pixels, and the localization protocol scales every map.
+# scale_of TABLE MAP: flags that scale a map for cue localization. CAM and gradient maps have no fixed scale: min-max and
+# even thresholds. CALM's map is a probability: unscaled, logarithmic thresholds. The other tables need no flags: erasing
+# uses only the order of pixels, and the localization protocol scales every map.
 scale_of() {
     case $1:$2 in
         cue_localization:jointll) echo --norm_type=clipping --threshold_type=log ;;

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 (CUB, ILSVRC), PxAP (OpenImages), from the data to the
-# table.
+# Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 (CUB, ILSVRC), PxAP (OpenImages).
 #
 #   bash scripts/reproduce/wsol.sh [--toy] [--checkpoints DIR] [--dataset SET] [OPTION...]
 #
-# CAM on VGG-16, Inception and ResNet-50 (the protocol's baselines), CALM-ML and CALM-EM on ResNet-50. Every map is
-# min-max scaled, with even thresholds, as the protocol says. Which of CALM's maps stands in the paper's table is not
-# known here: scored are p(y,z|x) of the true class (jointll) and p(z|x), the sum over all classes (saliency).
+# CAM on VGG-16, Inception and ResNet-50 (the protocol's baselines), CALM-ML and CALM-EM on ResNet-50. As in the protocol,
+# every map is min-max scaled, with even thresholds. It is unknown which of CALM's maps the paper's table uses, so both
+# p(y,z|x) of the true class (jointll) and p(z|x), the sum over all classes (saliency), are scored.
 
 set -euo pipefail
 # shellcheck source=scripts/reproduce/common.sh
