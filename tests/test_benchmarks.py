@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 
+import commands
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 import util
 from benchmarks import agreement, device_tests, gpu_check, records, run, table
@@ -40,38 +40,86 @@ def test_forms():
 # ---- the check on a GPU (scripts/gpu_check.sh)
 
 
-def check(*flags):
-    """(exit code, standard output, standard error) of the check, as a user runs it."""
-    words = ['bash', os.path.join(ROOT, 'scripts', 'gpu_check.sh'), *flags]
-    env = {**os.environ, 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': ''}
-    done = subprocess.run(words, capture_output=True, text=True, env=env)
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_without_a_gpu_the_check_says_so_in_a_line(tmp_path):
-    code, _, error = check('--output', str(tmp_path / 'new'))
-    assert code == 2 and error.count('\n') == 1 and 'no GPU' in error and '--device=cpu' in error
+    with commands.checkout(tmp_path / 'checkout') as folder:
+        words = ['bash', f'{folder}/scripts/gpu_check.sh', '--output', str(tmp_path / 'new')]
+        env = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+        done = subprocess.run(words, capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1
+    assert 'no GPU' in done.stderr and '--device=cpu' in done.stderr
     assert not (tmp_path / 'new').exists()
 
 
+def forked(words, *_):
+    """A command of the checkout that the check starts, without the wait while Python imports PyTorch; its exit code."""
+    code, out, err = commands.run(*words[1:])
+    assert code == 0, (words, out, err)
+    return code
+
+
+class Started:
+    """A command as `agreement.start` gives it, without that wait."""
+
+    def __init__(self, command, flags, on_cpu):
+        self.args = ['python', command]
+        self.command = commands.start(command, *flags, **({'CUDA_VISIBLE_DEVICES': ''} if on_cpu else {}))
+
+    def communicate(self):
+        self.returncode, out, err = self.command.finish()
+        return out, err
+
+
+def test_the_cases_of_a_device_are_run_and_counted(tmp_path, monkeypatch, capfd):
+    file = tmp_path / 'test_some.py'
+    here, elsewhere = '@pytest.mark.on_cpu\ndef', '@pytest.mark.on_cuda\ndef'
+    file.write_text(
+        f'import pytest\n{here} test_equations(): pass\n{here} test_equations_too(): assert 1 < 0\n'
+        f'{here} test_other(): assert 0\n{elsewhere} test_equations_there(): assert 0\n'
+    )
+    monkeypatch.setattr(device_tests, 'files_of', lambda: [str(file)])
+    output = str(tmp_path / 'tests.json')
+    for select, code, counts in (
+        ('equations and not too', 0, {'passed': 1, 'failed': 0, 'skipped': 0}),
+        ('equations', 1, {'passed': 1, 'failed': 1, 'skipped': 0}),
+    ):
+        words = ['device_tests.py', '--device=cpu', '--workers=1', f'--select={select}', f'--output={output}']
+        monkeypatch.setattr(sys, 'argv', words)
+        with pytest.raises(SystemExit) as end:
+            device_tests.main()
+        made = records.read(output)
+        assert end.value.code == code and made['complete'] and made['counts'] == counts
+    assert list(made['failed']) == ['test_some.test_equations_too'] and '1 < 0' in capfd.readouterr().out
+
+
 @pytest.mark.slow
-def test_a_rehearsal_goes_through_every_part_and_is_not_repeated(tmp_path):
-    """Its usual limit is two minutes; here it has more, as a busy machine may need."""
-    code, output, error = check('--device=cpu', '--minutes=30', '--output', str(tmp_path))
-    assert code == 0, (output, error)
-    for step in gpu_check.STEPS:
-        assert f'{step.name}: done' in output
-        assert step.name == 'toybirds' or json.loads((tmp_path / f'{step.name}.json').read_text())['complete']
+def test_a_rehearsal_goes_through_every_part_and_is_not_repeated(tmp_path, monkeypatch, capsys):
+    """All parts but the tests on the device, whose result is there already."""
+    monkeypatch.setattr(gpu_check, 'run', forked)
+    cpu = records.conditions(torch.device('cpu'))
+    tests = {**cpu, 'complete': True, 'counts': {'passed': 8, 'failed': 0, 'skipped': 0}, 'failed': {}}
+    util.write_json(str(tmp_path / 'tests.json'), tests)
+    steps = {step.name: step for step in gpu_check.STEPS}
+    # The drawn images, then what starts commands of its own: in this process.
+    forked(gpu_check.words_of(steps['toybirds'], tmp_path, 'cpu'))
+    with monkeypatch.context() as patch:
+        patch.setattr(agreement, 'start', Started)
+        patch.setattr(sys, 'argv', gpu_check.words_of(steps['agreement'], tmp_path, 'cpu')[1:])
+        run.main()
+    monkeypatch.setattr(sys, 'argv', ['gpu_check.py', '--device=cpu', '--minutes=30', f'--output={tmp_path}'])
+    for left in (set(steps) - {'tests', 'agreement'}, {'toybirds'}):  # ToyBirds looks for itself that it is there
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            gpu_check.main()
+        output = capsys.readouterr().out
+        assert end.value.code == 0
+        assert all({*re.findall(rf'^(\w+): {said}', output, re.M)} == left for said in ('at most', 'done'))
+    assert all(json.loads((tmp_path / f'{name}.json').read_text())['complete'] for name in set(steps) - left)
     text = (tmp_path / 'table.md').read_text()
-    assert all(f'**{title}**' in text for title in table.TITLES.values())
+    assert text in output and all(f'**{title}**' in text for title in table.TITLES.values())
     assert 'Not run' not in text and 'Not finished' not in text and 'Failed' not in text
-    assert '8 passed, 0 failed, 0 skipped' in text  # the equations on the CPU
+    assert '8 passed, 0 failed, 0 skipped' in text
     same = [line for line in text.splitlines() if '| the CPU |' in line]
     assert len(same) >= 8 and all(re.search(r' 0 of \d+ (counts differ|differ by over)', line) for line in same)
-    again, output, _ = check('--device=cpu', '--minutes=30', '--output', str(tmp_path))
-    assert (
-        again == 0 and output.count(': at most') == 1 and text in output
-    )  # ToyBirds looks for itself that it is there
 
 
 def is_running(pid):

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -15,8 +16,8 @@ from weights import fill
 
 import wsol
 from wsol import attribution, cub_parts
+from wsol.scoring import erasing, pixels
 from wsol.scoring import maps as maps_of
-from wsol.scoring import pixels
 
 DATA = [
     '--dataset=CUB',
@@ -324,9 +325,13 @@ def test_cue_localization_equals_the_released_code(released, method):
 
 
 @pytest.mark.slow
-def test_remove_and_classify_equals_the_released_code(released):
+def test_remove_and_classify_equals_the_released_code(released, monkeypatch):
+    """Its random masks were others: they are left out here, and checked in test_scoring_erasing."""
+    import eval_pixel_perturb
+
     method = 'CALM-EM'  # CAM takes the same way; its maps are in test_models and in the cue localization above
-    code, _, err = run(
+    monkeypatch.setattr(erasing, 'random_counts', lambda model, images, *_: torch.zeros(len(images), 5))
+    argv = [
         'eval_pixel_perturb.py',
         *DATA,
         f'--metadata_root={released}/metadata_{method}',
@@ -336,8 +341,9 @@ def test_remove_and_classify_equals_the_released_code(released):
         f'--experiment_name={method}',
         f'--load_checkpoint={released}/{method}/last_checkpoint.pth.tar',
         *FLAGS[method],
-    )
-    assert code == 0, err
+    ]
+    monkeypatch.setattr(sys, 'argv', argv)
+    eval_pixel_perturb.main()
     golden = read(GOLDEN, 'eval.json')[method]
     result = read(released, method, f'pixel_perturb_{FLAGS[method][0].split("=")[1]}.json')
     assert (result['correct'], result['images']) == (golden['correct'], golden['images'])

@@ -203,12 +203,28 @@ def test_a_mistake_ends_the_job(slurm, jobs):
     assert "'fast' is not a number" in slurm.printed(jobs['mistaken'])
 
 
+def finish(slurm, name, readout):
+    """What a task of the array leaves that has ended: its steps are not repeated."""
+    folder = result(slurm, 'table', name)
+    os.makedirs(folder)
+    means = dict.fromkeys(('cue_1', 'cue_2', 'cue_3', 'mean'), 12.5)
+    for file, value in (
+        ('accuracy', {'test_accuracy': 50.0}),
+        *((f'cue_location_{one}', {'released': means, 'per_pair': means, 'exact': means}) for one in readout.split()),
+    ):
+        with open(os.path.join(folder, f'{file}.json'), 'w') as target:
+            json.dump(value, target)
+
+
 @pytest.mark.slow
 def test_an_array_makes_a_table(slurm):
+    """Of its three tasks the last one trains and evaluates; the others have ended before."""
+    finish(slurm, 'CAM_ToyBirds', 'input_grad integrated_grad smooth_grad var_grad vanilla')
+    finish(slurm, 'CALM-ML_ToyBirds', 'jointll')
     said = slurm.run(
         'bash',
         os.path.join(SCRIPTS, 'table.sh'),
-        'wsol',
+        'cue_localization',
         '--toy',
         '--epochs=1',
         '--images=2',
@@ -220,17 +236,26 @@ def test_an_array_makes_a_table(slurm):
         *PLACE,
     )
     array, printed = re.search(
-        r'array (\d+): CAM_ToyBirds CALM-ML_ToyBirds CALM-EM_ToyBirds\n.*?: (.*/wsol-table-\d+\.out)', said
+        r'array (\d+): CAM_ToyBirds CALM-ML_ToyBirds CALM-EM_ToyBirds\n.*?: (.*/cue_localization-table-\d+\.out)', said
     ).groups()
     job = re.search(r'(\d+)\.out', printed)[1]
     (task,) = slurm.ended(job)
     outputs = ''.join(
-        open(path).read() for path in glob.glob(os.path.join(os.path.dirname(glob.escape(printed)), 'wsol-*.out'))
+        open(path).read()
+        for path in glob.glob(os.path.join(os.path.dirname(glob.escape(printed)), 'cue_localization-*.out'))
     )
     assert task['JobState'] == 'COMPLETED' and {task['JobState'] for task in slurm.job(array)} == {'COMPLETED'}, outputs
-    rows = [[cell.strip() for cell in line.split('|')] for line in open(printed) if line.startswith('| ToyBirds')]
-    own = [row for row in rows if row[2] in ('CAM', 'CALM-ML', 'CALM-EM')]
-    assert own and all(re.fullmatch(r'\d+\.\d\d', row[-2]) for row in own), rows
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in open(printed) if line.startswith('| ')]
+    table = [dict(zip(rows[0], row)) for row in rows[1:]]
+    shown = {
+        row['method']: row['trained']
+        for row in table
+        if row['parts'] == 'mean' and row['map'] in ('vanilla', 'jointll')
+    }
+    means = json.load(open(result(slurm, 'table', 'CALM-EM_ToyBirds', 'cue_location_jointll.json')))['released']
+    assert shown == {'CAM': '12.50', 'CALM-ML': '12.50', 'CALM-EM': f'{means["mean"]:.2f}'}, (rows, outputs)
+    for name in ('CAM_ToyBirds', 'CALM-ML_ToyBirds'):
+        assert not glob.glob(glob.escape(result(slurm, 'table', name)) + '/*.pth.tar')
 
 
 def test_a_batch_script_outside_slurm_says_what_to_do():
