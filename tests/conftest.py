@@ -1,4 +1,7 @@
-"""Shared by all tests: the checkout on the path, where reference data lies, the seed."""
+"""Shared by all tests: the checkout on the path, where reference data lies, the seed.
+
+PyTorch is imported within the fixtures: the process that only hands out the tests does without.
+"""
 
 import json
 import os
@@ -9,9 +12,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest
-import torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Compiled modules are kept: hundreds of processes would compile the checkout and the tests anew.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 sys.path.insert(0, ROOT)
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'golden'))
 
@@ -23,6 +28,8 @@ SHARED = os.path.join(os.path.dirname(ROOT), 'shared')
 @pytest.fixture(params=['cpu', 'cuda'])
 def device(request):
     """The CPU, and the accelerator where there is one."""
+    import torch
+
     if request.param == 'cuda' and not torch.cuda.is_available():
         pytest.skip('this machine has no CUDA device')
     return torch.device('cuda', 0) if request.param == 'cuda' else torch.device('cpu')
@@ -31,6 +38,8 @@ def device(request):
 @pytest.fixture
 def accelerator():
     """The CUDA device, or a skip."""
+    import torch
+
     if not torch.cuda.is_available():
         pytest.skip('this machine has no CUDA device')
     return torch.device('cuda', 0)
@@ -39,6 +48,8 @@ def accelerator():
 @pytest.fixture
 def exact(monkeypatch):
     """float32 is float32, and the same algorithm is taken every time."""
+    import torch
+
     monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -100,6 +111,8 @@ def picture():
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
+    import torch
+
     torch.manual_seed(0)
 
 

@@ -27,7 +27,13 @@ LAYER = 'encoder.layers.encoder_layer_2.ln_1'
 
 
 @pytest.mark.parametrize(
-    'name, size', [('resnet18', 64), ('vgg11', 64), ('mobilenet_v3_small', 64), ('inception_v3', 96)]
+    'name, size',
+    [
+        ('resnet18', 64),
+        pytest.param('vgg11', 64, marks=pytest.mark.slow),
+        ('mobilenet_v3_small', 64),
+        ('inception_v3', 96),
+    ],
 )
 def test_torchvision_classifiers_need_no_wrapper(name, size):
     more = {'init_weights': False} if name == 'inception_v3' else {}

@@ -72,6 +72,7 @@ def test_networks_are_found_and_uploads_deleted(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ['runs']
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_the_same_panel_and_maps(tmp_path, monkeypatch):
     """Byte for byte, with a method that draws noise; the file's name has a blank and a quote."""
     save_checkpoint(tmp_path / 'one', 'CAM')

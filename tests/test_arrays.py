@@ -99,6 +99,7 @@ def test_pxap_is_that_of_the_summed_histograms(root, monkeypatch):
     assert pixels.pixel_average_precision(rows['histogram'].astype(np.int64).sum(axis=0)) == result['PxAP']
 
 
+@pytest.mark.slow
 def test_attribution_scores_are_those_of_their_images(root, monkeypatch):
     """Every score that CUB's boxes allow; its figures from the rows alone."""
     flags = ['--methods=jointll,grad_cam', '--curve_steps=3', '--batch_size=5', '--random_repeats=2']

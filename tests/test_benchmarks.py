@@ -136,8 +136,10 @@ def test_a_part_ends_at_its_limit_with_all_that_it_started(tmp_path):
     child = 'import subprocess, sys; one = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]); '
     child += f'open({str(tmp_path / "pid")!r}, "w").write(str(one.pid)); one.wait()'
     words = [sys.executable, '-c', child]
+    seconds = 1
     while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():  # Python may start slowly
-        assert gpu_check.run(words, gpu_check.GRACE + 3, tmp_path / 'log') is None
+        assert gpu_check.run(words, seconds, tmp_path / 'log') is None
+        seconds *= 2
     while is_running((tmp_path / 'pid').read_text()):  # killed, it takes a moment
         time.sleep(0.05)
     assert gpu_check.run([sys.executable, '-c', 'import sys; sys.exit(3)'], 600, tmp_path / 'log') == 3

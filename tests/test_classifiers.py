@@ -147,6 +147,7 @@ def call(monkeypatch, tmp_path, *arguments):
     inference.main()
 
 
+@pytest.mark.slow
 def test_a_panel_without_a_checkpoint(lite, monkeypatch, tmp_path, capsys):
     cat = os.path.join(PHOTOGRAPHS, 'cat.jpg')
     call(monkeypatch, tmp_path, f'--classifier={LITE}', f'--images={cat}', '--classes=tiger cat,Egyptian cat')
@@ -188,6 +189,7 @@ def test_a_file_of_weights_is_a_classifier(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['inception_v3', 'googlenet'])
+@pytest.mark.slow
 def test_a_file_of_an_inception_is_the_network_by_name(name, tmp_path, monkeypatch):
     """The scaling of its inputs too (`transform_input`), which no file keeps; with or without the auxiliary heads."""
     torch.manual_seed(0)
@@ -213,6 +215,7 @@ def test_a_damaged_package_is_noticed(lite, monkeypatch):
         packaged.state_for('tf_efficientnet_lite0')
 
 
+@pytest.mark.slow
 def test_a_network_remembers_its_preprocessing(lite, tmp_path, monkeypatch):
     """From pretrained weights into a checkpoint, and from there into whatever loads it."""
     from conftest import MINICUB

@@ -220,6 +220,7 @@ def in_batches(model, images):
         return [model(batch) for batch in torch.stack([tensor for _, tensor, _ in images]).split(8)]
 
 
+@pytest.mark.slow
 def test_remove_and_classify_writes_counts_ratios_and_curve(trained):
     out = evaluate(trained, 'eval_pixel_perturb.py', '--random_repeats=2')
     result = read(trained, 'calm', 'pixel_perturb_jointll.json')
@@ -367,6 +368,7 @@ def test_missing_data_is_refused_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_truncated_image_is_refused_by_name(tmp_path, trained):
     shutil.copytree(os.path.join(MINICUB, 'dataset'), tmp_path / 'data')
     image = (
@@ -399,6 +401,7 @@ def refuse_after_progress(command, *arguments):
     return err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_kind_are_refused(trained, tmp_path):
     common = [*SMALL, f'--save_root={trained}', '--experiment_name=other']
     assert 'no checkpoint nowhere' in refuse('eval_pixel_perturb.py', *common, '--load_checkpoint=nowhere')

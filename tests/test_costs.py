@@ -56,6 +56,7 @@ def test_a_meter_leaves_nothing_behind_and_goes_on_counting():
     assert meter.spent['forward_passes'] == 5 and meter.spent['backward_passes'] == 0
 
 
+@pytest.mark.slow
 def test_measuring_a_forward_pass_compiles_nothing_anew():
     """A network that is compiled runs as it is, measured or not; torch.autograd.grad stays itself meanwhile."""
     compiled = []

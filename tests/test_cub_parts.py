@@ -21,6 +21,7 @@ def test_true_cub_has_the_papers_pairs(real_cub):
     assert len(used) == 191 and len(classes) == 89
 
 
+@pytest.mark.slow
 def test_true_cub_has_the_papers_images(real_cub):
     """2,579 distinct test images, 11,039 image x pair evaluations; 20 of them see no differing part and are skipped."""
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(real_cub))

@@ -388,6 +388,7 @@ def test_a_training_says_what_is_missing_and_resumes_with_its_own_split(trained,
         os.rename(tmp_path / 'away', os.path.join(root, gone))
 
 
+@pytest.mark.slow
 def test_every_evaluator_scores_the_split_that_was_left(trained, monkeypatch, tmp_path, capsys):
     root, save = trained
     test = load_json(save, 'cam', 'split.json')['images']['test']

@@ -186,6 +186,7 @@ def slow_figures(model, root):
     }, columns['drop']
 
 
+@pytest.mark.slow
 def test_the_figures_equal_an_image_by_image_loop(scored):
     root, model, result, _ = scored
     want, drops = slow_figures(model, root)
@@ -203,6 +204,7 @@ def test_the_figures_equal_an_image_by_image_loop(scored):
     assert row['deletion_curve'][0] == pytest.approx(row['insertion_curve'][-1]) and len(row['deletion_curve']) == 4
 
 
+@pytest.mark.slow
 def test_remove_and_classify_is_that_of_its_own_command(scored):
     root, _, result, _ = scored
     more = '--score_map_process=saliency', '--batch_size=8', '--random_repeats=2'
@@ -213,6 +215,7 @@ def test_remove_and_classify_is_that_of_its_own_command(scored):
     )
 
 
+@pytest.mark.slow
 def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
     root, _, result, out = scored
     folder = root / 'four'
@@ -238,6 +241,7 @@ def test_the_tables_and_the_plot_hold_what_the_result_says(scored):
     assert cv2.imread(str(folder / 'attribution_scores.png')).std() > 1
 
 
+@pytest.mark.slow
 def test_mask_data_sets_are_scored_against_masks(scored):
     root, _, _, _ = scored
     torch.manual_seed(5)
@@ -307,6 +311,7 @@ def test_methods_that_suit_the_model_are_the_default():
     ]
 
 
+@pytest.mark.slow
 def test_mistakes_are_refused_in_one_line(scored):
     root, *_ = scored
     assert '--override_cache=True' in refuse('eval_attribution.py', *flags(root, 'four'))
@@ -334,6 +339,7 @@ def toy(monkeypatch):
     return wsol.build_model('vgg_tiny', 'CALM-EM', 5, large_feature_map=True).eval(), args
 
 
+@pytest.mark.slow
 def test_maps_depend_on_the_image_and_its_number_alone(toy):
     """For every method: a batch's maps are those of its images one by one, so that no map that draws noise is left out
     of the registry.
@@ -392,6 +398,7 @@ def totals_of(model, args, methods, batches, device='cpu', dtype=torch.float32):
     return {name: np.asarray(value) for name, value in join(parts).totals.items()}, images, labels
 
 
+@pytest.mark.slow
 def test_the_sums_do_not_depend_on_the_batches(toy):
     """In float64, whose rounding decides neither on a ReLU nor on the order of two pixels."""
     methods = ['jointll', 'smooth_grad', 'grad_cam']
@@ -587,6 +594,7 @@ def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
     assert [(row['forward_passes'], row['backward_passes']) for row in rows] == [(1, 1), (2, 2), (1, 0)]
 
 
+@pytest.mark.slow
 def test_a_finished_table_takes_more_methods(untrained, monkeypatch, capsys):
     """Added to a finished table, stopped on the way: the table of all at once, and no finished method is made again."""
     root, _ = untrained

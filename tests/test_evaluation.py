@@ -46,6 +46,7 @@ DATA = [
     '--cam_curve_interval=.01',
     '--smooth_grad_nr_iter=2',
 ]
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
@@ -97,11 +98,11 @@ def numbers(value):
 
 
 @pytest.mark.parametrize('command, name, flags', [
-    (eval_cue_location, 'cue_location_smooth_grad', ['--score_map_process=smooth_grad']),
-    (eval_pixel_perturb, 'pixel_perturb_var_grad', ['--score_map_process=var_grad']),
+    pytest.param(eval_cue_location, 'cue_location_smooth_grad', ['--score_map_process=smooth_grad'], marks=SLOW),
+    pytest.param(eval_pixel_perturb, 'pixel_perturb_var_grad', ['--score_map_process=var_grad'], marks=SLOW),
     (eval_wsol, 'wsol_smooth_grad_cam_pp', ['--score_map_process=smooth_grad_cam_pp']),
-    (eval_attribution, 'attribution_scores',
-     ['--methods=smooth_grad,jointll', '--curve_steps=2', '--metrics=average_drop,proportion']),
+    pytest.param(eval_attribution, 'attribution_scores',
+     ['--methods=smooth_grad,jointll', '--curve_steps=2', '--metrics=average_drop,proportion'], marks=SLOW),
 ])  # fmt: skip
 def test_scores_do_not_depend_on_the_batch_size(command, name, flags, save_root, monkeypatch, tmp_path):
     """Noise comes from (seed, image number) alone. Convolutions over other batches round otherwise, which may turn a

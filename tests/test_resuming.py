@@ -138,6 +138,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
     assert 'nothing to do' in run('main.py', *arguments)
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_command_and_a_foreign_folder(trained, tmp_path):
     arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=whole', '--resume=True']
     code, _, err = commands.run('main.py', *arguments, '--lr=.5', '--seed=2')
@@ -345,6 +346,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path, monkeypatch):
     folder = tmp_path / 'run'
     arguments = [*TRAIN, f'--save_root={tmp_path}', '--experiment_name=run']
