@@ -132,7 +132,7 @@ class AttributionScores(evaluation.Evaluator):
             if 'remove_and_classify' in args.metrics:
                 self.random = RandomErasing(self.run, self.images.split, self.images.numbers)
         else:
-            classes = network_class_names(args, self.model.num_classes)
+            classes = network_class_names(args, self.model)
             self.images = scored_images.OwnPhotographs(self, self.own, classes, needs_truth)
         self.count = self.images.count
         self.randomized = comparing.random_networks(self.model, self.settings, self.size, self.seed)

@@ -58,19 +58,19 @@ def default_arguments():
 
 
 def trained_arguments(path):
-    """({flag: value} that describe the network of a checkpoint file, its class count, its class names).
+    """({flag: value} that describe the network of a checkpoint file, its class count).
 
-    What the file does not contain is {} or None; only files of scripts/export_head.py have class names. Nothing is
-    checked: `load_experiment` reports what is wrong with a file.
+    What the file does not contain is {} or None. Nothing is checked: `load_experiment` reports what is wrong with a
+    file.
     """
     try:
         record = read_record(path)
         weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
         trained = util.trained_with(record)
         told = {key: trained[key] for key in DESCRIBING if key in trained}
-        return told, len(weights[0]), record.get('class_names')
+        return told, len(weights[0])
     except (UserError, LookupError, TypeError, AttributeError):
-        return {}, None, None
+        return {}, None
 
 
 def network_arguments(given, command):
@@ -82,7 +82,7 @@ def network_arguments(given, command):
     if args.classifier:
         described, num_classes = {'crop_size': None, 'architecture': None}, None
     elif args.use_load_checkpoint:
-        described, num_classes, _ = trained_arguments(pick(models.Source, args).path())
+        described, num_classes = trained_arguments(pick(models.Source, args).path())
     else:
         raise UserError(
             'no network given: give --load_checkpoint=FOLDER, or --use_load_checkpoint=True for the one in the '
@@ -110,7 +110,7 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     """
     path = util.find_checkpoint(checkpoint, save_root)
     usual = default_arguments()
-    trained, num_classes, own_names = trained_arguments(path)
+    trained, num_classes = trained_arguments(path)
     arguments = Munch(usual, **{**trained, **(arguments or {})})
     _check_kinds(arguments, usual, path)
     arguments.metadata_root = models.metadata_root(arguments, path)
@@ -119,15 +119,16 @@ def load_experiment(checkpoint, arguments=None, *, save_root='save', name=None, 
     spec = pick(models.Spec, arguments)._replace(compile=False)
     model = models.load_model(spec, num_classes, device, path)
     model = models.for_inference(model, pick(models.Speed, arguments))
-    names = class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
-    return Experiment(name or os.path.dirname(path), arguments, model, names or own_names)
+    return Experiment(name or os.path.dirname(path), arguments, model, network_class_names(arguments, model))
 
 
-def network_class_names(arguments, num_classes):
-    """The list of class names of a command's network: ImageNet's for a classifier, else its data set's; or None."""
+def network_class_names(arguments, model):
+    """The list of class names of a network: a classifier's own, else those of its data set, else those that its
+    checkpoint contains; or None."""
     if arguments.classifier:
-        return classifiers.class_names(num_classes)
-    return class_names(arguments.dataset, num_classes, (arguments.data_root, arguments.metadata_root))
+        return model.class_names
+    roots = arguments.data_root, arguments.metadata_root
+    return class_names(arguments.dataset, model.num_classes, roots) or model.class_names
 
 
 def load_classifier_experiment(name, arguments=None, architecture=None, device=None):

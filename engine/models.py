@@ -70,7 +70,7 @@ def load_model(spec, num_classes, device, checkpoint=None, weights=True):
 
     A checkpoint of another architecture, head, map size or class count is a UserError. weights=False loads no
     pretrained weights either, for a state that is loaded later. `preprocessing` is the checkpoint's, that of the
-    pretrained weights, or the paper's.
+    pretrained weights, or the paper's. `class_names` are the checkpoint's: files of scripts/export_head.py have them.
     """
     if not checkpoint:
         return _placed(_build(spec, num_classes, spec.pretrained and weights), spec, device)
@@ -79,6 +79,7 @@ def load_model(spec, num_classes, device, checkpoint=None, weights=True):
     with _naming(checkpoint):
         wsol.load_trained_weights(model, record['state_dict'], spec.architecture)
     model.preprocessing = preprocessing.from_record(util.trained_with(record).get('preprocessing'))
+    model.class_names = record.get('class_names')
     return _placed(model, spec, device)
 
 

@@ -25,7 +25,7 @@ def notebook():
 def test_the_notebook_is_sound(notebook):
     """What nbformat 4.5 asks of cells; no outputs but small pictures."""
     assert (notebook['nbformat'], notebook['nbformat_minor']) == (4, 5) and {*notebook['metadata']} >= {'kernelspec'}
-    assert len({cell['id'] for cell in notebook['cells']}) == len(notebook['cells']) == 10
+    assert len({cell['id'] for cell in notebook['cells']}) == len(notebook['cells']) == 12
     size = 0
     for cell in notebook['cells']:
         code = cell['cell_type'] == 'code'
@@ -65,3 +65,7 @@ def test_its_cells_run_from_top_to_bottom(notebook, monkeypatch, capsys):
     assert all(0 < score < 1 for scores in space['scores'].values() for score in scores.values())
     np.testing.assert_allclose([space['p_z'].sum(), space['joint'].sum()], [1, space['cat']], atol=1e-4)
     assert space['cat'] > 0.5
+    bird, result = space['bird'], space['result']
+    assert len(space['birds'].class_names) == 200 and space['birds'].class_names[bird] in said
+    assert bird == int(result.probs.argmax())
+    np.testing.assert_allclose(result.maps[0].sum(), result.probs[0, bird], atol=1e-5)

@@ -2,14 +2,18 @@
 
 import fnmatch
 import hashlib
+import json
 import os
+import sys
 import tomllib
 
 import commands
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
+import eval_attribution
 import util
 from engine.experiments import load_experiment
 from wsol import build_model, load_classifier, trained
@@ -94,6 +98,24 @@ def test_a_packaged_head_is_a_checkpoint_of_the_commands(head, monkeypatch):
     assert experiment.class_names == BIRDS and experiment.arguments.crop_size == 64
     with torch.no_grad():
         torch.testing.assert_close(experiment.model(IMAGES).probs, model(IMAGES).probs, rtol=0.01, atol=0.001)
+
+
+@pytest.mark.parametrize('flag', ['load_checkpoint', 'classifier'])
+def test_labels_of_own_photographs_are_the_names_of_a_packaged_head(flag, head, tmp_path, monkeypatch):
+    packaged_as(monkeypatch, head[1])
+    (tmp_path / 'photos').mkdir()
+    for name, colour in (('a.png', 'red'), ('b.png', 'blue')):
+        Image.new('RGB', (64, 64), colour).save(tmp_path / 'photos' / name)
+    command = ['eval_attribution.py', f'--{flag}=packaged/tiny', f'--images={tmp_path}/photos', '--methods=jointll']
+    command += ['--metrics=deletion', '--curve_steps=2', '--seed=1', '--workers=0', f'--save_root={tmp_path}']
+    for labels in (['Robin', '003.Blue_Tit'], ['1', '2']):  # the same by name and by number
+        (tmp_path / 'labels.csv').write_text('file,class\na.png,{}\nb.png,{}\n'.format(*labels))
+        name = f'--experiment_name={labels[0]}'
+        monkeypatch.setattr(sys, 'argv', [*command, f'--labels={tmp_path}/labels.csv', name])
+        eval_attribution.main()
+    named, numbered = (json.loads((tmp_path / one / 'attribution_scores.json').read_text()) for one in ('Robin', '1'))
+    assert named['correct'] == numbered['correct']
+    assert named['methods']['jointll']['deletion'] == numbered['methods']['jointll']['deletion']
 
 
 def test_unknown_and_damaged_heads_are_told(head, monkeypatch):
