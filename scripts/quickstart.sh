@@ -36,6 +36,9 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "$requirements"
 # shellcheck source=scripts/reproduce/rows.sh
 source scripts/reproduce/rows.sh
+# glibc reuses the memory of large tensors instead of returning it to the system each time: the page faults would take a
+# tenth of a training's processor time and a quarter of an evaluation's.
+export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 SECONDS=0
 run() { note "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 
@@ -61,13 +64,13 @@ explain() {  # explain PHOTOGRAPH
 }
 
 if [ "$mode" = picture ]; then
-    # glibc reuses memory freed by Score-CAM's 1280 masked passes instead of returning it to the system each time.
-    export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
     photographs=(docs/photographs/*.jpg)
     together "${photographs[@]/#/explain }"
     note "[$SECONDS s] the pictures: save/picture/panels"
     note "CALM on your own photograph of a bird: .venv/bin/python inference.py --images FILE" \
         "--load_checkpoint=packaged/CALM-EM_CUB_lite0 --classes=@1,@2"
+    note "CAM and CALM-EM on drawn birds, beside the part that truly differs: docs/quickstart_maps.jpg," \
+        "which bash scripts/quickstart.sh makes anew with the heads that it trains"
     exit
 fi
 
@@ -109,11 +112,14 @@ train_and_score() {  # train_and_score METHOD
     evaluate "$1" jointll
 }
 
+draw() { run scripts/draw_maps.py --experiments "$folder/CAM" "$folder/CALM-EM" --output "$folder/maps.png"; }
+
+tabulate() { run scripts/report.py "$folder/CAM" "$folder/CALM-ML" "$folder/CALM-EM"; }
+
 run scripts/make_toybirds.py "${birds[@]}" "${sizes[@]}"
 train CAM
 together 'evaluate CAM vanilla' 'train_and_score CALM-ML' 'train_and_score CALM-EM'
-run scripts/draw_maps.py --experiments "$folder/CAM" "$folder/CALM-EM" --output "$folder/maps.png"
-run scripts/report.py "$folder/CAM" "$folder/CALM-ML" "$folder/CALM-EM"
+together draw tabulate
 if [ "$mode" = quick ]; then
     echo
     echo "In the study (docs/study.md; cue exact, three seeds), CALM-EM beats CAM by 8 to 13 points with this network;" \
