@@ -56,7 +56,7 @@ def test_a_linear_head_becomes_conv_last_with_the_same_logits(name):
     np.testing.assert_allclose(maps, cam + bias, atol=1e-4 * float(maps.abs().max()))
 
 
-@pytest.mark.parametrize('name', ['mobilenet_v3_small', 'convnext_tiny'])
+@pytest.mark.parametrize('name', ['mobilenet_v3_small', pytest.param('convnext_tiny', marks=pytest.mark.slow)])
 def test_another_head_is_left_as_it_is(name):
     net = models.get_model(name, weights=None).eval()
     images = torch.randn(1, 3, 64, 64)

@@ -21,6 +21,8 @@ SCRIPTS = ROOT / 'scripts'
 SHARED = ROOT.parent / 'shared'
 REFUSED = 'http://127.0.0.1:9'  # an address that refuses connections: what being offline looks like
 
+pytestmark = pytest.mark.slow
+
 
 def run(script, *arguments, cwd=None, **variables):
     """(exit code, stdout, stderr) of a script."""

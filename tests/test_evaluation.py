@@ -467,7 +467,7 @@ def test_a_checkpoint_needs_no_pretrained_weights(save_root, monkeypatch):
     Files(save_root, 'none').run('--pretrained=True')
 
 
-@pytest.mark.parametrize('name', ['jointll', 'smooth_grad'])
+@pytest.mark.parametrize('name', ['jointll', pytest.param('smooth_grad', marks=SLOW)])
 def test_cue_localization_counts_what_a_loop_counts(name, save_root, monkeypatch):
     """Each map by attribution.explain, each pair and pixel by itself."""
     log = name == 'jointll'

@@ -39,6 +39,7 @@ def test_readouts_of_a_cam_network(name, released):
 
 
 @pytest.mark.parametrize('name', [key.partition('/')[2] for key in MAPS.files if key.startswith('gradient/')])
+@pytest.mark.slow
 def test_gradient_maps(name, released, monkeypatch):
     """Within 1 % of the maximum: float32 rounding moves ReLU kinks."""
     model, images, labels, noises = released

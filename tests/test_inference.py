@@ -89,6 +89,7 @@ def test_a_name_that_is_no_utf_8_is_explained_like_the_others(checkpoint, tmp_pa
     assert len(os.listdir(tmp_path / 'maps')) == 3
 
 
+@pytest.mark.slow
 def test_a_panel_for_every_photograph_that_can_be_read(checkpoint, photos, tmp_path, monkeypatch):
     before = {name: (photos / name).read_bytes() for name in files_below(photos)}
     command = [

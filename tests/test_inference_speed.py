@@ -151,6 +151,7 @@ def every_score(model, images, name):
 
 @pytest.mark.parametrize('form', FORMS[:2], ids=lambda form: next(iter(form)))
 @pytest.mark.parametrize('name', ['jointll', 'input_grad', 'layer_cam'])
+@pytest.mark.slow
 def test_every_score_is_equal_in_every_layout(form, name, without_a_compiler):
     """In float64: maps are rounded to float32 before pixels are ranked, so no rank depends on a layout's rounding."""
     net = network('CALM-EM').double()
@@ -163,6 +164,7 @@ def test_every_score_is_equal_in_every_layout(form, name, without_a_compiler):
 
 
 @pytest.mark.parametrize('name', ['jointll', 'grad_cam'])
+@pytest.mark.slow
 def test_randomized_networks_in_mixed_precision(name, without_a_compiler):
     """Rank correlations with random weights: near those in float32, where bf16 keeps 8 bits."""
     net = network('CALM-EM')

@@ -42,6 +42,7 @@ def ratio(rng, n):
 
 
 @pytest.mark.parametrize('kind', [normal, bernoulli, ratio])
+@pytest.mark.slow
 def test_a_95_percent_interval_holds_the_truth_in_92_to_98_percent_of_500_trials(kind):
     rng = np.random.default_rng(5)
     held = 0
@@ -52,6 +53,7 @@ def test_a_95_percent_interval_holds_the_truth_in_92_to_98_percent_of_500_trials
     assert 0.92 <= held / 500 <= 0.98
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_holds_it_as_often():
     rng = np.random.default_rng(6)
     held = 0
@@ -65,6 +67,7 @@ def test_the_interval_of_a_difference_holds_it_as_often():
     assert 0.92 <= held / 250 <= 0.98
 
 
+@pytest.mark.slow
 def test_p_values_are_even_where_nothing_differs():
     """Below .05 in one of twenty trials, below .5 in half of them."""
     rng = np.random.default_rng(7)
@@ -113,6 +116,7 @@ def some_alike(figure, columns, n=8, alike=5, seed=0):
 @pytest.mark.parametrize('figure, columns', [
     (means.ratio, 2), (means.mean_ratio, 4), (Highest([0, 3]), 6), (PixelAveragePrecision(), 8), (means.plain, 1)
 ])  # fmt: skip
+@pytest.mark.slow
 def test_the_p_value_is_that_of_all_exchanges_where_some_units_are_alike(figure, columns):
     """Of figures that are no plain means, too: what the alike units hold stays in both runs."""
     expected = []

@@ -62,6 +62,7 @@ def test_the_lines_on_any_number_run():
 
 
 @pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.slow
 def test_the_layer_that_is_taken(name):
     more = {'init_weights': False} if name == 'vgg16' else {}
     net = models.get_model(name, weights=None, **more).eval()

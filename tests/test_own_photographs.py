@@ -76,6 +76,7 @@ def seen(network):
         return images, network[1](images).probs
 
 
+@pytest.mark.slow
 def test_the_prediction_is_explained_whatever_the_batches(network, tmp_path, monkeypatch, capsys):
     flags = ['--methods=vanilla,smooth_grad,eigen_cam', '--smooth_grad_nr_iter=2']
     result = score(network, tmp_path, monkeypatch, *flags)
@@ -156,6 +157,7 @@ def test_a_box_outside_the_crop_is_not_seen():
     assert found[0][0] == 0 and len(found) == 1
 
 
+@pytest.mark.slow
 def test_boxes_and_masks_give_the_other_scores(network, tmp_path, monkeypatch, capsys):
     photos = os.path.join(os.path.dirname(network[0]), 'photos')
     images = [f'--images={photos}/[abc].png', '--methods=vanilla,grad_cam']

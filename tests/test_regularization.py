@@ -169,7 +169,9 @@ def test_without_relus_there_is_nothing_to_guide(error, tolerance):
     assert gradient_regularization(net, photos(), Y, error)[1].abs().max() <= tolerance
 
 
-@pytest.mark.parametrize('architecture', ['resnet18', 'inception_v3', 'vgg_tiny'])
+@pytest.mark.parametrize(
+    'architecture', [*(pytest.param(name, marks=pytest.mark.slow) for name in ('resnet18', 'inception_v3')), 'vgg_tiny']
+)
 def test_one_plain_pass_of_the_whole_network(architecture):
     """Loss, probabilities, batch-norm statistics and weight gradients equal those of plain PyTorch; nothing is left
     behind."""
