@@ -144,6 +144,7 @@ def random_passes(counted):
     return sum(counted) - 24 * (1 + 5)
 
 
+@pytest.mark.slow
 def test_random_erasing_is_done_once_a_checkpoint(save_root, monkeypatch, passes, tmp_path, predicted_labels):
     shutil.copy(save_root / 'net.pth.tar', tmp_path / 'net.pth.tar')
     os.utime(tmp_path / 'net.pth.tar', (1e9, 1e9))
@@ -177,6 +178,7 @@ def test_random_erasing_is_done_once_a_checkpoint(save_root, monkeypatch, passes
     assert erased('once', 'vanilla', *again) == 24 * 2 * 5  # what cannot be read is made anew
 
 
+@pytest.mark.slow
 def test_many_scores_take_random_erasing_from_an_earlier_command(save_root, monkeypatch, passes, predicted_labels):
     erase = [*ERASE, f'--metadata_root={predicted_labels}']
     flags = [*erase, '--methods=jointll,vanilla', '--metrics=remove_and_classify']

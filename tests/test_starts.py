@@ -111,6 +111,7 @@ def step(model, architecture):
 
 
 @pytest.mark.parametrize('architecture, large', LOGITS)
+@pytest.mark.slow
 def test_an_evaluator_of_cam_reads_the_protocols_checkpoint_as_the_protocol_does(architecture, large, tmp_path):
     record = {'architecture': architecture, 'epoch': 7, 'state_dict': protocol_weights(architecture, large)}
     path = saved(tmp_path / 'cam.pth', record)
@@ -134,6 +135,7 @@ SCORES = {'resnet50': 'fc', 'vgg16': 'fc', 'inception_v3': 'SPG_A4'}
 @pytest.mark.parametrize(
     'architecture, form, classes', [('resnet50', 'bare', C), ('vgg16', 'module.', C), ('inception_v3', 'record', 3)]
 )
+@pytest.mark.slow
 def test_calm_trains_from_the_protocols_checkpoint(architecture, form, classes, tmp_path):
     weights = protocol_weights(architecture)
     state = {f'module.{key}': value for key, value in weights.items()} if form == 'module.' else weights
@@ -187,6 +189,7 @@ def test_calm_trains_from_the_protocols_checkpoint(architecture, form, classes, 
         ),
     ],
 )
+@pytest.mark.slow
 def test_calm_trains_from_a_classifier_of_torchvision(name, architecture, classes, lines, tmp_path):
     options = {'init_weights': False} if name == 'inception_v3' else {}
     shapes = torchvision_shapes(name, **options)
