@@ -332,9 +332,9 @@ def test_one_optimizer_step_equals_the_recipe_written_out(architecture, differen
         model = wsol.build_model(architecture, 'CALM-ML', 3, use_bn=True)
     before = {}
     gradients = {}
-    for name in dict(model.named_parameters()):  # five numbers each: the recipe goes by the name
+    for name, large in dict(model.named_parameters()).items():  # two numbers an axis: the recipe goes by the name
         owner, _, leaf = name.rpartition('.')
-        parameter = torch.nn.Parameter(torch.randn(5))
+        parameter = torch.nn.Parameter(torch.randn([2] * large.dim()))
         setattr(model.get_submodule(owner), leaf, parameter)
         parameter.grad = torch.randn_like(parameter)
         before[name] = parameter.detach().clone()
