@@ -565,6 +565,7 @@ def counted(monkeypatch):
     return made, until
 
 
+@pytest.mark.slow
 def test_a_stopped_table_goes_on_method_by_method(untrained, monkeypatch):
     """Stopped within the second method; gone on with one more, which is the table of all three at once."""
     root, _ = untrained

@@ -100,7 +100,7 @@ def numbers(value):
 @pytest.mark.parametrize('command, name, flags', [
     pytest.param(eval_cue_location, 'cue_location_smooth_grad', ['--score_map_process=smooth_grad'], marks=SLOW),
     pytest.param(eval_pixel_perturb, 'pixel_perturb_var_grad', ['--score_map_process=var_grad'], marks=SLOW),
-    (eval_wsol, 'wsol_smooth_grad_cam_pp', ['--score_map_process=smooth_grad_cam_pp']),
+    pytest.param(eval_wsol, 'wsol_smooth_grad_cam_pp', ['--score_map_process=smooth_grad_cam_pp'], marks=SLOW),
     pytest.param(eval_attribution, 'attribution_scores',
      ['--methods=smooth_grad,jointll', '--curve_steps=2', '--metrics=average_drop,proportion'], marks=SLOW),
 ])  # fmt: skip

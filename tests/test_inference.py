@@ -120,6 +120,7 @@ def test_a_panel_for_every_photograph_that_can_be_read(checkpoint, photos, tmp_p
         inference.main()
 
 
+@pytest.mark.slow
 def test_saved_maps_are_the_method_s_own(checkpoint, photos, tmp_path, monkeypatch):
     call(
         monkeypatch,

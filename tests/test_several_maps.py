@@ -78,6 +78,7 @@ def read(root, folder, name):
 @pytest.mark.parametrize(
     'command, kind, flags', [(eval_cue_location, 'cue_location', CUE), (eval_pixel_perturb, 'pixel_perturb', ERASE)]
 )
+@pytest.mark.slow
 def test_a_list_of_maps_gives_the_results_of_each_alone(
     command, kind, flags, save_root, monkeypatch, passes, predicted_labels
 ):

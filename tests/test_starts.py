@@ -320,6 +320,7 @@ def test_lfi_cam_and_the_others_start_from_each_other():
     assert lines == ['left out: importance (this network has no such module)']
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_where_a_training_starts_too(tmp_path):
     device = torch.device('cpu')
     state = cam_file(tmp_path / 'cam.pth')

@@ -104,14 +104,29 @@ def test_no_circle_of_imports():
         visit(module, [])
 
 
-def test_starting_needs_neither_matplotlib_nor_scipy():
-    """Which take a second to import; torch itself does without them."""
+@pytest.fixture(scope='module')
+def start():
+    """How a Python ended that imported two commands, its OpenMP said to show its settings."""
+    environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
     code = 'import sys, main, eval_attribution; sys.exit(bool({"matplotlib", "scipy"} & {*sys.modules}))'
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+    environment['OMP_DISPLAY_ENV'] = 'true'
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_waiting_threads_do_not_spin():
-    """Every command says so before it loads PyTorch, which reads it once; the libraries say nothing."""
+@pytest.mark.slow
+def test_starting_needs_neither_matplotlib_nor_scipy(start):
+    """Which take a second to import; torch itself does without them."""
+    assert start.returncode == 0
+
+
+@pytest.mark.slow
+def test_waiting_threads_do_not_spin(start):
+    """PyTorch reads it once, as it is loaded."""
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in start.stderr
+
+
+def test_every_command_says_first_how_threads_wait():
+    """Before it loads PyTorch; the libraries say nothing, and the user's own setting wins."""
     commands = [name for name in os.listdir(ROOT) if name.endswith('.py')]
     commands += [path for path in python_files('scripts') if path.count(os.sep) == 1] + ['benchmarks/run.py']
     for command in commands:
@@ -121,14 +136,7 @@ def test_waiting_threads_do_not_spin():
         first = [name for name in first if name.split('.')[0] not in sys.stdlib_module_names]
         if "__name__ == '__main__'" in text:
             assert first[0].split('.')[0] == 'checkout' or first[0] == 'engine.idle', command
-    environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
-    for value, found in ((None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')):  # the user's own wins
-        own = {'OMP_WAIT_POLICY': value} if value else {}
-        shown = subprocess.run(
-            [sys.executable, 'main.py', '--help'],
-            cwd=ROOT,
-            env={**environment, **own, 'OMP_DISPLAY_ENV': 'true'},
-            capture_output=True,
-            text=True,
-        ).stderr
-        assert f"OMP_WAIT_POLICY = '{found}'" in shown
+    code = "import os, engine.idle; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {**os.environ, 'OMP_WAIT_POLICY': 'ACTIVE'}
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == 'ACTIVE\n'

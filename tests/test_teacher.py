@@ -127,6 +127,7 @@ def distances(dtype, scale, steps=20):
 
 
 @pytest.mark.parametrize('scale, least, most, most_float32', [(0.01, 0, 1e-5, 1e-2), (1.0, 0.01, 1, 1)])
+@pytest.mark.slow
 def test_one_seed_trained_with_both_losses(monkeypatch, scale, least, most, most_float32):
     """Without the epsilon of p(y|x) the distance is rounding; with it, it is as many labels are as good as excluded.
 

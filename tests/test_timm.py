@@ -127,6 +127,7 @@ def test_the_backbone_learns_at_the_small_rate(whole):
 
 
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
+@pytest.mark.slow
 def test_every_attribution_method_explains_it(architecture):
     model = build(architecture).eval()
     options = {'smooth_grad_nr_iter': 2, 'integrated_grad_nr_iter': 2, 'num_samples': 2, 'rise_nr_masks': 2}
@@ -285,6 +286,7 @@ def test_the_flag_takes_timm_names_and_lists_close_ones_of_its_own(capsys):
 
 
 @pytest.mark.parametrize('architecture', [VIT, CONVNEXT])
+@pytest.mark.slow
 def test_the_command_trains_and_evaluates_it(architecture, tmp_path, monkeypatch):
     flags = [
         '--dataset=CUB',

@@ -40,6 +40,7 @@ def test_the_notebook_is_sound(notebook):
     assert 0 < size < 200_000
 
 
+@pytest.mark.slow
 def test_its_cells_run_from_top_to_bottom(notebook, monkeypatch, capsys):
     pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
     if packaged.file_for('tf_efficientnet_lite0') is None:

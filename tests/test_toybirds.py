@@ -114,6 +114,7 @@ def pair_counts(names, values):
     )
 
 
+@pytest.mark.slow
 def test_attributes_give_many_pairs_of_each_difference_count(toy, modules):
     folder = toy / 'dataset/ToyBirds/attributes'
     names = [name for _, name in table(folder / 'attributes.txt')]
@@ -131,7 +132,7 @@ def test_each_attribute_names_the_group_of_its_part_alone(modules):
             assert parts_named(f'{attribute}::{look}') == {'head' if part in ('bill', 'crown') else part}
 
 
-@pytest.mark.parametrize('count', [20, 21, 24, 30, 37, 64])
+@pytest.mark.parametrize('count', [20, 21, 24, *(pytest.param(n, marks=pytest.mark.slow) for n in (30, 37, 64))])
 def test_any_class_count_is_balanced(modules, count):
     codes = modules[0].design_classes(count)
     pairs = modules[0].count_differences(codes)
@@ -140,6 +141,7 @@ def test_any_class_count_is_balanced(modules, count):
     assert np.all(np.abs(np.mean(codes, axis=0) - 0.5) <= 0.12)
 
 
+@pytest.mark.slow
 def test_layout_files_agree(toy):
     root = toy / 'dataset/ToyBirds'
     images = dict(table(root / 'images.txt'))
@@ -163,6 +165,7 @@ def test_layout_files_agree(toy):
         }
 
 
+@pytest.mark.slow
 def test_metadata_agrees_with_layout_and_pictures(toy):
     data = toy / 'dataset/ToyBirds'
     meta = toy / 'metadata/ToyBirds'
@@ -193,6 +196,7 @@ def test_metadata_agrees_with_layout_and_pictures(toy):
     assert len({tuple(row[1:]) for row in sizes}) > 5  # sizes vary
 
 
+@pytest.mark.slow
 def test_boxes_and_masks_fit_each_other(toy):
     root = toy / 'dataset/ToyBirds'
     assert table(root / 'part_masks/labels.txt') == [
@@ -210,6 +214,7 @@ def test_boxes_and_masks_fit_each_other(toy):
         assert len(share) == 9 and share[1:].min() >= 0.004
 
 
+@pytest.mark.slow
 def test_part_points_lie_in_their_masks(toy):
     root = toy / 'dataset/ToyBirds'
     label_of = {'beak': 1, 'crown': 2, 'wing': 3, 'back': 4, 'breast': 5, 'belly': 6, 'tail': 7, 'leg': 8}
@@ -257,6 +262,7 @@ def test_a_changed_look_changes_its_part_alone(modules, design, seeds):
             assert changed.sum() > 0.002 * changed.size and not np.any(changed & ~around)
 
 
+@pytest.mark.slow
 def test_a_class_of_the_single_design_differs_from_the_common_bird_by_one_look(single, modules):
     data = single / 'dataset/ToyBirdsSingle'
     names = [name for _, name in table(data / 'attributes/attributes.txt')]
@@ -273,6 +279,7 @@ def test_a_class_of_the_single_design_differs_from_the_common_bird_by_one_look(s
             assert parts_named(f'{attribute}::{look}') == {'head' if part in ('bill', 'crown') else part}
 
 
+@pytest.mark.slow
 def test_pairs_of_the_single_design_differ_in_one_or_two_parts(single):
     """By hand: 8 parts x 3 pairs of looks, 9 of a bill and a crown (both the head), of 276; and the true pixels."""
     data = single / 'dataset/ToyBirdsSingle'
@@ -286,6 +293,7 @@ def test_pairs_of_the_single_design_differ_in_one_or_two_parts(single):
         assert cub_parts.exact_labels_of(pair, labels) == {pair.a // 3 + 1, pair.b // 3 + 1}
 
 
+@pytest.mark.slow
 def test_files_of_the_single_design_hold_what_is_drawn(single, modules):
     """Every split loads; masks are the drawing's own labels; the marker names the design."""
     classes, render = modules
@@ -303,11 +311,13 @@ def test_files_of_the_single_design_hold_what_is_drawn(single, modules):
     assert json.loads((data / 'toybirds.json').read_text()) == {**SMALL, **SINGLE}
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(toy, tmp_path):
     assert run(tmp_path, workers=1).returncode == 0
     assert digest(tmp_path) == digest(toy)
 
 
+@pytest.mark.slow
 def test_complete_set_is_left_alone(toy):
     before = digest(toy)
     done = run(toy)
@@ -317,6 +327,7 @@ def test_complete_set_is_left_alone(toy):
     assert digest(toy) == before
 
 
+@pytest.mark.slow
 def test_other_arguments_are_refused(toy):
     before = digest(toy)
     done = run(toy, seed=4)
@@ -325,6 +336,7 @@ def test_other_arguments_are_refused(toy):
 
 
 @pytest.mark.parametrize('root', ['dataset', 'metadata'])
+@pytest.mark.slow
 def test_foreign_folder_is_refused(tmp_path, root):
     foreign = tmp_path / root / 'ToyBirds/train'
     foreign.mkdir(parents=True)
@@ -336,6 +348,7 @@ def test_foreign_folder_is_refused(tmp_path, root):
     assert list(digest(tmp_path)) == [f'{root}/ToyBirds/train/image_ids.txt']
 
 
+@pytest.mark.slow
 def test_incomplete_set_is_refused_and_lost_metadata_is_made_again(toy, tmp_path):
     (tmp_path / 'dataset').symlink_to(toy / 'dataset')
     assert run(tmp_path).returncode == 0
@@ -357,6 +370,7 @@ def test_incomplete_set_is_refused_and_lost_metadata_is_made_again(toy, tmp_path
         {'workers': 0},
     ],
 )
+@pytest.mark.slow
 def test_bad_arguments_are_refused(tmp_path, change):
     done = run(tmp_path, **change)
     name, value = next(iter(change.items()))
@@ -364,6 +378,7 @@ def test_bad_arguments_are_refused(tmp_path, change):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_nothing(tmp_path):
     process = subprocess.Popen(
         [sys.executable, *command(tmp_path, train=500)],
@@ -380,5 +395,6 @@ def test_interrupt_leaves_nothing(tmp_path):
     assert not any((tmp_path / 'dataset').iterdir()) and not any((tmp_path / 'metadata').iterdir())
 
 
+@pytest.mark.slow
 def test_marker_holds_the_arguments(toy):
     assert json.loads((toy / 'dataset/ToyBirds/toybirds.json').read_text()) == SMALL
