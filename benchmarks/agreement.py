@@ -1,4 +1,4 @@
-"""What an accelerator gives beside the CPU: the evaluators' results for each image and pair, of one network."""
+"""Agreement of an accelerator with the CPU: the evaluators' per-image and per-pair results of one network."""
 
 import os
 import subprocess
@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 
+from benchmarks import ROOT
 from benchmarks.timing import Row
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-EVALUATORS = {  # the file that they keep: (title, command, flags)
+EVALUATORS = {  # result file: (title, command, flags)
     'pixel_perturb_jointll': ('remove-and-classify', 'eval_pixel_perturb.py', []),
     'cue_location_jointll': (
         'cue localization', 'eval_cue_location.py', ['--norm_type=clipping', '--threshold_type=log'],
@@ -19,14 +19,14 @@ EVALUATORS = {  # the file that they keep: (title, command, flags)
 
 
 def start(command, flags, on_cpu):
-    """A command of the checkout that is under way; on_cpu hides the accelerator."""
+    """Start a command of the checkout; on_cpu hides the accelerator."""
     env = {**os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if on_cpu else {})}
     words = [sys.executable, command, *flags]
     return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def wait(*commands):
-    """Wait for all of them; a failure is an error with its last line."""
+    """Wait for all commands; raises RuntimeError with the last line of a failed one."""
     for command in commands:
         said = command.communicate()[1].strip().splitlines()
         if command.returncode:
@@ -34,7 +34,7 @@ def wait(*commands):
 
 
 def difference(found, expected):
-    """How two arrays of one shape differ, in words; places that are NaN in both are equal."""
+    """The difference of two arrays of the same shape, in words; NaN equals NaN."""
     assert found.shape == expected.shape and found.dtype == expected.dtype
     if expected.dtype.kind in 'biu':
         return f'{np.count_nonzero(found != expected)} of {expected.size} counts differ'
@@ -44,7 +44,8 @@ def difference(found, expected):
 
 
 def agreement_rows(args, device):
-    """Rows of each array that an evaluator keeps: of a network trained for `--epochs` on the device, on both."""
+    """A row per array that an evaluator stores, for a network trained for `--epochs` on the device and evaluated on
+    both."""
     save_root = os.path.abspath(args.save_root)
     shared = ['--config=configs/CALM-EM_ToyBirds.yaml', f'--data_root={os.path.abspath(args.data_root)}']
     shared += [f'--metadata_root={os.path.abspath(args.metadata_root)}', f'--save_root={save_root}', '--seed=0']
@@ -56,7 +57,7 @@ def agreement_rows(args, device):
     rows = []
     for name, (title, command, own) in EVALUATORS.items():
         flags = [*shared, *own, '--score_map_process=jointll', '--load_checkpoint=network']
-        places = (('there', on_cpu), ('cpu', True))  # both at once: they take turns nowhere
+        places = (('there', on_cpu), ('cpu', True))  # in parallel
         wait(*(start(command, [*flags, f'--experiment_name={place}'], hidden) for place, hidden in places))
         kept = [os.path.join(save_root, place, f'{name}.npz') for place in ('there', 'cpu')]
         with np.load(kept[0]) as found, np.load(kept[1]) as expected:

@@ -1,4 +1,4 @@
-"""Box scores: one search for contours for each distinct foreground, over one for each threshold."""
+"""Box scores: one contour search per distinct foreground, over one per threshold."""
 
 import cv2
 import numpy as np
@@ -8,11 +8,11 @@ from wsol.scoring.boxes import best_ious, inclusive_iou
 from wsol.scoring.maps import normalize
 from wsol.scoring.pixels import thresholds
 
-INTERVAL = 0.001  # of the thresholds: 1000 of them
+INTERVAL = 0.001  # 1000 thresholds
 
 
 def every_threshold(score_map, boxes, taus):
-    """The protocol's loop: highest IoU at each threshold of the largest contour and of all contours [2, T]."""
+    """The protocol's loop: highest IoU per threshold, of the largest contour and of all contours [2, T]."""
     image = (score_map * 255).astype(np.uint8)
     last = len(score_map) - 1
     found = []
@@ -31,8 +31,8 @@ def every_threshold(score_map, boxes, taus):
 
 
 def box_rows(args, device):
-    """Maps of pixel noise, the slowest kind (thousands of contours a threshold), or of smooth noise with `--blur`; both
-    ways must agree."""
+    """Maps of pixel noise, the slowest kind (thousands of contours per threshold), or with `--blur` of smooth noise;
+    asserts that both implementations agree."""
     cv2.setNumThreads(0)
     maps = np.random.default_rng(0).random((args.images, args.size, args.size), np.float32)
     if args.blur:
@@ -45,5 +45,7 @@ def box_rows(args, device):
     ours, other = seconds(
         [lambda way=way: [way(one, boxes, taus) for one in maps] for way in ways], device, args.repeats
     )
-    note = f'{len(taus)} thresholds: {ours / args.images:.3f} and {other / args.images:.3f} s a map'
-    return [Row(f'box scores of {args.images} maps of {args.size} px', 'a search a threshold', ours / other, '', note)]
+    note = f'{len(taus)} thresholds: {ours / args.images:.3f} and {other / args.images:.3f} s per map'
+    return [
+        Row(f'box scores of {args.images} maps of {args.size} px', 'a search per threshold', ours / other, '', note)
+    ]

@@ -1,8 +1,8 @@
-"""The device cases of the tests, in parallel: what failed on the device, and by how much.
+"""Runs the tests' device cases in parallel and records failures on the device with their deviations.
 
     python benchmarks/device_tests.py --output tests.json [--device cpu] [--workers 4] [--select EXPRESSION]
 
-Interrupted, it writes down what is known by then.
+If interrupted, it writes the results so far.
 """
 
 import argparse
@@ -20,22 +20,22 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import torch
 
 import util
-from benchmarks import records
+from benchmarks import ROOT, records
 from engine.command import command
 from wsol.errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAKES_DEVICE = re.compile(r'def \w+\([^)]*\b(device|accelerator)\b')  # the fixtures of tests/conftest.py
 
 
 def files_of():
-    """The test files that have cases for each device."""
+    """Test files with device cases."""
     paths = sorted(glob.glob(os.path.join(ROOT, 'tests', 'test_*.py')))
     return [path for path in paths if TAKES_DEVICE.search(open(path).read())]
 
 
 def run_pytest(words):
-    """pytest with these arguments, its exit code; an interruption is passed on once, and its report awaited."""
+    """Run pytest and return its exit code; None if interrupted, after forwarding the signal and waiting for its
+    report."""
     process = subprocess.Popen([sys.executable, '-m', 'pytest', *words], cwd=ROOT, stdout=sys.stderr)
     try:
         return process.wait()
@@ -46,7 +46,7 @@ def run_pytest(words):
 
 
 def results(path):
-    """({outcome: number of cases}, {case: why it failed}) of a JUnit file."""
+    """({outcome: number of cases}, {case: reason of failure}) from a JUnit file."""
     counts = dict.fromkeys(('passed', 'failed', 'skipped'), 0)
     why = {}
     for case in ElementTree.parse(path).iter('testcase'):
@@ -70,7 +70,7 @@ def parse():
 
 
 def main():
-    """Runs the cases and writes the result."""
+    """Run the cases and write the result."""
     args = parse()
     if importlib.util.find_spec('pytest') is None:
         raise UserError(
@@ -82,7 +82,7 @@ def main():
         words = ['-q', '-p', 'no:cacheprovider', '-m', f'on_{args.device}', '-k', args.select, f'--junitxml={report}']
         code = run_pytest([*words, *parallel, *files_of()])
         counts, why = results(report) if os.path.exists(report) else ({}, {})
-    complete = code in (0, 1)  # pytest went to its end: all passed, or some failed
+    complete = code in (0, 1)  # pytest finished: all passed, or some failed
     made = {**records.conditions(torch.device(args.device)), 'complete': complete, 'counts': counts, 'failed': why}
     util.write_json(args.output, made)
     print(', '.join(f'{count} {name}' for name, count in counts.items()) or f'pytest ended with code {code}')

@@ -1,4 +1,4 @@
-"""The evaluators over the forward passes that they cannot do without."""
+"""Evaluators over the forward passes they cannot avoid."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ from wsol.scoring import cues, erasing, pixels
 
 
 class Ready:
-    """A map maker whose maps are at hand: the evaluator's own cost, not the map's."""
+    """A map maker with precomputed maps, to time the evaluator without the map."""
 
     ksize = 1
     from_output = False
@@ -38,7 +38,7 @@ class Ready:
         return [one.cpu().numpy() for one in self.tensors(*arguments)]
 
 
-GOALS = {'float32': '<= 1.05', 'compile': '<= 0.85', 'bf16': '<= 0.60'}  # of remove-and-classify, by form
+GOALS = {'float32': '<= 1.05', 'compile': '<= 0.85', 'bf16': '<= 0.60'}  # remove-and-classify, by form
 
 
 def erase_rows(args, device):
@@ -60,10 +60,10 @@ def erase_rows(args, device):
 
     forms = [parse_form(name) for name in args.forms.split(',')]
     models_of = [models.for_inference(copy.deepcopy(plain), form.speed) for form in forms]
-    with convolutions(parse_form('float32')):  # as evaluators compute
+    with convolutions(parse_form('float32')):  # as in the evaluators
         actions = [*(lambda model=model: erase(model) for model in models_of), passes]
         *times, other = seconds(actions, device, args.repeats)
-    what = f'remove-and-classify of a map at hand, {args.architecture}'
+    what = f'remove-and-classify of a given map, {args.architecture}'
     return [
         Row(f'{what}, {form.name}', 'its 11 exact forward passes', time / other, GOALS.get(form.name, ''))
         for form, time in zip(forms, times)
@@ -72,7 +72,7 @@ def erase_rows(args, device):
 
 def score_cam_rows(args, device):
     """Time and memory of Score-CAM and SS-CAM on one image over their masked passes, at the first convolution: 64
-    channels in ResNet-50, where layer4 has 2048."""
+    channels in ResNet-50, instead of layer4's 2048."""
     model = build(args.architecture, 'CALM-EM', 1000, device).eval()
     layer, masks = next((n, m.out_channels) for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d))
     few = {'target_layer': layer, 'num_samples': 1}  # draws of SS-CAM
@@ -81,7 +81,7 @@ def score_cam_rows(args, device):
 
 
 def light_score_cam_rows(args, device):
-    """Score-CAM of tf_efficientnet_lite0 at its fifth stage: 112 channels, where the last map has 1280."""
+    """Score-CAM of tf_efficientnet_lite0 at its fifth stage: 112 channels, instead of the last map's 1280."""
     if not packaged.file_for('tf_efficientnet_lite0'):
         return [Row(f'Score-CAM: without {packaged.hint()}')]
     net = classifiers.load_classifier('timm/tf_efficientnet_lite0').to(device)
@@ -90,7 +90,7 @@ def light_score_cam_rows(args, device):
 
 
 def masked_rows(name, model, masks, args, device, methods, options):
-    """Maps of one image over passing `masks` images through the model, `--batch` at a time; methods: {title: map}."""
+    """Maps of one image over `masks` forward passes in batches of `--batch`; methods: {title: map}."""
     image = torch.randn(1, 3, args.size, args.size, device=device)
     rows = image.expand(args.batch, -1, -1, -1).contiguous()
 
@@ -120,15 +120,15 @@ def masked_rows(name, model, masks, args, device, methods, options):
 
 
 def cue_rows(args, device):
-    """Time of cue localization over a forward pass of its images, reading files in neither; then with reading, by
-    `--workers` processes that start anew."""
+    """Time of cue localization over a forward pass of its images, both without reading files; then with reading by
+    `--workers` newly started processes."""
     split = load_split('ToyBirds', 'test', args.data_root, args.metadata_root)
     folder = os.path.join(args.data_root, 'ToyBirds')
     pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(folder), cues.COUNTS)
     table = cues.class_rows(pairs)
     chosen = [i for i, y in enumerate(split.labels) if y in table][: args.images]
     dataset = eval_cue_location.CueDataset(split, chosen, folder, args.size)
-    dataset.exact = None  # as on CUB: no true pixels of the parts
+    dataset.exact = None  # as on CUB: no true part pixels
     model = build(args.architecture, 'CALM-EM', split.num_classes, device).eval()
     maker = map_maker.MapMaker(model, 'jointll')
     cue = cues.make_cues(pairs, pixels.histogram_edges(pixels.thresholds('log', 0.001)), None, 'clipping')
@@ -152,7 +152,7 @@ def cue_rows(args, device):
     with convolutions(parse_form('float32')):
         *ours, other = seconds(actions, device, args.repeats)
     each = np.mean([len(table[split.labels[i]][0]) for i in chosen])
-    what = f'cue localization, {each:.1f} pairs an image, {args.architecture}'
+    what = f'cue localization, {each:.1f} pairs per image, {args.architecture}'
     over = f'one forward pass of {len(chosen)} images'
     note = f'{len(chosen) / ours[1]:.0f} images/s, {args.workers} processes read'
     return [

@@ -1,4 +1,4 @@
-"""How a network is run: its precision, and whether channels-last or compiled: `bf16+channels_last`."""
+"""Execution modes of a network: precision, channels-last, compiled; for example `bf16+channels_last`."""
 
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,7 +13,7 @@ WORDS = (*PRECISIONS, 'channels_last', 'compile')
 
 
 class Form(NamedTuple):
-    """A word of --forms. tf32: convolutions may take it, as in a training by main.py; evaluators forbid it."""
+    """An execution mode of --forms. tf32: allow TF32 convolutions, as main.py does; evaluators forbid it."""
 
     name: str
     speed: models.Speed
@@ -21,12 +21,12 @@ class Form(NamedTuple):
 
 
 def parse_form(name):
-    """The `Form` that the words of --forms, joined by +, stand for."""
+    """The `Form` of words joined by +."""
     words = name.split('+')
-    strange = [word for word in words if word not in WORDS]
+    unknown = [word for word in words if word not in WORDS]
     precision = [word for word in words if word in PRECISIONS]
-    if strange or len(precision) > 1:
-        raise UserError(f'--forms={name}: join a precision and others of {", ".join(WORDS)} with +')
+    if unknown or len(precision) > 1:
+        raise UserError(f'--forms={name}: join at most one precision and other words of {", ".join(WORDS)} with +')
     amp = PRECISIONS[precision[0]] if precision else 'off'
     speed = models.Speed(amp, 'channels_last' in words, 'compile' in words)
     return Form(name, speed, bool({'tf32', 'bf16', 'fp16'} & set(words)))
@@ -34,7 +34,7 @@ def parse_form(name):
 
 @contextmanager
 def convolutions(form):
-    """Convolutions in TF32 or not, as the form says; nothing on a CPU."""
+    """Allow or forbid TF32 convolutions as the form requires; no effect on a CPU."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = form.tf32
     try:

@@ -1,11 +1,11 @@
-"""On a GPU: does it compute right here, how fast is it, and what would a training take?
+"""GPU check: correctness, speed, and estimated training times on this machine.
 
     bash scripts/gpu_check.sh [--minutes N] [--output DIR] [--device cpu]
 
-In this order: the tests' cases for the device; training and forward passes; the same compiled; the loader; the
-evaluators over their passes; counts and PxAP beside the CPU's; a table, DIR/table.md. Each step has a share of the
-minutes that are left, and leaves DIR/STEP.json; called again, what is there is not done again. --device cpu rehearses
-every step with tiny sizes. Exit codes: 2 no GPU; 1 something failed; 75 the time was up, call it again.
+Steps: the tests' device cases; training and forward passes; the same compiled; the loader; the evaluators over their
+passes; counts and PxAP against the CPU; a table, DIR/table.md. Each step gets a share of the remaining minutes and
+writes DIR/STEP.json; a further call skips finished steps. --device cpu is a dry run with tiny sizes. Exit codes: 2 no
+GPU; 1 a step failed; 75 out of time, call it again.
 """
 
 import argparse
@@ -21,12 +21,11 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import torch
 
 import util
-from benchmarks import records, table
+from benchmarks import ROOT, records, table
 from engine.command import STOPPED, command
 from wsol.errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-GRACE = 10  # seconds at the end of a step's limit, or a fifth of it, in which it may write down what it has
+GRACE = 10  # seconds, at most a fifth of a step's limit, for saving partial results
 TABLE = 3  # seconds for the table
 CORES = os.cpu_count() or 1
 
@@ -35,10 +34,10 @@ class Step(NamedTuple):
     """A step of the check."""
 
     name: str  # of its result file
-    share: int  # of the time that is left, beside the shares of the steps behind it
+    share: int  # of the remaining time, relative to the following steps
     script: str
     flags: str  # on a GPU
-    tiny: str  # in a rehearsal
+    tiny: str  # in a dry run
 
 
 TOYS = '--classes=24 --train=40 --val=2 --test=108'  # 2592 test images
@@ -80,7 +79,7 @@ STEPS = (
 
 
 def words_of(step, folder, device):
-    """The command of a step, a list of words."""
+    """A step's command as a list of words."""
     words = [sys.executable, os.path.join(ROOT, step.script), *(step.tiny if device == 'cpu' else step.flags).split()]
     roots = [f'--data_root={folder}/dataset', f'--metadata_root={folder}/metadata']
     if step.script == RUN:
@@ -91,7 +90,8 @@ def words_of(step, folder, device):
 
 
 def run(words, seconds, log):
-    """Run a command for at most so long; its exit code, None where it was stopped. Nothing that it started is left."""
+    """Run a command for at most `seconds`; returns its exit code, None if it was stopped. Kills its whole process
+    group."""
     grace = min(GRACE, seconds / 5)
     with open(log, 'a') as errors:
         process = subprocess.Popen(words, cwd=ROOT, stderr=errors, start_new_session=True)
@@ -114,13 +114,13 @@ def run(words, seconds, log):
 
 
 def is_done(step, folder):
-    """Is a step's result there, complete?"""
+    """Is a step's result complete?"""
     made = records.read(os.path.join(folder, f'{step.name}.json'))
     return bool(made and made['complete'])
 
 
 def run_step(step, folder, device, seconds):
-    """Run a step for at most so long and say how it ended; its exit code, None where it is unfinished."""
+    """Run a step with a time limit and print how it ended; returns its exit code, None if unfinished."""
     start = time.monotonic()
     log = os.path.join(folder, f'{step.name}.log')
     print(f'\n{step.name}: at most {seconds:.0f} s', flush=True)
@@ -133,20 +133,20 @@ def run_step(step, folder, device, seconds):
 def parse():
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--minutes', type=float, default=14, help='never more than these in all; default %(default)s')
+    parser.add_argument('--minutes', type=float, default=14, help='time limit in all; default %(default)s')
     parser.add_argument('--output', default='save/gpu_check', metavar='DIR', help='default %(default)s')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda', help='cpu: a rehearsal, tiny sizes')
-    parser.add_argument('--since', type=float, metavar='TIME', help='the minutes count from here; default: from now')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda', help='cpu: dry run with tiny sizes')
+    parser.add_argument('--since', type=float, metavar='TIME', help='start of the minutes; default: now')
     return parser.parse_args()
 
 
 def main():
-    """Runs the steps that are not done and writes the table."""
+    """Run the unfinished steps and write the table."""
     args = parse()
     passed = time.time() - args.since if args.since else 0  # PyTorch takes seconds to import
     deadline = time.monotonic() + 60 * args.minutes - passed
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('PyTorch sees no GPU on this machine: --device=cpu rehearses the check with tiny sizes')
+        raise UserError('PyTorch finds no GPU on this machine: --device=cpu does a dry run with tiny sizes')
     folder = os.path.abspath(args.output)
     os.makedirs(folder, exist_ok=True)
     codes = {}

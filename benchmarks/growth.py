@@ -1,7 +1,7 @@
-"""How cost grows: time and peak memory of each piece of work while one size of the problem grows, the others stay.
+"""Growth of cost: time and peak memory of each piece of work while one problem size grows and the others stay fixed.
 
-The evaluators run with a network that costs next to nothing. Each of several processes has the problem's images: the
-time and the memory are the sums of what they take.
+The evaluators use a network of negligible cost. With several processes, each has the problem's number of images, and
+time and memory are summed over them.
 """
 
 import math
@@ -27,17 +27,17 @@ from wsol.cub_parts import Pair
 from wsol.network import Output
 from wsol.scoring import add_up, boxes, cues, erasing, pixels, regions, scores
 
-SIDE = 56  # of images, a batch of which is 8: small, so that the work beside the network shows
+SIDE = 56  # image side, px; small, so that the network does not dominate
 BATCH = 8
 
 
 class Problem(NamedTuple):
-    """The sizes of a problem."""
+    """Problem sizes."""
 
-    images: int = 16  # of each process
+    images: int = 16  # per process
     classes: int = 200
-    maps: int = 14  # locations on a side
-    pairs: int = 4  # an image, in cue localization
+    maps: int = 14  # locations per side
+    pairs: int = 4  # per image, in cue localization
     processes: int = 1
 
 
@@ -48,11 +48,11 @@ AXES = {
     'pairs': (1, 4, 16),
     'processes': (1, 2),
 }
-GOAL = 1.05  # of the exponents: time grows linearly at most
+GOAL = 1.05  # exponents: at most linear growth
 
 
 class Heads(torch.nn.Module):
-    """A network that costs next to nothing: f and h [B, C, H, W] and [B, 1, H, W] by two linear maps of the image."""
+    """A network of negligible cost: f and h [B, C, H, W] and [B, 1, H, W] by two linear maps of the image."""
 
     def __init__(self, problem):
         super().__init__()
@@ -67,7 +67,7 @@ class Heads(torch.nn.Module):
 
 
 class Given:
-    """What an evaluator is given: a batch, which all batches repeat, and maps at hand."""
+    """Inputs of an evaluator: one batch, repeated, and precomputed maps."""
 
     def __init__(self, problem, device):
         self.model = Heads(problem).to(device).eval()
@@ -78,7 +78,7 @@ class Given:
 
 
 def summed(one_batch, items):
-    """A function that adds up what `one_batch` gives of each item."""
+    """A function that sums the results of `one_batch` over the items."""
 
     def work():
         total = {}
@@ -90,7 +90,7 @@ def summed(one_batch, items):
 
 
 def passes(problem, device):
-    """Forward passes of the network, nothing around them: as many as those of remove-and-classify."""
+    """Only forward passes of the network, as many as in remove-and-classify."""
     its = Given(problem, device)
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ def passes(problem, device):
 
 
 def erase(problem, device):
-    """Remove-and-classify of a map at hand."""
+    """Remove-and-classify of precomputed maps."""
     its = Given(problem, device)
 
     def one_batch(numbers):
@@ -131,7 +131,7 @@ def cue(problem, device):
 
 
 def localization(problem, device):
-    """MaxBoxAccV2 of maps at hand, on the host."""
+    """MaxBoxAccV2 of precomputed maps, on the host."""
     rng = np.random.default_rng(0)
     side = problem.maps
     maps = [np.kron(rng.random((side // 2, side // 2)), np.ones((2, 2))) for _ in range(BATCH)]
@@ -145,7 +145,7 @@ def localization(problem, device):
 
 
 def comparison(problem, device):
-    """Attribution scores of a map at hand."""
+    """Attribution scores of precomputed maps."""
     its = Given(problem, device)
     metrics = ['average_drop', 'deletion', 'remove_and_classify', 'loc_mask_iou', 'max_box_acc_v2']
     settings = scores.Settings(metrics, 8, 0.2, 50, 15, 1, [30, 50, 70], 0.01, BATCH)
@@ -161,10 +161,10 @@ def comparison(problem, device):
 
 
 def step(problem, device):
-    """Training steps of CALM-EM on as many images."""
+    """Training steps of CALM-EM on the problem's images."""
     model = wsol.build_model('vgg_tiny', 'CALM-EM', problem.classes).to(device).train()
     recipe = pick(training.Recipe, defaults())._replace(architecture='vgg_tiny')
-    trainer = training.Trainer(None, recipe, model, device)  # no run: nothing is saved
+    trainer = training.Trainer(None, recipe, model, device)  # None: saves nothing
     images = torch.randn(BATCH, 3, 8 * problem.maps, 8 * problem.maps)
     labels = torch.zeros(BATCH, dtype=torch.long)
 
@@ -175,7 +175,7 @@ def step(problem, device):
     return work
 
 
-WORK = {  # (what makes it, the sizes that it depends on beside the processes)
+WORK = {  # (function, sizes it depends on besides the processes)
     'plain passes': (passes, ('images', 'classes', 'maps')),
     'remove-and-classify': (erase, ('images', 'classes', 'maps')),
     'cue localization': (cue, ('images', 'classes', 'maps', 'pairs')),
@@ -186,12 +186,12 @@ WORK = {  # (what makes it, the sizes that it depends on beside the processes)
 
 
 def slope(sizes, values):
-    """The exponent of growth between the last two sizes; maps grow by their locations."""
+    """Exponent of growth between the last two sizes."""
     return math.log(max(values[-1], 1e-9) / max(values[-2], 1e-9)) / math.log(sizes[-1] / sizes[-2])
 
 
 def measure(name, problems, device, repeats):
-    """(seconds, peak bytes) of the work `name` on each of several problems, which take turns."""
+    """(seconds, peak bytes) of the work `name` on several problems that take turns."""
     works = [WORK[name][0](problem, device) for problem in problems]
     memory = [peak_bytes(work, device) for work in works]
     clock = time.process_time if device.type == 'cpu' else time.perf_counter
@@ -199,7 +199,7 @@ def measure(name, problems, device, repeats):
 
 
 def one_process(problem, repeats):
-    """[`measure` of each work on the problem] in a process among others."""
+    """[`measure` of each work on the problem] in one of several processes."""
     torch.set_num_threads(1)
     device = processes.start()
     found = [measure(name, [problem], device, repeats) for name in WORK]
@@ -208,7 +208,7 @@ def one_process(problem, repeats):
 
 
 def in_processes(problem, repeats):
-    """(seconds, peak bytes) of each work on the problem, the sums over its processes, [works, 2]."""
+    """(seconds, peak bytes) of each work on the problem, summed over its processes, [works, 2]."""
     meeting = {'run_id': uuid.uuid4().hex, 'rdzv_backend': 'c10d', 'rdzv_endpoint': 'localhost:0'}
     launch = LaunchConfig(1, 1, problem.processes, **meeting, start_method='spawn')
     found = elastic_launch(launch, one_process)(problem, repeats)
@@ -227,12 +227,12 @@ def growth(args, device):
 
 
 def counted(axis):
-    """The sizes of an axis as the work counts them: a map has its side squared of locations."""
+    """Sizes along an axis as the work scales: maps count locations, the square of their side."""
     return np.array(AXES[axis]) ** (2 if axis == 'maps' else 1)
 
 
 def growth_rows(args, device):
-    """A row a work and axis: the exponent between the last two sizes."""
+    """A row per work and axis: the exponent between the last two sizes."""
     found = growth(args, device)
     if args.plot:
         plot_growth(found, args.plot)
@@ -247,7 +247,7 @@ def growth_rows(args, device):
 
 
 def plot_growth(found, path):
-    """Draw time over size, a panel an axis, each over its first value; a straight line is linear growth."""
+    """Plot time over size, one panel per axis, normalised to the first value; the dotted line is linear growth."""
     figure = Figure(figsize=(12, 3), layout='constrained')
     panels = dict(zip(AXES, figure.subplots(1, len(AXES))))
     colours = dict(zip(WORK, matplotlib.colormaps['tab10'].colors))
@@ -261,7 +261,7 @@ def plot_growth(found, path):
         for scale in (panel.xaxis, panel.yaxis):
             scale.set_major_formatter('{x:g}')
         panel.set_title('locations of a map' if axis == 'maps' else axis)
-        panel.set_xlabel('times as many')
-    next(iter(panels.values())).set_ylabel('times the time')
+        panel.set_xlabel('relative size')
+    next(iter(panels.values())).set_ylabel('relative time')
     figure.legend(*panels['images'].get_legend_handles_labels(), loc='outside lower center', ncols=len(WORK))
     figure.savefig(path, dpi=100)

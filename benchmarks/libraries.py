@@ -1,6 +1,6 @@
-"""The maps of captum, torchcam and grad-cam, as their documentation writes them, for maps.py.
+"""Maps of captum, torchcam and grad-cam, called as in their documentation, for maps.py.
 
-grad-cam's FullGrad is left out: it refuses a network that has a bias which its score does not read, as CAM's has.
+Without grad-cam's FullGrad, which fails on networks with a bias that does not affect the score, such as CAM's.
 """
 
 from functools import partial
@@ -9,7 +9,7 @@ import torch
 
 
 class Scores(torch.nn.Module):
-    """The network as the libraries want it: images -> [B, C]."""
+    """The network as the libraries expect it: images -> [B, C]."""
 
     def __init__(self, net):
         super().__init__()
@@ -20,7 +20,7 @@ class Scores(torch.nn.Module):
 
 
 def captum_entries(model, layer, x, y, n):
-    """Of captum."""
+    """Entries of captum."""
     from captum import attr
 
     def grad_cam():
@@ -51,7 +51,7 @@ def captum_entries(model, layer, x, y, n):
 
 
 def torchcam_entries(model, layer, x, y, n):
-    """Of torchcam."""
+    """Entries of torchcam."""
     from torchcam import methods
 
     def explain(method):
@@ -63,7 +63,7 @@ def torchcam_entries(model, layer, x, y, n):
 
 
 def grad_cam_entries(model, layer, x, y, n):
-    """Of grad-cam."""
+    """Entries of grad-cam."""
     import pytorch_grad_cam as library
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -79,7 +79,7 @@ def grad_cam_entries(model, layer, x, y, n):
 
 
 def entries(net, layer, x, y, n):
-    """{'LIBRARY METHOD': (name of its yardstick in maps.py, function)} of the libraries that are installed."""
+    """{'LIBRARY METHOD': (name of its reference in maps.py, function)} for the installed libraries."""
     found = {}
     for entries_of in (captum_entries, torchcam_entries, grad_cam_entries):
         try:

@@ -1,4 +1,4 @@
-"""What a training item costs, beside the same steps in plain torchvision code."""
+"""Cost of a training item, over the same steps in plain torchvision code."""
 
 import glob
 import os
@@ -13,11 +13,12 @@ from benchmarks.timing import Row, seconds
 from data_loaders import Split, make_loader
 from wsol.preprocessing import PAPER
 
-SIZES = 256, 224  # resized, cropped: the paper's
+SIZES = 256, 224  # resize, crop; the paper's
 
 
 class Plain(Dataset):
-    """Training items as torchvision's users write them: floats from the loader, seeds by torch's global generator."""
+    """Training items in usual torchvision style: the loader returns floats, seeds go through torch's global
+    generator."""
 
     def __init__(self, files):
         self.files = files
@@ -39,11 +40,11 @@ class Plain(Dataset):
 
 
 def item_rows(args, device):
-    """The cost of an item in a loader's process, and to the network's images on the device."""
+    """Cost of an item in a loader process, and until the images are on the device."""
     files = sorted(glob.glob(os.path.join(args.photographs, '**', '*.jp*g'), recursive=True))
     if not files:
         return [Row(f'a training item: no photographs in {args.photographs}')]
-    files = (files * args.files)[: args.files]  # few of them are read several times
+    files = (files * args.files)[: args.files]  # repeat them if there are too few
     keys = [list(range(len(files)))[i : i + args.batch] for i in range(0, len(files), args.batch)]
     plain = DataLoader(Plain(files), batch_sampler=keys)
     split = Split('train', '', '', files, [0] * len(files), 1)
@@ -62,10 +63,10 @@ def item_rows(args, device):
     size = f'{len(files)} photographs of {width} x {height} (median)'
 
     def note(ours, other):
-        return f'{ours:.2f} ms, plain {other:.2f} ms; {1000 / ours:.0f} images/s a core; {size}'
+        return f'{ours:.2f} ms, plain {other:.2f} ms; {1000 / ours:.0f} images/s per core; {size}'
 
     over = 'plain torchvision code'
     return [
-        Row('a training item, by a process of the loader', over, times[0] / times[1], '<= 0.71', note(*times[:2])),
-        Row('the same, until the device has the images', over, times[2] / times[3], '', note(*times[2:])),
+        Row('a training item in a loader process', over, times[0] / times[1], '<= 0.71', note(*times[:2])),
+        Row('the same, until the images are on the device', over, times[2] / times[3], '', note(*times[2:])),
     ]

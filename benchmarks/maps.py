@@ -1,7 +1,7 @@
-"""What a map costs over a plain forward pass, or over the passes that it takes, beside three libraries.
+"""Cost of maps over a plain forward pass or over the passes they need, with three libraries for comparison.
 
-One ResNet-50 with random weights, one batch of `--images`. RISE is timed with few masks, occlusion with few squares.
-captum, torchcam and grad-cam are left out where they are not installed (benchmarks/libraries.py).
+ResNet-50 with random weights, one batch of `--images`. RISE uses few masks, occlusion few squares. captum, torchcam and
+grad-cam are left out if they are not installed (benchmarks/libraries.py).
 """
 
 from collections.abc import Callable
@@ -15,25 +15,25 @@ from benchmarks import libraries
 from benchmarks.timing import Row, seconds
 from wsol import attribution
 
-TARGET = 7  # any class
-FORWARD = (  # their yardstick: a forward pass
+TARGET = 7  # arbitrary class
+FORWARD = (  # reference: a forward pass
     *('grad_cam', 'grad_cam_pp', 'layer_cam', 'hires_cam', 'xgrad_cam', 'finer_cam', 'eigen_cam', 'eigen_grad_cam'),
     *('refine_cam', 'ablation_cam'),
 )
-SINGLE = ('input_grad', 'full_grad', 'deep_lift')  # a forward and a backward pass; DeepLIFT's has the reference's too
+SINGLE = ('input_grad', 'full_grad', 'deep_lift')  # a forward and a backward pass; DeepLIFT also one for its baseline
 REPEATED = ('smooth_grad', 'var_grad', 'integrated_gradients', 'gradient_shap')  # n forward and backward passes
-FORWARDS = {  # several forward passes: how many, and what makes them so many
+FORWARDS = {  # (number of forward passes, options that determine it)
     'rise': (10, {'rise_nr_masks': 10}),
-    'occlusion': (10, {}),  # squares of half a side: nine, and the image itself
+    'occlusion': (10, {}),  # nine squares of half a side, and the image itself
     'group_cam': (34, {}),  # 32 groups, the image itself and its blurred version
 }
-SCORE_CAM = 2048  # masked passes an image, one a channel of layer4: timed where --methods names it
+SCORE_CAM = 2048  # masked passes per image, one per channel of layer4; timed only if named in --methods
 
 
 class Entry(NamedTuple):
-    """A map to be timed."""
+    """A map to time."""
 
-    yardstick: str  # the name of what its time is divided by
+    reference: str  # name of the denominator
     run: Callable
 
 
@@ -52,15 +52,15 @@ def forward_backwards(net, x, n):
 
 
 def masked_forwards(net, x, size):
-    """The forward passes of Score-CAM alone: copies of each image, `size` at a time, nothing else."""
+    """Score-CAM's forward passes alone: copies of each image, `size` at a time."""
     rows = x[:1].expand(size, -1, -1, -1).contiguous()
     with torch.no_grad():
         for _ in range(len(x) * SCORE_CAM // size):
             net(rows)
 
 
-def yardsticks(net, x, n):
-    """{name: what the entries' times are divided by}."""
+def references(net, x, n):
+    """{name: denominator of the entries' ratios}."""
     return {
         'forward': partial(forwards, net, x, 1),
         '1 forward-backward': partial(forward_backwards, net, x, 1),
@@ -73,8 +73,8 @@ def yardsticks(net, x, n):
 def our_entries(net, x, n):
     """{name: Entry} of this project."""
 
-    def entry(yardstick, name, **options):
-        return Entry(yardstick, partial(attribution.explain, name, net, x, TARGET, **options))
+    def entry(reference, name, **options):
+        return Entry(reference, partial(attribution.explain, name, net, x, TARGET, **options))
 
     few = {'smooth_grad_nr_iter': n, 'integrated_grad_nr_iter': n, 'num_samples': n, 'batch_size': len(x)}
     layers = {'refine_cam': {'target_layer': ['layer3', 'layer4']}}
@@ -88,17 +88,17 @@ def our_entries(net, x, n):
 
 
 def map_rows(args, device):
-    """A row a map: all but Score-CAM, or those that `--methods` names."""
+    """A row per map: those in `--methods`, by default all but Score-CAM."""
     net = wsol.build_model('resnet50', 'CAM', 200).to(device).eval()
     x = torch.randn(args.images, 3, args.size, args.size, device=device)
     entries = our_entries(net, x, args.samples)
-    for name, (yardstick, run) in libraries.entries(net, net.layer4, x, TARGET, args.samples).items():
-        entries[name] = Entry(yardstick, run)
+    for name, (reference, run) in libraries.entries(net, net.layer4, x, TARGET, args.samples).items():
+        entries[name] = Entry(reference, run)
     chosen = args.methods.split(',') if args.methods else [name for name in entries if name != 'score_cam']
-    over = {name: yardsticks(net, x, args.samples)[name] for name in {entries[name].yardstick for name in chosen}}
+    over = {name: references(net, x, args.samples)[name] for name in {entries[name].reference for name in chosen}}
     actions = [*over.values(), *(entries[name].run for name in chosen)]
     times = dict(zip([*over, *chosen], seconds(actions, device, args.repeats), strict=True))
     return [
-        Row(name, entries[name].yardstick, times[name] / times[entries[name].yardstick], '', f'{times[name]:.3f} s')
+        Row(name, entries[name].reference, times[name] / times[entries[name].reference], '', f'{times[name]:.3f} s')
         for name in chosen
     ]

@@ -1,7 +1,7 @@
-"""Grad-CAM of one image by an object that is made once: `attribution.Explainer` beside captum, torchcam and grad-cam.
+"""Grad-CAM of one image by a reusable object: `attribution.Explainer` against captum, torchcam and grad-cam.
 
-ResNet-50 with random weights; every object is called `CALLS` times in each turn, on a class that is given. On a CPU the
-processor's time is taken.
+ResNet-50 with random weights; every object is called `CALLS` times per turn, for a given class. On a CPU, CPU time is
+measured.
 """
 
 import time
@@ -14,18 +14,18 @@ from benchmarks.timing import Row, seconds
 from wsol import attribution
 
 CALLS = 20
-TARGET = 7  # any class
+TARGET = 7  # arbitrary class
 
 
 def captum_object(net, layer, x):
-    """Of captum."""
+    """captum."""
     from captum.attr import LayerGradCam
 
     return partial(LayerGradCam(net, layer).attribute, x, target=TARGET)
 
 
 def torchcam_object(net, layer, x):
-    """Of torchcam, which explains the pass that its caller makes."""
+    """torchcam, which explains a forward pass made by its caller."""
     from torchcam.methods import GradCAM
 
     extractor = GradCAM(net, layer)
@@ -33,7 +33,7 @@ def torchcam_object(net, layer, x):
 
 
 def grad_cam_object(net, layer, x):
-    """Of pytorch-grad-cam."""
+    """pytorch-grad-cam."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -41,12 +41,12 @@ def grad_cam_object(net, layer, x):
 
 
 def object_rows(args, device):
-    """A row each library that is installed: the Explainer's time over its own. The Explainer's result has logits and
-    probabilities too."""
+    """A row per installed library: the Explainer's time over the library's. The Explainer also returns logits and
+    probabilities."""
     x = torch.randn(1, 3, args.size, args.size, device=device)
     made = {}
     for name, make in (('captum', captum_object), ('torchcam', torchcam_object), ('pytorch-grad-cam', grad_cam_object)):
-        net = models.resnet50().to(device).eval()  # one each: objects leave their hooks
+        net = models.resnet50().to(device).eval()  # one each: the objects' hooks stay on it
         try:
             made[name] = make(net, net.layer4, x)
         except ImportError as error:

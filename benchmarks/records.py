@@ -1,4 +1,4 @@
-"""Result files of what is timed: the rows of each job, written as soon as it is done, so that a stopped run goes on."""
+"""Result files of benchmarks: each job's rows are written when it is done, so that a stopped run can resume."""
 
 import json
 import os
@@ -15,7 +15,7 @@ HEAD = '| | over | ratio | goal | |\n|---|---|---|---|---|'
 
 
 def driver():
-    """The version of NVIDIA's driver, None without one."""
+    """Version of NVIDIA's driver; None without one."""
     words = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20)
@@ -25,19 +25,19 @@ def driver():
 
 
 def conditions(device):
-    """On what a figure was measured."""
+    """Device, commit, versions and driver of a measurement."""
     made = {'device': machine.device_name(device), 'commit': machine.commit(), 'versions': machine.versions()}
     return {**made, 'driver': driver()} if device.type != 'cpu' else made
 
 
 def text_of(row):
-    """The line of the table."""
+    """The table line of a row."""
     ratio = '-' if row.ratio is None else f'{row.ratio:.2f}'
     return f'| {row.what} | {row.over} | {ratio} | {row.goal} | {row.note} |'
 
 
 def read(path):
-    """A result file, or None where there is none."""
+    """A result file, or None if it does not exist."""
     if not path or not os.path.exists(path):
         return None
     with open(path) as file:
@@ -45,10 +45,10 @@ def read(path):
 
 
 class Record:
-    """The result file of a run; without a path nothing is written and an error ends the run."""
+    """Result file of a run; without a path nothing is written and an error ends the run."""
 
     def __init__(self, path, device):
-        """A file of another device or commit is a UserError: its rows would stand beside those of this one."""
+        """Raises UserError if the file is from another device or commit."""
         self.path = path
         self.made = read(path) or {**conditions(device), 'complete': False, 'jobs': {}, 'errors': {}}
         own = conditions(device)
@@ -57,7 +57,8 @@ class Record:
                 raise UserError(f'{path} was made with the {name} {self.made[name]}, this is {own[name]}: move it away')
 
     def rows_of(self, job, measure):
-        """The rows of a job, `measure()` where the file has none. An error is kept in their place, the others go on."""
+        """Rows of a job, from the file or else from `measure()`. An error is recorded instead, and the other jobs
+        continue."""
         if job in self.made['jobs']:
             return [Row(**row) for row in self.made['jobs'][job]]
         try:
@@ -75,7 +76,7 @@ class Record:
         return rows
 
     def finish(self):
-        """All jobs were tried; those that failed are said, and end the command with code 1."""
+        """Mark the file complete unless jobs failed; then print them and exit with code 1."""
         self.made['complete'] = not self.made['errors']
         self._write()
         if self.made['errors']:

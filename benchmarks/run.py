@@ -1,31 +1,30 @@
-"""Ratios, each taken in one run on this machine: what the project does over the passes that it cannot do without.
+"""Measures ratios on this machine: the project's time over the passes that cannot be avoided.
 
     python benchmarks/run.py [--only loss,step] [--architecture resnet50] [--size 224] [--batch 16] [--images 32]
 
-loss    CALM's losses, forward and backward, over the direct form, which writes them as the paper states them, over all
-        classes
-step    a training step of each of --heads over a plain one: the same backbone and maps, mean over them, cross entropy,
+loss    CALM's losses, forward and backward, over the paper's equations evaluated directly for all classes
+step    a training step of each of --heads over a plain one: same backbone and maps, mean over locations, cross entropy,
         SGD; and a forward pass
-load    images a second of the training loader, with --workers processes, over those of the step (ToyBirds)
-item    a training item of the photographs in --photographs over the same steps in plain torchvision code; the inputs of
-        the network are compared bit for bit first
-erase   remove-and-classify of a map at hand over its 11 exact forward passes, in each of --forms
+load    images per second of the training loader with --workers processes, over those of the step (ToyBirds)
+item    a training item from --photographs over the same steps in plain torchvision code, after checking that the
+        network inputs are bit-identical
+erase   remove-and-classify of precomputed maps over its 11 exact forward passes, in each of --forms
 cue     cue localization over one forward pass of its images (ToyBirds), without and with reading the files
 score   Score-CAM and SS-CAM of one image over their masked passes, and their memory; score_light: Score-CAM of
         tf_efficientnet_lite0
-start   each command to its first batch over importing torch, in seconds of the processor
-photo   inference.py of one photograph over loading its network in plain code, of the processor
-maps    each attribution map of a batch of --images over the passes that it takes, beside captum, torchcam and grad-cam
-objects Grad-CAM of one image by an Explainer that is made once over captum's, torchcam's and grad-cam's objects
-boxes   box scores of --images maps over a search for contours at every threshold
-growth  how time and memory grow with the sizes of the problem, each alone; --plot draws it
+start   each command until its first batch over importing torch, CPU seconds
+photo   inference.py of one photograph over loading its network in plain code, CPU time
+maps    each attribution map of a batch of --images over the passes it needs, with captum, torchcam and grad-cam
+objects Grad-CAM of one image by a reusable Explainer over the objects of captum, torchcam and grad-cam
+boxes   box scores of --images maps over a contour search at every threshold
+growth  growth of time and memory with each problem size; --plot draws it
 
-agree   what each image gives on this device and on the CPU: how many counts differ, by how much (ToyBirds, one short
+agree   per-image results on this device against the CPU: how many counts differ, by how much (ToyBirds, one short
         training)
 
---architecture, --classes and --forms take several values, separated by commas: step takes each of them, erase, cue and
-score each architecture. With --output the rows go into a file too, as soon as they are there; what it has already is
-not measured again.
+--architecture, --classes and --forms take several comma-separated values: step uses each of them, erase, cue and score
+each architecture. --output also writes the rows to a file as they are measured; rows already in it are not measured
+again.
 """
 
 import argparse
@@ -48,11 +47,11 @@ from wsol.errors import UserError
 
 
 class Work(NamedTuple):
-    """What --only names."""
+    """A benchmark named by --only."""
 
     rows: Callable  # (arguments, device) -> Rows
-    threads: int | None = None  # of PyTorch, where --threads does not say; None: its own choice
-    each: tuple = ()  # the flags of several values that it takes one by one
+    threads: int | None = None  # PyTorch threads without --threads; None: PyTorch's default
+    each: tuple = ()  # multi-valued flags for which it runs once per value
 
 
 WORK = {
@@ -76,7 +75,7 @@ USUAL = [name for name in WORK if name not in ('maps', 'objects', 'boxes', 'grow
 
 
 def make_parser():
-    """The one parser of all that is timed."""
+    """The parser of all benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = {'size': 224, 'batch': 16, 'images': 32, 'files': 64, 'repeats': 5, 'samples': 5}
     parser.add_argument('--only', default=','.join(USUAL), metavar='NAME,…', help='default %(default)s')
@@ -85,27 +84,27 @@ def make_parser():
     parser.add_argument(
         '--forms', default='float32', metavar='FORM,…', help='words of benchmarks/forms.py: float32,bf16+channels_last'
     )
-    parser.add_argument('--heads', default='CALM-EM', metavar='NAME,…', help='of step; default %(default)s')
+    parser.add_argument('--heads', default='CALM-EM', metavar='NAME,…', help='step: heads; default %(default)s')
     for name, default in {**numbers, 'workers': os.cpu_count() or 1}.items():
         parser.add_argument(f'--{name}', type=int, default=default, help='default %(default)s')
     parser.add_argument(
-        '--threads', type=int, help='of PyTorch; default: one for maps, objects, boxes, growth and item, else its own'
+        '--threads', type=int, help='PyTorch threads; default: 1 for maps, objects, boxes, growth, item, else its own'
     )
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: the accelerator where there is one')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: the accelerator if there is one')
     parser.add_argument('--data_root', default='dataset/')
     parser.add_argument('--metadata_root', default='metadata/')
-    parser.add_argument('--photographs', default='docs/photographs', help='of item; default %(default)s')
-    parser.add_argument('--methods', metavar='NAME,…', help='of maps: these entries; default: all but score_cam')
-    parser.add_argument('--blur', type=float, default=0, help='of boxes: deviation of a Gaussian; default: pixel noise')
-    parser.add_argument('--plot', metavar='FILE.png', help='of growth')
-    parser.add_argument('--save_root', default='save/', help='of agree: where its network and results are kept')
-    parser.add_argument('--epochs', type=int, default=8, help='of agree: its training; default %(default)s')
-    parser.add_argument('--output', metavar='FILE.json', help='the rows as a file, which is gone on with')
+    parser.add_argument('--photographs', default='docs/photographs', help='item: folder; default %(default)s')
+    parser.add_argument('--methods', metavar='NAME,…', help='maps: entries to time; default: all but score_cam')
+    parser.add_argument('--blur', type=float, default=0, help='boxes: deviation of a Gaussian; default: pixel noise')
+    parser.add_argument('--plot', metavar='FILE.png', help='growth: where to draw it')
+    parser.add_argument('--save_root', default='save/', help='agree: folder for its network and results')
+    parser.add_argument('--epochs', type=int, default=8, help='agree: training epochs; default %(default)s')
+    parser.add_argument('--output', metavar='FILE.json', help='write the rows to this file, resuming it if it exists')
     return parser
 
 
 def jobs(args):
-    """[(name of the job, work, its arguments)]: a work that takes several values one by one has a job for each."""
+    """[(job name, work, its arguments)]: one job per value of the flags in Work.each."""
     lists = {
         'architecture': args.architecture.split(','),
         'classes': [int(count) for count in args.classes.split(',')],
@@ -122,14 +121,14 @@ def jobs(args):
 
 
 def lookup(name):
-    """The `Work` of that name, or a UserError."""
+    """The `Work` of that name; raises UserError."""
     if name not in WORK:
         raise UserError(f'--only={name}: name some of {", ".join(WORK)}')
     return WORK[name]
 
 
 def main():
-    """Prints the table that --only names."""
+    """Run the benchmarks in --only and print their table."""
     args = make_parser().parse_args()
     asked = jobs(args)
     device = torch.device(args.device) if args.device else processes.accelerator()

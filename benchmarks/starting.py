@@ -1,6 +1,6 @@
-"""What a command needs before it works: from the start of its process to its first batch, or to the whole of a picture.
+"""Start-up cost: from the start of a command's process to its first batch, or to a finished picture.
 
-Every figure is processor time of a process of its own, on one thread, so that a busy machine changes it little.
+All figures are CPU times of separate single-threaded processes, which depend little on other load.
 """
 
 import os
@@ -11,11 +11,11 @@ import tempfile
 import torch
 
 import wsol
+from benchmarks import ROOT
 from benchmarks.timing import Row, children_time, seconds
 from wsol.backbones import packaged
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Leaves at the first batch that a loader gives, as the command would take it.
+# Runs a command and exits when a loader yields its first batch.
 FIRST_BATCH = """
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
@@ -58,7 +58,7 @@ def python(words, folder):
 
 
 def start_rows(args, device):
-    """Seconds that each command needs to its first batch beyond importing torch: on the small set of the tests."""
+    """CPU seconds that each command needs to its first batch beyond importing torch, on the tests' small data set."""
     small = os.path.join(ROOT, 'tests', 'minicub')
     with tempfile.TemporaryDirectory() as folder:
         model = wsol.build_model('vgg_tiny', 'CALM-EM', 200, large_feature_map=True)
@@ -75,8 +75,8 @@ def start_rows(args, device):
         actions = [lambda: python(['-c', 'import torch'], folder)]
         actions += [lambda name=name: start(name) for name in COMMANDS]
         torch_alone, *times = seconds(actions, torch.device('cpu'), args.repeats, children_time)
-    note = f'importing torch: {torch_alone:.2f} s of the processor'
-    over = 'importing torch, in seconds more'
+    note = f'importing torch: {torch_alone:.2f} CPU seconds'
+    over = 'importing torch (difference in seconds)'
     return [
         Row(f'{name} to its first batch', over, time - torch_alone, '<= 1.5', note)
         for name, time in zip(COMMANDS, times)
@@ -84,7 +84,7 @@ def start_rows(args, device):
 
 
 def photograph_rows(args, device):
-    """One photograph by CAM and Grad-CAM, from the shell to the picture, over loading the network in plain code."""
+    """CAM and Grad-CAM of one photograph, from the shell to the picture, over loading the network in plain code."""
     weights = packaged.file_for('tf_efficientnet_lite0')
     if weights is None:
         return [Row(f'a photograph by CAM: without {packaged.hint()}')]

@@ -9,21 +9,21 @@ TITLES = {
     'tests': 'The tests on the device',
     'speed': 'Training and forward passes',
     'compiled': 'The same, compiled',
-    'loader': 'The loader',
-    'evaluators': 'The evaluators over their passes',
-    'agreement': 'What the device counts beside the CPU',
+    'loader': 'The data loader',
+    'evaluators': 'The evaluators over their forward passes',
+    'agreement': 'Agreement of the device with the CPU',
 }
 
 
 def conditions(made):
-    """The device, driver and versions, in a line."""
+    """Device, driver and versions in one line."""
     driver = f', driver {made["driver"]}' if made.get('driver') else ''
     versions = ', '.join(f'{name} {version}' for name, version in made['versions'].items())
     return f'{made["device"]}{driver}; {versions}; commit {(made["commit"] or "unknown")[:10]}.'
 
 
 def lines_of(made):
-    """What a result file says."""
+    """Markdown lines of a result file."""
     if 'counts' in made:
         yield ', '.join(f'{count} {name}' for name, count in made['counts'].items()) + '.'
         yield from (['', '| failed | why |', '|---|---|'] if made['failed'] else [])
@@ -38,7 +38,7 @@ def lines_of(made):
 
 
 def section(folder, names):
-    """The text, from the files `NAME.json` of the folder; what has none is said to be missing."""
+    """The section's text from the files `NAME.json` of a folder; missing files are marked as not run."""
     found = {name: records.read(os.path.join(folder, f'{name}.json')) for name in names if name in TITLES}
     there = [made for made in found.values() if made]
     lines = ['## On a GPU', '', *([conditions(there[0])] if there else [])]

@@ -1,4 +1,4 @@
-"""How everything here is measured: actions take turns in one run, so that a busy machine hits all of them alike."""
+"""Measurement: actions take turns within one run, so that load on the machine affects all of them alike."""
 
 import resource
 import time
@@ -12,16 +12,16 @@ class Row(NamedTuple):
     """A line of the table."""
 
     what: str
-    over: str = ''  # what its time is divided by
-    ratio: float | None = None  # None: there is none
-    goal: str = ''  # such as '<= 1.10'
+    over: str = ''  # denominator of the ratio
+    ratio: float | None = None  # None: no ratio
+    goal: str = ''  # for example '<= 1.10'
     note: str = ''
 
 
 def peak_bytes(action, device):
-    """The most memory that `action` holds at one moment beside what there was before it.
+    """Peak memory allocated during `action`, beyond what was allocated before.
 
-    On a CPU the profiler's allocations and releases are added up; on an accelerator its own statistics are read.
+    On a CPU from the profiler's allocation events, on an accelerator from its statistics.
     """
     if device.type != 'cpu':
         torch.cuda.reset_peak_memory_stats(device)
@@ -35,15 +35,15 @@ def peak_bytes(action, device):
 
 
 def children_time():
-    """Processor time of the finished processes that this one started: a clock for `seconds`."""
+    """CPU time of this process's finished children: a clock for `seconds`."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def seconds(actions, device, repeats, clock=time.perf_counter):
-    """Median time of each of several actions that take turns; the first turn warms up.
+    """Median time of each of several actions that take turns; the first turn is a warm-up.
 
-    clock: time.process_time counts the processor's time of this process, which a busy machine changes little.
+    clock: time.process_time measures this process's CPU time, which depends less on other load.
     """
 
     def once(action):

@@ -1,4 +1,4 @@
-"""Training beside what it cannot do without: losses over their direct form, a step over a plain one, the loader."""
+"""Training: losses over direct implementations, a step over a plain one, the loader."""
 
 import time
 
@@ -15,12 +15,12 @@ from wsol import calm
 
 
 def build(architecture, head, num_classes, device):
-    """The network that all ratios are of."""
+    """The network of all ratios."""
     return wsol.build_model(architecture, head, num_classes, large_feature_map=True).to(device)
 
 
 def direct_em_loss(f, h, y):
-    """CALM-EM over all classes, then the label's row."""
+    """CALM-EM for all classes, then the label's row."""
     p_z = h / h.sum(dim=(2, 3), keepdim=True).detach()
     joint = f.softmax(dim=1) * p_z  # [B, C, H, W]
     posterior = (joint / (joint.sum(dim=(2, 3), keepdim=True) + calm.EPS_Y)).detach()
@@ -29,13 +29,13 @@ def direct_em_loss(f, h, y):
 
 
 def direct_ml_loss(f, h, y):
-    """CALM-ML over all classes, then the label's row."""
+    """CALM-ML for all classes, then the label's row."""
     p_z = h / h.sum(dim=(2, 3), keepdim=True).detach()
     return -(f.softmax(dim=1) * p_z).sum(dim=(2, 3)).log().gather(1, y[:, None]).squeeze(1)
 
 
 def loss_rows(args, device):
-    """Time and peak memory of the losses over the direct form, at C = 1000 and 28 x 28 locations."""
+    """Time and peak memory of the losses over the direct implementations, at C = 1000 and 28 x 28 locations."""
     f = torch.randn(args.batch, 1000, 28, 28, device=device, requires_grad=True)
     h = torch.rand(args.batch, 1, 28, 28, device=device, requires_grad=True)
     y = torch.randint(1000, (args.batch,), device=device)
@@ -50,17 +50,17 @@ def loss_rows(args, device):
 
 
 def make_trainer(args, head, form, device):
-    """A `training.Trainer` of a fresh network, run in a `Form`."""
+    """A `training.Trainer` of a new network in a `Form`."""
     speed = form.speed._asdict()
     spec = models.Spec(args.architecture, head, True, True, False, speed['channels_last'], speed['compile'])
     model = models.load_model(spec, args.classes, device).train()
     usual = defaults()
     recipe = pick(training.Recipe, usual)._replace(architecture=args.architecture, lr=1e-4, **speed)
-    return training.Trainer(None, recipe, model, device)  # no run: nothing is saved
+    return training.Trainer(None, recipe, model, device)  # None: saves nothing
 
 
 def plain_step_of(trainer, images, labels):
-    """A training step of the trainer's backbone and maps with their mean and cross entropy, a function."""
+    """A function: a training step of the trainer's backbone and maps with mean over locations and cross entropy."""
     model, recipe, device = trainer.model, trainer.recipe, trainer.device
 
     def plain_step():
@@ -77,13 +77,13 @@ def plain_step_of(trainer, images, labels):
 
 
 def batch_of(args, device):
-    """Images and labels, on the device: what the loader does is not the step's."""
+    """Images and labels on the device, so that a step excludes loading."""
     images = torch.randn(args.batch, 3, args.size, args.size, device=device)
     return images, torch.randint(args.classes, (args.batch,), device=device)
 
 
 def forward_of(trainer, images):
-    """A forward pass without gradients of images on the device, a function."""
+    """A function: a forward pass without gradients."""
     recipe = trainer.recipe
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ def forward_of(trainer, images):
 
 
 def step_rows(args, device):
-    """A training step of each of `--heads` over a plain one, in one of `--forms`; and a forward pass over that step."""
+    """A training step of each of `--heads` over a plain one in one of `--forms`; and a forward pass over that step."""
     form = parse_form(args.form)
     heads = args.heads.split(',')
     images, labels = batch_of(args, device)
@@ -114,14 +114,15 @@ def step_rows(args, device):
     goal = '<= 1.08' if device.type == 'cpu' else '<= 1.10'
     rows = []
     for head, time_of, peak in zip(heads, times, memory):
-        note = f'{args.batch / time_of:.1f} images/s, peak memory {peak:.2f} GiB beside the weights'
+        note = f'{args.batch / time_of:.1f} images/s, peak memory {peak:.2f} GiB plus the weights'
         rows.append(Row(f'a {head} training step, {where}', over, time_of / plain, goal, note))
     note = f'{args.batch / forward:.1f} images/s'
     return [*rows, Row(f'a forward pass of {heads[0]}, {where}', 'its training step', forward / times[0], '', note)]
 
 
 def load_rows(args, device):
-    """Images a second of the loader over those of a training step, and the cores that feed the device."""
+    """Images per second of the loader over those of a training step, and the number of processes that feed the
+    device."""
     form = parse_form(args.form)
     images, labels = batch_of(args, device)
     with convolutions(form):
@@ -129,7 +130,7 @@ def load_rows(args, device):
         (step,) = seconds([lambda: trainer.train_step(images, labels, args.batch)], device, args.repeats)
     split = load_split('ToyBirds', 'train', args.data_root, args.metadata_root)
     loader = make_loader(split, True, args.batch, args.workers, args.size * 8 // 7, args.size, device=device)
-    for _ in loader:  # the processes start, the files come into memory
+    for _ in loader:  # warm-up: starts the processes, fills the file cache
         pass
     start = time.perf_counter()
     count = sum(len(labels) for _, labels, _ in loader)
@@ -137,7 +138,7 @@ def load_rows(args, device):
     speed = args.batch / step
     each = rate / max(args.workers, 1)
     note = (
-        f'{rate:.0f} images/s, {args.workers} processes, ToyBirds: {each:.0f} images/s a process, '
+        f'{rate:.0f} images/s, {args.workers} processes, ToyBirds: {each:.0f} images/s per process, '
         f'{speed / each:.1f} of them feed {args.architecture} in {args.form} ({speed:.1f} images/s)'
     )
-    return [Row('images a second of the loader', 'those of the step', rate / speed, '', note)]
+    return [Row('images per second of the loader', 'those of the step', rate / speed, '', note)]

@@ -1,1 +1,2 @@
-"""The studies of docs/: `python -m studies.toybirds` and `python -m studies.cub`, and what fills their pages."""
+"""The studies in docs/: `python -m studies.toybirds` and `python -m studies.cub`, and the scripts that fill their
+pages."""

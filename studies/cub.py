@@ -1,17 +1,17 @@
-"""The study of docs/cub.md: CAM and CALM on the photographs of CUB-200-2011, every step a command of the README.
+"""The study of docs/cub.md: CAM and CALM on CUB-200-2011; every step is a command of the README.
 
     python -m studies.cub --data_root dataset --metadata_root metadata
     python -m studies.cub --networks lite0 --seeds 0 --list
     python -m studies.cub --recipe paper                         on a GPU: VGG-16, 28 x 28 maps, as published
 
-The steps come in the order of their worth, so that whoever stops early has the most valuable part. A finished step is
-not repeated, and one that was cut off is resumed when the command is given again; --list prints what is finished. Then
-`python -m studies.cub_page` writes the figures into docs/cub.md.
+Steps run in order of importance, so that stopping early leaves the most useful results. Running it again skips finished
+steps and resumes interrupted ones; --list shows their state. `python -m studies.cub_page` then writes the figures into
+docs/cub.md.
 
-The recipe `cpu` trains for hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, 160
-px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), CAM first and the other heads from it. The recipe
-`paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights. After those it trains
-CALM-EM, CALM-ML and CAM-longer from CAM, 15 epochs each.
+The recipe `cpu` takes hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, trained at
+160 px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), first CAM and from it the other heads. The
+recipe `paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights; then CALM-EM,
+CALM-ML and CAM-longer from CAM, 15 epochs each.
 """
 
 import os
@@ -27,44 +27,38 @@ from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, 
 from wsol import cub_parts
 from wsol.scoring.cues import COUNTS, class_rows
 
-GRADIENTS = ('input_grad', 'integrated_grad', 'smooth_grad', 'var_grad')  # the paper's rows, of CAM's network
-SUBSET = 2  # test images of each class that has a pair, for maps of many passes
-SUBSET_SETTING = 'subset'  # in the name of the folder of their results
+GRADIENTS = {'CAM': ('input_grad', 'integrated_grad', 'smooth_grad', 'var_grad')}  # head: the paper's gradient rows
+SUBSET = 2  # test images per class with a pair, for maps that need many passes
+SUBSET_SETTING = 'subset'  # suffix of their result folder
 
 
 class Network(NamedTuple):
     """A network of the study."""
 
-    flags: tuple  # of every command with it
-    speed: tuple  # flags of its training
-    epochs: dict  # {head: (epochs, the epoch from which the rates are divided by 10)}
-    sizes: tuple  # of the test images, in pixels; the first is that of the training
-    cell: int  # side of a location of its maps, in pixels
-    seeds: int  # how many of the seeds asked for it takes
+    flags: tuple  # for all commands
+    training: tuple  # additional training flags
+    epochs: dict  # {head: (epochs, --lr_decay_frequency)}
+    sizes: tuple  # test image sizes, px; the first is the training's
+    cell: int  # side of a map location, px
+    seeds: int  # largest number of seeds
 
 
 VGG16 = ('--architecture=vgg16', '--use_bn=True', '--large_feature_map=True')  # 28 x 28 maps at 224 px
-SECOND = (4, 3)  # epochs of a head that starts from CAM's checkpoint
+SECOND = (4, 3)  # for heads that start from CAM's checkpoint
 FIRST = {'CAM': (8, 6), 'CALM-EM': SECOND, 'CALM-ML': SECOND, 'CAM-longer': SECOND}
 ONE_STEP = {f'{head}-onestep': (12, 9) for head in ('CALM-EM', 'CALM-ML', 'CAM')}
 NETWORKS = {
     'lite0': Network(
-        (
-            '--architecture=timm/tf_efficientnet_lite0',
-            '--crop_size=160',
-            '--resize_size=182',
-            '--batch_size=32',
-            '--channels_last=True',
-        ),
-        ('--compile=True',),
+        ('--architecture=timm/tf_efficientnet_lite0', '--crop_size=160', '--batch_size=32', '--channels_last=True'),
+        ('--resize_size=182', '--compile=True'),
         {**FIRST, **ONE_STEP},
         (160, 224, 320),
         16,
         3,
     ),
     'vgg16': Network(
-        (*VGG16, '--batch_size=32', '--lr=0.001'),
-        (),
+        (*VGG16, '--batch_size=32'),
+        ('--lr=0.001',),
         {head: FIRST[head] for head in ('CAM', 'CALM-EM', 'CAM-longer')},
         (224,),
         8,
@@ -83,13 +77,13 @@ NETWORKS = {
     ),
 }
 RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('vgg16-paper',)}
-MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads of the second seed and those after it
+MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads with more than one seed
 BLURRED = ('CAM', 'CAM-longer', 'CALM-EM')
-TWO_HEADS = ('CAM', 'CALM-EM')  # of remove-and-classify, of the mask controls, and beside the gradient maps
+TWO_HEADS = ('CAM', 'CALM-EM')  # for remove-and-classify, mask controls and the subset
 
 
 def setting_of(name, size):
-    """The folder of the results of a network on test images of a size."""
+    """Result folder of a network for a test image size."""
     return name if size == NETWORKS[name].sizes[0] else f'{name}-{size}px'
 
 
@@ -107,16 +101,16 @@ def trained(name, head, seed, args):
 
 
 def at_sizes(network):
-    """(flags, setting) of each size of the test images."""
+    """(flags, setting) for each test image size."""
     for size in NETWORKS[network.setting].sizes:
         setting = setting_of(network.setting, size)
         yield ((f'--crop_size={size}',) if setting != network.setting else ()), setting
 
 
 def training(network, _):
-    how = NETWORKS[network.setting]
-    epochs, decay = how.epochs[network.head]
-    yield train(network, *how.speed, f'--epochs={epochs}', f'--lr_decay_frequency={decay}')
+    recipe = NETWORKS[network.setting]
+    epochs, decay = recipe.epochs[network.head]
+    yield train(network, *recipe.training, f'--epochs={epochs}', f'--lr_decay_frequency={decay}')
 
 
 def cue(network, _):
@@ -126,21 +120,21 @@ def cue(network, _):
 
 
 def top1(network, _):
-    """The accuracy at the sizes at which it was not trained."""
+    """Accuracy at the sizes other than the training's."""
     for flags, setting in at_sizes(network):
         if flags:
             yield accuracy(network, flags, setting)
 
 
 def blur(network, _):
-    """Cue localization by maps blurred by half a location, one and two, at every size."""
+    """Cue localization of maps blurred by half, one and two locations, at every size."""
     cell = NETWORKS[network.setting].cell
     for flags, setting in at_sizes(network):
         yield from blurred(network, (cell // 2, cell, 2 * cell), flags, setting)
 
 
 def other_masks(network, args):
-    """Cue localization against other masks of the birds."""
+    """Cue localization against the mask controls."""
     for name in masks.names(args):
         place = (f'--data_root={masks.data_root(args.save_root, name)}',)
         yield score(network, CUE, None, place, '', f'{network.setting}-{name}')
@@ -151,11 +145,11 @@ def boxes(network, _):
 
 
 def gradients(network, args):
-    """Cue localization by the paper's gradient maps and the head's own, on a subset of the test images."""
+    """Cue localization of the head's map and the paper's gradient maps, on a subset of the test images."""
     place = (f'--metadata_root={args.save_root}/metadata_{SUBSET_SETTING}',)
     setting = f'{network.setting}-{SUBSET_SETTING}'
     yield score(network, CUE, None, place, '', setting)
-    for name in GRADIENTS if network.head == 'CAM' else ():
+    for name in GRADIENTS.get(network.head, ()):
         yield score(network, CUE, name, (*place, '--batch_size=4'), '', setting)
 
 
@@ -166,8 +160,8 @@ def erase(network, _):
 class Kind(NamedTuple):
     """A kind of steps."""
 
-    steps: Callable  # (a `Trained`, the study's arguments) -> its steps
-    heads: tuple | None = None  # that have it; None: all
+    steps: Callable  # (`Trained`, the study's arguments) -> steps
+    heads: tuple | None = None  # heads it applies to; None: all
 
 
 KINDS = {
@@ -183,7 +177,7 @@ KINDS = {
 
 
 def steps_of(name, heads, seed, args, kinds):
-    """The steps of these kinds of some heads of a network, one head after the other."""
+    """The steps of these kinds for some heads of a network, head by head."""
     for head in heads:
         network = trained(name, head, seed, args)
         for kind in kinds:
@@ -193,7 +187,7 @@ def steps_of(name, heads, seed, args, kinds):
 
 
 def plan(args):
-    """All steps that are asked for, the most valuable first."""
+    """All requested steps, most important first."""
     first, *others = args.seeds
     names = args.networks or RECIPES[args.recipe]
     for name in names:
@@ -210,14 +204,14 @@ def plan(args):
 
 
 def whole_plan(recipe, names, save_root):
-    """The steps of some networks of a recipe with every head, seed and kind, for a list of what is finished."""
+    """All steps of some networks of a recipe, for listing progress."""
     places = {'save_root': save_root, 'data_root': 'dataset', 'metadata_root': 'metadata', 'segmentations': []}
     everything = {'heads': tuple(HEADS), 'steps': tuple(KINDS), 'seeds': (0, 1, 2), 'workers': 1}
     return list(plan(Namespace(recipe=recipe, networks=names, **places, **everything)))
 
 
 def write_subset(args):
-    """The split files of the subset of test images that maps of many passes are scored on."""
+    """Write the split files of the test subset for maps that need many passes."""
     folder = os.path.join(args.metadata_root, 'CUB', 'test')
     labels = read_labels(folder)
     of_pairs = class_rows(cub_parts.pairs_by_count(cub_parts.class_pairs(f'{args.data_root}/CUB'), COUNTS))
@@ -237,21 +231,21 @@ def write_subset(args):
 
 def parse(argv=None):
     parser = common_parser(__doc__)
-    parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='how the networks are trained')
+    parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='training recipe')
     parser.add_argument(
-        '--networks', nargs='+', choices=('lite0', 'vgg16'), metavar='NAME', help='of the recipe cpu: lite0, vgg16'
+        '--networks', nargs='+', choices=('lite0', 'vgg16'), metavar='NAME', help='for the recipe cpu: lite0, vgg16'
     )
     choose(parser, 'heads', tuple(HEADS), 'heads')
-    choose(parser, 'steps', tuple(KINDS), 'what is done; all but train, cue and wsol of the first seed alone')
+    choose(parser, 'steps', tuple(KINDS), 'steps; all but train, cue and wsol only for the first seed')
     parser.add_argument('--save_root', default='save/cub', help='results (default: save/cub)')
-    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='the folder that holds CUB/')
-    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='the split files, CUB/ in it')
+    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='folder with CUB/')
+    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='folder with the split files, CUB/')
     parser.add_argument(
         '--segmentations',
         nargs='+',
         default=[],
         metavar='DIR',
-        help="other segmentations in the layout of CUB's, a control beside the whole box; results by the folder's name",
+        help="folders of other segmentations in CUB's layout, as further controls; results use the folders' names",
     )
     args = parser.parse_args(argv)
     for flag in ('save_root', 'data_root', 'metadata_root'):

@@ -1,10 +1,10 @@
-"""Writes the figures of the study of CUB (studies/cub.py) into its page, between the marks that name them.
+"""Writes the figures of the CUB study (studies/cub.py) into its page.
 
     python -m studies.cub_page [--save_root save/cub] [--page docs/cub.md]
 
-Its sections: `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by the size of the maps),
-`differences` (pairs of heads, seed by seed, with intervals), `width` (maps blurred), `masks` (other masks), `others`
-(accuracy, boxes and erasing of each head) and `progress`. Beside the page the picture cub_cue.png is drawn.
+Sections: `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by map size), `differences` (pairs of
+heads, seed by seed, with intervals), `width` (blurred maps), `masks` (mask controls), `others` (accuracy, boxes and
+erasing of each head) and `progress`. Draws cub_cue.png next to the page.
 """
 
 import os
@@ -21,20 +21,20 @@ from studies import cub, page
 from studies.steps import HEADS, finished
 
 HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
-PAIRS = (  # of heads that are compared: A, B
+PAIRS = (  # compared heads: A, B
     ('CAM', 'CALM-EM'),
     ('CAM-longer', 'CALM-EM'),
     ('CALM-ML', 'CALM-EM'),
     ('CALM-ML-onestep', 'CALM-EM-onestep'),
 )
 SCORES = ('top-1', *(cue_name('per_pair', count) for count in COUNTS.values()), 'R_10', 'R_30', 'MaxBoxAccV2')
-OURS = ('released', 'per_pair')  # CUB has no part pixels, so no exact mode
-PICTURE = 'cub_cue.png'  # beside the page
+OURS = ('released', 'per_pair')  # no exact mode: CUB has no part pixels
+PICTURE = 'cub_cue.png'  # next to the page
 CUE = 'cue_location_{map}.json'
 
 
 def settings(root):
-    """(name of the network, side of the test images, setting) of what there is a folder of."""
+    """(network name, test image size, setting) of each setting with a folder."""
     for name, network in cub.NETWORKS.items():
         for size in network.sizes:
             setting = cub.setting_of(name, size)
@@ -49,34 +49,34 @@ def title(name, size):
 
 
 def cue(folder, map_name):
-    """A run's result of cue localization by a map; {} where there is none."""
+    """A run's cue localization result for a map; {} if there is none."""
     return read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
 
 
 def means(result, mode):
-    """Its four means in a mode, None where they are not known."""
+    """Its four means in a mode; None: unknown."""
     return [result.get(mode, {}).get(key) for key in COUNTS]
 
 
 def slashed(values):
-    """'1 / 2 / 3 / mean' as a table shows it."""
+    """'1 / 2 / 3 / mean' as shown in tables."""
     return '-' if all(value is None for value in values) else ' / '.join(map(tables.number_text, values))
 
 
 def interval_of(folder, map_name, score):
-    """The interval of a score of cue localization behind its figure."""
+    """Interval of a cue localization score, as text after the figure."""
     return tables.interval_text(result_intervals(folder, 'cue_location', map_name).get(score))
 
 
 def first(root, setting, head, map_name='{map}'):
-    """The folder of the first seed of a head of which a map, its own, was scored; None where there is none."""
+    """Folder of a head's first seed for which the map (default: the head's) was scored; None if there is none."""
     found = page.runs(root, setting, [head], CUE.format(map=map_name)).get(head, {})
     return next(iter(found.values()), None)
 
 
 def answer_row(root, row, setting):
-    """Our cells of a published row: released, per pair with its interval; the gradient rows are of the subset."""
-    gradient = row['map'] in cub.GRADIENTS
+    """Our cells for a published row: released, per pair with interval; gradient rows use the subset."""
+    gradient = row['map'] in cub.GRADIENTS.get(row['method'], ())
     folder = first(root, f'{setting}-{cub.SUBSET_SETTING}' if gradient else setting, row['method'], row['map'])
     if not folder:
         return ['-', '-', '-']
@@ -90,7 +90,7 @@ def answer_row(root, row, setting):
 
 
 def answer(root):
-    """The paper's rows: its numbers, and ours for each network at the largest size of its maps and at its own."""
+    """The paper's rows: its numbers, and ours per network and test image size."""
     published = tables.read_published('cue_localization')
     head = ['method', 'paper: 1 / 2 / 3 parts / mean', 'ours, released', 'ours, per pair [95 %]', 'evaluations']
     for name, size, setting in settings(root):
@@ -100,11 +100,11 @@ def answer(root):
         if any(cell != '-' for row in rows for cell in row[2:]):
             yield f'**{title(name, size)}**\n\n{tables.markdown(head, rows)}'
     if any(settings(root)):
-        yield f'![Cue localization by the size of the maps; the paper beside ours]({PICTURE})'
+        yield f'![Cue localization by map size: the paper and ours]({PICTURE})'
 
 
 def sizes(root):
-    """A row a head and size: the means over the seeds."""
+    """A row per head and size: means over the seeds."""
     rows = []
     for name, size, setting in settings(root):
         for head, by_seed in page.runs(root, setting, HEADS_SHOWN, CUE).items():
@@ -118,7 +118,7 @@ def sizes(root):
 
 
 def differences(root):
-    """A table for each network and size: B - A with its 95 % interval, for each seed."""
+    """A table per network and size: B - A with its 95 % interval, per seed."""
     for name, size, setting in settings(root):
         rows = list(page.pair_rows(page.runs(root, setting, HEADS_SHOWN, CUE), PAIRS, SCORES))
         if rows:
@@ -126,7 +126,7 @@ def differences(root):
 
 
 def width(root):
-    """Cue localization by maps as they are and blurred by half a location, one and two: the mean over all pairs."""
+    """Cue localization of maps unblurred and blurred by half, one and two locations: mean over all pairs."""
     rows = []
     for name, size, setting in settings(root):
         cell = cub.NETWORKS[name].cell
@@ -159,7 +159,7 @@ def masks(root):
 
 
 def others(root):
-    """Accuracy, boxes and remove-and-classify of each head, the mean over the seeds."""
+    """Accuracy, boxes and remove-and-classify of each head: means over the seeds."""
     for name in cub.NETWORKS:
         found = page.runs(root, name, HEADS_SHOWN)
         if found:
@@ -167,7 +167,7 @@ def others(root):
 
 
 def progress(root):
-    """Which steps of the whole plan are finished, by network."""
+    """Finished steps of the whole plan, by network."""
     rows = []
     for recipe in cub.RECIPES:
         for name in cub.RECIPES[recipe]:
@@ -179,7 +179,8 @@ def progress(root):
 
 
 def draw(root, path):
-    """The mean over all pairs by the size of the maps, a line a head, a panel a mode; the paper's as marks at 28."""
+    """Plot the mean over all pairs by map size: one panel per mode, one mark per run; the paper's values as stars at
+    28."""
     there = list(settings(root))
     figure = Figure(figsize=(8.4, 3.4), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
@@ -197,7 +198,7 @@ def draw(root, path):
         for head, value in paper.items() if mode == 'released' else ():
             axes.plot(28, value, '*', color=colours[head], markersize=10, label=f'paper {head}')
         axes.set_title(mode.replace('_', ' '), fontsize=10)
-        axes.set_xlabel('locations a side')
+        axes.set_xlabel('locations per side')
         axes.spines[['top', 'right']].set_visible(False)
     panels[0].set_ylabel('cue localization (%), higher is better')
     panels[0].legend(fontsize=7)

@@ -1,5 +1,4 @@
-"""Other masks of CUB's birds, to see how much the masks matter in cue localization: the data set again, by links, with
-other segmentations."""
+"""Control for cue localization on CUB: copies of the data set, by links, with other segmentations."""
 
 import os
 
@@ -9,16 +8,16 @@ from PIL import Image
 import util
 from data_loaders import read_boxes, read_image_ids, read_sizes
 
-BOX = 'boxmasks'  # the whole box in place of the bird
+BOX = 'boxmasks'  # the whole box instead of the bird
 
 
 def names(args):
-    """The names of the controls."""
+    """Names of the controls."""
     return [BOX, *(os.path.basename(os.path.normpath(folder)) for folder in args.segmentations)]
 
 
 def data_root(save_root, name):
-    """The data root of a control."""
+    """Data root of a control."""
     return os.path.join(save_root, f'dataset_{name}')
 
 
@@ -28,7 +27,7 @@ def link(source, target):
 
 
 def prepare(args):
-    """Make the data root of each control."""
+    """Create the data root of each control."""
     own = os.path.join(args.data_root, 'CUB')
     for name, folder in zip(names(args), [None, *args.segmentations]):
         place = os.path.join(data_root(args.save_root, name), 'CUB')
@@ -43,7 +42,7 @@ def prepare(args):
 
 
 def draw_boxes(metadata, folder):
-    """A mask file of each image of a split: white inside its boxes, whose far sides belong to them."""
+    """Write a mask for each image of a split: white inside its boxes, far sides included."""
     boxes = read_boxes(metadata)
     sizes = read_sizes(metadata)
     for image_id in read_image_ids(metadata):

@@ -1,7 +1,7 @@
-"""What the pages of the studies share: the runs of a study, their figures and comparisons, and how a page is filled.
+"""Shared by the pages of the studies: runs, figures, comparisons, and filling in a page.
 
-A section of a page, `<!-- study: NAME -->` … `<!-- end -->`, is replaced by the Markdown that a function makes of the
-results. Long tables are CSV files in tables/ beside the page. What has not been run is marked as such.
+A section `<!-- study: NAME -->` … `<!-- end -->` is replaced by Markdown generated from the results. Long tables are
+CSV files in tables/ next to the page. Missing results are marked as not run.
 """
 
 import argparse
@@ -19,8 +19,7 @@ COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R
 
 
 def runs(root, setting, heads, result='accuracy.json'):
-    """{head: {seed: folder}} of the runs of a setting that have a result ({map}: the head's own), in the order of
-    heads."""
+    """{head: {seed: folder}} of a setting's runs that have a result ({map}: the head's map), in the order of heads."""
     found = {}
     for head in heads:
         name = result.format(map=HEADS[head].map)
@@ -32,7 +31,7 @@ def runs(root, setting, heads, result='accuracy.json'):
 
 
 def figures(folder, map_name):
-    """{column: figure} of a run; None: not known."""
+    """{column: figure} of a run; None: unknown."""
     summary = next((one for one in tables.summaries(folder) if one.map in (map_name, '-')), None)
     known = dict(zip(tables.FIGURES, summary.values)) if summary else {}
     boxes = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
@@ -40,7 +39,7 @@ def figures(folder, map_name):
 
 
 def mean_rows(found):
-    """Rows [head, number of seeds, mean ± standard deviation of each of FIGURES over them]; found: as of `runs`."""
+    """Rows [head, number of seeds, mean ± standard deviation over them for each of FIGURES]; found: from `runs`."""
     for head, by_seed in found.items():
         values = [figures(folder, HEADS[head].map) for folder in by_seed.values()]
         yield [head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in FIGURES)]
@@ -52,7 +51,7 @@ def over_runs(found):
 
 
 def compared(a, b, map_a, map_b):
-    """{score: 'B - A [interval]'} of two folders' own maps; bold where the interval leaves out 0."""
+    """{score: 'B - A [interval]'} for two folders' maps; bold if the interval excludes 0."""
     cells = {}
     for kind in ('accuracy', 'cue_location', 'pixel_perturb', 'wsol'):
         samples = [read_sample(folder, kind, name) for folder, name in ((a, map_a), (b, map_b))]
@@ -67,7 +66,7 @@ def compared(a, b, map_a, map_b):
 
 
 def pair_rows(found, pairs, scores=COMPARED):
-    """Rows ['A, B', seed, B - A with its 95 % interval of each score] for each seed that both heads of a pair have."""
+    """Rows ['A, B', seed, B - A with 95 % interval for each score], for each seed that both heads of a pair have."""
     for a, b in pairs:
         for seed in sorted({*found.get(a, ())} & {*found.get(b, ())}):
             cells = compared(found[a][seed], found[b][seed], HEADS[a].map, HEADS[b].map)
@@ -75,14 +74,14 @@ def pair_rows(found, pairs, scores=COMPARED):
 
 
 def write_table(path, columns, rows):
-    """A CSV file of texts; nothing is written without rows."""
+    """Write a CSV file of strings; nothing without rows."""
     if rows:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         util.write_text(path, tables.csv_text(columns, rows))
 
 
 def filled(text, sections, root):
-    """The page's text with new sections; sections: {name: root -> pieces of Markdown}."""
+    """The page's text with regenerated sections; sections: {name: root -> pieces of Markdown}."""
     for name, make in sections.items():
         mark = f'<!-- study: {name} -->\n'
         if mark not in text:
@@ -94,12 +93,12 @@ def filled(text, sections, root):
 
 
 def fill_page(description, save_root, page, sections, picture, draw, csv_files=None):
-    """A page's command: it fills the page, writes its tables/ and draws its picture.
+    """Command of a page: fill it in, write its tables/ and draw its picture.
 
-    save_root, page: the defaults of the flags; sections: as of `filled`; csv_files: {name: root -> (columns, rows)}.
+    save_root, page: default values of the flags; sections: as in `filled`; csv_files: {name: root -> (columns, rows)}.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--save_root', default=save_root, help="where the study's results are")
+    parser.add_argument('--save_root', default=save_root, help="folder of the study's results")
     parser.add_argument('--page', default=page)
     args = parser.parse_args()
     if not os.path.isdir(args.save_root):

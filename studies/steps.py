@@ -1,5 +1,5 @@
-"""A study is a list of steps. A step is one command of the README and the result file that it leaves; a step whose file
-exists is not repeated, and one that was cut off is resumed."""
+"""A study is a list of steps. A step is a command of the README and its result file; steps with an existing result are
+skipped, interrupted ones resumed."""
 
 import argparse
 import os
@@ -12,25 +12,25 @@ from config import Parser
 from engine.command import STOPPED, Stopped
 from wsol.errors import UserError
 
-CUE, ERASE, BOXES = 'cue_location', 'pixel_perturb', 'wsol'  # results, as their files are named
+CUE, ERASE, BOXES = 'cue_location', 'pixel_perturb', 'wsol'  # prefixes of result files
 EVALUATORS = {CUE: 'eval_cue_location.py', ERASE: 'eval_pixel_perturb.py', BOXES: 'eval_wsol.py'}
-PROBABILITY = ('--norm_type=clipping', '--threshold_type=log')  # CALM's own map is left as it is
+PROBABILITY = ('--norm_type=clipping', '--threshold_type=log')  # CALM's map is a probability: not scaled
 SCALED = ('--norm_type=minmax', '--threshold_type=even')  # other maps have no unit
 
 
 class Head(NamedTuple):
-    """A head of a study and how it is trained."""
+    """A head of a study and its training."""
 
     method: str  # --attribution_method
-    map: str  # the map that is scored
-    start: str | None = None  # the head whose checkpoint it starts from; None: from ImageNet weights, or from scratch
-    flags: tuple = ()  # of its training
+    map: str  # the map to score
+    start: str | None = None  # head whose checkpoint it starts from; None: ImageNet weights, or from scratch
+    flags: tuple = ()  # training flags
 
 
 HEADS = {
-    'random': Head('CAM', 'vanilla', None, ('--pretrained=False', '--lr=1e-30')),  # only batch norm's statistics move
+    'random': Head('CAM', 'vanilla', None, ('--pretrained=False', '--lr=1e-30')),  # updates only batch norm statistics
     'CAM': Head('CAM', 'vanilla'),
-    'CAM-longer': Head('CAM', 'vanilla', 'CAM'),  # a control: as many epochs as CALM has after CAM, at the same rates
+    'CAM-longer': Head('CAM', 'vanilla', 'CAM'),  # control: the same additional epochs and rates as CALM
     'CALM-ML': Head('CALM-ML', 'jointll', 'CAM'),
     'CALM-EM': Head('CALM-EM', 'jointll', 'CAM'),
     'CALM-EM-epoch': Head('CALM-EM', 'jointll', 'CAM', ('--em_teacher=epoch',)),
@@ -42,29 +42,29 @@ HEADS = {
 
 
 class Step(NamedTuple):
-    """One command."""
+    """A command and its result."""
 
-    experiment: str  # folder of its result below the save root
-    result: str  # name of that file
-    words: tuple  # of the command, without --experiment_name
+    experiment: str  # result folder below the save root
+    result: str  # name of the result file
+    words: tuple  # the command without --experiment_name
 
 
 class Trained(NamedTuple):
-    """A network that a study trains."""
+    """A network trained by a study."""
 
-    setting: str  # its network and data, the name of a folder
-    head: str  # of HEADS
+    setting: str  # network and data, a folder name
+    head: str  # in HEADS
     seed: int
-    flags: tuple  # of every command with it
+    flags: tuple  # for all of its commands
 
     @property
     def name(self):
-        """Its experiment."""
+        """Its experiment name."""
         return f'{self.setting}/{self.head}-seed{self.seed}'
 
 
 def train(network, *flags):
-    """The step that trains a `Trained`, from another head's checkpoint where its row in HEADS says so."""
+    """The step that trains a `Trained`, from its head's start checkpoint if there is one; flags: of the training."""
     head = HEADS[network.head]
     start = ()
     if head.start:
@@ -76,8 +76,8 @@ def train(network, *flags):
 def score(network, kind, name=None, flags=(), suffix='', setting=None):
     """The step that scores a map of a `Trained`.
 
-    kind: CUE, ERASE or BOXES; name: of the map, by default the head's own; suffix: what `flags` add to the result's
-    name; setting: another folder for the results, of another size of the images, say.
+    kind: CUE, ERASE or BOXES; name: the map, default the head's; suffix: added to the result's name for `flags`;
+    setting: another result folder, for example for another image size.
     """
     head = HEADS[network.head]
     name = name or head.map
@@ -88,29 +88,29 @@ def score(network, kind, name=None, flags=(), suffix='', setting=None):
 
 
 def accuracy(network, flags, setting):
-    """The step that tests a `Trained` on images of another size, say."""
+    """The step that evaluates the accuracy of a `Trained` with other flags, for example another image size."""
     method = f'--attribution_method={HEADS[network.head].method}'
     words = ('main.py', *network.flags, method, '--is_train=False', f'--load_checkpoint={network.name}', *flags)
     return Step(network._replace(setting=setting).name, 'accuracy.json', words)
 
 
 def blurred(network, deviations, flags=(), setting=None):
-    """The steps of a control: cue localization by the head's own map, blurred by each of the deviations in pixels."""
+    """Steps of a control: cue localization of the head's map, blurred by each of the deviations in pixels."""
     for one in deviations:
         yield score(network, CUE, None, (*flags, f'--blur={one}'), f'_blur{one}', setting)
 
 
 def common_parser(description):
-    """The parser of a study, with the flags that all of them have."""
+    """A study's parser with the common flags."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
     parser.add_argument('--workers', type=int, default=1, metavar='N', help='data loading processes (default: 1)')
-    parser.add_argument('--list', action='store_true', help='print the steps, finished or not, and run none')
+    parser.add_argument('--list', action='store_true', help='list the steps and their state without running them')
     return parser
 
 
 def choose(parser, name, allowed, text, default=None):
-    """A flag that takes several of `allowed`, by default all of them or those of `default`."""
+    """Add a flag that takes several of `allowed`; default: `default`, or all."""
     default = list(default or allowed)
     parser.add_argument(
         f'--{name}', nargs='+', choices=allowed, default=default, metavar='NAME', help=f'{text}: {", ".join(allowed)}'
@@ -118,12 +118,12 @@ def choose(parser, name, allowed, text, default=None):
 
 
 def finished(step, root):
-    """Has the step left its result?"""
+    """Does the step's result exist?"""
     return os.path.isfile(os.path.join(root, step.experiment, step.result))
 
 
 def run_command(words):
-    """Run a Python command to its end and return its exit code; a SIGTERM is passed on to it."""
+    """Run a Python command and return its exit code; forwards SIGTERM."""
     with subprocess.Popen([sys.executable, *words]) as process:
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
@@ -133,7 +133,7 @@ def run_command(words):
 
 
 def run(steps, root, only_list=False):
-    """Run the steps that have no result yet, in order, or list all of them. A step that fails is a UserError."""
+    """Run the unfinished steps in order, or list all. Raises UserError if a step fails."""
     for step in steps:
         done = finished(step, root)
         if only_list:
@@ -145,10 +145,10 @@ def run(steps, root, only_list=False):
         code = run_command(words)
         if code in (STOPPED, -signal.SIGTERM):
             raise Stopped(
-                f'stopped in the step that makes {step.experiment}/{step.result}: give the same command again'
+                f'stopped in the step for {step.experiment}/{step.result}: run the same command again to continue'
             )
         if code:
             raise UserError(
-                f'the step that makes {step.experiment}/{step.result} ended with exit code {code}: mend what it says '
-                'above, then run the same command again to continue from it'
+                f'the step for {step.experiment}/{step.result} ended with exit code {code}: fix the error above, then '
+                'run the same command again to continue'
             )

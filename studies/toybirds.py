@@ -1,12 +1,12 @@
-"""The study of docs/study.md: does CALM localize cues better than CAM, and on what does it depend? Networks x kinds of
-cues x heads x seeds on ToyBirds, every step a command of the README.
+"""The study of docs/study.md: does CALM localize cues better than CAM, and what does it depend on? Networks x kinds of
+cues x heads x seeds on ToyBirds; every step is a command of the README.
 
     python -m studies.toybirds
     python -m studies.toybirds --networks lite0 --designs combined single --seeds 0
 
-A finished step is not repeated, and one that was cut off is resumed when the command is given again. The whole takes
-some three hours of two CPU cores; calls for different networks or designs may run side by side. Then
-`python -m studies.toybirds_page` writes the figures into docs/study.md.
+Running it again skips finished steps and resumes interrupted ones. The whole study takes about three hours on two CPU
+cores; different networks or designs may run in parallel. `python -m studies.toybirds_page` then writes the figures into
+docs/study.md.
 """
 
 import os
@@ -16,28 +16,24 @@ import sys
 from engine.command import command
 from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, blurred, choose, common_parser, run, score, train
 
-DESIGNS = {  # each with its data set
+DESIGNS = {  # design: data set
     'combined': 'ToyBirds',  # a class is a combination of eight looks
-    'single': 'ToyBirdsSingle',  # one look of one part tells the class
+    'single': 'ToyBirdsSingle',  # one look of one part determines the class
 }
-NETWORKS = {  # each with its flags; the sizes are those of a CPU: a third of an hour of a core a kind of birds and seed
+NETWORKS = {  # network: its flags; sized for CPUs: twenty core-minutes per design and seed
     'lite0': ('--channels_last=True',),  # ImageNet weights, 160 px, 10 x 10 maps
     'vgg_tiny': (),  # from scratch, 96 px, 24 x 24 maps
     'lite0_fine': ('--channels_last=True', '--large_feature_map=True'),  # 20 x 20 maps, for a GPU; never run
-    'resnet50': (  # from scratch, 224 px, 28 x 28 maps, for a GPU; never run
-        '--architecture=resnet50',
-        '--use_bn=True',
-        '--crop_size=224',
-        '--resize_size=256',
-        '--amp=bf16',
-    ),
+    # from scratch, 224 px, 28 x 28 maps, for a GPU; never run
+    'resnet50': ('--architecture=resnet50', '--use_bn=True', '--crop_size=224', '--amp=bf16'),
 }
+TRAINING = {'resnet50': ('--resize_size=256',)}  # network: additional training flags
 ON_A_CPU = ('lite0', 'vgg_tiny')
 STUDIED = ('CAM', 'CALM-EM', 'CAM-longer', 'CALM-ML', 'CALM-EM-ema', 'CALM-EM-epoch', 'random')
 STEPS = ('train', 'cue', 'erase', 'wsol', 'contrast', 'blur')
 FIRST_SEED_ONLY = ('contrast', 'blur')
-TWO_HEADS = ('CAM', 'CALM-EM')  # that erase, contrast and blur take
-BLURS = (4, 8, 16)  # deviations in pixels
+TWO_HEADS = ('CAM', 'CALM-EM')  # for erase, contrast and blur
+BLURS = (4, 8, 16)  # deviations, px
 CONTRASTS = ('input_grad', 'grad_cam', 'layer_cam')
 
 
@@ -60,7 +56,7 @@ def trained(network, design, head, seed, args):
 
 
 def epochs(network, head):
-    """The flags of a training's length."""
+    """Flags for a training's length."""
     if head == 'random':
         return ('--epochs=1',)
     second = HEADS[head].start is not None
@@ -72,9 +68,9 @@ def epochs(network, head):
 
 
 def steps_of(network, name, step):
-    """The `Step`s of one kind for a `Trained`; name: of its network."""
+    """The `Step`s of one kind for a `Trained`; name: its network."""
     if step == 'train':
-        yield train(network, *epochs(name, network.head))
+        yield train(network, *TRAINING.get(name, ()), *epochs(name, network.head))
     elif step == 'cue':
         yield score(network, CUE)
     elif step == 'wsol':
@@ -90,7 +86,7 @@ def steps_of(network, name, step):
 
 
 def plan(args):
-    """All steps that are asked for, in order."""
+    """All requested steps in order."""
     for seed in args.seeds:
         for name in args.networks:
             for design in args.designs:
@@ -104,7 +100,7 @@ def plan(args):
 
 
 def draw_birds(args):
-    """The data of each design, where they are not there yet."""
+    """Render the missing data of each design."""
     for design in args.designs:
         places = ('--data_root', f'{args.save_root}/dataset', '--metadata_root', f'{args.save_root}/metadata')
         sizes = (f'--train={args.train}', '--val=2', '--test=8')
@@ -114,11 +110,11 @@ def draw_birds(args):
 
 def parse(argv=None):
     parser = common_parser(__doc__)
-    choose(parser, 'networks', tuple(NETWORKS), 'networks, by default those for a CPU', ON_A_CPU)
+    choose(parser, 'networks', tuple(NETWORKS), 'networks, by default those for CPUs', ON_A_CPU)
     choose(parser, 'designs', tuple(DESIGNS), 'kinds of cues')
     choose(parser, 'heads', STUDIED, 'heads')
-    choose(parser, 'steps', STEPS, 'what is done; contrast and blur are of the first seed alone')
-    parser.add_argument('--train', type=int, default=20, help='training images a class (default: 20)')
+    choose(parser, 'steps', STEPS, 'steps; contrast and blur only for the first seed')
+    parser.add_argument('--train', type=int, default=20, help='training images per class (default: 20)')
     parser.add_argument('--save_root', default='save/study', help='results (default: save/study)')
     args = parser.parse_args(argv)
     args.save_root = os.path.abspath(args.save_root)

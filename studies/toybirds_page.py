@@ -1,11 +1,10 @@
-"""Writes the figures of the ToyBirds study (studies/toybirds.py) into its page, between the marks that name them.
+"""Writes the figures of the ToyBirds study (studies/toybirds.py) into its page.
 
     python -m studies.toybirds_page [--save_root save/study] [--page docs/study.md]
 
-The sections are `results` (cue localization of each head) and `progress` (the runs that are finished). Beside the page
-it draws study_cue.png and writes the full tables: tables/study_results.csv (every figure), study_differences.csv (pairs
-of heads by seed, with intervals), study_contrast.csv (maps of the difference of two scores) and study_width.csv
-(blurred maps).
+Sections: `results` (cue localization of each head) and `progress` (finished runs). Next to the page it draws
+study_cue.png and writes the full tables: tables/study_results.csv (all figures), study_differences.csv (pairs of heads
+by seed, with intervals), study_contrast.csv (maps of a score difference) and study_width.csv (blurred maps).
 """
 
 import os
@@ -29,24 +28,24 @@ NETWORKS = {
     'lite0_fine': 'tf_efficientnet_lite0, ImageNet weights, 20 x 20 maps',
     'resnet50': 'ResNet-50, from scratch, 28 x 28 maps',
 }
-DESIGNS = {'combined': 'a class is a combination of looks', 'single': 'one look of one part tells the class'}
-HEADS = {  # each with its map, in the order of the tables
+DESIGNS = {'combined': 'a class is a combination of looks', 'single': 'one look of one part determines the class'}
+HEADS = {  # head: its map, in the order of the tables
     head: ALL_HEADS[head].map
     for head in ('random', 'CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CALM-EM-epoch', 'CALM-EM-ema')
 }
-PAIRS = (  # of heads that are compared: A, B
+PAIRS = (  # compared heads: A, B
     ('CAM', 'CALM-EM'),
     ('CAM-longer', 'CALM-EM'),
     ('CALM-ML', 'CALM-EM'),
     ('CALM-EM', 'CALM-EM-epoch'),
     ('CALM-EM', 'CALM-EM-ema'),
 )
-SEEDS = 3  # that the study asks for
-PICTURE = 'study_cue.png'  # beside the page
+SEEDS = 3  # number of seeds in the study
+PICTURE = 'study_cue.png'  # next to the page
 
 
 def settings(root):
-    """(network, design, heading) of each setting of which there is a folder."""
+    """(network, design, heading) of each setting with a folder."""
     for network, of_network in NETWORKS.items():
         for design, of_design in DESIGNS.items():
             if os.path.isdir(os.path.join(root, f'{network}-{design}')):
@@ -70,11 +69,11 @@ def results(root):
         columns = [f'{network}-{design}' for network, design, _ in there]
         rows = [[head, *(cells.get((head, *one[:2]), '-') for one in there)] for head in HEADS]
         yield tables.markdown(['head', *columns], [row for row in rows if any(cell != '-' for cell in row[1:])])
-        yield f'![Cue localization of each head, a mark a seed]({PICTURE})'
+        yield f'![Cue localization of each head, one mark per seed]({PICTURE})'
 
 
 def all_results(root):
-    """(columns, rows) of every figure: mean ± standard deviation over the seeds that are finished."""
+    """(columns, rows) of all figures: mean ± standard deviation over the finished seeds."""
     rows = [
         [f'{network}-{design}', *row]
         for network, design, _ in settings(root)
@@ -84,7 +83,7 @@ def all_results(root):
 
 
 def differences(root):
-    """(columns, rows) of B - A with its 95 % interval, for each setting and seed."""
+    """(columns, rows) of B - A with its 95 % interval, per setting and seed."""
     rows = [
         [f'{network}-{design}', *(cell.strip('*') for cell in row)]
         for network, design, _ in settings(root)
@@ -103,20 +102,19 @@ def folders(root, *heads):
 
 
 def variants(folder, pattern):
-    """(the pattern's first group, result) of each file of a folder whose name matches, in the order of the names."""
+    """(first group of the pattern, result) of each file in a folder whose name matches, sorted by name."""
     for name in sorted(os.listdir(folder)):
         if match := re.fullmatch(pattern, name):
             yield match[1], read_result(os.path.join(folder, name))
 
 
 def mode_means(result):
-    """The mean of a result of cue localization in each mode; None: not known."""
+    """Mean of a cue localization result in each mode; None: unknown."""
     return [result.get(mode, {}).get('mean') for mode in MODES]
 
 
 def contrast(root):
-    """(columns, rows): cue localization of the maps that explain a difference of scores, beside the difference of two
-    maps."""
+    """(columns, rows): cue localization of maps of a score difference, and of differences of two maps."""
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         for name, of_score in variants(folder, r'cue_location_(\w+)_contrast\.json'):
@@ -128,7 +126,7 @@ def contrast(root):
 
 
 def width(root):
-    """(columns, rows): cue localization of CAM's and CALM-EM's maps, as they are and blurred, with the area that they
+    """(columns, rows): cue localization of CAM's and CALM-EM's maps, unblurred and blurred, with the area they
     cover."""
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
@@ -143,7 +141,7 @@ def width(root):
 
 
 def progress(root):
-    """Which runs are finished, and how many are missing."""
+    """Finished and missing runs."""
     rows = []
     for network in ON_A_CPU:
         for design in DESIGNS:
@@ -156,7 +154,7 @@ def progress(root):
 
 
 def draw(root, path):
-    """Cue localization of each head, a dot a seed; a panel a setting, modes side by side."""
+    """Plot cue localization: one panel per setting, one mark per seed, modes side by side."""
     there = list(settings(root))
     if not there:
         return

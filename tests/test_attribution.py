@@ -637,7 +637,7 @@ def test_readouts():
     close(explain('jointll', net, many[apart]), explain('jointll', net, many[apart], predicted), 1e-6)
     with pytest.raises(ValueError, match='superclass'):
         explain('gtcond-superclass', net, x)
-    with pytest.raises(ValueError, match='plain classifier'):
+    with pytest.raises(ValueError, match="only for this project's networks"):
         explain('jointll', classifier(), x)
 
 

@@ -148,9 +148,7 @@ def test_the_model_is_afterwards_as_before(make, monkeypatch):
 def test_what_has_no_score_to_compare_is_refused():
     x = photos()
     for name in [*READOUTS, 'eigen_cam', 'finer_cam']:
-        with pytest.raises(
-            ValueError, match=f'{name} explains no score .* choose one of input_grad, .*, or vanilla of'
-        ):
+        with pytest.raises(ValueError, match=f'{name} explains no score.* choose one of input_grad, .*, or vanilla of'):
             explain(name, network('CALM-EM'), x, A, contrast=B)
     for name in set(READOUTS) - {'vanilla'}:
         with pytest.raises(ValueError, match='explains no score'):

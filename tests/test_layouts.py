@@ -111,7 +111,7 @@ def test_what_has_no_map_is_refused():
     images = torch.randn(1, 3, 64, 64)
     net.blocks[0].attn.q_norm = nn.LayerNorm(16)
     for layer, shape in (('blocks.0.attn.q_norm', r'\[1, 2, 17, 16\]'), ('head', r'\[1, 5\]')):
-        with pytest.raises(UserError, match=f'but {shape}: name a layer .*grid=.rows, columns'):
+        with pytest.raises(UserError, match=f'outputs {shape} .*: name a feature layer .*grid=.rows, columns'):
             attribution.explain('grad_cam', net, images, target_layer=layer)
     odd = attribution.Classifier(net, tokens='blocks.1.norm1')
     with pytest.raises(UserError, match='17 tokens do not form a grid .* 64x48 images: give Classifier grid='):

@@ -12,7 +12,7 @@ from commands import run
 from PIL import Image
 from test_intervals import experiment, table
 
-from config import get_configs
+from config import flags_of, get_configs
 from engine.command import Stopped, command
 from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
@@ -104,6 +104,17 @@ def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
         step.words[-1] for step in steps if step.experiment == 'lite0-224px/CAM-longer-seed0' and 'blur' in step.result
     ]
     assert blurs == ['--blur=8', '--blur=16', '--blur=32']  # half a location of 16 pixels, one, two
+
+
+def test_every_step_gives_its_command_only_flags_that_it_uses(tmp_path):
+    steps = plan_of(toybirds, '--networks', *toybirds.NETWORKS)
+    steps += cub_study(tmp_path) + cub_study(tmp_path, '--recipe', 'paper')
+    given = {(step.words[0], word.partition('=')[0][2:]) for step in steps for word in step.words[1:]}
+    used = {command: flags_of(command.removesuffix('.py')) for command, _ in given}
+    unused = [one for one in given if one[0].removesuffix('.py') not in used[one[0]][one[1]].commands]
+    assert not unused
+    trained = [step.words for step in steps if step.words[0] == 'main.py' and 'lite0/CAM-seed0' in step.experiment]
+    assert len(trained) == 1 and {'--resize_size=182', '--crop_size=160'} <= {*trained[0]}
 
 
 def test_the_papers_recipe_is_the_published_one(tmp_path):
