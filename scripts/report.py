@@ -28,26 +28,11 @@ import checkout  # noqa: F401 (the checkout's root on the path)
 from report import attribution_scores, tables
 
 
-def in_one_line(work):
-    """Run work(); an error ends the program with one line and exit code 2."""
-    try:
-        return work()
-    except Exception as error:
-        caught = error
+def run(args):
+    """Print the tables, or write the page. Modules that load PyTorch are imported only if needed."""
+    if args.html:
+        from report.page import write_page
 
-    def again():
-        raise caught
-
-    from engine.command import command  # loads PyTorch, which the tables do not need
-
-    command(again)
-
-
-def write_html(args):
-    """Write the page for --html."""
-    from report.page import write_page  # loads PyTorch, which the tables do not need
-
-    def write():
         size = write_page(
             args.html,
             args.folders,
@@ -59,25 +44,15 @@ def write_html(args):
             metadata_root=args.metadata_root,
         )
         print(f'{args.html}: {size / 1e6:.1f} MB')
-
-    in_one_line(write)
-
-
-def summary(folders):
-    """Print the tables of experiment folders."""
-    tables.print_summary(folders)
-    attribution_scores.print_score_tables(folders)
-
-
-def compare(args):
-    """Print the table for --compare."""
-
-    def write():
+    elif args.table:
+        tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture)
+    elif args.compare:
         from report.comparison import print_comparison
 
         print_comparison(*args.compare)
-
-    in_one_line(write)
+    else:
+        tables.print_summary(args.folders)
+        attribution_scores.print_score_tables(args.folders)
 
 
 def count(text):
@@ -154,14 +129,17 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    if args.html:
-        write_html(args)
-    elif args.table:
-        in_one_line(lambda: tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture))
-    elif args.compare:
-        compare(args)
-    else:
-        in_one_line(lambda: summary(args.folders))
+    try:
+        return run(args)
+    except Exception as error:
+        caught = error
+
+    def again():
+        raise caught
+
+    from engine.command import command  # ends errors in one line; loads PyTorch, which the tables do not need
+
+    command(again)
 
 
 if __name__ == '__main__':

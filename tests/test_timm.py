@@ -16,8 +16,8 @@ import config
 import main
 import wsol
 from wsol import attribution
+from wsol.attribution.layouts import Layout
 from wsol.backbones import hub as hub_of_weights
-from wsol.backbones import timm as timm_backbone
 
 timm = pytest.importorskip('timm', reason='timm is not installed: pip install -r requirements-timm.txt')
 
@@ -52,8 +52,7 @@ def test_patch_tokens_are_laid_out_as_timm_lays_them_out():
 
 def test_class_and_register_tokens_are_dropped():
     tokens = torch.randn(2, 5 + 6, 7)
-    images = torch.zeros(2, 3, 28, 42)
-    F = timm_backbone.from_tokens(tokens, images, (14, 14), 5)
+    F = Layout('tokens', (2, 3), 5).to_map(tokens)
     for i in range(2):
         for j in range(3):
             assert torch.equal(F[:, :, i, j], tokens[:, 5 + 3 * i + j])

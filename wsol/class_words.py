@@ -36,14 +36,9 @@ def parse_class(word, num_classes, names):
     else:
         meanings += [f'class number {int(word)} ({names[int(word)]})'] if int(word) < num_classes else []
         advice = f'name:{names[named[0]]} or number:{int(word)}'
-    if meanings[1:] and named != [_whole(word)]:
+    if meanings[1:] and not (word.isdecimal() and named == [int(word)]):
         raise UserError(f'class {word!r} is {" and ".join(meanings)}: give {advice}')
     return named[0]
-
-
-def _whole(word):
-    """The word as an integer, or None."""
-    return int(word) if word.isdecimal() else None
 
 
 def _same_number(word, names):

@@ -73,9 +73,9 @@ def read_class_attributes(folder):
     return names, table
 
 
-def named_parts(attribute, words=PART_WORDS):
+def named_parts(attribute):
     """Ids of the parts whose words occur in an attribute's name."""
-    return {part for part, parts in words.items() if any(word in attribute for word in parts)}
+    return {part for part, parts in PART_WORDS.items() if any(word in attribute for word in parts)}
 
 
 def class_pairs(folder):

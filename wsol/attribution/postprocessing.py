@@ -13,11 +13,7 @@ def _by_max(maps):
     return maps / (top + (top == 0).to(maps.dtype))  # maximum 0: no positive value to scale
 
 
-def _untouched(maps):
-    return maps
-
-
-NORMALIZATIONS = {'max': _by_max, 'minmax': min_max, 'clipping': _untouched}
+NORMALIZATIONS = {'max': _by_max, 'minmax': min_max, 'clipping': lambda maps: maps}
 
 
 def normalize(maps, kind):

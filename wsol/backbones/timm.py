@@ -10,11 +10,11 @@ register tokens take part in the attention and are then dropped. Pretrained weig
 
 from collections import OrderedDict
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 from torch import nn
 
+from ..attribution.layouts import Layout
 from ..errors import UserError
 from ..preprocessing import PAPER, of_timm
 from ..registry import did_you_mean
@@ -27,24 +27,6 @@ INIT = 'xavier'  # for the heads only: timm initialises its networks
 PROBE = 224  # px, side of the image that probes a network's output shape
 
 
-def from_tokens(tokens, images, patch, prefix):
-    """[B, prefix + H W, L] for images [B, 3, h, w] -> [B, L, H, W]; drops the first `prefix` tokens, which have no
-    location."""
-    rows = images.shape[2] // patch[0]
-    columns = images.shape[3] // patch[1]
-    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))  # [B, L, H, W]
-
-
-def from_channels_last(F, images):
-    """[B, H, W, L] -> [B, L, H, W]."""
-    return F.permute(0, 3, 1, 2)  # [B, L, H, W]
-
-
-def as_it_is(F, images):
-    """[B, L, H, W]."""
-    return F
-
-
 class Trunk(nn.Module):
     """A timm network without pooling and classifier: images [B, 3, h, w] -> F [B, L, H, W].
 
@@ -54,17 +36,16 @@ class Trunk(nn.Module):
     def __init__(self, net):
         super().__init__()
         self.net = net
-        self.patch = (1, 1)
+        self.kind, self.patch, self.prefix = 'maps', (1, 1), 0  # fields of the output's `Layout`, side of a patch
         with torch.no_grad():
             F = net.eval()(torch.zeros(1, 3, PROBE, PROBE))
         if torch.is_tensor(F) and F.ndim == 3 and hasattr(net, 'num_prefix_tokens'):
-            self.patch = tuple(net.patch_embed.patch_size)
-            self.to_map = partial(from_tokens, patch=self.patch, prefix=net.num_prefix_tokens)
+            self.kind, self.patch, self.prefix = 'tokens', tuple(net.patch_embed.patch_size), net.num_prefix_tokens
         elif torch.is_tensor(F) and F.ndim == 4 and F.shape[2] > 1:
-            self.to_map = from_channels_last if getattr(net, 'output_fmt', 'NCHW') == 'NHWC' else as_it_is
+            self.kind = 'rows' if getattr(net, 'output_fmt', 'NCHW') == 'NHWC' else 'maps'
         else:
             raise UserError('its features are not a map [B, L, H, W]')
-        self.channels = self.to_map(F, torch.zeros(1, 3, PROBE, PROBE)).shape[1]
+        self.channels = self._map(F, (PROBE, PROBE)).shape[1]
         self.train()
 
     def forward(self, images):
@@ -73,7 +54,12 @@ class Trunk(nn.Module):
                 f'images of {images.shape[2]}x{images.shape[3]} do not divide into patches of '
                 f'{self.patch[0]}x{self.patch[1]}: give a crop_size that is a multiple of {self.patch[0]}'
             )
-        return self.to_map(self.net(images), images)  # [B, L, H, W]
+        return self._map(self.net(images), images.shape[2:])
+
+    def _map(self, output, size):
+        """The network's output for images of `size` as [B, L, H, W]."""
+        grid = tuple(side // step for side, step in zip(size, self.patch))
+        return Layout(self.kind, grid, self.prefix).to_map(output)
 
 
 def library():
