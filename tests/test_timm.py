@@ -251,7 +251,7 @@ def test_a_host_that_answers_anything_is_reached(hub, monkeypatch):
         ('timm/test_vit.in22k', {}, r'timm/test_vit.r160_in1k'),
         ('timm/vit_wee_patch16_reg1_gap_257', {}, 'unknown'),
         (VIT, {'large': True}, 'output stride'),
-        ('timm/mixer_s32_224', {}, 'one size only'),
+        ('timm/mixer_s32_224', {}, 'only one image size'),
         ('timm/deit_tiny_distilled_patch16_224', {}, 'no map'),
     ],
 )

@@ -21,7 +21,7 @@ CHUNK = 2**20  # scores per chunk on a CPU: temporaries fit in its cache
 LARGE_CHUNK = 2**26  # scores per chunk on an accelerator: enough to fill it; temporaries of 256 MiB
 
 
-def _images_per_chunk(f):
+def _per_chunk(f):
     """Images per chunk, for scores f [B, C, H, W]."""
     chunk = CHUNK if f.device.type == 'cpu' else LARGE_CHUNK
     return max(1, chunk // f[0].numel()) if len(f) else 1
@@ -52,7 +52,7 @@ def p_yz_given_x(f, h):
 
 def p_y_given_x(f, h):
     """p(y|x) [B, C]: the prediction, computed in chunks of images."""
-    chunks = zip(f.split(_images_per_chunk(f)), h.split(_images_per_chunk(f)))
+    chunks = zip(f.split(_per_chunk(f)), h.split(_per_chunk(f)))
     return torch.cat([p_yz_given_x(*chunk).sum(dim=(2, 3)) for chunk in chunks])
 
 
@@ -80,9 +80,7 @@ class _LogPLabelGivenXZ(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, f, y):
-        lse = torch.cat(
-            [chunk.logsumexp(dim=1, keepdim=True) for chunk in f.split(_images_per_chunk(f))]
-        )  # [B, 1, H, W]
+        lse = torch.cat([chunk.logsumexp(dim=1, keepdim=True) for chunk in f.split(_per_chunk(f))])  # [B, 1, H, W]
         row = y.view(-1, 1, 1, 1).expand_as(lse)  # [B, 1, H, W]
         ctx.save_for_backward(f, lse, row)
         return (f.gather(1, row) - lse).squeeze(1)

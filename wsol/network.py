@@ -52,9 +52,7 @@ HEADS = {
         trainable=False,
     ),
 }
-CAM_OF_ONE_OUTPUT = CAM._replace(
-    p_y_given_x=cam.p_of_one_output
-)  # for networks with one sigmoid output, classifiers.py
+CAM_OF_ONE_OUTPUT = CAM._replace(p_y_given_x=cam.p_of_one_output)  # one sigmoid output (classifiers.py)
 
 
 class Output:

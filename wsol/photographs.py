@@ -12,17 +12,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from .errors import MissingFile, UserError
 
-FORMATS = (
-    'JPEG',
-    'JPEG2000',
-    'PNG',
-    'WEBP',
-    'AVIF',
-    'BMP',
-    'GIF',
-    'TIFF',
-    'PPM',
-)  # Pillow's other formats may run a program
+FORMATS = ('JPEG', 'JPEG2000', 'PNG', 'WEBP', 'AVIF', 'BMP', 'GIF', 'TIFF', 'PPM')  # others may run programs
 SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.jp2', '.j2k', '.jpc', '.jpf', '.jpx', '.j2c', '.png', '.apng'),
     *('.webp', '.avif', '.avifs', '.bmp', '.gif', '.tif', '.tiff', '.pbm', '.pgm', '.ppm', '.pnm', '.pfm'),

@@ -35,16 +35,8 @@ SINGLE_LOOKS = {
 }
 PARTS = tuple(PART_LOOKS)
 LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
-SQUARES = (
-    (3, 6),
-    (0, 7),
-    (1, 2),
-    (4, 5),
-    (1, 5),
-    (2, 3),
-    (0, 4),
-    (6, 7),
-)  # the two PARTS varied by each square of classes
+# the two PARTS varied by each square of classes
+SQUARES = ((3, 6), (0, 7), (1, 2), (4, 5), (1, 5), (2, 3), (0, 4), (6, 7))
 GROUP_OF = (0, 0, 1, 2, 3, 4, 5, 6)  # bill and crown are both 'head' for cue localization: one difference
 
 

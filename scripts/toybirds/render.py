@@ -111,9 +111,7 @@ def render_bird(looks, rng, size, table=PART_LOOKS):
     pose = draw_pose(rng, shapes, names, height, width)
     painter = Painter(height, width)
     torso = paint_bird(painter, pose, shapes, looks, draw_colours(rng, looks))
-    layer = cv2.merge(
-        [painter.look_up(channel) for channel in np.array(painter.colours).T]
-    )  # [S H, S W, 3], 0 off the bird
+    layer = cv2.merge([painter.look_up(one) for one in np.array(painter.colours).T])  # [S H, S W, 3], 0 off the bird
     share = cv2.resize((painter.index > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)  # [H, W]
     bird = cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA) * light_field(rng, torso, height, width)
     image = develop(rng, scene, bird, share)

@@ -15,11 +15,7 @@ from .common import Options, chosen, explainer
 from .layers import find_layers
 from .scalars import check_classes
 
-HEAD, GRADIENTS, LAYER = (
-    'class scores at every location',
-    'gradients',
-    'a layer with locations',
-)  # possible needs of a map
+HEAD, GRADIENTS, LAYER = 'class scores at every location', 'gradients', 'a layer with locations'  # needs of maps
 KINDS = {  # kind: default needs of its maps
     'readout': (HEAD,),
     'gradient': (GRADIENTS,),

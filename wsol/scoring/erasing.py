@@ -122,9 +122,7 @@ def changed_scores(score, start, end, rank, labels, counts, batch_size):
     the number of images in memory.
     """
     counts = torch.as_tensor(counts, device=rank.device)
-    image = torch.arange(len(start), device=rank.device).repeat_interleave(
-        len(counts)
-    )  # [B K]: original image of each version
+    image = torch.arange(len(start), device=rank.device).repeat_interleave(len(counts))  # [B K]: each version's image
     count = counts.repeat(len(start))  # [B K]
     results = []
     for rows in torch.arange(len(image), device=rank.device).split(batch_size):

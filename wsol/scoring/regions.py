@@ -63,9 +63,7 @@ def mask_ious(scaled, region, taus):
     """
     inside = _count_above(scaled[region], taus)
     outside = _count_above(scaled[~region], taus)
-    return inside / np.maximum(
-        region.sum() + outside, 1
-    )  # [T]; maximum: an empty region and no pixel above d gives 0 / 1
+    return inside / np.maximum(region.sum() + outside, 1)  # [T]; maximum: avoids 0 / 0
 
 
 def _count_above(values, taus):
