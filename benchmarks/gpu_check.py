@@ -113,12 +113,6 @@ def run(words, seconds, log):
     return code
 
 
-def is_done(step, folder):
-    """Is a step's result complete?"""
-    made = records.read(os.path.join(folder, f'{step.name}.json'))
-    return bool(made and made['complete'])
-
-
 def run_step(step, folder, device, seconds):
     """Run a step with a time limit and print how it ended; returns its exit code, None if unfinished."""
     start = time.monotonic()
@@ -150,7 +144,8 @@ def main():
     folder = os.path.abspath(args.output)
     os.makedirs(folder, exist_ok=True)
     codes = {}
-    left = [step for step in STEPS if not is_done(step, folder)]
+    made = {step: records.read(os.path.join(folder, f'{step.name}.json')) for step in STEPS}
+    left = [step for step in STEPS if not (made[step] and made[step]['complete'])]
     for place, step in enumerate(left):
         remaining = deadline - time.monotonic() - TABLE
         seconds = remaining * step.share / sum(one.share for one in left[place:])

@@ -63,11 +63,6 @@ def slashed(values):
     return '-' if all(value is None for value in values) else ' / '.join(map(tables.number_text, values))
 
 
-def interval_of(folder, map_name, score):
-    """Interval of a cue localization score, as text after the figure."""
-    return tables.interval_text(result_intervals(folder, 'cue_location', map_name).get(score))
-
-
 def first(root, setting, head, map_name='{map}'):
     """Folder of a head's first seed for which the map (default: the head's) was scored; None if there is none."""
     found = page.runs(root, setting, [head], CUE.format(map=map_name)).get(head, {})
@@ -81,10 +76,10 @@ def answer_row(root, row, setting):
     if not folder:
         return ['-', '-', '-']
     result = cue(folder, row['map'])
-    interval = interval_of(folder, row['map'], cue_name('per_pair'))
+    intervals = result_intervals(folder, 'cue_location', row['map'])
     return [
         slashed(means(result, 'released')),
-        slashed(means(result, 'per_pair')) + interval,
+        slashed(means(result, 'per_pair')) + tables.interval_text(intervals.get(cue_name('per_pair'))),
         str(result.get('evaluations', '-')),
     ]
 
@@ -163,7 +158,8 @@ def others(root):
     for name in cub.NETWORKS:
         found = page.runs(root, name, HEADS_SHOWN)
         if found:
-            yield f'**{title(name, cub.NETWORKS[name].sizes[0])}**\n\n{page.over_runs(found)}'
+            table = tables.markdown(['head', 'seeds', *page.FIGURES], list(page.mean_rows(found)))
+            yield f'**{title(name, cub.NETWORKS[name].sizes[0])}**\n\n{table}'
 
 
 def progress(root):

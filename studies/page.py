@@ -45,11 +45,6 @@ def mean_rows(found):
         yield [head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in FIGURES)]
 
 
-def over_runs(found):
-    """A Markdown table of `mean_rows`."""
-    return tables.markdown(['head', 'seeds', *FIGURES], list(mean_rows(found)))
-
-
 def compared(a, b, map_a, map_b):
     """{score: 'B - A [interval]'} for two folders' maps; bold if the interval excludes 0."""
     cells = {}
@@ -71,13 +66,6 @@ def pair_rows(found, pairs, scores=COMPARED):
         for seed in sorted({*found.get(a, ())} & {*found.get(b, ())}):
             cells = compared(found[a][seed], found[b][seed], HEADS[a].map, HEADS[b].map)
             yield [f'{a}, {b}', str(seed), *(cells.get(name, '-') for name in scores)]
-
-
-def write_table(path, columns, rows):
-    """Write a CSV file of strings; nothing without rows."""
-    if rows:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        util.write_text(path, tables.csv_text(columns, rows))
 
 
 def filled(text, sections, root):
@@ -108,5 +96,8 @@ def fill_page(description, save_root, page, sections, picture, draw, csv_files=N
     util.atomically(args.page, lambda file: file.write(text.encode()))
     beside = os.path.dirname(args.page)
     for name, make in (csv_files or {}).items():
-        write_table(os.path.join(beside, 'tables', name), *make(args.save_root))
+        columns, rows = make(args.save_root)
+        if rows:
+            os.makedirs(os.path.join(beside, 'tables'), exist_ok=True)
+            util.write_text(os.path.join(beside, 'tables', name), tables.csv_text(columns, rows))
     draw(args.save_root, os.path.join(beside, picture))

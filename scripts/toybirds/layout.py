@@ -108,17 +108,13 @@ def show_progress(results, total):
         yield result
 
 
-def ignore_interrupts():
-    """For worker processes: Ctrl-C is handled by the main process, which stops them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def render_all(jobs, workers):
     """Results of render_job in the order of jobs, computed by `workers` processes."""
     for job in jobs:
         for folder in folders_of(job):
             (Path(job.root) / folder / job.path).parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, initializer=ignore_interrupts) as pool:
+    ignored = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is handled by the main process, which stops the others
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignored) as pool:
         try:
             return list(show_progress(pool.map(render_job, jobs, chunksize=8), len(jobs)))
         except BaseException:

@@ -123,12 +123,13 @@ class Explainer:
         options: Options = Options(),
         **changes: Any,
     ) -> None:
-        own_preprocessing, own_size = _own_preparation(model)
+        config = getattr(model, 'pretrained_cfg', None)  # timm's
+        own, size = (of_timm(config), config['input_size'][-1]) if config else (PAPER, SIZE)
         self.model = model
         self.method = _name_of(method)
         self.options = _changed_options(self.method, options, changes)
-        self.preprocessing = preprocessing or own_preprocessing
-        self.image_size = image_size or own_size
+        self.preprocessing = preprocessing or getattr(model, 'preprocessing', own)
+        self.image_size = image_size or getattr(model, 'image_size', size)
         self.class_names = class_names or getattr(model, 'class_names', None)
         self._layers: dict[Any, list] = {}  # {(height, width) of images: target layers}
 
@@ -188,13 +189,6 @@ def _logits(seen: Logits) -> torch.Tensor:
     if logits is None:
         raise UserError('the model returns no logits [B, C]: give a function of its output as target')
     return logits
-
-
-def _own_preparation(model: torch.nn.Module) -> tuple[Preprocessing, int]:
-    """(preprocessing, image size) from the model's attributes or timm's pretrained_cfg; else PAPER and SIZE."""
-    config = getattr(model, 'pretrained_cfg', None)  # of timm
-    own, size = (of_timm(config), config['input_size'][-1]) if config else (PAPER, SIZE)
-    return getattr(model, 'preprocessing', own), getattr(model, 'image_size', size)
 
 
 def _targets(target: Any, logits: torch.Tensor | None) -> torch.Tensor | None:

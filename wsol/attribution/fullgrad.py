@@ -16,11 +16,6 @@ from .postprocessing import upsample
 CHUNK = 2**16  # values of a layer that psi processes at once, to fit in the cache
 
 
-def _convolution_bias(input, weight, bias=None, *_, **__):
-    """The bias [L] of functional.conv2d, or None."""
-    return bias
-
-
 def _batch_norm_bias(input, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """The bias [L] of functional.batch_norm in eval mode, including the running mean's part; None if there is none."""
     if training or mean is None:
@@ -53,7 +48,10 @@ class Biases(TorchFunctionMode):
     read: (G [B, L, H, W], bias [L]) -> [B, H, W].
     """
 
-    BIAS_OF = {functional.conv2d: _convolution_bias, functional.batch_norm: _batch_norm_bias}
+    BIAS_OF = {
+        functional.conv2d: lambda input, weight, bias=None, *_, **__: bias,
+        functional.batch_norm: _batch_norm_bias,
+    }
 
     def __init__(self, read):
         super().__init__()

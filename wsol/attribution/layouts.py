@@ -63,11 +63,6 @@ def token_grid(count, size, first=None):
     return None
 
 
-def _deviation(h, w, size):
-    """Deviation of a map of h x w from the aspect ratio of images of `size`, in cells."""
-    return abs(w - size[1] * h / size[0])
-
-
 def layout_of(module, output, size, first=None):
     """The `Layout` of a module's output for images of size (h, w); None if it does not have several locations."""
     shape = output.shape if torch.is_tensor(output) else ()
@@ -82,6 +77,6 @@ def layout_of(module, output, size, first=None):
         return maps
     border = 0 if size[0] == size[1] else BORDER
     for one, most in ((maps, 0), (rows, 0), (maps, border)):
-        if one and _deviation(*one.grid, size) <= most:
+        if one and abs(one.grid[1] - size[1] * one.grid[0] / size[0]) <= most:  # cells off the aspect ratio
             return one
     return maps if maps and shape[2] == shape[3] else None  # square: adaptive pooling

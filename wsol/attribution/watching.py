@@ -42,18 +42,13 @@ class Logits:
 
     def logits(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """(logits [B, C], probabilities [B, C]); both None if the model returns something else."""
-        if len(self.found) < len(self.images) and not self.no_logits:
-            self._run_missing()
+        with torch.no_grad(), evaluating(self.model):
+            while len(self.found) < len(self.images) and not self.no_logits:
+                self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` records it
         if self.no_logits:
             return None, None
         logits, probs = (torch.stack(rows) for rows in zip(*self.found, strict=True))
         return logits, probs
-
-    def _run_missing(self) -> None:
-        """Forward passes over the images not seen yet."""
-        with torch.no_grad(), evaluating(self.model):
-            while len(self.found) < len(self.images) and not self.no_logits:
-                self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` sees it
 
 
 def _read_output(output: Any, head: Any) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -16,11 +16,6 @@ def scale_boxes(boxes, image_size, size):
     return np.array([[int(value * size / side) for value, side in zip(box, image_size * 2)] for box in boxes])
 
 
-def levels(image, taus):
-    """8-bit level int(tau * maximum) of each threshold [T]; pixels above it are foreground. image: uint8 [S, S]."""
-    return (taus * int(image.max())).astype(np.int64)
-
-
 def contour_boxes(binary):
     """(boxes [K, 4] of all contours, index of the one of largest area); without contours the box 0, 0, 0, 0.
 
@@ -61,7 +56,8 @@ def best_ious(score_map, boxes, taus):
     """
     image = (score_map * 255).astype(np.uint8)
     values = np.unique(image)
-    lowest = np.searchsorted(values, levels(image, taus), side='right')  # foreground: values[lowest] and above
+    levels = (taus * int(image.max())).astype(np.int64)  # [T], 8 bits; pixels above are foreground
+    lowest = np.searchsorted(values, levels, side='right')  # foreground: values[lowest] and above
     found, row = np.unique(lowest, return_inverse=True)
     ious = np.zeros((len(found), 2))
     for n, first in enumerate(found):
