@@ -44,8 +44,7 @@ def difference(found, expected):
 
 
 def agreement_rows(args, device):
-    """A row per array that an evaluator stores, for a network trained for `--epochs` on the device and evaluated on
-    both."""
+    """A row per array that an evaluator stores, for one network trained on the device and evaluated on both."""
     save_root = os.path.abspath(args.save_root)
     shared = ['--config=configs/CALM-EM_ToyBirds.yaml', f'--data_root={os.path.abspath(args.data_root)}']
     shared += [f'--metadata_root={os.path.abspath(args.metadata_root)}', f'--save_root={save_root}', '--seed=0']

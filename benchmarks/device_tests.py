@@ -34,8 +34,7 @@ def files_of():
 
 
 def run_pytest(words):
-    """Run pytest and return its exit code; None if interrupted, after forwarding the signal and waiting for its
-    report."""
+    """Run pytest and return its exit code; None if interrupted, after waiting for its report."""
     process = subprocess.Popen([sys.executable, '-m', 'pytest', *words], cwd=ROOT, stdout=sys.stderr)
     try:
         return process.wait()

@@ -90,8 +90,7 @@ def words_of(step, folder, device):
 
 
 def run(words, seconds, log):
-    """Run a command for at most `seconds`; returns its exit code, None if it was stopped. Kills its whole process
-    group."""
+    """Run a command for at most `seconds` and kill its process group; returns its exit code, None if stopped."""
     grace = min(GRACE, seconds / 5)
     with open(log, 'a') as errors:
         process = subprocess.Popen(words, cwd=ROOT, stderr=errors, start_new_session=True)

@@ -17,8 +17,7 @@ SIZES = 256, 224  # resize, crop; the paper's
 
 
 class Plain(Dataset):
-    """Training items in usual torchvision style: the loader returns floats, seeds go through torch's global
-    generator."""
+    """Training items in usual torchvision style: floats from the loader, seeds by the global generator."""
 
     def __init__(self, files):
         self.files = files

@@ -41,8 +41,7 @@ def grad_cam_object(net, layer, x):
 
 
 def object_rows(args, device):
-    """A row per installed library: the Explainer's time over the library's. The Explainer also returns logits and
-    probabilities."""
+    """A row per installed library: the Explainer's time, which includes logits and probabilities, over its own."""
     x = torch.randn(1, 3, args.size, args.size, device=device)
     made = {}
     for name, make in (('captum', captum_object), ('torchcam', torchcam_object), ('pytorch-grad-cam', grad_cam_object)):

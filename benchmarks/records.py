@@ -57,8 +57,7 @@ class Record:
                 raise UserError(f'{path} was made with the {name} {self.made[name]}, this is {own[name]}: move it away')
 
     def rows_of(self, job, measure):
-        """Rows of a job, from the file or else from `measure()`. An error is recorded instead, and the other jobs
-        continue."""
+        """Rows of a job, from the file or else from `measure()`; an error is recorded and other jobs continue."""
         if job in self.made['jobs']:
             return [Row(**row) for row in self.made['jobs'][job]]
         try:

@@ -121,8 +121,7 @@ def step_rows(args, device):
 
 
 def load_rows(args, device):
-    """Images per second of the loader over those of a training step, and the number of processes that feed the
-    device."""
+    """Images per second of the loader over a training step's, and how many processes feed the device."""
     form = parse_form(args.form)
     images, labels = batch_of(args, device)
     with convolutions(form):

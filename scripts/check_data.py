@@ -85,8 +85,7 @@ def check_labels(split, labels, num_classes):
 
 
 def image_jobs(split, sizes):
-    """Jobs and faults for all images; sizes are checked unless image_sizes.txt is empty (some of the protocol's
-    are)."""
+    """Jobs and faults for all images; sizes are unchecked if image_sizes.txt is empty, as in part of the protocol."""
     jobs = [Job(os.path.join(split.root, image_id), 'image', sizes.get(image_id)) for image_id in split.image_ids]
     faults = [
         Fault('no size', f'{split.folder}/image_sizes.txt: {image_id}')

@@ -1,2 +1,1 @@
-"""The studies in docs/: `python -m studies.toybirds` and `python -m studies.cub`, and the scripts that fill their
-pages."""
+"""The studies in docs/: `python -m studies.toybirds`, `python -m studies.cub`, and the scripts for their pages."""

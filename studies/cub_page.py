@@ -175,8 +175,7 @@ def progress(root):
 
 
 def draw(root, path):
-    """Plot the mean over all pairs by map size: one panel per mode, one mark per run; the paper's values as stars at
-    28."""
+    """Plot the mean over all pairs by map size: a panel per mode, a mark per run, stars for the paper."""
     there = list(settings(root))
     figure = Figure(figsize=(8.4, 3.4), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)

@@ -126,8 +126,7 @@ def contrast(root):
 
 
 def width(root):
-    """(columns, rows): cue localization of CAM's and CALM-EM's maps, unblurred and blurred, with the area they
-    cover."""
+    """(columns, rows): cue localization and area of CAM's and CALM-EM's maps, unblurred and blurred."""
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         pattern = rf'cue_location_{HEADS[head]}_blur([\d.]+)\.json'

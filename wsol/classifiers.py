@@ -198,8 +198,7 @@ def _without_wrapper(state):
 
 
 def _from_file(path, architecture):
-    """The classifier of a weight file: a state dict, or a dict containing one. Its last layer gives the number of
-    classes."""
+    """The classifier of a weight file: a state dict, or a dict containing one; its last layer gives C."""
     if not os.path.isfile(path):
         raise MissingFile(f'classifier {path}: no such file')
     if not architecture:

@@ -132,8 +132,7 @@ def _opaque_values(image):
 
 
 def _in_srgb(image, profile):
-    """Convert to sRGB by the colour profile; by Pillow's own conversion if the profile is missing, damaged or does not
-    fit."""
+    """Convert to sRGB by the colour profile, or by Pillow's conversion without a valid one."""
     if profile or image.mode == 'LAB':
         transform = _to_srgb(profile, image.mode)
         if transform is not None:

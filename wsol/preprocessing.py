@@ -97,8 +97,7 @@ class SquareTransform:
         self.filter = pillow_filter(preprocessing)
 
     def _draw(self, generator):
-        """Draw (top, left, flipped?) from the same random numbers as torchvision's RandomCrop and
-        RandomHorizontalFlip."""
+        """Draw (top, left, flipped?) with the random numbers of torchvision's RandomCrop and RandomHorizontalFlip."""
         top = left = 0
         if self.size > self.crop_size:
             span = self.size - self.crop_size + 1
@@ -106,8 +105,7 @@ class SquareTransform:
         return top, left, torch.rand(1, generator=generator).item() < 0.5
 
     def pixels(self, image, generator=None):
-        """The square before normalisation, uint8 [crop, crop, 3]. generator: for crop and flip; None: torch's global
-        one."""
+        """The square before normalisation, uint8 [crop, crop, 3]. generator: for the crop; None: torch's global one."""
         image = image.resize((self.size, self.size), self.filter)
         if self.training:
             top, left, flipped = self._draw(generator)
@@ -170,8 +168,7 @@ def _seen_photograph(image, crop_size, preprocessing):
 
 
 def _cut(image, left, top, size, preprocessing):
-    """Crop `size` pixels of an image from a corner; the area outside is black, or the mean colour with
-    `Crop.BORDER`."""
+    """Crop `size` pixels from a corner on; outside the image it is black, or with `Crop.BORDER` the mean colour."""
     if preprocessing.crop_mode != Crop.BORDER:
         return image.crop((left, top, left + size[0], top + size[1]))  # Pillow fills with black outside the image
     canvas = Image.new('RGB', size, tuple(round(255 * value) for value in preprocessing.mean))
@@ -189,8 +186,7 @@ class Placement(NamedTuple):
 
 
 def placement(width, height, crop_size, preprocessing=PAPER):
-    """The `Placement` of a photograph of width x height pixels in `photograph_transform`, as in torchvision and
-    timm."""
+    """The `Placement` of a photograph in `photograph_transform`, computed as in torchvision and timm."""
     if preprocessing.crop_share is None:
         return Placement(crop_size, crop_size, 0, 0)
     side = math.floor(crop_size / preprocessing.crop_share)

@@ -39,8 +39,7 @@ def xml_folder(root, annotations):
 
 
 def synset_order(data):
-    """{ID: synset} of the development kit, from data/synsets.txt (one per line, ID 1 first) or, with scipy,
-    data/meta.mat."""
+    """{ID: synset} of the development kit: data/synsets.txt (one per line, from ID 1) or, with scipy, data/meta.mat."""
     if os.path.isfile(os.path.join(data, 'synsets.txt')):
         return dict(enumerate(read_lines(os.path.join(data, 'synsets.txt')), 1))
     try:

@@ -89,8 +89,7 @@ def read_sizes(root, image_ids, split, options):
 
 
 def check_classes(found, expected, what):
-    """Raise UserError for a wrong number of classes: labels are ranks among the sorted classes, so a missing one shifts
-    others."""
+    """Raise UserError for a wrong number of classes: labels are ranks, so a missing class would shift others."""
     if len(found) != expected:
         raise UserError(
             f'{what} has {len(found)} classes instead of {expected}: complete it, or give '

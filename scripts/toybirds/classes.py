@@ -61,8 +61,7 @@ def square_of(base, first, second):
 
 
 def unevenness(codes):
-    """Sort key: small if the looks of all parts are balanced, then if there are many pairs with 1, 2 and 3
-    differences."""
+    """Sort key: small if the looks of all parts are balanced, then if pairs with 1, 2 and 3 differences are many."""
     pairs = count_differences(codes)
     imbalance = ((np.sum(codes, axis=0) * 2 - len(codes)) ** 2).sum()
     return imbalance, -min(pairs.get(number, 0) for number in (1, 2, 3)), -pairs.get(1, 0)

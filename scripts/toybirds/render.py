@@ -76,8 +76,7 @@ def locate_parts(pose, head_points, labels):
 
 
 def develop(rng, scene, bird, share):
-    """Composite the bird [H, W, 3] over the scene [H, W, 3] by its coverage `share` [H, W], with camera gain and noise;
-    uint8."""
+    """uint8 picture of the bird [H, W, 3] over the scene [H, W, 3] by its coverage [H, W], with camera noise."""
     gain = np.float32(rng.uniform(0.85, 1.12))
     offset = np.float32(rng.uniform(-12, 12))
     grain = np.float32(rng.uniform(0, 5))
@@ -87,8 +86,7 @@ def develop(rng, scene, bird, share):
 
 
 def looks_of_scene(table):
-    """(names of bill and tail outlines, list of RGB) that a scene may contain, independent of the class; table: the
-    design's."""
+    """(bill and tail outlines, list of RGB) that a scene of any class may contain; table: the design's looks."""
     shown = [outline_of(part, look) for part in ('bill', 'tail') for look in table[part][1]]
     outlines = [name for name in (*BILLS, *TAILS) if name in shown]
     pairs = [(part, look) for part, (_, looks) in table.items() for look in looks]

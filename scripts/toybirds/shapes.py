@@ -159,8 +159,7 @@ class Pose(NamedTuple):
 
 
 def draw_pose(rng, shapes, looks, height, width):
-    """A pose that fills most of the picture; computed from the shapes of all `looks`, so that it is independent of the
-    class."""
+    """A pose that fills most of the picture; computed from all `looks`, so that it is independent of the class."""
     flipped = bool(rng.integers(2))
     angle = rng.uniform(-20, 20)
     share = rng.uniform(0.80, 0.93)  # of the picture covered by the bird's extent

@@ -43,8 +43,7 @@ def grad_cam_pp_weights(A, G):
 
 
 def smooth_grad_cam_pp_weights(A, G1, G2, G3):
-    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp: mean of G^p over noisy
-    copies."""
+    """w_k = sum_z alpha_k(z) relu(G1), alpha = G2 / (2 G2 + G3 sum_z' A_k(z')), [B, L]; Gp: mean of the copies' G^p."""
     below = 2 * G2 + G3 * A.sum(dim=(2, 3), keepdim=True)  # [B, L, H, W]
     return torch.where(below == 0, 0, G2 / below * G1.relu()).sum(dim=(2, 3))
 
@@ -64,8 +63,7 @@ def principal_map(A):
 
 
 def _layer_maps(combine, model, images, layers, target, **more):
-    """relu(combine(A, G)) [B, H, W] per layer, with activations A [B, L, H, W] and G = dS_y/dA; more: for
-    `layer_gradients`."""
+    """relu(combine(A, G)) [B, H, W] per layer, with activations A and G = dS_y/dA [B, L, H, W]."""
     return [combine(A.detach(), G).relu() for A, G in zip(*layer_gradients(model, images, layers, target, **more))]
 
 

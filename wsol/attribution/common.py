@@ -108,8 +108,7 @@ def predicted(model, images, target):
 
 
 def as_target(target, size):
-    """Convert an int, list or tensor of classes to a LongTensor [size]; None (the prediction) stays None. Raises
-    UserError."""
+    """A LongTensor [size] from an int, list or tensor of classes; None (the prediction) stays None."""
     if target is None:
         return None
     classes = torch.as_tensor(target)
@@ -249,8 +248,7 @@ def noise_seed(seed, number):
 
 
 def noise_streams(images, options):
-    """One torch.Generator per image from options.noise_seeds, else from `generator`: independent of batch
-    boundaries."""
+    """One torch.Generator per image from options.noise_seeds or `generator`, independent of batch boundaries."""
     seeds = options.noise_seeds
     if seeds is None:
         generator = options.generator

@@ -227,8 +227,7 @@ def predictions(model, images, target=None, options=Options()):
 
 
 class _ReLU(torch.autograd.Function):
-    """ReLU with gradient g [x > 0], or g [x > 0] [g > 0] while `switch.guided`; the former can be differentiated
-    again."""
+    """ReLU with gradient g [x > 0], which can be differentiated again, or if switch.guided g [x > 0] [g > 0]."""
 
     @staticmethod
     def forward(ctx, x, switch):
@@ -268,8 +267,7 @@ class GuidedReLUs(TorchFunctionMode):
 
 @explainer
 def guided_gradients(model, images, target=None, options=Options()):
-    """dS_y/dx [B, c, h, w], signed, with guided ReLUs: guided backpropagation (Springenberg et al., ICLR workshop
-    2015)."""
+    """dS_y/dx [B, c, h, w], signed, with guided ReLUs (Springenberg et al., ICLR workshop 2015)."""
     with torch.compiler.set_stance('force_eager'), GuidedReLUs():  # compiled code has no ReLU calls
         return image_gradients(model, images, target, groups_of(images, options))[0]
 

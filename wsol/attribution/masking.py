@@ -59,8 +59,7 @@ def rise(model, images, target=None, options=Options()):
 
 
 def windows(size, window):
-    """Squares (top, left, bottom, right) of side `window` that cover an image of `size` (h, w), half a side apart; the
-    last ones may be cut off."""
+    """Squares (top, left, bottom, right) of side `window` that cover an image of `size` (h, w), half a side apart."""
     stride = max(1, window // 2)
     starts = [[stride * i for i in range(math.ceil(max(0, side - window) / stride) + 1)] for side in size]
     return [(y, x, min(y + window, size[0]), min(x + window, size[1])) for y in starts[0] for x in starts[1]]

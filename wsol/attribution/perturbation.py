@@ -171,8 +171,7 @@ def without_channels(A, options):
 
 
 def ablated_scores(model, images, layer, A, target, options):
-    """S_y with channel k of the layer set to 0, for every k: [B, L]. Reruns the network above the layer once per
-    channel."""
+    """S_y with channel k of the layer set to 0, for every k: [B, L], by rerunning the layers above it."""
     scores = []
     for image, channel in without_channels(A, options):
         rows = A[image]  # [n, L, H, W], a copy

@@ -24,8 +24,7 @@ def descending_rank(scores):
 
 
 def highest(scores, count):
-    """The `count` highest pixels of each row of scores [N, HW] as bool [N, HW]; `descending_rank` < count, without
-    sorting."""
+    """The `count` highest pixels of each row of scores [N, HW], bool [N, HW]; ties as in `descending_rank`."""
     if not count:
         return torch.zeros_like(scores, dtype=torch.bool)
     lowest = scores.kthvalue(scores.shape[1] - count + 1, dim=1, keepdim=True).values  # the lowest selected score

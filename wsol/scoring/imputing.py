@@ -42,8 +42,7 @@ def system(image, missing):
 
 
 def impute(image, missing):
-    """The image [c, S, S], an array, with its missing pixels, bool [S, S], imputed. At least one pixel must be
-    known."""
+    """The image [c, S, S], an array, with its missing pixels, bool [S, S], imputed from at least one known pixel."""
     from scipy.sparse.linalg import splu
 
     A, b = system(image.astype(np.float64), missing)

@@ -35,8 +35,7 @@ def smooth(maps, ksize):
 
 
 def blur_reach(deviation, size):
-    """Radius of `blur`'s Gaussian in pixels: three deviations. Raises UserError unless it is below the map's size in
-    pixels."""
+    """Radius of `blur`'s Gaussian, three deviations, in px; raises UserError unless it is below the map's size."""
     reach = math.ceil(3 * deviation)
     if reach >= size:
         raise UserError(f'blur {deviation:g} is too large for maps of {size} pixels: give less than a third of that')

@@ -129,8 +129,7 @@ class Making(NamedTuple):
 
 
 def _streams(making, number):
-    """One torch.Generator per image for check `number`, independent of other checks; on the host, so that all devices
-    use the same draws."""
+    """One torch.Generator per image for check `number`, on the host, so that all devices use the same draws."""
     return [torch.Generator().manual_seed(attribution.noise_seed(seed, number)) for seed in making.seeds]
 
 
