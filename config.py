@@ -13,7 +13,7 @@ from munch import Munch
 import flags
 import wsol
 from data import texts
-from data_loaders import read_superclasses
+from data.metadata import read_superclasses
 from flags.row import boolean
 from wsol import attribution
 from wsol.classifiers import is_file

@@ -1,7 +1,6 @@
-"""Data sets: the table, the metadata parsers, the transforms and the loaders.
+"""The table of data sets, their splits, and the loaders.
 
-A split is described by metadata/<set>/<split>/ (image_ids, class_labels, image_sizes, localization .txt) and its images
-lie under the split's root. Mistakes in the data are a UserError or OSError of one line.
+Errors in the data are a UserError or OSError of one line.
 """
 
 import os
@@ -13,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data import folders
-from data.texts import read_object, read_text
+from data.metadata import read_image_ids, read_labels, read_sizes
 from wsol.errors import MissingFile, UserError
 from wsol.photographs import opened, read_photograph
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -22,13 +21,18 @@ SPLITS = folders.SPLITS
 
 
 class DatasetInfo(NamedTuple):
-    """A row of the table."""
+    """A row of the table of data sets."""
 
-    num_classes: int | None  # None: as many as the training labels name
+    num_classes: int | None  # None: determined by the training labels
     roots: dict  # {split: candidate image roots below the data root}
-    localization: str | None  # 'box' or 'mask' ground truth; None: as the data root has it (data/truth.py)
-    parts: str | None  # the folder in CUB's layout, with part annotations
+    localization: str | None  # 'box' or 'mask' ground truth; None: determined by the data root (data/truth.py)
+    parts: str | None  # folder in CUB's layout with part annotations
     counts: dict  # {split: published image count}
+
+
+def _toybirds(name):
+    roots = {'train': (f'{name}/images',), 'val': (f'{name}/val_images',), 'test': (f'{name}/images',)}
+    return DatasetInfo(None, roots, 'box', name, {})
 
 
 DATASETS = {
@@ -49,25 +53,9 @@ DATASETS = {
     'OpenImages': DatasetInfo(
         100, dict.fromkeys(SPLITS, ('OpenImages',)), 'mask', None, {'train': 29819, 'val': 2500, 'test': 5000}
     ),
-    'ToyBirds': DatasetInfo(
-        None,
-        {'train': ('ToyBirds/images',), 'val': ('ToyBirds/val_images',), 'test': ('ToyBirds/images',)},
-        'box',
-        'ToyBirds',
-        {},
-    ),
-    'ToyBirdsSingle': DatasetInfo(  # classes that differ from one bird by one part each
-        None,
-        {
-            'train': ('ToyBirdsSingle/images',),
-            'val': ('ToyBirdsSingle/val_images',),
-            'test': ('ToyBirdsSingle/images',),
-        },
-        'box',
-        'ToyBirdsSingle',
-        {},
-    ),
-    folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DIR/train/CLASS/*.jpg, DIR being the data root
+    'ToyBirds': _toybirds('ToyBirds'),
+    'ToyBirdsSingle': _toybirds('ToyBirdsSingle'),  # each class differs from one common bird in one part
+    folders.NAME: DatasetInfo(None, {}, None, None, {}),  # DATA_ROOT/train/CLASS/*.jpg
 }
 
 
@@ -75,104 +63,24 @@ class Split(NamedTuple):
     """One split of a data set."""
 
     name: str
-    root: str  # folder of its images
-    folder: str  # of its metadata files, or of split.json
+    root: str  # folder of the images
+    folder: str  # of the metadata files, or of split.json
     image_ids: list  # paths below root
-    labels: list  # ints, aligned with the ids
+    labels: list  # class numbers of the images
     num_classes: int
-    photographs: bool = False  # of a user's own: read as a person sees them, not as the protocol does
-    sizes: dict | None = None  # {image id: (width, height)} that its images must have; None: any
-
-
-def _lines(path):
-    """The lines of a metadata file, without a trailing empty one."""
-    if not os.path.isfile(path):
-        raise MissingFile(
-            f'no metadata file {path}: make it with scripts/make_metadata.py or '
-            'scripts/make_toybirds.py, or give another --metadata_root'
-        )
-    return read_text(path).splitlines()
-
-
-def _rows(path, columns):
-    """The comma-separated rows of a metadata file; a row of another width is a UserError that names file and line."""
-    rows = [line.split(',') for line in _lines(path)]
-    for number, row in enumerate(rows, 1):
-        if len(row) != columns:
-            raise UserError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')
-    return rows
-
-
-def _integers(path, columns):
-    """{image id: [ints of each row]} of a metadata file whose rows are an id and columns - 1 integers."""
-    table = {}
-    for number, (image_id, *values) in enumerate(_rows(path, columns), 1):
-        try:
-            table.setdefault(image_id, []).append(tuple(int(value) for value in values))
-        except ValueError:
-            raise UserError(f'{path}, line {number}: not an integer in {",".join(values)!r}') from None
-    return table
-
-
-def read_image_ids(folder, proxy=False):
-    """Image ids of a split's metadata folder, in file order; `proxy` reads image_ids_proxy.txt."""
-    return _lines(os.path.join(folder, 'image_ids_proxy.txt' if proxy else 'image_ids.txt'))
-
-
-def read_labels(folder):
-    """{image id: class label from 0}."""
-    return {key: rows[0][0] for key, rows in _integers(os.path.join(folder, 'class_labels.txt'), 2).items()}
-
-
-def read_sizes(folder):
-    """{image id: (width, height)} in pixels."""
-    return {key: rows[0] for key, rows in _integers(os.path.join(folder, 'image_sizes.txt'), 3).items()}
-
-
-def read_superclasses(path):
-    """{class: [classes]} from a JSON file of class numbers (keys as text, as JSON has them)."""
-    if not os.path.isfile(path):
-        raise MissingFile(f'no --superclass file {path}: scripts/make_superclasses.py makes one')
-    advice = 'it must be {"class": [classes]}, as scripts/make_superclasses.py writes it'
-    try:
-        sets = {int(key): [int(member) for member in members] for key, members in read_object(path, advice).items()}
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f'--superclass={path} is not of class numbers ({error}): {advice}') from None
-    for key, members in sets.items():
-        if key < 0 or not members or min(members) < 0:
-            raise UserError(f'--superclass={path}: class {key} has the set {members}: give class numbers from 0')
-    return sets
-
-
-def read_boxes(folder):
-    """{image id: [(x0, y0, x1, y1), ...]} in pixels of the original image."""
-    return _integers(os.path.join(folder, 'localization.txt'), 5)
-
-
-def read_masks(folder):
-    """{image id: ([mask path, ...], ignore path)}; paths are relative to the mask root. The ignore mask is on the first
-    row."""
-    path = os.path.join(folder, 'localization.txt')
-    table = {}
-    for number, (image_id, mask, ignore) in enumerate(_rows(path, 3), 1):
-        if image_id in table and ignore:
-            raise UserError(f'{path}, line {number}: a second ignore mask for {image_id}')
-        table.setdefault(image_id, ([], ignore))[0].append(mask)
-    return table
+    photographs: bool = False  # the user's own: read upright and in sRGB, unlike in the protocol
+    sizes: dict | None = None  # {image id: required (width, height)}; None: any size
 
 
 def dataset_info(name):
-    """The table's row; an unknown name is a UserError that lists the valid ones."""
+    """The `DatasetInfo` of a data set; UserError, listing the valid names, for an unknown one."""
     if name not in DATASETS:
         raise UserError(f'unknown data set {name!r}: choose one of {", ".join(DATASETS)}')
     return DATASETS[name]
 
 
 def image_root(data_root, dataset, split, first_image):
-    """The first candidate root that holds the split's first image; none is a MissingFile that names what was
-    tried."""
+    """The first candidate root that contains the split's first image; MissingFile if there is none."""
     candidates = [os.path.join(data_root, root) for root in dataset_info(dataset).roots[split]]
     for root in candidates:
         if os.path.isfile(os.path.join(root, first_image)):
@@ -184,9 +92,9 @@ def image_root(data_root, dataset, split, first_image):
 
 
 def class_count(dataset, metadata_root):
-    """The data set's class count; where the table has none, one more than the largest training label.
+    """The class count of a data set: from the table, else from the training labels.
 
-    Of a folder of photographs, metadata_root is the folder of its split.json.
+    metadata_root: for a folder of photographs, the folder of its split.json.
     """
     count = dataset_info(dataset).num_classes
     if dataset == folders.NAME:
@@ -204,16 +112,16 @@ def class_count(dataset, metadata_root):
 
 
 def split_ids(dataset, split, data_root, metadata_root):
-    """The image ids of a split, in order."""
+    """The image ids of a split, in order; metadata_root as for `class_count`."""
     if dataset == folders.NAME:
-        return folders.known(metadata_root, data_root, split).images[split]
+        return folders.load(metadata_root, data_root, split).images[split]
     return read_image_ids(os.path.join(metadata_root, dataset, split))
 
 
 def load_split(dataset, split, data_root, metadata_root, proxy=False):
-    """The `Split`, after the cheap checks: labels in range, the first image's root found, every image there.
+    """The `Split`, after checking that labels are in range, all images exist, and the first ones can be read.
 
-    Of a folder of photographs, metadata_root is the folder of its split.json.
+    metadata_root as for `class_count`.
     """
     dataset_info(dataset)
     if dataset == folders.NAME:
@@ -224,7 +132,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     missing = missing_files(found.root, image_ids)
     if missing:
         what = (
-            f'restore the file: the split in {found.folder} names it'
+            f'restore the file, which the split in {found.folder} lists'
             if found.photographs
             else f'scripts/check_data.py --dataset={dataset} lists all of them'
         )
@@ -236,47 +144,46 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
 
 
 def missing_files(root, names):
-    """Those of the paths below `root` that are not there. Folders are listed once, so that a million names take
-    seconds."""
+    """The paths below `root` that do not exist. Each folder is listed once, so a million paths take seconds."""
     listed = {}
     missing = []
     for name in names:
         folder, base = os.path.split(name)
         if folder not in listed:
-            place = os.path.join(root, folder)
-            listed[folder] = set(os.listdir(place)) if os.path.isdir(place) else set()
+            path = os.path.join(root, folder)
+            listed[folder] = set(os.listdir(path)) if os.path.isdir(path) else set()
         if base not in listed[folder]:
             missing.append(name)
     return missing
 
 
 def with_sizes(split):
-    """The split with the sizes of image_sizes.txt, where that lists any: an image of another size is refused then."""
+    """The split with the sizes of image_sizes.txt, if it lists any, which `check_size` then enforces."""
     sizes = read_sizes(split.folder)
     return split._replace(sizes={image_id: sizes.get(image_id) for image_id in split.image_ids} if sizes else None)
 
 
 def check_size(split, image_id, size):
-    """A UserError where an image is not of the size that the split's files have it."""
+    """UserError if an image does not have the size that the split requires."""
     wanted = split.sizes and split.sizes[image_id]
     if wanted and wanted != size:
         raise UserError(
             f'image {os.path.join(split.root, image_id)} is {size[0]} x {size[1]} pixels, {split.folder}/'
             f'image_sizes.txt says {wanted[0]} x {wanted[1]}: boxes and parts would be in the wrong place; restore the '
-            'original image, or make the split files anew (scripts/make_metadata.py)'
+            'original image, or recreate the split files (scripts/make_metadata.py)'
         )
 
 
 def _folder_split(split, data_root, metadata_root, proxy):
     """The `Split` of a folder of photographs."""
     if proxy:
-        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={folders.NAME} has not')
-    known = folders.known(metadata_root, data_root, split)
+        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={folders.NAME} does not have')
+    known = folders.load(metadata_root, data_root, split)
     return Split(split, data_root, metadata_root, known.images[split], known.labels(split), len(known.classes), True)
 
 
 def _listed_split(dataset, split, data_root, metadata_root, proxy):
-    """The `Split` that metadata files list."""
+    """The `Split` of metadata files."""
     folder = os.path.join(metadata_root, dataset, split)
     image_ids = read_image_ids(folder, proxy)
     labels = read_labels(folder)
@@ -296,22 +203,21 @@ def _listed_split(dataset, split, data_root, metadata_root, proxy):
 
 
 def read_image(path, photograph=False):
-    """A Pillow image in RGB; one that cannot be read is a UserError that names it.
+    """A Pillow image in RGB; UserError if it cannot be read.
 
-    A `photograph` is read as a person sees it; other images as the protocol does, by their stored pixels.
+    photograph: apply EXIF rotation and the colour profile; otherwise, as in the protocol, use the stored pixels.
     """
     if photograph:
         return read_photograph(path)
     with opened(path) as image:
         image.load()
-        return image if image.mode == 'RGB' else image.convert('RGB')  # which copies an RGB image
+        return image if image.mode == 'RGB' else image.convert('RGB')  # convert() would copy an RGB image
 
 
 class ImageLabelDataset(Dataset):
-    """Items (transform(image, generator), label, image id) of a split.
+    """Items (transform(image, generator), label, image id) of a split, by the key epoch * len + index.
 
-    The key is epoch * len + index: the augmentation's randomness comes from (seed, epoch, index) alone, whatever the
-    worker, the rank or the restart that asks for it.
+    The augmentation depends on (seed, epoch, index) only, not on the worker, the rank or a restart.
     """
 
     def __init__(self, split, transform, seed=0):
@@ -333,11 +239,10 @@ class ImageLabelDataset(Dataset):
 
 
 class EpochBatches(Sampler):
-    """Batches of keys of one epoch: a permutation drawn from (seed, epoch), cut into batches of batch_size.
+    """Batches of keys for one epoch: a permutation drawn from (seed, epoch), cut into batches of batch_size.
 
-    Of each batch the process `rank` of `world` takes every world-th key, so that each image is used once, by one
-    process; the last batch may leave a process an empty list. Set `epoch`, and `start`, the batches to leave out,
-    before iterating.
+    Process `rank` of `world` takes every world-th key of each batch, so each image is used once; its share of the last
+    batch may be empty. Set `epoch` and `start`, the number of batches to skip, before iterating.
     """
 
     def __init__(self, length, batch_size, seed, rank=0, world=1):
@@ -371,9 +276,9 @@ def make_loader(
     device=torch.device('cpu'),
     channels_last=False,
 ):
-    """An `ImageLoader` of (images [B, 3, crop, crop] on `device`, labels [B], image ids).
+    """An `ImageLoader` of (images [B, 3, crop, crop] on `device`, labels [B], image ids); training: with augmentation.
 
-    batches: the keys of each batch; None: in training augmented `EpochBatches`, else all images in order.
+    batches: the keys of each batch; None: `EpochBatches` in training, else all images in order.
     preprocessing: the network's; channels_last: the images' memory format.
     """
     transform = make_transform(training, resize_size, crop_size, preprocessing)
@@ -392,13 +297,13 @@ def make_loader(
         pin_memory=device.type == 'cuda',
         collate_fn=partial(collate, crop_size),
         persistent_workers=workers > 0,
-        generator=torch.Generator(),
-    )  # its own: a loader draws no number of the run's
+        generator=torch.Generator(),  # its own, to leave the run's random numbers alone
+    )
     return ImageLoader(loader, preprocessing, device, channels_last)
 
 
 def collate(crop_size, items):
-    """torch's default, and a batch of no pixels where there are no items."""
+    """torch's default_collate, and an empty batch for no items."""
     if items:
         return default_collate(items)
     return torch.empty(0, crop_size, crop_size, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.long), []

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from config import get_configs
-from data_loaders import DATASETS, check_size, dataset_info, missing_files, read_image, with_sizes
+from data.truth import part_folder
+from data_loaders import check_size, missing_files, read_image, with_sizes
 from engine import evaluation
 from engine.command import command
 from wsol import attribution, cub_parts
@@ -155,15 +156,6 @@ def pixel_counts(totals):
     return int(totals['histogram'].sum()), int(totals['histogram'][:, :, 0].sum())
 
 
-def part_folder(args):
-    """The data set's folder in CUB's layout; a data set without parts is a UserError."""
-    info = dataset_info(args.dataset)
-    if info.parts is None:
-        named = ', '.join(name for name, row in DATASETS.items() if row.parts)
-        raise UserError(f'--dataset={args.dataset} has no part annotations: cue localization needs one of {named}')
-    return os.path.join(args.data_root, info.parts)
-
-
 class CueLocalization(evaluation.Evaluator):
     """What the differences of two classes' maps find of the parts in which the classes differ, pair by pair."""
 
@@ -171,7 +163,7 @@ class CueLocalization(evaluation.Evaluator):
 
     def __init__(self, args):
         super().__init__(args)
-        self.folder = part_folder(args)
+        self.folder = part_folder(args.dataset, args.data_root)
         self.at_once = args.contrast == 'score'
 
     def name_of(self, task):

@@ -50,11 +50,11 @@ def find_split(args, checkpoint, seed):
     """
     if args.dataset != folders.NAME or not args.is_train:
         return models.metadata_root(args, checkpoint)
-    split = folders.go_on(args.data_root, args.log_folder) if args.resume else None
+    split = folders.for_resuming(args.data_root, args.log_folder) if args.resume else None
     beside = [os.path.dirname(checkpoint)] if checkpoint else []
-    split = split or folders.take_up(args.data_root, beside, seed)
+    split = split or folders.for_training(args.data_root, beside, seed)
     if processes.rank() == 0:
-        for line in (folders.told(split, args.data_root), folders.told_others(args.data_root)):
+        for line in (folders.missing_line(split, args.data_root), folders.other_files_line(args.data_root)):
             if line:
                 print(f'main.py: {line}', file=sys.stderr, flush=True)
         folders.write(args.log_folder, split)

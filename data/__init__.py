@@ -1,1 +1,1 @@
-"""Images, what is known of them, and the names of their classes."""
+"""Images, their ground truth, and class names."""

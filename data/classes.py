@@ -1,4 +1,4 @@
-"""Classes as people name them: the names of a data set's classes, and classes given by number, name or rank."""
+"""Class names of data sets, and parsing of classes given by number, name or rank."""
 
 import os
 
@@ -12,13 +12,13 @@ from .texts import read_text
 
 
 def class_names(dataset, num_classes, roots):
-    """The names of the classes, a list, from <root>/<dataset>/classes.txt ('1 001.Name' a line).
+    """The list of class names, or None if there is none with `num_classes` names.
 
-    The first root that has the file counts; torchvision knows those of ILSVRC, and split.json in one of the roots those
-    of a folder of photographs. None where there is no such list of `num_classes` names.
+    Source: classes.txt (lines '1 001.Name') in <root>/<dataset>/ of the first root that has it; else torchvision for
+    ILSVRC. For a folder of photographs: split.json in the first root that has it.
     """
     if dataset == folders.NAME:
-        split = folders.read(folders.place(*roots))
+        split = folders.read(folders.locate(*roots))
         return split.classes if split and len(split.classes) == num_classes else None
     names = list(models.ResNet50_Weights.IMAGENET1K_V1.meta['categories']) if dataset == 'ILSVRC' else []
     for path in (os.path.join(root, dataset, 'classes.txt') for root in roots):
@@ -29,10 +29,10 @@ def class_names(dataset, num_classes, roots):
 
 
 def parse_classes(text, num_classes, names=None):
-    """One or two classes of a text 'A' or 'A,B': each a number from 0, a name, or @r, the r-th most probable class.
+    """Parse 'A' or 'A,B' into one or two class numbers; @r, the r-th most probable class, gives -r.
 
-    @r becomes -r. Names may have commas. Unknown, ambiguous or too many names are a UserError; for an unknown one it
-    lists close ones.
+    A class is a number from 0, a name, which may contain commas, or @r. Unknown names (the message lists close ones),
+    ambiguous names and more than two are a UserError.
     """
     text = text.strip()
     cuts = [(text[:i].strip(), text[i + 1 :].strip()) for i, letter in enumerate(text) if letter == ',']

@@ -1,6 +1,6 @@
-"""Photographs of the user's own with what is known of them: the class of each, boxes or masks of its object.
+"""The user's own photographs (--images) with their ground truth: classes, boxes or masks.
 
-Photographs go by their path below the folder that holds them all (photographs.unique_names), such as 'cats/1.jpg'.
+A photograph is named by its path below their common folder (photographs.unique_names), such as 'cats/1.jpg'.
 """
 
 import hashlib
@@ -17,18 +17,19 @@ from wsol.preprocessing import placement
 from wsol.scoring import regions
 
 from .classes import parse_class
+from .folders import check_box
 from .photographs import find_photographs, unique_names
 from .texts import read_csv, read_text
 
 
 class Collection(NamedTuple):
-    """Photographs and what is known of their objects."""
+    """Photographs and their ground truth."""
 
     files: list  # paths
-    names: list  # of the files: what tables call them
-    sizes: list  # (width, height) in pixels as a person sees them, None where a file cannot be read
-    boxes: list | None  # of each photograph [(x0, y0, x1, y1), ...] in its pixels, far sides included
-    masks: list | None  # of each photograph the path of its mask
+    names: list  # of the files, as in tables
+    sizes: list  # (width, height) in pixels, upright; None if a file cannot be read
+    boxes: list | None  # for each photograph [(x0, y0, x1, y1), ...] in its pixels, x1 and y1 included
+    masks: list | None  # for each photograph the path of its mask
 
     @property
     def truth(self):
@@ -52,10 +53,7 @@ def collect(patterns, boxes=None, masks=None):
 
 
 def digest(own, tables):
-    """What tells photographs and what is known of them apart: names and bytes of the files, contents of the tables.
-
-    tables: {flag: path or None} of those that are files.
-    """
+    """A digest of a collection: names and sizes of its files, and the contents of the tables {flag: path or None}."""
     found = hashlib.sha256()
     for name, path in [*zip(own.names, own.files), *((path, path) for path in own.masks or [])]:
         found.update(f'{os.path.basename(name)} {os.path.getsize(path)}\n'.encode(errors='surrogateescape'))
@@ -65,7 +63,7 @@ def digest(own, tables):
 
 
 def size_or_none(path):
-    """The `photograph_size` of a file, None where it cannot be read: it is named when it is read."""
+    """The `photograph_size` of a file; None if it cannot be read, which is reported when it is loaded."""
     try:
         return photograph_size(path)
     except UserError:
@@ -73,9 +71,9 @@ def size_or_none(path):
 
 
 def _finder(own):
-    """A function: what a table calls a photograph, its path below the common folder or its file name -> its number.
+    """A function: name in a table (path below the common folder, or file name) -> number of the photograph.
 
-    -1: several photographs have this file name; None: no photograph has it.
+    -1: several photographs have this file name; None: there is none.
     """
     numbers = {}
     for number, name in enumerate(own.names):
@@ -93,8 +91,8 @@ def _number(find, name, where):
     return number
 
 
-def _all_known(table, own, path):
-    """The table's entries in the photographs' order; a photograph without one is a UserError."""
+def _in_order(table, own, path):
+    """The entries of a table {number: entry} for all photographs; UserError if one is missing."""
     missing = [name for number, name in enumerate(own.names) if number not in table]
     if missing:
         more = f' and {len(missing) - 1} more' if missing[1:] else ''
@@ -103,7 +101,7 @@ def _all_known(table, own, path):
 
 
 def read_labels(path, own, num_classes, names):
-    """The class of each photograph, from lines file,class: a number from 0, or one of the `names`."""
+    """The class number of each photograph, from lines file,class; a class is a number from 0 or one of `names`."""
     find = _finder(own)
     table = {}
     for line, (file, word) in read_csv(path, ('file', 'class')):
@@ -116,46 +114,40 @@ def read_labels(path, own, num_classes, names):
         except UserError as error:
             raise UserError(f'{where}: {error}') from None
         if table[number] < 0:
-            raise UserError(f'{where}: {word} is no class: give a number or a name')
-    return _all_known(table, own, path)
+            raise UserError(f'{where}: {word} is not a class: give a number or a name')
+    return _in_order(table, own, path)
 
 
 def read_boxes(path, own):
-    """The boxes of each photograph, from lines file,x0,y0,x1,y1 in its pixels; several lines a photograph."""
+    """The boxes of each photograph, from lines file,x0,y0,x1,y1 in its pixels; a photograph may have several."""
     find = _finder(own)
     table = {}
     for line, (file, *cells) in read_csv(path, ('file', 'x0', 'y0', 'x1', 'y1'), joined=True):
         where = f'{path}, line {line}'
         number = _number(find, file, where)
         try:
-            x0, y0, x1, y1 = (float(cell) for cell in cells)
+            box = tuple(float(cell) for cell in cells)
         except ValueError:
             raise UserError(f'{where}: not a number in {",".join(cells)!r}') from None
-        width, height = own.sizes[number] or (np.inf, np.inf)
-        if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-            raise UserError(
-                f'{where}: {",".join(cells)} is no box of {file}, which is {width} x {height} pixels: give x0,y0,x1,y1 '
-                'with x0 <= x1 and y0 <= y1 inside it'
-            )
-        table.setdefault(number, []).append((x0, y0, x1, y1))
-    return _all_known(table, own, path)
+        check_box(where, file, box, own.sizes[number] or (np.inf, np.inf))
+        table.setdefault(number, []).append(box)
+    return _in_order(table, own, path)
 
 
 def find_masks(folder, own):
-    """The mask of each photograph, DIR/<its name without extension>.png, of the photograph's size."""
+    """The path of each photograph's mask, DIR/<name without extension>.png; UserError if missing or of another size."""
     paths = [os.path.join(folder, f'{os.path.splitext(name)[0]}.png') for name in own.names]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         more = f' (and {len(missing) - 1} more)' if missing[1:] else ''
-        raise MissingFile(f'mask {missing[0]} is missing{more}: --masks has <name>.png for every photograph')
+        raise MissingFile(f'mask {missing[0]} is missing{more}: --masks must have <name>.png for every photograph')
     for path, size in zip(paths, own.sizes):
-        check_mask_size(path, size or photograph_size(path, 'mask'))  # a photograph that is damaged is named later
+        check_mask_size(path, size or photograph_size(path, 'mask'))  # a damaged one is reported later
     return paths
 
 
 def truth_of(own, number, size, preprocessing):
-    """The `regions.Truth` of a photograph in the square of `size` that a network sees; None where nothing of it is
-    seen."""
+    """The `regions.Truth` of a photograph in the network's input square of `size`; None if the object is outside."""
     if own.boxes:
         seen = placed_boxes(own.boxes[number], own.sizes[number], size, preprocessing)
         return regions.Truth(seen, regions.box_region(seen, size), None) if len(seen) else None
@@ -164,8 +156,10 @@ def truth_of(own, number, size, preprocessing):
 
 
 def placed_boxes(boxes, image_size, size, preprocessing):
-    """Boxes in pixels of a photograph of (width, height) in the square of `size` that a network sees, cut at its sides:
-    whole numbers [G, 4], truncated as `boxes.scale_boxes` does; those outside are left out."""
+    """Boxes in pixels of a photograph (width, height), transformed to the network's input square and clipped to it.
+
+    Ints [G, 4], truncated like `boxes.scale_boxes`; boxes outside the square are dropped.
+    """
     placed = placement(*image_size, size, preprocessing)
     scale = np.array([placed.width / image_size[0], placed.height / image_size[1]] * 2)
     corner = np.array([placed.left, placed.top] * 2)
@@ -175,9 +169,9 @@ def placed_boxes(boxes, image_size, size, preprocessing):
 
 
 def placed_mask(path, size, preprocessing):
-    """A mask file in the square of `size` that a network sees: bool [size, size], the nearest pixel."""
+    """A mask file in the network's input square: bool [size, size], nearest pixel."""
     region = Image.fromarray(read_region(path))
     placed = placement(*region.size, size, preprocessing)
     resized = region.resize((placed.width, placed.height), Image.Resampling.NEAREST)
     corner = (placed.left, placed.top)
-    return np.array(resized.crop((*corner, placed.left + size, placed.top + size)))  # beyond it Pillow has zeros
+    return np.array(resized.crop((*corner, placed.left + size, placed.top + size)))  # Pillow pads with zeros

@@ -1,4 +1,4 @@
-"""Photographs: found by patterns, read as a person sees them, loaded in batches by the loader's processes."""
+"""Photographs: finding them by patterns, and loading them in batches."""
 
 import glob
 import os
@@ -18,9 +18,9 @@ SIDE = 448  # longest side of a photograph in a panel, in pixels
 
 
 def _photographs_of(folder):
-    """The photographs in a folder by their endings, sorted; hidden files, as macOS leaves beside them, are none.
+    """Sorted paths of the photographs in a folder, by extension, without hidden files (macOS leaves some).
 
-    What other files there are is said on standard error.
+    Other files are reported on standard error.
     """
     names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
     files = [path for path in (os.path.join(folder, name) for name in names) if os.path.isfile(path)]
@@ -31,7 +31,7 @@ def _photographs_of(folder):
 
 
 def _matching_files(pattern):
-    """The files that a pattern finds, sorted; brackets that stand in a file's path mean themselves, else a choice."""
+    """Sorted files that match a pattern; brackets are literal if that matches a file, else a character set."""
 
     def files(one):
         return sorted(filter(os.path.isfile, glob.glob(one, recursive=True)))
@@ -40,14 +40,14 @@ def _matching_files(pattern):
     chosen = files(pattern)
     if literal and chosen and literal != chosen:
         raise UserError(
-            f'--images {pattern} means {literal[0]}, brackets in its name, or {chosen[0]}, by a choice of letters: '
-            'for the first write [[] for each bracket [, for the second name the files'
+            f'--images {pattern} is ambiguous: {literal[0]} with literal brackets, or {chosen[0]} with a character '
+            'set: for the first write [[] for each [, for the second list the files'
         )
     return literal or chosen
 
 
 def find_photographs(patterns):
-    """Absolute paths, each once, in order. A pattern is a file, a folder (its images), or such as 'photos/**/*.jpg'."""
+    """Absolute paths without duplicates, in order; a pattern is a file, a folder or a glob like 'photos/**/*.jpg'."""
     found = []
     for pattern in patterns:
         if os.path.isdir(pattern):
@@ -61,22 +61,22 @@ def find_photographs(patterns):
 
 
 def unique_names(files):
-    """A name for each file: its path below the deepest folder that holds them all, extension included."""
+    """A name for each file: its path, with extension, below the deepest common folder."""
     common = os.path.commonpath([os.path.dirname(path) for path in files])
     return [os.path.relpath(path, common) for path in files]
 
 
 class Photograph(NamedTuple):
-    """What is known of a file: its picture, or why there is none."""
+    """A loaded file, or the reason why it cannot be read."""
 
     number: int  # among the files
-    tensor: torch.Tensor | None  # as the network takes it, [3, S, S]
-    picture: np.ndarray | None  # as a panel shows it, uint8 [y, x, 3]
-    wrong: str | None  # what is wrong with the file
+    tensor: torch.Tensor | None  # network input [3, S, S]
+    picture: np.ndarray | None  # for panels, uint8 [y, x, 3]
+    wrong: str | None  # the error message
 
 
 class Photographs(Dataset):
-    """A `Photograph` of each image file; one that cannot be read is one too, so that the others go on."""
+    """A `Photograph` of each file; unreadable files carry an error message and do not stop the loading."""
 
     def __init__(self, files, size, preprocessing=PAPER):
         self.files = files
@@ -95,7 +95,7 @@ class Photographs(Dataset):
 
 
 def panel_picture(image, preprocessing=PAPER):
-    """What a network sees of a Pillow image, as a panel shows it: uint8 [y, x, 3], no side over SIDE pixels."""
+    """The part of a Pillow image that a network sees, for panels: uint8 [y, x, 3], sides at most SIDE pixels."""
     image = seen_crop(image, preprocessing)
     return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
 
@@ -103,8 +103,7 @@ def panel_picture(image, preprocessing=PAPER):
 def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, batches=None):
     """A DataLoader of lists of `Photograph`; size and preprocessing: the network's.
 
-    The files come in their order, batch_size at a time, or as the lists of their numbers in `batches` say.
+    batches: lists of file numbers; None: all files in order, batch_size at a time.
     """
-    dealt = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
-    dealt.update(num_workers=workers, collate_fn=list)
-    return DataLoader(Photographs(files, size, preprocessing), **dealt)
+    order = {'batch_size': batch_size} if batches is None else {'batch_sampler': batches}
+    return DataLoader(Photographs(files, size, preprocessing), num_workers=workers, collate_fn=list, **order)

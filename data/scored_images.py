@@ -1,4 +1,4 @@
-"""Where the images come from whose maps are compared: a split of a data set, or photographs of the user's own."""
+"""The images of eval_attribution.py: a split of a data set, or the user's own photographs."""
 
 import sys
 from typing import NamedTuple
@@ -14,23 +14,23 @@ from .truth import ground_truth
 
 
 class ImageBatch(NamedTuple):
-    """Images that are scored."""
+    """A batch of images to score."""
 
     images: torch.Tensor  # [B, 3, S, S]
     labels: torch.Tensor | None  # the explained classes [B]; None: the predictions
-    truths: list  # a `regions.Truth` an image, or none
-    numbers: list  # of the images among all
-    ids: list  # of the images: what arrays of results call them
-    left_out: int  # images beside those that cannot be scored
+    truths: list  # a `regions.Truth` for each image, or empty
+    numbers: list  # of the images, among all
+    ids: list  # of the images, for the arrays of results
+    left_out: int  # number of further images, which cannot be scored
 
 
 def spread(total, count):
-    """`count` of the numbers 0..total-1, evenly spread; all of them for None."""
+    """`count` of the numbers 0..total-1, evenly spaced; None: all."""
     return np.linspace(0, total - 1, min(count or total, total)).round().astype(int).tolist()
 
 
 def subset(split, count):
-    """(the split with `count` images, evenly spread over it, their numbers in it); all of them for None."""
+    """(the split reduced to `count` evenly spaced images, their numbers in it); None: all images."""
     numbers = spread(len(split.image_ids), count)
     image_ids = [split.image_ids[n] for n in numbers]
     labels = [split.labels[n] for n in numbers]
@@ -38,7 +38,7 @@ def subset(split, count):
 
 
 def truth_reader(args, split):
-    """A function: image id -> its `regions.Truth`; an image without ground truth is a UserError now."""
+    """A function: image id -> `regions.Truth`; UserError now if an image has no ground truth."""
     size = args.crop_size
     table, root = ground_truth(args.dataset, split.folder, split.image_ids, args.data_root, args.mask_root)
     if root:
@@ -52,17 +52,17 @@ def truth_reader(args, split):
 
 
 class SplitImages:
-    """The images of a data set's test split, by position 0..count-1."""
+    """The images of a test split; positions are 0..count-1."""
 
     def __init__(self, evaluator, needs_truth):
-        """evaluator: an `evaluation.Evaluator` with its split and network."""
+        """evaluator: an `evaluation.Evaluator` with a loaded split and network."""
         self.evaluator = evaluator
         self.split, self.numbers = subset(evaluator.split, evaluator.args.max_images)
         self.truth = truth_reader(evaluator.args, self.split) if needs_truth else None
         self.count = len(self.numbers)
 
     def batches(self, items):
-        """Yield the `ImageBatch` of each of these lists of positions."""
+        """Yield the `ImageBatch` of each list of positions."""
         loader = self.evaluator.loader(self.split, items)
         for positions, (images, labels, image_ids) in zip(items, loader):
             truths = [self.truth(image_id) for image_id in image_ids] if self.truth else []
@@ -70,14 +70,14 @@ class SplitImages:
 
 
 class OwnPhotographs:
-    """Photographs of the user's own, by position 0..count-1.
+    """The user's own photographs; positions are 0..count-1.
 
-    What cannot be read, or shows nothing of its object where the network looks, is left out with a line on standard
-    error.
+    Photographs that cannot be read, or whose object lies outside the network's input, are left out and reported on
+    standard error.
     """
 
     def __init__(self, evaluator, own, names, needs_truth):
-        """own: `own_photographs.Collection`; names: of the network's classes, or None."""
+        """own: an `own_photographs.Collection`; names: class names of the network, or None."""
         args = evaluator.args
         model = evaluator.model
         self.evaluator = evaluator
@@ -88,7 +88,7 @@ class OwnPhotographs:
         self.count = len(self.numbers)
 
     def batches(self, items):
-        """Yield the `ImageBatch` of each of these lists of positions."""
+        """Yield the `ImageBatch` of each list of positions."""
         args = self.evaluator.args
         files = [self.own.files[number] for number in self.numbers]
         preprocessing = self.evaluator.model.preprocessing
@@ -105,7 +105,7 @@ class OwnPhotographs:
                 preprocessing = self.evaluator.model.preprocessing
                 truth = own_photographs.truth_of(self.own, number, self.evaluator.size, preprocessing)
                 if truth is None:
-                    wrong = f'image {self.own.files[number]} has no object where the network looks'
+                    wrong = f'image {self.own.files[number]} has no object in the part that the network sees'
                 else:
                     truths.append(truth)
             if wrong:

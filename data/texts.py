@@ -1,4 +1,4 @@
-"""Files of text that people edit: plain text, tables, JSON. One that cannot be read is a UserError."""
+"""Readers of text, tables and JSON that users edit; a file that cannot be read is a UserError."""
 
 import codecs
 import csv
@@ -8,7 +8,7 @@ from wsol.errors import MissingFile, UserError
 
 
 def read_text(path):
-    """The text of a file in UTF-8, or in what the mark before it says (UTF-8, UTF-16); its lines end in one newline."""
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark; line ends become newlines."""
     try:
         with open(path, 'rb') as file:
             data = file.read()
@@ -21,32 +21,32 @@ def read_text(path):
         text = data.decode('utf-16' if marked else 'utf-8-sig')
     except UnicodeDecodeError as error:
         line = data.count(b'\n', 0, error.start) + 1
-        raise UserError(f'{path}, line {line}: no text in UTF-8: save it as UTF-8 (Excel: "CSV UTF-8")') from None
+        raise UserError(f'{path}, line {line}: not UTF-8: save it as UTF-8 (Excel: "CSV UTF-8")') from None
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
 def read_json(path, advice):
-    """The value of a JSON file; advice: what to do where it is damaged."""
+    """The value of a JSON file; advice: what to do if it is damaged."""
     text = read_text(path)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged (no JSON: {error}): {advice}') from None
+        raise UserError(f'{path} is damaged (not JSON: {error}): {advice}') from None
 
 
 def read_object(path, advice):
-    """As `read_json`, of a file that holds {name: value}."""
+    """`read_json` of a file that must hold an object."""
     value = read_json(path, advice)
     if not isinstance(value, dict):
-        raise UserError(f'{path} is damaged (no JSON object): {advice}')
+        raise UserError(f'{path} is damaged (not a JSON object): {advice}')
     return value
 
 
 def read_csv(path, columns, joined=False):
-    """(line number, cells without spaces around them) of a table with commas between its `columns`.
+    """[(line number, stripped cells)] of a comma-separated table with these columns.
 
-    A header, which begins with the first column's name, is left out. joined: what there is before the last columns is
-    one cell, so that a file name with commas needs no quotes.
+    A header line, which begins with the first column's name, is skipped. joined: the first cell may contain commas
+    without quotes, as file names may.
     """
     rest = len(columns) - 1
     try:

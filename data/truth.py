@@ -1,28 +1,38 @@
-"""Ground truth of images: true boxes or masks, checked before work starts. A mistake in them is a UserError."""
+"""Ground-truth boxes, masks and parts; checked before work starts, errors are UserError."""
 
 import os
 from typing import NamedTuple
 
-from data_loaders import dataset_info, read_boxes, read_masks, read_sizes
+from data_loaders import DATASETS, dataset_info
 from wsol.errors import UserError
 
 from . import folders
+from .metadata import read_boxes, read_masks, read_sizes
 
 
 class GroundTruth(NamedTuple):
-    """The true regions of some images."""
+    """The ground truth of some images."""
 
     table: dict  # {image id: (boxes, (width, height))}, or {image id: ([mask path, ...], ignore path)}
     mask_root: str | None  # the folder of the masks; None: the truth is boxes
 
 
 def localization(dataset, data_root):
-    """'box' or 'mask', what a data set has; None for a folder of photographs without either."""
+    """The kind of ground truth of a data set: 'box', 'mask', or None (folder of photographs only)."""
     return folders.truth_kind(data_root) if dataset == folders.NAME else dataset_info(dataset).localization
 
 
+def part_folder(dataset, data_root):
+    """The data set's folder in CUB's layout, with part annotations; UserError if it has none."""
+    parts = dataset_info(dataset).parts
+    if parts is None:
+        named = ', '.join(name for name, row in DATASETS.items() if row.parts)
+        raise UserError(f'--dataset={dataset} has no part annotations: give --dataset of {named}')
+    return os.path.join(data_root, parts)
+
+
 def ground_truth(dataset, folder, image_ids, data_root, mask_root):
-    """The `GroundTruth` of images of a data set; folder: of the split's metadata."""
+    """The `GroundTruth` of images of a data set; folder: the split's metadata."""
     kind = localization(dataset, data_root)
     if dataset == folders.NAME:
         if kind is None:
@@ -40,14 +50,13 @@ def ground_truth(dataset, folder, image_ids, data_root, mask_root):
 
 
 def checked_boxes(folder, image_ids):
-    """{image id: (its boxes [(x0, y0, x1, y1), ...], its (width, height))}; one without them or an impossible one is a
-    UserError."""
+    """{image id: (boxes [(x0, y0, x1, y1), ...], (width, height))}; UserError if one is missing or invalid."""
     boxes = read_boxes(folder)
     sizes = read_sizes(folder)
     for image_id in image_ids:
         if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
             name = 'image_sizes' if image_id in boxes else 'localization'
-            raise UserError(f'{folder}/{name}.txt has no row for {image_id}, or not a size')
+            raise UserError(f'{folder}/{name}.txt has no valid row for {image_id}')
         if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
             raise UserError(
                 f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1'
@@ -56,7 +65,7 @@ def checked_boxes(folder, image_ids):
 
 
 def checked_masks(folder, image_ids, root):
-    """{image id: ([mask path, ...], ignore path)}; an image without a mask or a mask without a file is a UserError."""
+    """{image id: ([mask path, ...], ignore path)}; UserError if a row or a file is missing."""
     masks = read_masks(folder)
     for image_id in image_ids:
         if image_id not in masks:

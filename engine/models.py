@@ -62,7 +62,7 @@ def metadata_root(args, checkpoint=None):
     if args['dataset'] != folders.NAME:
         return args['metadata_root']
     beside = os.path.dirname(checkpoint) if checkpoint else None
-    return folders.place(beside, args['metadata_root'], args['log_folder'])
+    return folders.locate(beside, args['metadata_root'], args['log_folder'])
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):

@@ -9,7 +9,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 import util
-from data_loaders import dataset_info, read_image
+from data.truth import part_folder
+from data_loaders import read_image
 from engine.experiments import explain_batch, load_experiment, load_experiment_split, map_makers
 from wsol import cub_parts
 from wsol.errors import UserError
@@ -127,14 +128,6 @@ def part_of(pair):
     return pair.attributes[0].split('::')[0]
 
 
-def parts_folder(arguments):
-    """The folder in CUB layout that describes the parts; a data set without one is a UserError."""
-    parts = dataset_info(arguments.dataset).parts
-    if parts is None:
-        raise UserError(f'{arguments.dataset} describes no parts: the picture needs ToyBirds')
-    return os.path.join(arguments.data_root, parts)
-
-
 def true_parts(folder, image_id, pair, size):
     """Bool [S, S]: the pixels of the differing parts."""
     labels = cub_parts.read_exact_labels(folder)
@@ -159,7 +152,7 @@ def draw_pair(axes, experiments, split, number, pair):
     size = arguments.crop_size
     photograph = read_image(os.path.join(split.root, image_id))
     picture = np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR)) / 255  # [S, S, 3]
-    truth = true_parts(parts_folder(arguments), image_id, pair, size)
+    truth = true_parts(part_folder(arguments.dataset, arguments.data_root), image_id, pair, size)
     axes[0].imshow(picture)
     axes[0].set_ylabel(f'A {pair.a + 1}, B {pair.b + 1}\n{part_of(pair).removeprefix("has_")}', fontsize=8)
     axes[1].imshow(np.where(truth[:, :, None], [1, 0.1, 0.1], picture * 0.35 + 0.1))
@@ -182,7 +175,9 @@ def write_pairs(path, folders, images):
     """
     experiments = [load_experiment(folder, {'seed': 0}) for folder in folders]
     split = load_experiment_split(experiments[0], 'test')
-    chosen = choose_pairs(split, cub_parts.class_pairs(parts_folder(experiments[0].arguments)), images)
+    arguments = experiments[0].arguments
+    folder = part_folder(arguments.dataset, arguments.data_root)
+    chosen = choose_pairs(split, cub_parts.class_pairs(folder), images)
     columns = 2 + 3 * len(experiments)
     figure = Figure(figsize=(1.25 * columns, 1.35 * len(chosen) + 0.3), layout='constrained')
     grid = figure.subplots(len(chosen), columns, squeeze=False)

@@ -22,7 +22,8 @@ from checks.pictures import Fault, Job, check_pictures
 from shared import data_parser
 
 from data import folders
-from data_loaders import DATASETS, SPLITS, read_boxes, read_image_ids, read_labels, read_masks, read_sizes
+from data.metadata import read_boxes, read_image_ids, read_labels, read_masks, read_sizes
+from data_loaders import DATASETS, SPLITS
 from wsol import cub_parts
 from wsol.scoring.cues import COUNTS
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import util
-from data_loaders import read_image_ids, read_labels
+from data.metadata import read_image_ids, read_labels
 from engine.command import command
 from studies import masks
 from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, choose, common_parser, run, score, train

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 import util
-from data_loaders import read_boxes, read_image_ids, read_sizes
+from data.metadata import read_boxes, read_image_ids, read_sizes
 
 BOX = 'boxmasks'  # the whole box instead of the bird
 

@@ -214,7 +214,7 @@ def test_a_yaml_file_in_every_coding_that_says_itself(tmp_path, coding):
 def test_a_yaml_file_in_another_coding_is_one_line(tmp_path, capsys):
     path = tmp_path / 'run.yaml'
     path.write_bytes('epochs: 3\nexperiment_name: blé\n'.encode('latin-1'))
-    assert f'{path}, line 2: no text in UTF-8: save it as UTF-8' in refusal(capsys, f'--config={path}')
+    assert f'{path}, line 2: not UTF-8: save it as UTF-8' in refusal(capsys, f'--config={path}')
 
 
 def test_records_are_picked_out_of_the_arguments():

@@ -98,9 +98,9 @@ def test_folders_that_are_there_are_taken_as_they_are(tmp_path):
     photograph(tmp_path / 'a' / 'train' / CLASSES[0] / '.hidden' / 'x.jpg')
     (tmp_path / 'a' / 'train' / CLASSES[0] / 'notes.txt').write_text('no photograph')
     split = folders.make(root, 0)
-    assert folders.told_others(root) == f"{root}: skipped 1 without a photograph's extension (.txt)"
+    assert folders.other_files_line(root) == f"{root}: skipped 1 without a photograph's extension (.txt)"
     (tmp_path / 'a' / 'test' / CLASSES[0] / 'x.heic').touch()
-    assert "skipped 2 without a photograph's extension (.heic, .txt)" in folders.told_others(root)
+    assert "skipped 2 without a photograph's extension (.heic, .txt)" in folders.other_files_line(root)
     assert split.drawn == ['val'] and len(split.images['test']) == 12
     assert [len(split.images[name]) for name in ('train', 'val')] == [11, 2]
     assert any('deep/x.webp' in one for row in split.images.values() for one in row)
@@ -184,7 +184,7 @@ def test_boxes_as_spreadsheets_save_them(tmp_path, coding, end):
 
 def test_a_table_in_another_coding_is_one_line(tmp_path):
     (tmp_path / 'boxes.csv').write_bytes('path,x0,y0,x1,y1\ntest/blé.jpg,1,2,3,4\n'.encode('latin-1'))
-    with pytest.raises(UserError, match='boxes.csv, line 2: no text in UTF-8: save it as UTF-8'):
+    with pytest.raises(UserError, match='boxes.csv, line 2: not UTF-8: save it as UTF-8'):
         folders.boxes(str(tmp_path), [])
     (tmp_path / 'boxes.csv').write_text('path;x0;y0;x1;y1\ntest/a.jpg;1;2;3;4\n')
     with pytest.raises(UserError, match='line 1: 1 columns: it must be path,x0,y0,x1,y1, with commas between them'):
@@ -195,7 +195,7 @@ def test_a_table_in_another_coding_is_one_line(tmp_path):
 def test_a_box_that_is_not_within_its_photograph_is_refused(tmp_path, box):
     photograph(tmp_path / 'test' / 'a' / '1.jpg')
     (tmp_path / 'boxes.csv').write_text(f'test/a/1.jpg,0,0,40,36\ntest/a/1.jpg,{box}\n')
-    with pytest.raises(UserError, match='boxes.csv, line 2: not a box of test/a/1.jpg, which is 40 x 36 pixels'):
+    with pytest.raises(UserError, match='boxes.csv, line 2: .* is not a box of test/a/1.jpg, which is 40 x 36 pixels'):
         folders.boxes(str(tmp_path), ['test/a/1.jpg'])
 
 
@@ -241,9 +241,9 @@ def test_a_training_takes_up_the_split_of_what_it_starts_from(tmp_path):
     root = make_set(tmp_path / 'a', count=10)
     before = folders.make(root, 1)
     folders.write(str(tmp_path / 'cam'), before)
-    assert folders.take_up(root, [str(tmp_path / 'cam')], 2) == before
+    assert folders.for_training(root, [str(tmp_path / 'cam')], 2) == before
     other = make_set(tmp_path / 'b', classes=('x', 'y'))
-    assert folders.take_up(other, [str(tmp_path / 'cam')], 2) == folders.make(other, 2)
+    assert folders.for_training(other, [str(tmp_path / 'cam')], 2) == folders.make(other, 2)
 
 
 def sides(split):
@@ -258,19 +258,19 @@ def test_what_is_missing_is_left_out_and_nothing_changes_sides(tmp_path):
     gone = [before.images['train'][3], before.images['test'][1]]
     for one in gone:
         os.rename(os.path.join(root, one), tmp_path / os.path.basename(one))
-    split = folders.take_up(root, [str(tmp_path / 'cam')], 2)
+    split = folders.for_training(root, [str(tmp_path / 'cam')], 2)
     assert split.images == {name: [one for one in row if one not in gone] for name, row in before.images.items()}
     assert split.left_out == {'train': gone[:1], 'test': gone[1:]} and split.seed == 1
-    assert folders.told(split, root) == (
+    assert folders.missing_line(split, root) == (
         f'missing from {root} and left out, all others stay in their split: {", ".join(gone)}'
     )
     folders.write(str(tmp_path / 'calm'), split)
-    assert folders.go_on(root, str(tmp_path / 'calm')) == split == folders.read(str(tmp_path / 'calm'))
+    assert folders.for_resuming(root, str(tmp_path / 'calm')) == split == folders.read(str(tmp_path / 'calm'))
     for one in gone:  # back again: each is on the side that it had
         os.rename(tmp_path / os.path.basename(one), os.path.join(root, one))
     for folder in ('cam', 'calm'):
-        assert folders.take_up(root, [str(tmp_path / folder)], 3) == before
-    assert folders.told(before, root) is None
+        assert folders.for_training(root, [str(tmp_path / folder)], 3) == before
+    assert folders.missing_line(before, root) is None
 
 
 def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(tmp_path):
@@ -285,7 +285,7 @@ def test_the_split_of_another_folder_is_not_taken_up_for_a_name_that_both_have(t
         shared = next(one for one in before.images[name] if CLASSES[0] in one)
         path = os.path.join(other, shared)
         os.link(os.path.join(root, shared), path)
-        split = folders.take_up(other, [str(tmp_path / 'cam')], 2)
+        split = folders.for_training(other, [str(tmp_path / 'cam')], 2)
         drawn = folders.make(other, 2)
         assert split.classes == drawn.classes == [CLASSES[0], 'wren'] and len(sides(split)) == 21
         assert sides(split) == {**sides(drawn), shared: name} and split.left_out == {}
@@ -304,7 +304,7 @@ def test_a_few_photographs_of_a_split_stay_on_their_sides(tmp_path):
         for n in range(20):
             photograph(tmp_path / 'a' / 'train' / name / f'new{n}.jpg', y)
     for seed in range(5):
-        split = folders.take_up(root, [str(tmp_path / 'cam')], seed)
+        split = folders.for_training(root, [str(tmp_path / 'cam')], seed)
         assert {one: name for one, name in sides(split).items() if one in kept} == {
             one: sides(before)[one] for one in kept
         }
@@ -319,16 +319,16 @@ def test_what_is_left_must_be_enough(tmp_path):
     for one in before.images['val']:
         os.unlink(os.path.join(root, one))
     with pytest.raises(UserError, match='no photograph of the split val is left'):
-        folders.take_up(root, known, 2)
+        folders.for_training(root, known, 2)
     photograph(tmp_path / 'a' / before.images['val'][0])
     for one in before.images['train']:
         if CLASSES[1] in one:
             os.unlink(os.path.join(root, one))
     with pytest.raises(UserError, match=f'class {CLASSES[1]} has no training image left'):
-        folders.go_on(root, known[0])
+        folders.for_resuming(root, known[0])
     with pytest.raises(UserError, match='20 photographs of .*split.json are missing from .*give the --data_root'):
-        folders.go_on(str(tmp_path), known[0])
-    assert folders.go_on(root, str(tmp_path)) is None
+        folders.for_resuming(str(tmp_path), known[0])
+    assert folders.for_resuming(root, str(tmp_path)) is None
 
 
 @pytest.fixture(scope='module')

@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 import data_loaders as data
+from data import metadata
 from wsol.preprocessing import PAPER, Preprocessing, denormalize, make_transform, network_input
 
 DATA = os.path.join(MINICUB, 'dataset')
@@ -32,25 +33,25 @@ def test_parsers_read_the_protocols_forms(tmp_path):
         image_sizes='x/1.jpg,500,335',
         localization='x/1.jpg,1,2,3,4\nx/1.jpg,5,6,7,8',
     )
-    assert data.read_image_ids(folder) == ['x/1.jpg', 'x/2.jpg'] and data.read_image_ids(folder, proxy=True) == [
-        'x/2.jpg'
-    ]
-    assert data.read_labels(folder) == {'x/1.jpg': 0, 'x/2.jpg': 7}
-    assert data.read_sizes(folder) == {'x/1.jpg': (500, 335)}
-    assert data.read_boxes(folder) == {'x/1.jpg': [(1, 2, 3, 4), (5, 6, 7, 8)]}
+    assert metadata.read_image_ids(folder) == ['x/1.jpg', 'x/2.jpg'] and metadata.read_image_ids(
+        folder, proxy=True
+    ) == ['x/2.jpg']
+    assert metadata.read_labels(folder) == {'x/1.jpg': 0, 'x/2.jpg': 7}
+    assert metadata.read_sizes(folder) == {'x/1.jpg': (500, 335)}
+    assert metadata.read_boxes(folder) == {'x/1.jpg': [(1, 2, 3, 4), (5, 6, 7, 8)]}
     masks = write(tmp_path / 'b', localization='i.jpg,m1.png,g.png\ni.jpg,m2.png,\nj.jpg,m3.png,h.png')
-    assert data.read_masks(masks) == {'i.jpg': (['m1.png', 'm2.png'], 'g.png'), 'j.jpg': (['m3.png'], 'h.png')}
+    assert metadata.read_masks(masks) == {'i.jpg': (['m1.png', 'm2.png'], 'g.png'), 'j.jpg': (['m3.png'], 'h.png')}
 
 
 @pytest.mark.parametrize('coding', ['utf-8-sig', 'utf-16'])
 def test_split_files_with_a_mark_before_them(tmp_path, coding):
     (tmp_path / 'image_ids.txt').write_bytes('blé/1.jpg\r\nx/2.jpg\r\n'.encode(coding))
     (tmp_path / 'class_labels.txt').write_bytes('blé/1.jpg,0\r\nx/2.jpg,7'.encode(coding))
-    assert data.read_image_ids(tmp_path) == ['blé/1.jpg', 'x/2.jpg']
-    assert data.read_labels(tmp_path) == {'blé/1.jpg': 0, 'x/2.jpg': 7}
+    assert metadata.read_image_ids(tmp_path) == ['blé/1.jpg', 'x/2.jpg']
+    assert metadata.read_labels(tmp_path) == {'blé/1.jpg': 0, 'x/2.jpg': 7}
     (tmp_path / 'image_ids.txt').write_bytes('x/2.jpg\nblé/1.jpg\n'.encode('latin-1'))
-    with pytest.raises(ValueError, match='image_ids.txt, line 2: no text in UTF-8'):
-        data.read_image_ids(tmp_path)
+    with pytest.raises(ValueError, match='image_ids.txt, line 2: not UTF-8'):
+        metadata.read_image_ids(tmp_path)
 
 
 def test_an_empty_list_of_training_labels_is_one_line(tmp_path):
@@ -62,10 +63,10 @@ def test_an_empty_list_of_training_labels_is_one_line(tmp_path):
 def test_parsers_name_file_and_line(tmp_path):
     folder = write(tmp_path, class_labels='a.jpg,0\nb.jpg', image_sizes='a.jpg,1,two', localization='i,m,g\ni,m,g')
     for read, message in (
-        (data.read_labels, 'class_labels.txt, line 2'),
-        (data.read_sizes, 'image_sizes.txt, line 1'),
-        (data.read_masks, 'line 2: a second ignore mask'),
-        (data.read_image_ids, 'no metadata file'),
+        (metadata.read_labels, 'class_labels.txt, line 2'),
+        (metadata.read_sizes, 'image_sizes.txt, line 1'),
+        (metadata.read_masks, 'line 2: a second ignore mask'),
+        (metadata.read_image_ids, 'no metadata file'),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read(folder)

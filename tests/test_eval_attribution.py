@@ -21,7 +21,8 @@ import eval_attribution
 import wsol
 from config import get_configs, map_options
 from data import scored_images
-from data_loaders import read_boxes, read_image, read_masks, read_sizes
+from data.metadata import read_boxes, read_masks, read_sizes
+from data_loaders import read_image
 from engine import comparing, map_maker
 from engine.map_maker import MapMaker
 from wsol import attribution

@@ -165,7 +165,7 @@ def test_boxes_and_masks_give_the_other_scores(network, tmp_path, monkeypatch, c
     boxes.write_text('a.png,10,10,40,40\na.png,30,50,60,80\nb.png,0,0,8,63\nc.png,1,1,78,78\n')
     result = score(network, tmp_path, monkeypatch, *images, f'--boxes={boxes}', '--metrics=loc_iou,proportion')
     assert result['images'] == 2 and result['left_out'] == 1  # b.png's box lies left of what is seen
-    assert 'b.png has no object where the network looks' in capsys.readouterr().err
+    assert 'b.png has no object in the part that the network sees' in capsys.readouterr().err
     assert all(0 < row['proportion'] <= 100 for row in result['methods'].values())
     (tmp_path / 'masks').mkdir()
     for name in NAMES:
@@ -244,7 +244,7 @@ def test_labels_that_could_mean_two_classes_are_refused(tmp_path):
     own = own_photographs.Collection(['/p/a.png'], ['a.png'], [(40, 36)], None, None)
     for word in ('1', '@1', 'rank:1'):
         (tmp_path / 'labels.csv').write_text(f'a.png,{word}\n')
-        with pytest.raises(UserError, match='labels.csv, line 1: .*(give name:|is no class)'):
+        with pytest.raises(UserError, match='labels.csv, line 1: .*(give name:|is not a class)'):
             own_photographs.read_labels(str(tmp_path / 'labels.csv'), own, 4, ['1', '10', '2', '@1'])
 
 
@@ -257,14 +257,14 @@ MISTAKES = [
     (['--labels=table'], 'a.png,1\na.png,2\n', 'a second class'),
     (['--labels=table'], 'a.png,1\n', 'no line for b.png and 2 more'),
     (['--labels=none'], None, 'no such file'),
-    (['--boxes=table'], 'a.png,0,0,80,20\n', 'no box of a.png, which is 70 x 90'),
+    (['--boxes=table'], 'a.png,0,0,80,20\n', 'is not a box of a.png, which is 70 x 90'),
     (['--boxes=table'], 'a.png,9,9,3,20\n', 'x0 <= x1'),
     (['--boxes=table'], 'a.png,1,2,x,4\n', 'not a number'),
     (['--boxes=table'], 'a.png,1,2,3\n', '4 columns'),
     (['--boxes=.'], None, 'cannot be read'),
     (['--boxes=table'], 'a.png;1;2;3;4\n', 'line 1: 1 columns: it must be file,x0,y0,x1,y1, with commas between them'),
     (['--labels=table'], 'a.png,red,robin\n', 'line 1: 3 columns: it must be file,class'),
-    (['--labels=table'], b'a.png,bl\xe9\n', 'line 1: no text in UTF-8: save it as UTF-8'),
+    (['--labels=table'], b'a.png,bl\xe9\n', 'line 1: not UTF-8: save it as UTF-8'),
     (['--boxes=table'], 'z.png,1,2,3,4\n', 'is not a photograph'),
     (['--masks=.'], None, 'mask ./a.png is missing .and 3 more'),
     (['--boxes=table', '--masks=.'], '', 'give one of them'),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import MINICUB
 
-from data_loaders import read_boxes, read_image_ids, read_sizes
+from data.metadata import read_boxes, read_image_ids, read_sizes
 from wsol.scoring import add_up, boxes
 from wsol.scoring.boxes import best_ious, box_counts, box_figures, counted_ious, inclusive_iou, scale_boxes
 from wsol.scoring.maps import normalize

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import MINICUB
 
-from data_loaders import read_masks
+from data.metadata import read_masks
 from wsol.scoring import add_up, pixels
 
 

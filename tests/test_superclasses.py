@@ -11,7 +11,7 @@ from commands import run
 from conftest import ROOT
 
 import wsol
-from data_loaders import read_superclasses
+from data.metadata import read_superclasses
 from engine.command import command
 from engine.map_maker import MapMaker
 from wsol.attribution import Options, explain
@@ -234,10 +234,10 @@ def test_a_readout_sums_over_the_sets_of_the_file(helper, tmp_path):
     'text, said',
     [
         ('{"0": [0, 1', 'is damaged'),
-        ('[[0, 1]]', 'no JSON object'),
-        ('\ufeff{"0": "a"}', 'not of class numbers'),
-        ('{"bird": [0]}', 'not of class numbers'),
-        ('{"0": 3}', 'not of class numbers'),
+        ('[[0, 1]]', 'not a JSON object'),
+        ('\ufeff{"0": "a"}', 'does not contain class numbers'),
+        ('{"bird": [0]}', 'does not contain class numbers'),
+        ('{"0": 3}', 'does not contain class numbers'),
         ('{"0": []}', r'class 0 has the set \[\]'),
         ('{"0": [-1]}', r'class 0 has the set \[-1\]'),
     ],

@@ -14,7 +14,8 @@ from test_scoring_boxes import slow_best_ious
 import eval_wsol
 import wsol
 from data import truth
-from data_loaders import read_boxes, read_image, read_labels, read_sizes
+from data.metadata import read_boxes, read_labels, read_sizes
+from data_loaders import read_image
 from wsol.preprocessing import make_transform
 from wsol.scoring.boxes import scale_boxes
 
