@@ -1,7 +1,6 @@
-"""Every flag of every command, once: what it affects, which commands use it, its default and its allowed values.
+"""All flags of all commands: what each affects, which commands use it, its default and allowed values.
 
-`config.py` makes each command's parser from these tables, and --resume uses them to decide whether two commands are the
-same.
+`config.py` builds the parsers from these tables; --resume uses them to decide whether two commands are the same.
 """
 
 from .maps import EXPLANATION, PHOTOGRAPHS, SCORING
@@ -10,7 +9,7 @@ from .row import COMMANDS, MAPS, NETWORK, NOTHING, PLACE, SCORES, TRAINING
 
 __all__ = ['COMMANDS', 'FLAGS', 'GROUPS', 'MAPS', 'NETWORK', 'NOTHING', 'PLACE', 'SCORES', 'TRAINING', 'names_of']
 
-GROUPS = {  # as --help shows them
+GROUPS = {  # the groups in --help
     'run': RUN,
     'data': DATA,
     'network': MODEL,
@@ -23,5 +22,5 @@ FLAGS = [flag for group in GROUPS.values() for flag in group]
 
 
 def names_of(*affected, grows=None):
-    """The names of the flags that affect one of these; grows: only flags with that value of `grows`."""
+    """The names of the flags that affect one of these; grows: only flags with this value of `grows`."""
     return {flag.name for flag in FLAGS if flag.affects in affected and grows in (None, flag.grows)}

@@ -34,7 +34,7 @@ CONTRASTS = ('maps', 'score')
 
 
 def _of_options():
-    """The flags for options of maps; `attribution.Options` defines their defaults, ranges and texts."""
+    """The flags for options of maps; `attribution.Options` defines defaults, ranges and help texts."""
     for option in fields(attribution.Options):
         if 'help' in option.metadata:
             kind = float if option.type is float else int
@@ -64,7 +64,7 @@ EXPLANATION = [
     Flag('superclass', MAPS, EXPLAINING, None, 'sets {"class": [classes]} for *-superclass maps', metavar='FILE.json'),
     Flag('score_map_method', MAPS, NAMED, 'activation_map',
         'backprop: input_grad instead of a readout', SCORE_MAP_METHODS),
-    Flag('smoothing_ksize', MAPS, EXPLAINING, 1, 'smoothing of gradient maps in pixels; 1: none', COUNT),
+    Flag('smoothing_ksize', MAPS, EXPLAINING, 1, 'kernel size for smoothing gradient maps, in pixels; 1: none', COUNT),
     *_of_options(),
 ]
 
@@ -93,7 +93,7 @@ SCORING = [
     Flag('box_iou', SCORES, TABLE, 50, 'loc_iou: required IoU with a true box', PERCENT, 'PERCENT', own=True),
     Flag('pointing_tolerance', SCORES, TABLE, regions.POINTING_TOLERANCE,
         'pointing_game: distance that counts as a hit', WEIGHT, 'PIXELS', own=True),
-    Flag('max_images', SCORES, TABLE, None, 'use only N images, at even distances', COUNT, 'N', own=True),
+    Flag('max_images', SCORES, TABLE, None, 'use only N evenly spaced images', COUNT, 'N', own=True),
 ]
 
 PHOTOGRAPHS = [

@@ -10,9 +10,9 @@ import wsol
 from wsol.registry import did_you_mean
 
 # What a flag affects. Flags that affect nothing may differ between two commands that make the same result.
-NOTHING = 'nothing'  # where files are, what is printed, how the work is divided
-PLACE = 'place'  # nothing, as long as the data there are the same: --resume reports a changed place
-TRAINING = 'training'  # a training; not the scores of a checkpoint, which is identified by its size and time
+NOTHING = 'nothing'  # no result: locations of files, output, division of work
+PLACE = 'place'  # no result if the data are the same: --resume reports a change
+TRAINING = 'training'  # training; not the scores of a checkpoint, which is identified by its size and time
 NETWORK = 'network'  # everything computed with the network: its training, its maps, its scores
 MAPS = 'maps'  # which maps are computed, and how
 SCORES = 'scores'  # how maps are scored
@@ -32,13 +32,13 @@ class Flag(NamedTuple):
     commands: tuple  # those that use it; the others accept and ignore it
     default: object
     help: str
-    kind: Callable | tuple = str  # converts its text, or the allowed values
+    kind: Callable | tuple = str  # converter of the text, or the allowed values
     metavar: str | None = None
-    many: bool = False  # does it take several values?
-    grows: bool = False  # may it have another value with --resume, to extend a result?
+    many: bool = False  # takes several values
+    grows: bool = False  # may change with --resume, to extend a result
     also: tuple = ()  # other names
     listed: str = ''  # text below the title of its group in --help: the allowed names
-    own: bool = False  # do only its commands have it in their arguments, logs and results?
+    own: bool = False  # only its commands have it in their arguments, logs and results
 
     @property
     def names(self):

@@ -1,1 +1,1 @@
-"""What people look at: pictures of maps, tables of results, plots, and the page of a report."""
+"""Output for people: panels of maps, tables, plots, TensorBoard, and the HTML report."""

@@ -1,7 +1,7 @@
-"""Tables of attribution scores: Markdown and CSV, as eval_attribution.py writes them, and with intervals.
+"""Tables of attribution scores: the Markdown and CSV of eval_attribution.py, and tables with intervals.
 
-rows: {map name: {metric: figure or None, and what a map costs}}; metrics: {metric: its title and better side, such as a
-row of scores.METRICS}.
+rows: {map name: {metric or cost: figure or None}}; metrics: {metric: object with `title` and `better`, such as a row of
+scores.METRICS}.
 """
 
 import os
@@ -18,39 +18,38 @@ COSTS = {  # of one map, means over the images: (title, digits)
 
 
 def costs_in(rows):
-    """The names of the COSTS that all rows have."""
+    """The keys of COSTS that all rows have."""
     return [name for name in COSTS if rows and all(name in row for row in rows.values())]
 
 
 def titles_of(costs):
-    """Of COSTS."""
     return [COSTS[name][0] for name in costs]
 
 
 def cost_texts(row, costs):
-    """What a map costs, as the tables show it; costs: names of COSTS."""
+    """The costs of a map as text; costs: keys of COSTS."""
     return [number_text(row[name], COSTS[name][1]) for name in costs]
 
 
 def digits_of(metric):
-    """Decimals of a metric's figures."""
+    """Decimal places of a metric's figures."""
     return 2 if metric.title.endswith('(%)') else 3
 
 
 def score_text(value, metric):
-    """A metric's figure as the tables show it."""
+    """A metric's figure as text."""
     return number_text(value, digits_of(metric))
 
 
 def best_score(rows, name, metric):
-    """The best figure of a metric, or None where none is defined."""
+    """The best figure of a metric; None if none is defined."""
     known = [row[name] for row in rows.values() if row[name] is not None]
     best = max if metric.better == 'higher' else min
     return best(known) if known else None
 
 
 def winners(rows, metrics):
-    """{metric: the names of the maps that have its best figure, as far as the tables show it}."""
+    """{metric: names of the maps with its best figure, after rounding}."""
     found = {}
     for name, metric in metrics.items():
         best = score_text(best_score(rows, name, metric), metric)
@@ -60,20 +59,18 @@ def winners(rows, metrics):
 
 
 def title_with_arrow(title, better):
-    """A metric's title with the arrow to its better side ('higher' or 'lower')."""
+    """A metric's title with an arrow: better is 'higher' or 'lower'."""
     return f'{title} {"↑" if better == "higher" else "↓"}'
 
 
 def scores_csv(rows, metrics):
-    """Attribution scores, and what a map costs, as CSV: a row a map, full digits, nothing where a figure is not
-    defined."""
+    """Attribution scores and costs as CSV: a row per map, full precision, empty for undefined figures."""
     names = [*metrics, *costs_in(rows)]
     return csv_text(['method', *names], [[map_name, *(row[name] for name in names)] for map_name, row in rows.items()])
 
 
 def scores_markdown(rows, metrics, note):
-    """Attribution scores as Markdown, the best figure of each column in bold, and the note below it; the last columns
-    are what a map costs."""
+    """Attribution scores and costs as Markdown, the best figures in bold, with the note below."""
     costs = costs_in(rows)
     best = winners(rows, metrics)
 
@@ -92,12 +89,12 @@ def scores_markdown(rows, metrics, note):
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\n{note}\n'
 
 
-# Of an experiment folder, with intervals.
+# Tables of an experiment folder, with intervals.
 
 
 def cue_cells(folder, map_name):
-    """Cue localization of a map in an experiment folder: {mode: text}, of the modes that are known."""
-    from .intervals import result_intervals  # NumPy and SciPy, where there is something to resample
+    """Cue localization of a map in an experiment folder: {mode: text} for the modes of the result."""
+    from .intervals import result_intervals  # loads NumPy and SciPy
     from .samples import cue_name
 
     result = read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
@@ -110,13 +107,15 @@ def cue_cells(folder, map_name):
 
 
 def is_table(result):
-    """Does a result hold figures of maps by score? Those of other programs may not."""
+    """Is a result a table of maps by metrics? Files of other programs may not be."""
     return all(isinstance(result.get(name), dict) for name in ('metrics', 'methods'))
 
 
 def score_rows(folder, result):
-    """(head, rows of texts) of attribution scores in an experiment folder: each map's figures with their intervals, cue
-    localization where the folder holds it, and what a map costs."""
+    """(head, rows of texts) of the attribution scores in an experiment folder, with intervals and costs.
+
+    Cue localization is included for maps that have it.
+    """
     from .intervals import result_intervals
 
     maps = result['methods']
@@ -138,7 +137,7 @@ def score_rows(folder, result):
 
 
 def print_score_tables(folders):
-    """The table of attribution scores of each experiment folder that has them."""
+    """Print the attribution scores of each experiment folder that has them."""
     for folder in folders:
         result = read_result(os.path.join(folder, SCORES))
         if is_table(result):

@@ -1,4 +1,4 @@
-"""TensorBoard's view of a training: its losses, accuracies and rates, and maps of some validation images."""
+"""TensorBoard output of a training: losses, accuracies, rates, and maps of some validation images."""
 
 import numpy as np
 
@@ -10,16 +10,16 @@ from wsol.preprocessing import denormalize, network_input
 
 from .panels import draw_panel, make_panel
 
-IMAGES = 4  # whose maps are shown
+IMAGES = 4  # number of images with maps
 
 
 class Board:
-    """Writes what TensorBoard shows of a training."""
+    """Writes the TensorBoard log of a training."""
 
     def __init__(self, folder, dataset, model, head_name, first_epoch):
-        """folder: of TensorBoard's; dataset: of (pixels uint8 [S, S, 3], label, image id); first_epoch: the next one.
+        """folder: for the log; dataset: of (pixels uint8 [S, S, 3], label, image id); first_epoch: the next epoch.
 
-        What an earlier call wrote of first_epoch and later is dropped. Without the package tensorboard a UserError.
+        Entries of an earlier call from first_epoch on are dropped. UserError without the package tensorboard.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -33,7 +33,7 @@ class Board:
         self.makers = {own_map: MapMaker(model, own_map)}
 
     def write(self, model, epoch, scalars):
-        """Add the scalars {name: number} of an epoch, and its maps of the same images every time."""
+        """Add the scalars {name: number} of an epoch, and maps of the images, the same in every epoch."""
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, epoch)
         device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Two runs on the same images, score by score: scripts/report.py --compare A B."""
+"""Paired comparison of two runs on the same images: scripts/report.py --compare A B."""
 
 import glob
 import os
@@ -14,31 +14,31 @@ from .results import read_result
 from .samples import MAP_KINDS, maps_of, read_sample, stem_of
 from .tables import interval_text, markdown, number_text
 
-KINDS = (*MAP_KINDS, 'attribution_scores')  # of results that are compared map by map
+KINDS = (*MAP_KINDS, 'attribution_scores')  # results that are compared per map
 HEAD = ('score', 'map', 'A', 'B', 'B - A', '95 % interval', 'p', 'n')
 
 
 class Side(NamedTuple):
-    """One of the two."""
+    """One side of the comparison."""
 
-    name: str  # as it was given
+    name: str  # as given
     folder: str
-    map: str | None  # the map that was asked for
+    map: str | None  # the requested map
 
 
 class Compared(NamedTuple):
-    """The differences of one kind of result."""
+    """The differences between two results."""
 
     maps: str  # the names of the two maps, '-' for none
     unit: str
-    counts: tuple  # units of A, of B, of both
-    differences: list  # `intervals.Difference`
-    digits: list  # of each
-    numbers: list  # of each: the common units that count
+    counts: tuple  # number of units of A, of B, common
+    differences: list  # of `intervals.Difference`
+    digits: list  # decimal places of each
+    numbers: list  # common units used for each
 
 
 def read_side(text):
-    """The `Side` that FOLDER or FOLDER:MAP names; no such folder is a MissingFile."""
+    """The `Side` of FOLDER or FOLDER:MAP; MissingFile if the folder does not exist."""
     folder, colon, map_name = text.rpartition(':')
     if os.path.isdir(text):
         return Side(text, text, None)
@@ -48,7 +48,7 @@ def read_side(text):
 
 
 def own_map(side, kind, maps):
-    """Of the maps scored that for which the network's head is made, or None."""
+    """The one of `maps` that is the own map of the network's head; None if there is none."""
     for name in maps:
         arguments = read_result(f'{stem_of(side.folder, kind, name)}.json').get('arguments', {})
         head = HEADS.get(arguments.get('attribution_method'))
@@ -58,7 +58,7 @@ def own_map(side, kind, maps):
 
 
 def map_pairs(a, b, kind):
-    """[(map of A, map of B)] that are compared: those asked for, else those of the same name and each network's own."""
+    """[(map of A, map of B)] to compare: the requested ones, else equal names and the networks' own maps."""
     known = [maps_of(side.folder, kind) for side in (a, b)]
     if a.map or b.map:
         chosen = [[side.map] if side.map in maps else maps * (not side.map) for side, maps in zip((a, b), known)]
@@ -71,7 +71,7 @@ def map_pairs(a, b, kind):
 
 
 def common_rows(one, other):
-    """(rows of the units in `one`, in `other`) that both samples have, by their ids."""
+    """(rows in `one`, rows in `other`) of the units with the same ids."""
     for sample in (one, other):
         if len({*sample.ids.tolist()}) < len(sample.ids):
             raise UserError(f'{sample.path} has the same id twice: its {sample.unit} cannot be paired')
@@ -81,7 +81,7 @@ def common_rows(one, other):
 
 
 def compare_samples(one, other, maps, without=()):
-    """The `Compared` of two samples, None where they have no score in common; without: names of scores to leave out."""
+    """The `Compared` of two samples; None if they have no common score; without: names of scores to skip."""
     names = [score.name for score in other.scores]
     pairs = [
         (score, other.scores[names.index(score.name)])
@@ -96,13 +96,13 @@ def compare_samples(one, other, maps, without=()):
     sides = [[pair[side]._replace(columns=pair[side].columns[rows[side]]) for pair in pairs] for side in (0, 1)]
     counts = len(one.ids), len(other.ids), len(rows[0])
     digits = [score.digits for score in sides[0]]
-    # of the pairs of classes those of the score's number of differing parts
+    # for cue scores, only pairs with the score's number of differing parts count
     numbers = [counts[2] if one.unit == 'images' else int(score.columns[:, 1].sum()) for score in sides[0]]
     return Compared(maps, one.unit, counts, compare(*sides), digits, numbers)
 
 
 def compare_runs(a, b):
-    """[`Compared`] of all results that both sides have; a UserError where there are none."""
+    """[`Compared`] of all results that both sides have; UserError if there are none."""
     jobs = [('accuracy', None, None)]
     jobs += [(kind, *pair) for kind in KINDS for pair in map_pairs(a, b, kind)]
     for side in (a, b):
@@ -110,7 +110,7 @@ def compare_runs(a, b):
         if side.map and side.map not in known:
             raise UserError(f'no map {side.map!r} in {side.folder}: choose among {", ".join(known) or "none"}')
     found = []
-    accuracy = ()  # of remove-and-classify is that of the test
+    accuracy = ()  # scores to skip: remove-and-classify repeats the test accuracy
     for kind, one, other in jobs:
         samples = read_sample(a.folder, kind, one), read_sample(b.folder, kind, other)
         if None not in samples:
@@ -123,21 +123,21 @@ def compare_runs(a, b):
     for side in (a, b):
         if not _stems(side):
             raise UserError(
-                f'{side.folder} holds no arrays (*.npz) of what each image gave: evaluate it again, with '
-                '--override_cache=True where there are results already'
+                f'{side.folder} holds no arrays (*.npz) of single images: evaluate it again, with '
+                '--override_cache=True if it has results'
             )
     have = ' and '.join(f'{side.name} has {", ".join(_stems(side))}' for side in (a, b))
     raise UserError(f'no score in common: {have}')
 
 
 def _stems(side):
-    """The results of an experiment that have arrays."""
+    """The names of the results of an experiment that have arrays."""
     stems = [path.removesuffix('.npz') for path in glob.glob(os.path.join(glob.escape(side.folder), '*.npz'))]
     return sorted(os.path.basename(stem) for stem in stems if os.path.isfile(f'{stem}.json'))
 
 
 def rows_of(compared):
-    """The rows of a `Compared` under HEAD, texts."""
+    """Yield the rows of a `Compared`, texts in the columns of HEAD."""
     for one, digits, number in zip(compared.differences, compared.digits, compared.numbers):
         numbers = [None if np.isnan(value) else value for value in (one.a, one.b, one.difference)]
         yield [
@@ -151,17 +151,17 @@ def rows_of(compared):
 
 
 def p_text(p):
-    """A p-value: '-' where it is not defined."""
+    """A p-value as text; '-' if undefined."""
     return '-' if np.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
 def print_comparison(first, second):
-    """The table of two experiments, each FOLDER or FOLDER:MAP."""
+    """Print the comparison of two experiments, each FOLDER or FOLDER:MAP."""
     a, b = read_side(first), read_side(second)
     found = compare_runs(a, b)
     print(markdown(HEAD, [row for compared in found for row in rows_of(compared)]))
-    print(f'A: {a.name}. B: {b.name}. n: images that both have; of cue localization, pairs of classes.')
+    print(f'A: {a.name}. B: {b.name}. n: common images; for cue localization, pairs of classes.')
     for counts, unit in dict.fromkeys((one.counts, one.unit) for one in found):
         if counts[2] < max(counts[:2]):
             print(f'{counts[2]} {unit} are paired: A has {counts[0]}, B has {counts[1]}.')
-    print('What another seed would change is in no interval: docs/evaluating.md, "How sure is a figure?"')
+    print('No interval includes the variation over seeds: docs/evaluating.md, "How sure is a figure?"')

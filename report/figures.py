@@ -1,4 +1,4 @@
-"""Figures as PNG files: remove-and-classify of one map, attribution scores of several maps, pairs of classes."""
+"""PNG figures: remove-and-classify of a map, attribution scores of several maps, maps of class pairs."""
 
 import os
 
@@ -19,11 +19,11 @@ from wsol.preprocessing import make_transform
 from .attribution_scores import score_text, winners
 from .panels import hide_ticks, show_maps
 
-COLUMNS = 4  # panels in a row of `plot_scores`
+COLUMNS = 4  # plots per row in `plot_scores`
 
 
 def plot_erasing(path, ks, ratios, title):
-    """R_k over the erased shares k, in [0, 1]; a ratio of None is left out."""
+    """Plot R_k over the erased shares k in [0, 1]; ratios of None are skipped."""
     figure = Figure(figsize=(4.5, 3.2), layout='constrained')
     axes = figure.add_subplot(xlabel='erased pixels k (%)', ylabel='$R_k$ (lower is better)', title=title)
     points = [(100 * k, ratio) for k, ratio in zip(ks, ratios) if ratio is not None]
@@ -37,7 +37,7 @@ def plot_erasing(path, ks, ratios, title):
 
 
 def _draw_bars(axes, rows, name, metric, colours, labelled):
-    """One metric: a bar a map, its figure behind it, the best one in bold."""
+    """Draw a bar with its figure for each map, the best in bold."""
     values = [row[name] for row in rows.values()]
     best = winners(rows, {name: metric})[name]
     top = max([value for value in values if value is not None] + [1e-12])
@@ -54,7 +54,7 @@ def _draw_bars(axes, rows, name, metric, colours, labelled):
 
 
 def _draw_curves(axes, rows, key, x, labels, colours):
-    """The curve rows[map][key] over x of every map, in the colours of the bars; labels: (title, x label, y label)."""
+    """Draw rows[map][key] over x for each map, in the colours of the bars; labels: (title, x label, y label)."""
     for colour, row in zip(colours, rows.values()):
         axes.plot(x, [np.nan if value is None else value for value in row[key]], color=colour, linewidth=1.3)
     title, x_label, y_label = labels
@@ -65,7 +65,7 @@ def _draw_curves(axes, rows, key, x, labels, colours):
 
 
 def _known_curves(rows, curve_steps, ks):
-    """{key of the rows: (x, labels)} of the curves that were computed."""
+    """{key of the rows: (x, labels)} of the computed curves."""
     share = 100 * np.arange(curve_steps + 1) / curve_steps
     curves = {
         'deletion_curve': (share, ('deletion\nlower is better', 'deleted pixels (%)', 'mean p(y|x)')),
@@ -81,16 +81,16 @@ def _known_curves(rows, curve_steps, ks):
 
 
 def plot_scores(path, rows, metrics, curve_steps, ks, title):
-    """Attribution scores: bars for each metric, below them the curves that were computed and the maps' colours.
+    """Plot attribution scores: bars for each metric; below, the computed curves and the legend.
 
-    curve_steps: points less one of the deletion and insertion curves; ks: the shares of the R_k.
+    curve_steps: steps of the deletion and insertion curves; ks: the shares of the R_k.
     """
     palette = [*matplotlib.colormaps['tab20'].colors, *matplotlib.colormaps['tab20b'].colors]
     colours = [palette[i % len(palette)] for i in range(len(rows))]
     curves = _known_curves(rows, curve_steps, ks)
     lines = -(-len(metrics) // COLUMNS)
     height = 0.7 + 0.19 * len(rows)
-    curve_lines = -(-(len(curves) + 1) // COLUMNS) if curves else 0  # with the maps' colours
+    curve_lines = -(-(len(curves) + 1) // COLUMNS) if curves else 0  # including the legend
     heights = [height] * lines + [max(3.2, height)] * curve_lines
     figure = Figure(figsize=(13, sum(heights) + 0.5), layout='constrained')
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
@@ -108,11 +108,11 @@ def plot_scores(path, rows, metrics, curve_steps, ks, title):
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
 
 
-# Pairs: of test images, the maps of two classes and their difference, beside the parts that differ.
+# Pairs: for test images, the maps of two classes, their difference, and the parts that differ.
 
 
 def choose_pairs(split, pairs, count):
-    """`count` (image number, pair) with one differing part, a new part each time as long as there is one."""
+    """At most `count` (image number, pair) with one differing part, each a different part."""
     chosen = []
     seen = set()
     for pair in sorted(cub_parts.pairs_by_count(pairs, (1,)), key=lambda pair: sorted(pair.attributes)):
@@ -124,20 +124,20 @@ def choose_pairs(split, pairs, count):
 
 
 def part_of(pair):
-    """The part in which the classes of a pair differ, as the attributes name it."""
+    """The attribute name of the part in which the classes of a pair differ."""
     return pair.attributes[0].split('::')[0]
 
 
 def true_parts(folder, image_id, pair, size):
-    """Bool [S, S]: the pixels of the differing parts."""
+    """The pixels of the differing parts, bool [S, S]."""
     labels = cub_parts.read_exact_labels(folder)
     if labels is None:
-        raise UserError(f'{folder} has no part_masks: the picture needs ToyBirds')
+        raise UserError(f'{folder} has no part_masks: this picture needs ToyBirds')
     return np.isin(cub_parts.exact_part_map(folder, image_id, size), list(cub_parts.exact_labels_of(pair, labels)))
 
 
 def explain_pair(experiment, image, pair):
-    """Maps of the pair's classes [2, h, w] and their probabilities, of an image [3, S, S]."""
+    """(maps [2, h, w], probabilities) of a pair's classes for an image [3, S, S]."""
     batch = image[None].to(next(experiment.model.parameters()).device)
     makers = map_makers(experiment)
     [explanation] = explain_batch(experiment.model, makers, batch, [pair.a, pair.b], [0])
@@ -146,7 +146,7 @@ def explain_pair(experiment, image, pair):
 
 
 def draw_pair(axes, experiments, split, number, pair):
-    """Fill one row of axes: image, true parts, then map A, map B and A - B of each experiment."""
+    """Fill a row of axes: image, true parts, then map A, map B and A - B of each experiment."""
     arguments = experiments[0].arguments
     image_id = split.image_ids[number]
     size = arguments.crop_size
@@ -169,9 +169,9 @@ def draw_pair(axes, experiments, split, number, pair):
 
 
 def write_pairs(path, folders, images):
-    """Write the picture of experiment folders, one row a pair, for so many images of the test split; a PNG file.
+    """Write a PNG, replacing an existing one, with a row per pair for so many test images.
 
-    All experiments are on the data of the first one. What is there of that name is replaced.
+    folders: of the experiments, all on the data of the first one.
     """
     experiments = [load_experiment(folder, {'seed': 0}) for folder in folders]
     split = load_experiment_split(experiments[0], 'test')

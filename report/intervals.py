@@ -1,7 +1,7 @@
-"""How sure a figure is, and a difference of two: percentile bootstrap intervals and permutation tests of SciPy.
+"""Percentile bootstrap intervals of figures and of differences, and permutation tests, by SciPy.
 
-n units, d columns, F scores, R resamples. Units are drawn jointly for all scores, and for both sides of a comparison.
-What the intervals cover and what not is said in docs/evaluating.md.
+n: units; d: columns; F: scores; R: resamples. Units are resampled jointly for all scores and for both sides of a
+comparison. docs/evaluating.md says what the intervals cover.
 """
 
 import functools
@@ -15,30 +15,30 @@ from .samples import read_sample, stem_of
 
 LEVEL = 0.95
 RESAMPLES = 9999
-MANY = 100  # so many columns are resampled less often: those of scores that choose a threshold, or of histograms
+MANY = 100  # with more columns (scores that choose a threshold, histograms), fewer resamples are drawn
 RESAMPLES_OF_MANY = 1999
 SEED = 0
-TIES = 10  # decimals to which differences are told apart: what is equal must not be parted by rounding
-DRAWN = 2_000_000  # units drawn at once, which bounds the memory
+TIES = 10  # decimals to which differences are compared, so that rounding does not break ties
+DRAWN = 2_000_000  # units drawn at once; bounds the memory
 
 
 class Difference(NamedTuple):
-    """A score of two runs on the same units."""
+    """The difference of a score between two runs on the same units."""
 
     name: str
-    a: float  # NaN: not defined
+    a: float  # NaN: undefined
     b: float
     difference: float  # b - a
-    interval: tuple | None  # of the difference (low, high); None: not defined
-    p: float  # two-sided, of the hypothesis that the two runs' units may be exchanged; NaN: not defined
+    interval: tuple | None  # of the difference (low, high); None: undefined
+    p: float  # two-sided, null hypothesis: the units of the two runs are exchangeable; NaN: undefined
 
 
 class Columns(NamedTuple):
-    """The columns of several scores side by side, for one run or several, and the figures of their means."""
+    """The concatenated columns of several scores, for each run, and the figures as functions of their means."""
 
-    values: list  # of each run [n, d]
-    ends: np.ndarray  # the column behind each score's last
-    figures: list  # of each score: means of its columns -> figure
+    values: list  # for each run [n, d]
+    ends: np.ndarray  # end column of each score
+    figures: list  # for each score: means of its columns -> figure
 
     def __call__(self, means):
         """Figures [..., F] of means [..., d]."""
@@ -46,13 +46,12 @@ class Columns(NamedTuple):
         return np.stack([figure(one) for figure, one in zip(self.figures, own)], axis=-1)
 
     def resamples(self, count):
-        """How many resamples are drawn where `count` are wished."""
+        """The number of resamples to draw instead of `count`."""
         return min(count, RESAMPLES_OF_MANY) if self.ends[-1] > MANY else count
 
 
 def columns_of(*runs):
-    """The `Columns` of runs, lists of `samples.Score` with columns of the same kinds [n, d]; those that never count
-    are left out."""
+    """The `Columns` of runs, each a list of `samples.Score`; columns that a figure never needs are dropped."""
     values = []
     figures = []
     for scores in zip(*runs, strict=True):
@@ -68,18 +67,18 @@ def columns_of(*runs):
 
 
 def _drawn(index, n):
-    """How often each of n units is among those drawn, index [R, n]: floats [R, n]."""
+    """How often each of n units was drawn, from indices [R, n]: floats [R, n]."""
     rows = index.reshape(-1, n)
     flat = (rows + n * np.arange(len(rows))[:, None]).ravel()
     return np.bincount(flat, minlength=rows.size).reshape(rows.shape).astype(float)
 
 
 def _bootstrap(n, figures, resamples, seed):
-    """[(low, high) or None] of each figure; figures: how often each unit was drawn [R, n] -> [R, F].
+    """[(low, high) or None] for each figure; figures: counts of draws of each unit [R, n] -> [R, F].
 
-    Where a figure is not defined in a resample, it counts as infinitely large; an interval that is not finite is None.
+    A figure that is undefined in a resample counts as infinite; an interval that is not finite is None.
     """
-    from scipy.stats import bootstrap  # a second to load, which tables without arrays save
+    from scipy.stats import bootstrap  # takes a second to load; tables without arrays do not need it
 
     def statistic(index, axis=-1):
         values = figures(_drawn(index, n)).T  # [F, R]
@@ -102,8 +101,7 @@ def _bootstrap(n, figures, resamples, seed):
 
 
 def intervals(scores, resamples=RESAMPLES, seed=SEED):
-    """[95 % interval (low, high) of each score]; None where it is not defined, not `resampled`, or where there are less
-    than two units."""
+    """[95 % interval (low, high) of each score]; None if undefined, not `resampled`, or with fewer than two units."""
     columns = columns_of(scores)
     [values] = columns.values
     n = len(values)
@@ -114,9 +112,8 @@ def intervals(scores, resamples=RESAMPLES, seed=SEED):
 
 
 def result_intervals(folder, kind, map_name=None):
-    """{score: its interval} of a result in an experiment folder; {} where its arrays are missing. As for
-    `samples.read_sample`."""
-    files = [f'{stem_of(folder, kind, map_name)}.{ending}' for ending in ('json', 'npz')]
+    """{score: interval} of a result in an experiment folder; {} without arrays. Arguments as for `read_sample`."""
+    files = [f'{stem_of(folder, kind, map_name)}.{extension}' for extension in ('json', 'npz')]
     if not all(map(os.path.isfile, files)):
         return {}
     return _intervals_of(folder, kind, map_name, *(os.stat(path).st_mtime_ns for path in files))
@@ -124,13 +121,13 @@ def result_intervals(folder, kind, map_name=None):
 
 @functools.cache
 def _intervals_of(folder, kind, map_name, *_times):
-    """`result_intervals` of files of those times."""
+    """`result_intervals`, cached by the files' modification times."""
     scores = read_sample(folder, kind, map_name).scores
     return dict(zip([score.name for score in scores], intervals(scores)))
 
 
 def compare(a, b, resamples=RESAMPLES, seed=SEED):
-    """[`Difference`] of the scores a and b of two runs, which have the same units in the same order."""
+    """[`Difference`] between the scores a and b of two runs with the same units in the same order."""
     columns = columns_of(a, b)
     n = len(columns.values[0])
     resamples = columns.resamples(resamples)
@@ -146,7 +143,7 @@ def compare(a, b, resamples=RESAMPLES, seed=SEED):
 
 
 def _difference(a, b, of_a, of_b, bounds, p):
-    """The `Difference` of two scores; what is alike in all units is alike, whatever the rounding."""
+    """The `Difference` of two scores; exactly zero if all units are equal."""
     if (a.columns == b.columns).all() and not np.isnan(of_a):
         return Difference(a.name, of_a, of_b, 0.0, (0.0, 0.0), 1.0)
     if np.isnan(of_b - of_a) or not a.resampled:
@@ -155,20 +152,19 @@ def _difference(a, b, of_a, of_b, bounds, p):
 
 
 def _permute(columns, resamples, seed):
-    """The p-value of each score's difference; units that are alike in both runs cannot tell them apart, and are left
-    out."""
+    """The p-value of each score's difference; units that are equal in both runs are dropped."""
     from scipy.stats import permutation_test
 
     first, second = columns.values
     unlike = (first != second).any(axis=1)
     gain = (second - first)[unlike] / len(first)  # [u, d]
     count = len(gain)
-    if count < 2:  # nothing to exchange, or one unit, whose two arrangements are each other's mirror image
+    if count < 2:  # no unit to swap, or one, whose two arrangements differ only in sign
         return [1.0] * len(columns.ends)
     means = first.mean(axis=0), second.mean(axis=0)
 
     def statistic(one, other, axis=-1):
-        moved = (one >= count) @ gain  # [R, d]: of the units that have changed sides
+        moved = (one >= count) @ gain  # [R, d]: gain of the swapped units
         return np.round(columns(means[1] - moved) - columns(means[0] + moved), TIES)
 
     with np.errstate(invalid='ignore'):

@@ -1,4 +1,4 @@
-"""What the live view (app.py) shows: networks by name, one photograph explained, its files and its command line."""
+"""The content of app.py: networks by name, an explained photograph, its files and its command line."""
 
 import base64
 import html
@@ -24,20 +24,20 @@ from wsol.preprocessing import photograph_transform
 from . import panels
 
 CAT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', 'photographs', 'cat.jpg')
-OFFERED = 5  # most probable classes that can be picked
-SEED = {'batch_size': 4, 'seed': 0}  # how maps are made, as `command_line` says
+OFFERED = 5  # number of most probable classes offered
+SEED = {'batch_size': 4, 'seed': 0}  # of the maps; also in `command_line`
 
 
 class Wish(NamedTuple):
-    """What is asked of a photograph."""
+    """The settings for explaining a photograph."""
 
-    network: str  # a checkpoint that was found, or the name of a trained classifier
-    methods: list  # names of attribution.MAPS; none: the network's own map
-    classes: str  # 'A' or 'A,B', as --classes takes it
+    network: str  # a checkpoint's name, or a trained classifier's
+    methods: list  # names of attribution.MAPS; empty: the network's own map
+    classes: str  # 'A' or 'A,B', like --classes
 
 
 class View(NamedTuple):
-    """A photograph explained."""
+    """An explained photograph."""
 
     png: bytes  # the panel
     maps: dict  # {'<method>.<class>': float32 [h, w]}
@@ -45,21 +45,21 @@ class View(NamedTuple):
 
 
 def packaged_classifiers():
-    """The names of the trained classifiers whose weights are installed as packages."""
+    """The names of the classifiers whose weights are installed as packages."""
     return [f'{timm.PREFIX}{name}' for name in packaged.PACKAGED if packaged.file_for(name) and find_spec('timm')]
 
 
 def packaged_heads():
-    """{name: file} of the trained heads that come with the library and whose network's library is installed."""
+    """{name: file} of the trained heads that come with the library, if timm is installed."""
     return {
         f'{trained.PREFIX}{one}': trained.file_of(trained.PREFIX + one) for one in trained.TRAINED if find_spec('timm')
     }
 
 
-def _check_at_hand(name):
-    """UserError for a torchvision network whose weights are not on this machine: a visitor starts no download."""
+def _check_downloaded(name):
+    """UserError for a torchvision network whose weights would have to be downloaded."""
     if name.startswith(timm.PREFIX) or name not in models.list_models(module=models):
-        return  # timm is told to stay offline; an unknown name has a line of its own
+        return  # timm is set offline; unknown names are reported later
     path = os.path.join(
         torch.hub.get_dir(), 'checkpoints', os.path.basename(models.get_model_weights(name).DEFAULT.url)
     )
@@ -72,19 +72,19 @@ def _check_at_hand(name):
 
 @lru_cache(maxsize=2)
 def load(name, path):
-    """The `Experiment` of a checkpoint's file, or for a path of None of a trained classifier; the last two are kept."""
+    """The `Experiment` of a checkpoint file, or of a trained classifier if path is None; the last two are cached."""
     if path:
         return experiments.load_experiment(path, SEED)
     if classifiers.is_file(name):
         raise UserError(
             f'{name} is not a network of this page: choose one of the list, timm/<name> or a torchvision name'
         )
-    _check_at_hand(name)
+    _check_downloaded(name)
     return experiments.load_classifier_experiment(name, SEED)
 
 
 def explain(experiment, photograph, title, wish):
-    """The `View` of a photograph, the panel being the one that inference.py draws."""
+    """The `View` of a photograph, with the same panel as inference.py."""
     model = experiment.model
     names = experiment.class_names
     chosen = parse_classes(wish.classes, model.num_classes, names) if wish.classes else [-1]
@@ -103,7 +103,7 @@ def explain(experiment, photograph, title, wish):
 
 
 def command_line(wish, path, title):
-    """The command that draws the same panel of a photograph `title`; path: of a checkpoint, or None."""
+    """The command that draws the same panel of photograph `title`; path: of the checkpoint, or None."""
     words = ['python', 'inference.py', f'--images={title}']
     packaged_head = wish.network.startswith(trained.PREFIX)
     where = wish.network if packaged_head else path and os.path.dirname(path)
@@ -115,7 +115,7 @@ def command_line(wish, path, title):
 
 
 def as_html(view, wish, title):
-    """The panel and links to its files, as HTML that asks for nothing more."""
+    """The panel and its files as self-contained HTML."""
     file = io.BytesIO()
     np.savez_compressed(file, **view.maps)
     stem = html.escape(os.path.splitext(title)[0])

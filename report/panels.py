@@ -1,6 +1,6 @@
-"""Panels: maps of one or two classes over a photograph, with colour bars in the maps' own units.
+"""Panels: maps of one or two classes over a photograph, with colour bars in the maps' units.
 
-K is one or two: the classes A and B of a panel.
+K: the number of classes, one (A) or two (A and B).
 """
 
 import os
@@ -30,13 +30,13 @@ DPI = 120  # pixels an inch
 class Row(NamedTuple):
     """One map of a panel, for each of the K classes."""
 
-    label: str  # its name, and what it explains
+    label: str  # its name and what it explains
     unit: str  # of its values
-    maps: np.ndarray  # float [K, h, w], as they are
+    maps: np.ndarray  # float [K, h, w], unscaled
 
 
 class Panel(NamedTuple):
-    """One picture: a photograph and a row for each map."""
+    """A picture: a photograph and a row for each map."""
 
     title: str
     picture: np.ndarray  # the photograph, uint8 or float in [0, 1], [y, x, 3]
@@ -45,7 +45,7 @@ class Panel(NamedTuple):
 
 
 def _fading(name, strength):
-    """A colour map of 256 colours whose opacity is `strength`, 256 numbers in [0, 1]."""
+    """A colour map with opacity `strength`, 256 numbers in [0, 1]."""
     colours = colormaps[name](np.linspace(0, 1, 256))
     colours[:, 3] = strength
     return ListedColormap(colours)
@@ -53,26 +53,25 @@ def _fading(name, strength):
 
 RAMP = np.linspace(0, 1, 256)
 ONE = _fading('inferno', 0.25 + 0.6 * RAMP**0.5)
-BOTH = _fading('RdBu_r', 0.1 + 0.85 * np.abs(2 * RAMP - 1) ** 0.5)  # nothing to see at 0
+BOTH = _fading('RdBu_r', 0.1 + 0.85 * np.abs(2 * RAMP - 1) ** 0.5)  # transparent at 0
 
 
 def hide_ticks(axes):
-    """A picture has no axes."""
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def show_maps(axes, picture, maps):
-    """Maps [K, h, w] on one scale, and of two classes A - B around zero, over the photograph in grey.
+    """Draw maps [K, h, w] on a common scale, and A - B of two on a symmetric one, over the grey photograph.
 
-    axes: K of them, and one for the difference. Returns the first drawn map and the drawn difference (or None), for
-    colour bars.
+    axes: for the K maps, and for the difference. Returns the images of the first map and of the difference (or None),
+    for colour bars.
     """
     grey = np.asarray(picture, np.float64).mean(axis=2) / (255 if picture.dtype == np.uint8 else 1)
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
 
     def show(tile, one, colours, low, high, white):
-        """One map over the grey photograph; white: the grey value that is shown as white."""
+        """Draw a map over the grey photograph; white: the grey value shown as white."""
         tile.imshow(grey, cmap='gray', vmin=-0.1, vmax=white)
         smooth = resize(np.asarray(one, np.float32)[None], SIDE)[0]
         hide_ticks(tile)
@@ -90,12 +89,12 @@ def show_maps(axes, picture, maps):
 
 
 def _spaced(text):
-    """p(y|x) as the panels write it."""
+    """The text with p(y|x) spaced."""
     return text.replace('p(y|x)', 'p(y | x)')
 
 
 def _row(map_name, head_name, maps):
-    """The `Row` of a map on a network of that head; a probability is one of each cell."""
+    """The `Row` of a map for a network with this head; the unit of a probability names the cells."""
     unit = _spaced(attribution.unit_of(map_name, head_name))
     if unit.startswith('p('):
         unit = f'{unit}, each of {maps.shape[1]} × {maps.shape[2]} cells'
@@ -107,8 +106,8 @@ def _row(map_name, head_name, maps):
 def make_panel(title, picture, names, probs, classes, maps, head_name):
     """The `Panel` of one image.
 
-    names: of the C classes, or None; probs: C floats; classes: the K explained ones; maps: {map name: float [K, h, w]};
-    head_name: of the network (wsol.network.HEADS).
+    names: of the C classes, or None; probs: C floats; classes: the K explained classes; maps: {map name: float
+    [K, h, w]}; head_name: of wsol.network.HEADS.
     """
     called = [f'{names[y]} ({y})' if names else f'class {y}' for y in range(len(probs))]
     best = int(np.argmax(probs))
@@ -121,10 +120,7 @@ def make_panel(title, picture, names, probs, classes, maps, head_name):
 
 
 class _Layout:
-    """Axes placed in inches: columns of one width, rows of one height, `head` inches of text on top.
-
-    There is room for the rows' labels on the left and for two colour bars.
-    """
+    """A grid of equal axes, in inches, below `head` inches of text, with room for row labels and colour bars."""
 
     def __init__(self, wide, high, rows, columns, head):
         self.wide = wide
@@ -140,7 +136,7 @@ class _Layout:
         self.figure = Figure(figsize=self.size)
 
     def axes(self, row, column, bar=False):
-        """The axes of a tile, or of the colour bar on its right."""
+        """The axes of a tile, or of the colour bar to its right."""
         x = self.lefts[column] + (self.wide + 0.08 if bar else 0)
         y = self.size[1] - self.head - row * (self.high + 0.2) - self.high
         width = 0.13 if bar else self.wide
@@ -149,22 +145,22 @@ class _Layout:
         )
 
     def text(self, x, y, text, **style):
-        """Text x inches from the left, y from the top; a name with $ signs is no formula, and one may be no UTF-8."""
+        """Draw text x inches from the left and y from the top; $ is literal, and invalid UTF-8 is replaced."""
         text = text.encode(errors='replace').decode()
         self.figure.text(x / self.size[0], 1 - y / self.size[1], text, parse_math=False, linespacing=1.25, **style)
 
 
 def _wrapped(text, width):
-    """The lines of a text, each broken into at most two of `width` letters; what is longer ends in an ellipsis."""
+    """The text with each line wrapped to at most two lines of `width` letters, ending in an ellipsis if cut."""
     return '\n'.join(
         piece for line in text.split('\n') for piece in textwrap.wrap(line, width, max_lines=2, placeholder='…') or ['']
     )
 
 
 def _titled_layout(panel):
-    """The `_Layout` of a panel, its title and the columns' titles written; the number of columns."""
+    """(`_Layout` of a panel with its titles, number of columns)."""
     sides = np.array(panel.picture.shape[:2])
-    high, wide = np.maximum(sides * TILE / sides.max(), (1.4, 2))  # room for the words of a narrow photograph
+    high, wide = np.maximum(sides * TILE / sides.max(), (1.4, 2))  # minimum size for the texts
     titles = ['photograph']
     titles += [_wrapped(f'{letter}: {name}', int(wide * 14)) for letter, name in zip('AB', panel.names)]
     if len(panel.names) == 2:
@@ -196,7 +192,7 @@ def draw_panel(panel):
 
 
 def _draw_colour_bar(axes, shown, label, behind):
-    """A colour bar whose faint colours lie on the grey `behind`, as those of the map lie on the photograph."""
+    """Draw a colour bar on the grey `behind`, as transparent map colours lie on the photograph."""
     scale = axes.figure.colorbar(shown, cax=axes)
     scale.set_label(label, fontsize=7)
     scale.ax.tick_params(labelsize=7)
@@ -206,16 +202,16 @@ def _draw_colour_bar(axes, shown, label, behind):
 
 
 def panel_png(panel):
-    """The bytes of the PNG of a `Panel`."""
+    """A `Panel` as PNG bytes."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # a file name in letters that the font lacks
+        warnings.simplefilter('ignore')  # of letters missing in the font
         buffer = BytesIO()
         draw_panel(panel).savefig(buffer, format='png', dpi=DPI, pil_kwargs={'compress_level': 3})
     return buffer.getvalue()
 
 
 def write_panel(job):
-    """Write the PNG of (path, Panel); returns the path. What a drawing process is given."""
+    """Write the PNG of (path, Panel); returns the path. A job of a worker process."""
     path, panel = job
     png = panel_png(panel)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -225,6 +221,6 @@ def write_panel(job):
 
 @contextmanager
 def panel_writer(workers):
-    """A function: stream of (path, Panel) -> stream of paths of the pictures, in order; `workers` processes draw."""
+    """A context with a function (path, Panel) iterator -> iterator of written paths; `workers` processes draw."""
     with pool.in_processes(workers) as run:
         yield partial(run, write_panel)

@@ -1,7 +1,7 @@
-"""Scores as what each image, or each pair of classes, gave: the arrays beside a result, ready to be resampled.
+"""Scores as functions of per-unit values, for resampling; a unit is an image or a pair of classes.
 
-n units (images or pairs of classes), d numbers of each. Every score is a function of the means of its d columns over
-the units, so a resample of the units costs a product of matrices.
+n: units; d: columns. Every score is a function of the means of its d columns over the units, so resampling is a matrix
+product.
 """
 
 import glob
@@ -16,28 +16,29 @@ from wsol.errors import UserError
 from wsol.scoring import means
 from wsol.scoring.scores import METRICS
 
+from .attribution_scores import digits_of
 from .results import MODES, read_arrays, read_result
 
 COUNTS = {'cue_1': '1 part', 'cue_2': '2 parts', 'cue_3': '3 parts', 'mean': 'mean'}
-MAP_KINDS = ('cue_location', 'pixel_perturb', 'wsol')  # results of one map each
+MAP_KINDS = ('cue_location', 'pixel_perturb', 'wsol')  # kinds of results with one file per map
 
 
 class Score(NamedTuple):
-    """One figure of a result."""
+    """A figure of a result."""
 
     name: str
-    value: float | None  # as the result has it; None: not defined
-    columns: np.ndarray  # what each unit gave [n, d]
-    figure: Callable  # means of the columns [..., d] -> the figure [...]; NaN where it is not defined
-    digits: int = 2  # behind the point, as tables show it
-    resampled: bool = True  # False: the units' values depend on each other, so that no resample tells anything
+    value: float | None  # in the result; None: undefined
+    columns: np.ndarray  # values of the units [n, d]
+    figure: Callable  # means of the columns [..., d] -> the figure [...], NaN if undefined
+    digits: int = 2  # decimal places in tables
+    resampled: bool = True  # False: units depend on each other, so resampling is meaningless
 
 
 class Sample(NamedTuple):
-    """The units of a result, and its scores."""
+    """The units and scores of a result."""
 
     path: str  # of the arrays
-    unit: str  # what is resampled: 'images' or 'class pairs'
+    unit: str  # 'images' or 'class pairs'
     ids: np.ndarray  # of the units [n]
     scores: list
 
@@ -51,7 +52,7 @@ def accuracy_scores(result, rows, _):
 
 
 def erasing_scores(result, rows, _):
-    """R_k of each k; images are resampled jointly in both counts."""
+    """Top-1 accuracy and R_k for each k."""
     random = rows['random'] / result['arguments']['random_repeats']
     top1 = Score('top-1', 100 * result['correct'] / result['images'], means.column(rows['correct']), means.percent)
     return [top1] + [
@@ -66,7 +67,7 @@ def cue_name(mode, pairs='mean'):
 
 
 def cue_scores(result, rows, _):
-    """The means of PxAP over the pairs that differ in so many parts, and over all, in each mode."""
+    """In each mode, mean PxAP over the pairs with 1, 2 or 3 differing parts, and over all pairs."""
     scores = []
     for mode in MODES:
         if mode not in rows:
@@ -76,13 +77,13 @@ def cue_scores(result, rows, _):
             chosen = known if key == 'mean' else known & (rows['differing_parts'] == number)
             columns = np.stack([np.where(chosen, rows[mode], 0), chosen], axis=1)
             name = cue_name(mode, COUNTS[key])
-            # a pair's running value contains the earlier pairs
+            # a released value of a pair contains the earlier pairs
             scores.append(Score(name, result[mode][key], columns, means.ratio, resampled=mode != 'released'))
     return scores
 
 
 def box_scores(result, rows, _):
-    """MaxBoxAcc and MaxBoxAccV2, or PxAP. The threshold is chosen anew in each resample."""
+    """MaxBoxAcc and MaxBoxAccV2, or PxAP; each resample chooses its own threshold."""
     if 'histogram' in rows:
         return [Score('PxAP', result['PxAP'], *means.average_precision(rows['histogram']))]
     largest, any_contour = np.moveaxis(rows['iou'], 1, 0)  # [n, T], whole percents
@@ -94,7 +95,7 @@ def box_scores(result, rows, _):
 
 
 def attribution_scores(result, rows, map_name):
-    """Every score of a map; the rows of METRICS say how each is made of what the images gave."""
+    """All scores of a map, as METRICS defines them."""
     prefix = f'{map_name}/'
     shared = {key: array for key, array in rows.items() if '/' not in key}
     own = {key.removeprefix(prefix): array for key, array in rows.items() if key.startswith(prefix)}
@@ -102,9 +103,9 @@ def attribution_scores(result, rows, map_name):
     settings = Namespace(**result['arguments'])
     scores = []
     for name in (name for name in result['metrics'] if name in METRICS):
-        digits = 2 if result['metrics'][name]['title'].endswith('(%)') else 3
         value = result['methods'][map_name][name]
-        scores.append(Score(name, value, *METRICS[name].measure.of_images(own, settings), digits))
+        columns = METRICS[name].measure.of_images(own, settings)
+        scores.append(Score(name, value, *columns, digits_of(METRICS[name])))
     return scores
 
 
@@ -118,12 +119,12 @@ SCORES = {
 
 
 def stem_of(folder, kind, map_name=None):
-    """The path of a result without its ending."""
+    """The path of a result without extension."""
     return os.path.join(folder, f'{kind}_{map_name}' if kind in MAP_KINDS else kind)
 
 
 def maps_of(folder, kind):
-    """The maps of which an experiment folder has a result of the kind and its arrays."""
+    """The maps for which an experiment folder has arrays of this kind of result."""
     if kind not in MAP_KINDS:
         stem = stem_of(folder, kind)
         result = read_result(f'{stem}.json') if os.path.isfile(f'{stem}.npz') else {}
@@ -133,10 +134,10 @@ def maps_of(folder, kind):
 
 
 def read_sample(folder, kind, map_name=None):
-    """The `Sample` of a map's result in an experiment folder; None where the result or its arrays are missing.
+    """The `Sample` of a result in an experiment folder; None if the result or its arrays are missing.
 
-    kind: of SCORES; map_name: None for accuracy. Arrays whose figures are not those of the result are a UserError: one
-    of the two files is of another run.
+    kind: a key of SCORES; map_name: None for accuracy. UserError if the arrays do not give the figures of the result,
+    so that one of the two files belongs to another run.
     """
     stem = stem_of(folder, kind, map_name)
     if not os.path.isfile(f'{stem}.npz'):
@@ -151,7 +152,7 @@ def read_sample(folder, kind, map_name=None):
         value = np.nan if score.value is None else score.value
         if not np.isclose(found, value, rtol=1e-5, atol=1e-7, equal_nan=True):
             raise UserError(
-                f'{stem}.npz is not of {stem}.json: it gives {score.name} {found:.4f} in place of {value:.4f}; '
+                f'{stem}.npz does not belong to {stem}.json: it gives {score.name} {found:.4f} instead of {value:.4f}; '
                 'make both again with --override_cache=True'
             )
     return Sample(f'{stem}.npz', 'class pairs' if kind == 'cue_location' else 'images', rows['ids'], scores)

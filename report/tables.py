@@ -1,6 +1,6 @@
-"""Tables of results as Markdown: of experiments, of the paper with its numbers beside ours.
+"""Markdown tables of experiments, and of the paper's numbers (scripts/paper_numbers.yaml) next to ours.
 
-The published numbers are in scripts/paper_numbers.yaml. Needs no PyTorch, so that it starts at once.
+Does not import PyTorch, so that it starts quickly.
 """
 
 import csv
@@ -17,34 +17,34 @@ FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30',
 COLUMNS = ('method', 'map', *FIGURES)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NUMBERS = os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')
-SETS = ('CUB', 'OpenImages', 'ILSVRC')  # the paper's
+SETS = ('CUB', 'OpenImages', 'ILSVRC')  # the paper's data sets
 
 
 def number_text(value, digits=2, mark=''):
-    """A number as a table shows it, with a mark behind; '-' for None."""
+    """A number as text, followed by a mark; '-' for None."""
     return '-' if value is None else f'{value:.{digits}f}{mark}'
 
 
 def markdown(head, rows):
-    """A Markdown table with aligned columns, of texts."""
+    """A Markdown table of texts with aligned columns."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ['-' * width for width in widths], *rows]
     return '\n'.join('| ' + ' | '.join(text.ljust(width) for text, width in zip(line, widths)) + ' |' for line in lines)
 
 
 def csv_text(head, rows):
-    """The same as CSV, of texts or numbers."""
+    """A CSV table of texts or numbers."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows([head, *rows])
     return text.getvalue()
 
 
 def interval_text(interval, digits=2):
-    """An interval as a table shows it behind its figure; nothing for None."""
+    """An interval as text, to follow its figure; empty for None."""
     return f' [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]' if interval else ''
 
 
-# Experiments as they are.
+# Tables of experiments.
 
 
 class Summary(NamedTuple):
@@ -52,21 +52,21 @@ class Summary(NamedTuple):
 
     method: str
     map: str  # '-' for none
-    values: list  # under FIGURES; None: not known
-    intervals: list  # of each, or None
+    values: list  # of FIGURES; None: unknown
+    intervals: list  # of FIGURES; None: unknown
 
     def known(self):
         """Is any figure known?"""
         return any(value is not None for value in self.values)
 
     def row(self):
-        """Under COLUMNS, texts."""
+        """The texts of COLUMNS."""
         cells = [number_text(one) + interval_text(bounds) for one, bounds in zip(self.values, self.intervals)]
         return [self.method, self.map, *cells]
 
 
 def summaries(folder, read=read_result):
-    """The `Summary` of each map of an experiment. read: path -> a result's content, {} where there is none."""
+    """Yield the `Summary` of each map of an experiment; read: path -> content of the result, {} if missing."""
     accuracy = read(os.path.join(folder, 'accuracy.json'))
     for map_name in maps_scored(folder):
         cue = read(os.path.join(folder, f'cue_location_{map_name}.json'))
@@ -82,10 +82,10 @@ def summaries(folder, read=read_result):
 
 
 def known_intervals(folder, map_name):
-    """The interval of each of FIGURES, None where the arrays are missing."""
+    """The intervals of FIGURES; None for missing arrays."""
     if not glob.glob(os.path.join(glob.escape(folder), '*.npz')):
         return [None] * len(FIGURES)
-    from .intervals import result_intervals  # NumPy and SciPy, where there is something to resample
+    from .intervals import result_intervals  # loads NumPy and SciPy
     from .samples import cue_name
 
     found = result_intervals(folder, 'accuracy')
@@ -96,15 +96,10 @@ def known_intervals(folder, map_name):
     return [found.get(name) for name in names]
 
 
-def summary_rows(folder, read=read_result):
-    """The rows of an experiment under COLUMNS, texts; read: as for `summaries`."""
-    return [one.row() for one in summaries(folder, read)]
-
-
 def seed_rows(groups, read=read_result):
-    """(path, row under COLUMNS) of the means over seeds, for each map that all seeds of a run have.
+    """Yield (path, texts of COLUMNS) of the means over seeds, for each map that all seeds of a run have.
 
-    groups: of `seed_groups`; read: as for `summaries`.
+    groups: from `seed_groups`; read: as for `summaries`.
     """
     for path, folders in groups.items():
         runs = [{one.map: one for one in summaries(folder, read)} for folder in folders]
@@ -115,8 +110,10 @@ def seed_rows(groups, read=read_result):
 
 
 def print_summary(folders):
-    """The table of experiment folders; several seeds of a run have a row more, their mean ± standard deviation. A
-    folder of which nothing but attribution scores is known has no row."""
+    """Print the table of experiment folders; runs with several seeds get a row of mean ± standard deviation.
+
+    Folders with only attribution scores have no row.
+    """
     groups = seed_groups(folders)
     several = {folder for group in groups.values() for folder in group}
     rows = []
@@ -133,7 +130,7 @@ def print_summary(folders):
 
 
 def cue_means(mode):
-    """A function: cue localization result -> [cue_1, cue_2, cue_3, mean] in a mode."""
+    """A function: cue localization result -> [cue_1, cue_2, cue_3, mean] of a mode."""
 
     def means(result):
         return [result.get(mode, {}).get(key) for key in ('cue_1', 'cue_2', 'cue_3', 'mean')]
@@ -156,7 +153,7 @@ def localization_scores(result):
     return [result.get(key) for key in ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')]
 
 
-# Of each table: the result file, and {suffix of our columns: result -> numbers, as `columns` of the YAML file}.
+# {table: (result file, {suffix of our columns: function result -> numbers, in the order of the YAML's `columns`})}.
 TABLES = {
     'cue_localization': ('cue_location_{map}.json', {'': cue_means('released'), ' per pair': cue_means('per_pair')}),
     'remove_and_classify': ('pixel_perturb_{map}.json', {'': erasing_ratios}),
@@ -166,18 +163,18 @@ TABLES = {
 
 
 def read_published(table):
-    """The published numbers of a table: {columns, head, notes, rows, digitised}, as the YAML file has them."""
+    """The published numbers of a table, {columns, head, notes, rows, digitised}, from the YAML file."""
     with open(NUMBERS) as file:
         return yaml.safe_load(file)[table]
 
 
 def run_name(row, dataset):
-    """The experiment folder's name of a published row on a data set: ResNet-50 is not named."""
+    """The folder name of our run for a published row on a data set; ResNet-50 is omitted."""
     return '_'.join(filter(None, (row['method'], dataset, row.get('architecture'))))
 
 
 def our_numbers(table, row, dataset, root):
-    """The lists of numbers for a published row in a save root: of the given checkpoint, then of the trained run."""
+    """Lists of our numbers for a published row: of the given checkpoint, then of the trained run."""
     pattern, kinds = TABLES[table]
     name = run_name(row, dataset)
     found = [read_result(os.path.join(root, *place, name, pattern.format(**row))) for place in (('given',), ())]
@@ -185,7 +182,7 @@ def our_numbers(table, row, dataset, root):
 
 
 def seed_numbers(table, row, dataset, root):
-    """{seed: the lists of numbers} for a published row, of the runs of several seeds in a save root."""
+    """{seed: lists of our numbers} for a published row, of runs with several seeds."""
     pattern, kinds = TABLES[table]
     folders = run_seeds(os.path.join(root, run_name(row, dataset)))
     results = {seed: read_result(os.path.join(folder, pattern.format(**row))) for seed, folder in folders.items()}
@@ -193,10 +190,9 @@ def seed_numbers(table, row, dataset, root):
 
 
 def our_cells(ours, by_seed, seeds, i):
-    """The texts of number i under our columns; ours: of `our_numbers`; by_seed: of `seed_numbers`.
+    """The texts of number i in our columns; ours: from `our_numbers`; by_seed: from `seed_numbers`.
 
-    A run of several seeds stands as their mean ± standard deviation in the place of the trained run, and each of
-    `seeds` behind.
+    With several seeds, mean ± standard deviation replaces the trained run, and a column for each of `seeds` follows.
     """
     cells = [number_text(one[i]) for one in ours]
     kinds = len(ours) // 2
@@ -208,7 +204,7 @@ def our_cells(ours, by_seed, seeds, i):
 
 
 def paper_rows(table, published, root, datasets, seeds=()):
-    """Rows [set, method, map, backbone, number's name, paper, README, ours...]; seeds: those with columns."""
+    """Yield rows [set, method, map, backbone, score, paper, README, ours...]; seeds: those with columns."""
     columns = published['columns']
     mark = '~' if published.get('digitised') else ''
     for dataset in datasets:
@@ -228,8 +224,10 @@ def paper_rows(table, published, root, datasets, seeds=()):
 
 
 def print_paper_table(table, root, datasets, architecture=None):
-    """One of the paper's tables: published numbers and those of a save root. datasets: None for all that it has;
-    architecture: of all runs, in place of the paper's."""
+    """Print a table of the paper with our numbers from the save root.
+
+    datasets: None for all of the table; architecture: of our runs, instead of the paper's.
+    """
     published = read_published(table)
     if architecture:
         name = architecture.rpartition('/')[2]
@@ -246,4 +244,4 @@ def print_paper_table(table, root, datasets, architecture=None):
     print(*published['notes'], sep='\n')
     print('given: a given checkpoint evaluated here; trained: a run trained here; -: not known or not computed.')
     if seeds:
-        print('±: the standard deviation over the seeds of a run, behind their mean.')
+        print('±: mean and standard deviation over the seeds of a run.')

@@ -63,7 +63,7 @@ def test_remove_and_classify_is_the_sum_of_its_images(root, monkeypatch):
 
 def test_cue_localization_is_the_mean_of_its_pairs(root, monkeypatch):
     flags = ['--score_map_process=jointll']
-    with pytest.raises(UserError, match='no test image is of a class that has a pair'):
+    with pytest.raises(UserError, match='no class with a pair has test images'):
         made(eval_cue_location, 'cue_location_jointll', root, monkeypatch, *flags)
     flags.append(f'--metadata_root={MINICUB}/metadata')  # the images' own classes
     result, rows = made(eval_cue_location, 'cue_location_jointll', root, monkeypatch, *flags)
@@ -159,7 +159,7 @@ def test_what_is_no_file_of_arrays(tmp_path):
     (tmp_path / 'cut.npz').write_bytes(b'PK\x03\x04 and no more')
     (tmp_path / 'text.npz').write_text('words')
     for name in ('objects', 'cut', 'text'):
-        with pytest.raises(UserError, match=f'{name}.npz is damaged or no file of arrays'):
+        with pytest.raises(UserError, match=f'{name}.npz is damaged or not a file of arrays'):
             read_arrays(tmp_path / f'{name}.npz')
 
 

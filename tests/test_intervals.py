@@ -306,7 +306,7 @@ def test_arrays_of_another_run_are_found_out(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run_here(monkeypatch, folder)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and 'accuracy.npz is not of' in error and len(error.splitlines()) == 1
+    assert stop.value.code == 2 and 'accuracy.npz does not belong to' in error and len(error.splitlines()) == 1
 
 
 def test_a_comparison_pairs_the_images_that_both_have(tmp_path, monkeypatch, capsys):

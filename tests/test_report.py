@@ -355,7 +355,7 @@ def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch):
     for words in (
         'log.jsonl: 1 lines cannot be read',
         'wsol_vanilla.json cannot be read',
-        'cue_location_vanilla.json holds no JSON object',
+        'cue_location_vanilla.json is not a JSON object',
     ):
         assert words in text[None], words
     assert 'damaged is left out' in text['erasing'] and '1.12' in text['erasing'] and '61.25' in text['summary']
@@ -398,7 +398,9 @@ def test_charts_leave_out_what_is_no_number_and_draw_the_rest_in_place():
     assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] > points[1][1]  # up is more
     assert points[0][1] == pytest.approx(charts.HEIGHT - charts.BOTTOM)  # zero lies on the axis
     assert '<p class="missing">' in charts.line_chart('t', 'x', 'y', [charts.Series('a', [(1, 0.0)], 0)], log=True)
-    bars = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10.0, None], 0), ('b', [5.0, 2.5], 1)])
+    bars = charts.bar_chart(
+        't', 'x', 'y', ['g', 'h'], [charts.Bars('a', [10.0, None], 0), charts.Bars('b', [5.0, 2.5], 1)]
+    )
     heights = [
         float(value)
         for value in re.findall('<rect class="bar c[01]" x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)"/>', bars)

@@ -96,7 +96,9 @@ def test_positions_along_an_axis():
 
 
 def test_bars_stand_beside_each_other_on_the_line_of_zero():
-    chart = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [('a', [10.0, -5.0], 0), ('b', [5.0, None], 9)])
+    chart = charts.bar_chart(
+        't', 'x', 'y', ['g', 'h'], [charts.Bars('a', [10.0, -5.0], 0), charts.Bars('b', [5.0, None], 9)]
+    )
     found = re.findall(r'bar (c\d)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', chart)
     bars = [(colour, *map(float, numbers)) for colour, *numbers in found]
     assert [bar[0] for bar in bars] == ['c0', 'c0', 'c1']  # eight colours, then again
@@ -291,7 +293,7 @@ def interval_lines(chart):
 
 def test_bars_have_their_intervals_in_the_middle():
     bars = charts.Bars('a', [10.0, 5.0], 0, [(8.0, 20.0), None])
-    chart = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [bars, ('b', [5.0, None], 1)])
+    chart = charts.bar_chart('t', 'x', 'y', ['g', 'h'], [bars, charts.Bars('b', [5.0, None], 1)])
     [(colour, x, low, high)] = interval_lines(chart)
     axis = charts.Axis([0, 20], charts.HEIGHT - charts.BOTTOM, charts.TOP)  # the ends are on the paper
     assert (colour, low, high) == ('', pytest.approx(axis(8), abs=0.06), pytest.approx(axis(20), abs=0.06))

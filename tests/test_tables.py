@@ -34,7 +34,7 @@ def write(folder, **results):
 
 def shown(folder):
     """The rows of an experiment, {column: text}."""
-    return [dict(zip(tables.COLUMNS, row, strict=True)) for row in tables.summary_rows(folder)]
+    return [dict(zip(tables.COLUMNS, one.row(), strict=True)) for one in tables.summaries(folder)]
 
 
 def test_every_number_of_an_experiment_stands_in_its_column(tmp_path):
@@ -210,7 +210,7 @@ def test_a_folder_of_scores_alone_has_no_row_of_dashes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('words', [['{root}/CAM_CUB'], ['--table=classification', '{root}']])
-@pytest.mark.parametrize('text, said', [('{"test_acc', 'cannot be read: '), ('[]', 'holds no JSON object')])
+@pytest.mark.parametrize('text, said', [('{"test_acc', 'cannot be read: '), ('[]', 'is not a JSON object')])
 def test_a_damaged_result_is_one_line(tmp_path, words, text, said):
     folder = tmp_path / 'CAM_CUB'
     folder.mkdir()

@@ -1,8 +1,8 @@
-"""The report of experiments as one HTML file without a network: scripts/report.py FOLDER… --html FILE.
+"""The report of experiments as one self-contained HTML file: scripts/report.py FOLDER… --html FILE.
 
-Reads the logs and results of each folder, makes the sections (overview.py, evaluations.py), computes the gallery's maps
-from the checkpoints (gallery.py) and fills template.html. A section whose files are missing says how to make them; a
-damaged file is named.
+Reads the logs and results of each folder, builds the sections (overview.py, evaluations.py), computes the gallery's
+maps from the checkpoints (gallery.py) and fills template.html. Sections list the commands for missing results; damaged
+files are listed.
 """
 
 import base64
@@ -22,7 +22,7 @@ from .markup import html_list
 from .overview import arguments_section, curves_section, summary_section
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'template.html')
-SECTIONS = (  # (its address in the page, title, function: runs -> HTML text; the gallery's is in the template)
+SECTIONS = (  # (anchor, title, function: runs -> HTML text; the gallery's HTML is in the template)
     ('summary', 'Results at a glance', summary_section),
     ('gallery', 'Gallery', None),
     ('arguments', 'Arguments', arguments_section),
@@ -33,12 +33,12 @@ SECTIONS = (  # (its address in the page, title, function: runs -> HTML text; th
     ('wsol', 'Localization (WSOL)', localization_section),
     ('attribution', 'Attribution scores', attribution_section),
 )
-# What a result file of another form than its command writes can raise: its content is any JSON object.
+# Errors from result files with unexpected content: any JSON object.
 MISSHAPEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError)
 
 
 def fitting_section(section, runs):
-    """A section's HTML. A run whose results have another form than their commands write is left out, with a line."""
+    """A section's HTML; runs with malformed results are left out and listed."""
     fitting = []
     lost = []
     for run in runs:
@@ -46,23 +46,23 @@ def fitting_section(section, runs):
             section([run])
             fitting.append(run)
         except MISSHAPEN as error:
-            lost.append(f'{run.name} is left out: a result of it has not the form its command writes ({error!r})')
+            lost.append(f'{run.name} is left out: one of its results is malformed ({error!r})')
     return section(fitting) + html_list(lost)
 
 
 def script_hash(page):
-    """The hash of the page's script, by which the page's policy allows it."""
+    """The hash of the page's script for its content security policy."""
     script = re.search('<script>(.*?)</script>', page, re.DOTALL)[1]
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def fill_template(runs, notes, gallery, gallery_notes):
-    """The whole page as text. gallery, gallery_notes: of `build_gallery`; notes: what could not be read."""
+    """The whole page as text; gallery, gallery_notes: from `build_gallery`; notes: on unreadable files."""
     with open(TEMPLATE, encoding='utf-8') as file:
         before, panel, after = re.split('<!-- GALLERY.*? -->\n', file.read())
     frame = before + after
     bodies = {key: fitting_section(section, runs) for key, _, section in SECTIONS if section}
-    no_maps = html_list(['No maps: they need a checkpoint and the images of its data set, and --gallery over 0.'])
+    no_maps = html_list(['No maps: they need a checkpoint, the images of its data set, and --gallery above 0.'])
     left_out = html_list(f'Not in the gallery: {note}' for note in gallery_notes)
     bodies['gallery'] = (panel if gallery['runs'] else no_maps) + left_out
     pieces = {
@@ -77,13 +77,13 @@ def fill_template(runs, notes, gallery, gallery_notes):
         'data': json.dumps(gallery, allow_nan=False).replace('<', '\\u003c'),
         'hash': script_hash(frame),
     }
-    return re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], frame)  # one pass: what is filled in stays as it is
+    return re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], frame)  # one pass: inserted text is not expanded
 
 
 def write_page(path, folders, *, overwrite, images, classes, maps, data_root=None, metadata_root=None):
-    """Write the report of the experiment folders; returns its size in bytes. Mistakes are a UserError or OSError.
+    """Write the report of the experiment folders and return its size in bytes; errors are UserError or OSError.
 
-    images, classes, maps: of the gallery, as for `build_gallery`; no gallery without images.
+    images, classes, maps: as for `build_gallery`; images=0: no gallery.
     """
     if os.path.lexists(path) and not overwrite:
         raise AlreadyThere(f'{path} exists: give another --html, or --overwrite to replace it')
@@ -99,6 +99,6 @@ def write_page(path, folders, *, overwrite, images, classes, maps, data_root=Non
         data_root=data_root,
         metadata_root=metadata_root,
     )
-    page = fill_template(runs, notes, gallery, gallery_notes).encode(errors='replace')  # a file name may be no Unicode
+    page = fill_template(runs, notes, gallery, gallery_notes).encode(errors='replace')  # file names may have surrogates
     util.atomically(path, lambda file: file.write(page))
     return len(page)

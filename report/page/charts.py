@@ -1,7 +1,7 @@
-"""Line and bar charts as inline SVG, each with a legend and its numbers as a table underneath.
+"""Line and bar charts as inline SVG, each with a legend and a table of its numbers.
 
-Colours come from the page's style sheet (classes c0 … c7), so that a chart fits the light and the dark page. Lines are
-told apart by colour, marker and dash. Everything that enters is escaped here.
+Colours are classes of the page's style sheet (c0 … c7), for light and dark mode. Lines differ in colour, marker and
+dash. All input is escaped here.
 """
 
 import math
@@ -16,18 +16,18 @@ class Series(NamedTuple):
 
     name: str
     points: list  # [(x, y)]
-    style: int  # the number of its colour and marker
+    style: int  # number of its colour and marker
     dashed: bool = False
-    intervals: dict | None = None  # {x: (low, high)} of those points that have one
+    intervals: dict | None = None  # {x: (low, high) or None}
 
 
 class Bars(NamedTuple):
-    """A bar for each group of a chart."""
+    """A series of bars, one per group."""
 
     name: str
     values: list  # None leaves a gap
-    style: int  # the number of their colour
-    intervals: list | None = None  # of each value (low, high) or None
+    style: int  # number of their colour
+    intervals: list | None = None  # (low, high) or None for each value
 
 
 WIDTH = 380
@@ -37,7 +37,7 @@ RIGHT = 10
 TOP = 12
 BOTTOM = 40
 COLOURS = 8
-MARKERS = (  # around 0,0
+MARKERS = (  # SVG paths around 0,0
     'M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0',
     'M-3,-3h6v6h-6z',
     'M0,-4l4,7h-8z',
@@ -54,7 +54,7 @@ def ticks(low, high):
 
 
 class Axis:
-    """Values to positions along an axis, linear or logarithmic (whole decades), and its tick values."""
+    """Maps values to positions, linearly or logarithmically (whole decades); has `ticks`."""
 
     def __init__(self, values, start, end, log=False, bottom=None):
         self.start = start
@@ -115,12 +115,12 @@ def titled_chart(title, drawing, entries, numbers):
 
 
 def empty_chart(title):
-    """What stands where a chart has nothing to show."""
+    """A placeholder for a chart without data."""
     return f'<p class="missing">{escape(title)}: no number to draw.</p>'
 
 
 def line_style(series):
-    """The class and dash of a line, as SVG attributes."""
+    """The SVG attributes of a line."""
     return f'class="line c{series.style % COLOURS}"' + (' stroke-dasharray="5 4"' if series.dashed else '')
 
 
@@ -130,16 +130,16 @@ def draw_marker(series, x, y):
     return f'<path class="mark c{series.style % COLOURS}" transform="translate({x:.1f} {y:.1f})" d="{shape}"/>'
 
 
-def draw_interval(axis, interval, x, of_line=''):
-    """An interval as a line between two strokes; of_line: the class of a line's colour."""
+def draw_interval(axis, interval, x, colour=''):
+    """An error bar; colour: its CSS class."""
     if not interval:
         return ''
     low, high = (axis(value) for value in interval)
-    return f'<path class="interval {of_line}" d="M{x:.1f},{low:.1f}V{high:.1f}m-3,0h6M{x - 3:.1f},{low:.1f}h6"/>'
+    return f'<path class="interval {colour}" d="M{x:.1f},{low:.1f}V{high:.1f}m-3,0h6M{x - 3:.1f},{low:.1f}h6"/>'
 
 
 def draw_line(series, x_axis, y_axis, shift=0):
-    """A line, its markers and intervals, all of them `shift` to the right."""
+    """A line with markers and intervals, shifted to the right by `shift`."""
     points = [(x_axis(x) + shift, y_axis(y)) for x, y in series.points]
     path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
     markers = ''.join(draw_marker(series, x, y) for x, y in points)
@@ -150,17 +150,17 @@ def draw_line(series, x_axis, y_axis, shift=0):
 
 
 def drawable(value, log=False):
-    """Is a value a finite number, and on a logarithmic axis a positive one?"""
+    """Is the value a finite number, and positive on a logarithmic axis?"""
     return number(value) != '-' and (value > 0 or not log)
 
 
 def with_interval(value, interval):
-    """A number of a chart's table, with its interval where it has one."""
+    """A number as text, with its interval if there is one."""
     return number(value) + (f' [{number(interval[0])}, {number(interval[1])}]' if interval else '')
 
 
 def numbers_of_lines(title, x_label, series):
-    """The numbers of a line chart as a table: a row an x, a column a line."""
+    """The table of a line chart: a row per x, a column per line."""
     rows = [
         [number(x), *(with_interval(dict(one.points).get(x), (one.intervals or {}).get(x)) for one in series)]
         for x in sorted({x for one in series for x, _ in one.points})
@@ -169,9 +169,9 @@ def numbers_of_lines(title, x_label, series):
 
 
 def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=None):
-    """Lines over a common x; a point whose y is missing, not finite or (log) not positive is left out.
+    """A chart of lines; points whose y is missing, not finite or (log) not positive are skipped.
 
-    bottom: a value that the axis shows at least; level: a reference line at y.
+    bottom: a value that the y axis must include; level: y of a reference line.
     """
     kept = [one._replace(points=[point for point in one.points if drawable(point[1], log)]) for one in series]
     shown = [one for one in kept if one.points]
@@ -187,7 +187,7 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
     if level is not None:
         y = f'{y_axis(level):.1f}'
         drawing += f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
-    apart = 3 if any(one.intervals for one in shown) else 0  # so that no interval hides another
+    apart = 3 if any(one.intervals for one in shown) else 0  # keeps intervals apart
     drawing += ''.join(
         draw_line(one, x_axis, y_axis, apart * (n - (len(shown) - 1) / 2)) for n, one in enumerate(shown)
     )
@@ -198,7 +198,7 @@ def line_chart(title, x_label, y_label, series, bottom=None, log=False, level=No
 
 
 def draw_bar(axis, value, x, width, style):
-    """A bar from zero to a value, from x to the right."""
+    """A bar from zero to a value; x: its left side."""
     top = min(axis(value), axis(0))
     height = abs(axis(value) - axis(0))
     return (
@@ -208,11 +208,7 @@ def draw_bar(axis, value, x, width, style):
 
 
 def bar_chart(title, x_label, y_label, groups, series):
-    """Bars from zero; None leaves a gap.
-
-    groups: names on the x axis; series: [`Bars` or its values as a tuple].
-    """
-    series = [Bars(*one) for one in series]
+    """A chart of bars from zero; groups: names on the x axis; series: list of `Bars`."""
     values = [value for one in series for value in one.values if drawable(value)]
     if not values:
         return empty_chart(title)

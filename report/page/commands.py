@@ -1,4 +1,4 @@
-"""What an experiment folder lacks, with the command lines that make it."""
+"""The command lines that make missing results of an experiment folder."""
 
 import os
 import shlex
@@ -9,11 +9,11 @@ from wsol.network import HEADS
 
 from ..results import results_of
 
-PAPER_SCALE = {'jointll': ['--norm_type=clipping', '--threshold_type=log']}  # for cue localization, of each map
+PAPER_SCALE = {'jointll': ['--norm_type=clipping', '--threshold_type=log']}  # {map: flags of cue localization}
 
 
 def own_map(run):
-    """The name of the map that the head of a run is made for."""
+    """The own map of a run's head."""
     head = HEADS.get(run.arguments.get('attribution_method'), HEADS['CAM'])
     return head.own_map
 
@@ -32,17 +32,17 @@ def command_line(program, run, *flags):
 
 
 def evaluation_command(program, run, *flags):
-    """The command line of an evaluation of the run's own map."""
+    """The command line that evaluates the run's own map."""
     return command_line(program, run, f'--score_map_process={own_map(run)}', *flags)
 
 
 def cue_command(run):
-    """The command line of cue localization, its scale that of the paper."""
+    """The command line of cue localization with the paper's settings."""
     return evaluation_command('eval_cue_location.py', run, *PAPER_SCALE.get(own_map(run), []))
 
 
 def missing_results(runs, kind, command_of):
-    """A paragraph for the runs without a result of the kind, with the command that makes it: command_of(run)."""
+    """HTML that lists the runs without this kind of result, with the command that makes it, command_of(run)."""
     without = [run for run in runs if not any(results_of([run], kind))]
     if not without:
         return ''

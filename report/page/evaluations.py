@@ -1,4 +1,4 @@
-"""The page's sections of scores: ours as tables and charts, the published ones beside them, commands for missing ones.
+"""The page's sections of scores: tables and charts, published numbers, commands for missing results.
 
 Each section is a function: runs -> HTML text.
 """
@@ -16,15 +16,15 @@ from .commands import command_line, cue_command, evaluation_command, missing_res
 from .markup import html_table, tables_of_anything
 
 MODES = {
-    'released': 'one histogram for all pairs, as the released code and the paper have it',
-    'per_pair': 'each pair alone',
-    'exact': 'each pair alone, against the true pixels of the parts',
+    'released': 'one histogram for all pairs, as in the released code and the paper',
+    'per_pair': 'each pair separately',
+    'exact': 'each pair separately, against the true pixels of the parts',
 }
-PAPER_HEAD = ('experiment', 'set', 'map')  # the columns that every table of scores begins with
+PAPER_HEAD = ('experiment', 'set', 'map')  # the first columns of every table of scores
 
 
 def words_of(mode):
-    """A mode of cue localization in words."""
+    """A mode of cue localization as text."""
     return mode.replace('_', ' ')
 
 
@@ -34,12 +34,12 @@ def dataset_of(run):
 
 
 def styles_of(found, runs):
-    """A colour for each result: its run's, or its own where a run has several."""
+    """A colour for each result: its run's, or a separate one if runs have several results."""
     return [number if len(found) > len(runs) else run.style for number, (run, *_) in enumerate(found)]
 
 
 def published_rows(published, tail):
-    """The published rows [origin and name, set, map, the paper's columns, tail] of which a number is known."""
+    """The published rows [source and name, set, map, *numbers, *tail] that have numbers."""
     mark = '~' if published.get('digitised') else ''
     rows = []
     for row in published['rows']:
@@ -53,9 +53,9 @@ def published_rows(published, tail):
 
 
 def beside_paper(kind, runs, head, rows, label, tail=()):
-    """A table of our rows and the paper's: in one where it has the runs' data sets, else in one of its own below.
+    """A table of our rows and the published ones of the same data sets; if there are none, all published rows below.
 
-    head: PAPER_HEAD, the paper's columns, then those of `tail`, the published rows' values of more columns.
+    head: PAPER_HEAD, the paper's columns, further columns; tail: values of the published rows in further columns.
     """
     published = read_published(kind)
     known = published_rows(published, tail)
@@ -65,19 +65,19 @@ def beside_paper(kind, runs, head, rows, label, tail=()):
     if same:
         return html_table(head, rows, same, label) + notes
     others = html_table(('published', *head[1:]), known, label=f'{label}, published')
-    summary = 'The published numbers, of other data sets than these runs have: for orientation, not for comparison'
+    summary = 'Published numbers, on other data sets than these runs: for orientation, not for comparison'
     return (html_table(head, rows, label=label) if rows else '') + (
         f'<details{" open" if len(known) < 10 else ""}><summary>{summary}</summary>{others}{notes}</details>'
     )
 
 
 def figure_text(value, interval):
-    """A figure as a table shows it, with its interval behind."""
+    """A figure as text, followed by its interval."""
     return number_text(value) + interval_text(interval)
 
 
 def accuracy_section(runs):
-    """Test and best validation accuracy beside the published ones."""
+    """Test and best validation accuracy, with published numbers."""
     rows = [
         [
             run.name,
@@ -97,13 +97,13 @@ def accuracy_section(runs):
 
 
 def cue_intervals(run, map_name, mode):
-    """The interval, or None, of each of COUNTS."""
+    """The intervals, or None, of COUNTS."""
     known = result_intervals(run.folder, 'cue_location', map_name)
     return [known.get(cue_name(mode, pairs)) for pairs in COUNTS.values()]
 
 
 def cue_chart(mode, found, styles):
-    """The bars of cue localization in one mode, by the number of differing parts."""
+    """The chart of cue localization in one mode, by the number of differing parts."""
     series = [
         Bars(
             f'{run.name}, {map_name}',
@@ -178,7 +178,7 @@ def erasing_section(runs):
 
 
 def localization_by_iou(found):
-    """The table of box accuracies at each IoU, folded away; nothing without one."""
+    """The collapsed table of box accuracies by IoU; empty without results."""
     rows = [
         [
             f'{run.name}, {map_name}',
@@ -221,7 +221,7 @@ def localization_section(runs):
 
 
 def attribution_table(run, result):
-    """The table of an attribution result, a row a map; a result of another form is shown as it is."""
+    """The table of attribution scores, a row per map; other results are shown as generic tables."""
     if not is_table(result):
         return ''.join(tables_of_anything(result))
     head, rows = score_rows(run.folder, result)
@@ -230,7 +230,7 @@ def attribution_table(run, result):
 
 
 def attribution_section(runs):
-    """What eval_attribution.py wrote."""
+    """The results of eval_attribution.py."""
     pieces = []
     for run, name, result in results_of(runs, 'attribution'):
         title = ', '.join(filter(None, (run.name, name)))

@@ -1,8 +1,8 @@
-"""The page's gallery: attribution maps of a few test images as numbers, any two classes of which the page can compare.
+"""The page's gallery: attribution maps of a few test images, of which the page compares any two classes.
 
-The maps come from the experiments' checkpoints, at native size and unscaled. Each is kept as whole numbers times a
-scale of its own: 16 bits a value up to SMALL pixels a side (an error of at most 1/65534 of its largest magnitude), 8
-bits above (1/254): gradient maps have the size of the image.
+The maps come from the experiments' checkpoints, at native size and unscaled. Each is stored as integers times a scale:
+16 bits up to SMALL pixels per side (error at most 1/65534 of the largest magnitude), 8 bits above (1/254), as gradient
+maps have the size of the image.
 """
 
 import base64
@@ -25,13 +25,13 @@ from wsol.network import HEADS
 from wsol.preprocessing import make_transform
 
 SMALL = 64
-OWN = 'readout'  # stands for the experiment's own map: vanilla of CAM, jointll of CALM
-# What cannot be had: UserError says why; the others are of files that cannot be read or are no text.
+OWN = 'readout'  # the experiment's own map: vanilla of CAM, jointll of CALM
+# Errors that leave an experiment out of the gallery.
 UNUSABLE = (UserError, OSError, UnicodeDecodeError)
 
 
 class Exhibit(NamedTuple):
-    """An experiment and the test images that it is shown with."""
+    """An experiment and its test split."""
 
     experiment: Experiment
     split: Split
@@ -45,7 +45,7 @@ class Pictures(NamedTuple):
 
 
 def batch_tensor(batch, experiment):
-    """The images as an experiment's network takes them, [B, 3, S, S] on its device."""
+    """The input [B, 3, S, S] of an experiment's network, on its device."""
     size = experiment.arguments.crop_size
     transform = make_transform(False, crop_size=size, preprocessing=experiment.model.preprocessing)
     images = torch.stack([transform(picture) for picture in batch.pictures])
@@ -53,17 +53,14 @@ def batch_tensor(batch, experiment):
 
 
 def check_maps(names):
-    """UserError for a name that is no map's, nor OWN."""
+    """UserError for a name that is neither a map nor OWN."""
     for name in names:
         if name != OWN:
             attribution.lookup(name)
 
 
 def load_exhibit(run, data_root=None, metadata_root=None):
-    """The `Exhibit` of a `results.RunFolder`; what cannot be had is one of UNUSABLE.
-
-    The checkpoint is the folder's last one, else the one that was evaluated.
-    """
+    """The `Exhibit` of a `results.RunFolder`, from its last checkpoint, else the evaluated one; errors: UNUSABLE."""
     if not run.arguments:
         raise UserError(f'{run.folder} has no log or result with arguments: train it with main.py')
     path = os.path.join(run.folder, util.CHECKPOINT.format('last'))
@@ -76,7 +73,7 @@ def load_exhibit(run, data_root=None, metadata_root=None):
     arguments = {
         **run.arguments,
         **{name: root for name, root in roots.items() if root},
-        'smoothing_ksize': 1,  # maps as they are, exact however the network was trained
+        'smoothing_ksize': 1,  # exact maps, whatever the training flags
         **models.EXACT._asdict(),
     }
     save_root = run.arguments.get('save_root') or ''
@@ -85,7 +82,7 @@ def load_exhibit(run, data_root=None, metadata_root=None):
 
 
 def data_of(exhibit):
-    """What exhibits on the same data have in common; a folder's split.json lies in each experiment of its own."""
+    """A key that is equal for exhibits on the same data; for photographs it contains the split."""
     flags = exhibit.experiment.arguments
     same = flags.metadata_root
     if flags.dataset == folders.NAME:
@@ -94,16 +91,16 @@ def data_of(exhibit):
 
 
 def data_uri(image, size):
-    """A Pillow image as the network sees it, a size x size square, as a JPEG data address."""
+    """A Pillow image, resized to a size x size square, as a JPEG data URI."""
     buffer = io.BytesIO()
     image.resize((size, size), Image.Resampling.BILINEAR).save(buffer, 'JPEG', quality=85)
     return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
 def encode(maps):
-    """{scales [K], data} of maps [K, h, w]: little-endian whole numbers in base64; value = number * its class's scale.
+    """{scales [K], data} of maps [K, h, w]: little-endian integers in base64; value = integer * scale of its class.
 
-    NaN is a UserError.
+    UserError for values that are not finite.
     """
     if not np.isfinite(maps).all():
         raise UserError('the map has values that are not finite')
@@ -115,7 +112,7 @@ def encode(maps):
 
 
 def map_record(experiment, map_name, batch, output, offered):
-    """The page's record of one map: of the offered classes of each image."""
+    """The page's record of one map, for the offered classes of each image."""
     [maker] = map_makers(experiment, [map_name]).values()
     images = batch_tensor(batch, experiment)
     classes = [torch.tensor(row, device=images.device) for row in offered]
@@ -133,7 +130,7 @@ def map_record(experiment, map_name, batch, output, offered):
 
 
 def run_record(experiment, map_names, batch, output, offered, notes):
-    """The page's record of one experiment; what fails is told in `notes`."""
+    """The page's record of one experiment; errors are added to `notes`."""
     head_name = experiment.arguments.attribution_method
     maps = []
     for name in dict.fromkeys(HEADS[head_name].own_map if name == OWN else name for name in map_names):
@@ -152,13 +149,13 @@ def run_record(experiment, map_names, batch, output, offered, notes):
 
 
 def offered_classes(label, probs, count):
-    """The image's own class, then the most probable ones by the mean of the runs. probs: [runs, C]."""
+    """The image's label, then the most probable classes on average over the runs; probs: [runs, C]."""
     order = probs.mean(dim=0).argsort(descending=True).tolist()
     return [label, *(y for y in order if y != label)][:count]
 
 
 def load_batch(split, count):
-    """The `Pictures` of `count` images, evenly spread over a split."""
+    """The `Pictures` of `count` evenly spaced images of a split."""
     total = len(split.image_ids)
     count = min(count, total)
     numbers = [(2 * n + 1) * total // (2 * count) for n in range(count)]
@@ -182,7 +179,7 @@ def set_record(split, batch, offered, size, names, used):
 
 
 def show_set(exhibits, images, classes, map_names, notes):
-    """(record of the set, records of its runs) of exhibits on the same data; what fails is told in `notes`."""
+    """(record of the set, records of its runs) of exhibits on the same data; errors are added to `notes`."""
     experiment, split = exhibits[0]
     size = experiment.arguments.crop_size
     batch = load_batch(split, images)
@@ -202,16 +199,16 @@ def show_set(exhibits, images, classes, map_names, notes):
 
 
 def build_gallery(runs, *, images, classes, maps, data_root=None, metadata_root=None):
-    """(the page's gallery data, notes on what is left out).
+    """(the page's gallery data, notes on omissions).
 
-    runs: `results.RunFolder`s; images: how many test images; classes: how many are offered for each; maps: names, OWN
-    among them; data_root, metadata_root: None for each experiment's own. The data:
+    runs: `results.RunFolder`s; images: number of test images; classes: number offered for each; maps: names, possibly
+    OWN; data_root, metadata_root: None for each experiment's own. The data:
     {sets: [{images: [{id, label, classes, picture}], names: {class: name}}],
     runs: [{name, method, set, predicted, probs,
     maps: [{name, unit, height, width, bits, signed, maps: [{scales, data}]}]}]};
     the maps of an image are those of its `classes`, in their order.
     """
-    exhibits = {}  # of the runs on the same data
+    exhibits = {}  # {data: exhibits}
     notes = []
     data = {'sets': [], 'runs': []}
     for run in runs:

@@ -1,32 +1,32 @@
-"""Pieces of the page as HTML text: numbers, tables, lists. Everything that enters is escaped here."""
+"""HTML of numbers, tables and lists. All input is escaped here."""
 
 import json
 import math
 from html import escape
 
-PROVENANCE = ('arguments', 'commit', 'versions', 'device')  # what a result says of where it comes from
+PROVENANCE = ('arguments', 'commit', 'versions', 'device')  # keys of a result's provenance
 
 
 def number(value, digits=4):
-    """A number as the page shows it; '-' for what is none or not finite."""
+    """A number as text; '-' for other values and numbers that are not finite."""
     finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return f'{value:.{digits}g}' if finite else '-'
 
 
 def html_list(lines):
-    """A marked list of what is missing or damaged; nothing for no line."""
+    """A list of missing or damaged items; empty without lines."""
     items = ''.join(f'<li>{escape(line)}</li>' for line in lines)
     return f'<ul class="missing">{items}</ul>' if items else ''
 
 
 def _table_row(row):
-    """A row of a table; its first cell is the row's header."""
+    """A table row; its first cell is the header."""
     cells = ''.join(f'<td>{escape(str(cell))}</td>' for cell in row[1:])
     return f'<tr><th scope="row">{escape(str(row[0]))}</th>{cells}</tr>'
 
 
 def html_table(head, rows, published=(), label=''):
-    """A table; the first column is each row's header. `published`: rows of a second body."""
+    """A table; the first cell of a row is its header; published: rows of a second body."""
     body = f'<tbody>{"".join(map(_table_row, rows))}</tbody>'
     if published:
         body += f'<tbody class="published">{"".join(map(_table_row, published))}</tbody>'
@@ -38,7 +38,7 @@ def html_table(head, rows, published=(), label=''):
 
 
 def _cell(value):
-    """A value of any kind as a table's cell."""
+    """Any value as the text of a cell."""
     if isinstance(value, float):
         return number(value)
     if not isinstance(value, (list, dict)):
@@ -47,17 +47,14 @@ def _cell(value):
 
 
 def _numbered(value):
-    """(key, item) of a list or an object; nothing of other values."""
+    """[(key, item)] of a list or a dict; [] of other values."""
     if isinstance(value, list):
         return list(enumerate(value, 1))
     return list(value.items()) if isinstance(value, dict) else []
 
 
 def tables_of_anything(value, name=''):
-    """Tables of whatever an object holds: a list or object of objects as rows, what is left as pairs.
-
-    What says where the object comes from is left out.
-    """
+    """Generic tables of a JSON object: collections of objects as rows, the rest as pairs; without PROVENANCE."""
     pairs = []
     tables = []
     for key, one in value.items():

@@ -1,4 +1,4 @@
-"""The page's sections of the runs themselves: results at a glance, arguments, learning curves.
+"""The page's sections on the runs: results at a glance, arguments, learning curves.
 
 Each section is a function: runs -> HTML text.
 """
@@ -7,13 +7,13 @@ import json
 import os
 
 from ..results import seed_groups
-from ..tables import COLUMNS, seed_rows, summary_rows
+from ..tables import COLUMNS, seed_rows, summaries
 from .charts import Series, line_chart
 from .markup import html_list, html_table
 
 
 def reader_of(run):
-    """A function: path of a result -> its content as it was read, {} where there is none."""
+    """A function: path of a result -> its content in `run`, {} if missing."""
 
     def read(path):
         return run.results.get(os.path.basename(path), {})
@@ -22,19 +22,19 @@ def reader_of(run):
 
 
 def summary_section(runs):
-    """The table of scripts/report.py, from the results as they were read."""
-    rows = [[run.name, *row] for run in runs for row in summary_rows(run.folder, reader_of(run))]
+    """The table of scripts/report.py."""
+    rows = [[run.name, *one.row()] for run in runs for one in summaries(run.folder, reader_of(run))]
     rows += [[os.path.basename(path), *row] for path, row in seed_rows(seed_groups([run.folder for run in runs]))]
     return html_table(('experiment', *COLUMNS), rows, label='Results at a glance') + (
         '<p class="note">top-1 in percent. cue: mean pixel average precision over the class pairs, in percent, higher '
-        'is better. R_k: right with the highest k percent of the pixels erased, over right with random ones erased; '
-        'lower is better. In brackets the 95 % interval over the test images, for cue over the class pairs; what '
-        'another seed would change is not in it. ±: the standard deviation over the seeds of a run.</p>'
+        'is better. R_k: accuracy with the highest k percent of the pixels erased, over that with random ones erased; '
+        'lower is better. Brackets: the 95 % interval over the test images (cue: over the class pairs), without the '
+        'variation over seeds. ±: the standard deviation over the seeds of a run.</p>'
     )
 
 
 def argument_rows(runs):
-    """Rows [argument, its value in each run] of all arguments, of the commit, of the device and of the versions."""
+    """Rows [name, value in each run] of all arguments, the commit, the device and the versions."""
     rows = []
     for key in dict.fromkeys(key for run in runs for key in run.arguments):
         values = [json.dumps(run.arguments[key], ensure_ascii=False) if key in run.arguments else '-' for run in runs]
@@ -48,26 +48,23 @@ def argument_rows(runs):
 
 
 def evaluation_rows(runs):
-    """Rows [run, result, the arguments in which the evaluation differs from its run]."""
+    """Rows [run, result, arguments in which the evaluation differs from its run]."""
     rows = []
     for run in runs:
         for name, content in run.results.items():
             arguments = content.get('arguments')
             if isinstance(arguments, dict):
-                changes = [f'{key}={json.dumps(arguments[key])}' for key in arguments if differs(run, key, arguments)]
+                changes = [
+                    f'{key}={json.dumps(value)}' for key, value in arguments.items() if run.arguments.get(key) != value
+                ]
                 rows.append([run.name, name, ', '.join(changes) or 'the same'])
     return rows
 
 
-def differs(run, key, arguments):
-    """Is an argument another one than the run's?"""
-    return run.arguments.get(key) != arguments[key]
-
-
 def arguments_section(runs):
-    """The runs' arguments, those in which they differ first, and how each evaluation's differ from its run's."""
+    """The arguments of the runs, differing ones first, and those of evaluations that differ from their run's."""
     lost = html_list(
-        f'{run.name}: no log.jsonl or result with arguments; main.py writes it' for run in runs if not run.arguments
+        f'{run.name}: no log.jsonl or result with arguments; main.py writes them' for run in runs if not run.arguments
     )
     runs = [run for run in runs if run.arguments]
     rows = argument_rows(runs)
@@ -77,7 +74,7 @@ def arguments_section(runs):
     several = len(runs) > 1
     pieces = []
     if several:
-        pieces.append(f'<h3>In which the runs differ</h3>{html_table(head, differing, label="Differing arguments")}')
+        pieces.append(f'<h3>Differing between the runs</h3>{html_table(head, differing, label="Differing arguments")}')
     pieces.append(
         f'<details{"" if several else " open"}><summary>{"All others" if several else "Arguments"} ({len(same)})'
         f'</summary>{html_table(head, same, label="Arguments that are the same")}</details>'
@@ -93,12 +90,12 @@ def arguments_section(runs):
 
 
 def epoch_line(run, key, name, dashed=False):
-    """A number of the log's epochs as `Series`."""
+    """A number of each epoch as `Series`."""
     return Series(name, [(record['epoch'], record.get(key)) for record in run.epochs], run.style, dashed)
 
 
 def learning_rates(run):
-    """The learning rate of each parameter group as `Series`, the first and those that ever differ from it."""
+    """`Series` of learning rates: of the first parameter group, and of groups that differ from it."""
     rates = [record['lr'] if isinstance(record.get('lr'), list) else [record.get('lr')] for record in run.epochs]
     groups = [n for n in range(min(map(len, rates))) if n == 0 or any(one[n] != one[0] for one in rates)]
     return [
@@ -113,7 +110,7 @@ def learning_rates(run):
 
 
 def curve_charts(trained):
-    """The charts of runs that have epochs."""
+    """The charts of runs with epochs."""
     losses = [epoch_line(run, 'loss', run.name) for run in trained]
     accuracies = [
         epoch_line(run, f'{split}_accuracy', f'{run.name}, {split}', dashed=split == 'train')
@@ -129,7 +126,7 @@ def curve_charts(trained):
 
 
 def curves_section(runs):
-    """Loss, accuracies and learning rates over the epochs."""
+    """Losses, accuracies and learning rates by epoch."""
     trained = [run for run in runs if run.epochs]
     charts = ''.join(curve_charts(trained)) if trained else ''
     return f'<div class="charts">{charts}</div>' + html_list(

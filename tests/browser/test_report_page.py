@@ -198,7 +198,7 @@ def test_a_shared_range_own_ranges_and_the_strength_of_the_map(page_file):
         at = np.unravel_index(top.argmax(), top.shape)
         yellow = [253, 231, 37]  # the end of the scale
         assert np.abs(centres(page, weaker)[at] - yellow).max() > 2
-        pick(page, range='each map its own')
+        pick(page, range='per map')
         assert np.abs(centres(page, weaker)[at] - yellow).max() <= 1
         full_strength(page, '0')
         assert np.abs(pixels(page, 0) - 60).max() <= 2  # the picture alone
