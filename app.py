@@ -1,12 +1,12 @@
-"""Explain photographs in the browser: pick a photograph, a network, methods and classes; see inference.py's panels.
+"""Explain photographs in the browser: pick a photograph, a network, methods and classes; see the panel.
 
     pip install -r requirements-app.txt
-    python app.py             # the installed trained network, every checkpoint below save/ and checkpoints/
+    python app.py             # offers installed networks and every checkpoint below save/ and checkpoints/
     python app.py --checkpoints quickstart/CALM-EM --port 7861
 
-Open the address that it prints; the page starts with an explained photograph of a cat. It is reachable only from this
-machine unless you set --host. An uploaded photograph is deleted from disk as soon as it is read and kept in memory for
-ten minutes. Neither the page nor the server contacts another host.
+Open the printed address; the page starts with a photograph of a cat. It is reachable only from this machine unless you
+set --host. An uploaded photograph is deleted from disk once it is read, and kept in memory for ten minutes. Neither the
+page nor the server contacts another host.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
@@ -30,15 +30,15 @@ from report import live
 from wsol import attribution
 from wsol.errors import UserError
 
-PIXELS = 60_000_000  # of a photograph; more is refused
-PLACES = ('first', 'second', 'third', 'fourth', 'fifth')  # of the classes that can be picked, in words: typing filters
-LETTERS = 100  # of a name that is typed
-KEPT = 600  # seconds that a photograph is kept in memory after its last use
+PIXELS = 60_000_000  # maximum size of a photograph
+PLACES = ('first', 'second', 'third', 'fourth', 'fifth')  # ranks of the offered classes; words, as typing filters them
+LETTERS = 100  # maximum length of typed names
+KEPT = 600  # seconds that a photograph stays in memory after its last use
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; object-src 'none'"
 
 
 class Policy:
-    """Tells browsers to ask no other host for anything (an ASGI middleware)."""
+    """ASGI middleware with a content security policy: browsers contact no other host."""
 
     def __init__(self, app):
         self.app = app
@@ -56,8 +56,11 @@ class Policy:
 
 
 def find_networks(given, save_root):
-    """{name: checkpoint file, or None for a trained classifier}: those given; or else the classifiers that are
-    installed, and all checkpoints below save_root and in the folder of downloaded ones. None at all is a UserError."""
+    """{name: checkpoint file, or None for a trained classifier}; UserError if there are none.
+
+    given: names of checkpoints; None for all installed classifiers and all checkpoints below save_root and
+    util.DOWNLOADED.
+    """
     if given:
         return {name: util.find_checkpoint(name, save_root) for name in given}
     name = util.CHECKPOINT.format('last')
@@ -80,7 +83,7 @@ def find_networks(given, save_root):
 
 
 def receive(path):
-    """The photograph of an uploaded file, which is deleted whatever it holds; a name for it."""
+    """(photograph, file name) of an uploaded file, which is deleted."""
     try:
         return photographs.read_photograph(path), os.path.basename(path)
     finally:
@@ -88,7 +91,7 @@ def receive(path):
 
 
 class Desk:
-    """Answers the page's questions; a model is explained by one caller at a time."""
+    """The event handlers of the page; one request at a time uses the models."""
 
     def __init__(self, gradio, networks):
         self.gradio = gradio
@@ -96,7 +99,7 @@ class Desk:
         self.lock = threading.Lock()
 
     def show(self, photo, network, methods, a, b):
-        """[the panel as HTML, what is offered for A and for B, the command line] of a photograph (image, name)."""
+        """[panel as HTML, updates of the fields A and B, command line] for a photograph (image, name)."""
         keep = self.gradio.update()
         if photo is None:
             return ['<p>Choose a photograph first.</p>', keep, keep, '']
@@ -113,7 +116,7 @@ class Desk:
         return [live.as_html(view, wish, photo[1]), *offered, live.command_line(wish, path, photo[1])]
 
     def upload(self, file, *settings):
-        """As `show`, of an uploaded file; before it the emptied field and the photograph that is kept."""
+        """[empty upload field, photograph to keep, *`show`] for an uploaded file."""
         keep = self.gradio.update()
         try:
             photo = receive(file)
@@ -122,18 +125,18 @@ class Desk:
         return [None, photo, *self.show(photo, *settings)]
 
     def first(self, *settings):
-        """As `show`, of the photograph that the page opens on; before it that photograph."""
+        """[photograph to keep, *`show`] for the photograph that the page opens with."""
         photo = photographs.read_photograph(live.CAT), os.path.basename(live.CAT)
         return [photo, *self.show(photo, *settings)]
 
 
 def alert(error):
-    """A mistake, as the page shows it."""
+    """An error as HTML."""
     return f'<p role="alert">{html.escape(str(error))}</p>'
 
 
 def fields(gradio, networks):
-    """The fields of the page: network, methods, A and B."""
+    """The input fields: network, methods, A and B."""
     offered = [name for name in attribution.MAPS if name not in attribution.SUPERCLASS_READOUTS]
     free = {'allow_custom_value': True, 'min_width': 280}
     ranks = [f'@{rank}' for rank in range(1, len(PLACES) + 1)]
@@ -180,7 +183,7 @@ def page(gradio, networks):
 
 
 def serve(options):
-    """Run the server until it is stopped; uploads live in a folder of their own, which goes with it."""
+    """Run the server until it is stopped; uploads go to a temporary folder, which is removed at the end."""
     networks = find_networks(options.checkpoints, options.save_root)
     with tempfile.TemporaryDirectory(prefix='calm-uploads-') as folder:
         os.environ.update(
@@ -192,11 +195,8 @@ def serve(options):
         except ImportError:
             raise UserError('app.py needs gradio: pip install -r requirements-app.txt') from None
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # so that the folder is removed
-        Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses twice as many
-        fonts = {
-            'font': ['system-ui', 'sans-serif'],
-            'font_mono': ['ui-monospace', 'monospace'],
-        }  # none from another host
+        Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow's limit is twice this
+        fonts = {'font': ['system-ui', 'sans-serif'], 'font_mono': ['ui-monospace', 'monospace']}  # no web fonts
         page(gradio, networks).queue(max_size=16).launch(
             server_name=options.host,
             server_port=options.port,
@@ -215,7 +215,7 @@ def serve(options):
 def main():
     parser = config.Parser(description=__doc__, formatter_class=config.Formatter)
     parser.add_argument(
-        '--checkpoints', nargs='+', metavar='PATH', help='checkpoint files or folders (default: all that are found)'
+        '--checkpoints', nargs='+', metavar='PATH', help='checkpoint files or folders (default: all that exist)'
     )
     parser.add_argument('--save_root', default='save', help='folder of all runs')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets the network in')

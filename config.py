@@ -1,4 +1,4 @@
-"""The command line that all commands share: a parser made from `flags`, the YAML file, checks."""
+"""The command line of all commands: the parser built from `flags`, the YAML file, checks."""
 
 import argparse
 import copy
@@ -21,21 +21,21 @@ from wsol.errors import UserError
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults after the help of each flag, and the lines of the description unchanged."""
+    """Help with the default of each flag and an unwrapped description."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line on standard error, with exit code 2."""
+    """An argparse parser whose errors are one line on standard error and exit code 2."""
 
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
 
 
 class Narrow(argparse.HelpFormatter):
-    """The format of a command's --help: one name per flag, paragraphs filled, indented lines unchanged."""
+    """Help with one name per flag, filled paragraphs, and indented lines unchanged."""
 
     def __init__(self, prog):
         super().__init__(prog, max_help_position=32)
@@ -62,7 +62,7 @@ class Narrow(argparse.HelpFormatter):
 
 
 def _add(group, flag, shown):
-    """Add a `flags.Flag` to a parser or a group; a flag that is not given sets nothing. shown: in --help?"""
+    """Add a `flags.Flag` to a parser or group, without a default value; shown: in --help."""
     how = {'default': argparse.SUPPRESS, 'dest': flag.name, 'help': argparse.SUPPRESS, 'metavar': flag.metavar}
     if shown:
         default = '' if flag.default in (None, '') else f' (default: {_shown(flag.default)})'
@@ -82,9 +82,9 @@ def _shown(default):
 
 
 def flags_of(command=None):
-    """{name: its `flags.Flag`} of a command's arguments; None: those that all commands have.
+    """{name: `flags.Flag`} of a command's arguments; None: the arguments that all commands have.
 
-    If two flags have the same name, the one of the command is used.
+    Of flags with the same name, the command's own is used.
     """
     found = {}
     for flag in flags.FLAGS:
@@ -95,8 +95,7 @@ def flags_of(command=None):
 
 
 def make_parser(description, command=None):
-    """The parser of a command's flags; flags that are not given are not in its result. --help shows the flags that the
-    command uses, or all without a command."""
+    """The parser of a command; its result has only the given flags. --help shows the command's flags; None: all."""
     usage = '%(prog)s [--flag=value ...]'
     more = 'Flags of other commands are accepted and have no effect, so that one YAML file works for all.'
     parser = Parser(usage=usage, description=description, formatter_class=Narrow, epilog=more, add_help=False)
@@ -114,7 +113,7 @@ def make_parser(description, command=None):
 
 
 def _parse(parser, accepted, words):
-    """Parse command-line words: ({name: value} of the flags `accepted`, the same of flags of other commands only)."""
+    """Parse command-line words: ({name: value} of the `accepted` flags, the same for flags of other commands)."""
     others = Parser(prog=parser.prog, usage=parser.usage, add_help=False, allow_abbrev=False)
     known = {name for flag in accepted.values() for name in flag.names}
     for flag in flags.FLAGS:
@@ -126,10 +125,7 @@ def _parse(parser, accepted, words):
 
 
 class _AsWritten(yaml.SafeLoader):
-    """YAML whose scalars are read as text, as on the command line; only null keeps its meaning.
-
-    Plain YAML would read `off` as False, 001 as 1 and 1:30 as 90.
-    """
+    """A YAML loader that reads all scalars but null as text: plain YAML turns `off` into False and 001 into 1."""
 
     yaml_implicit_resolvers = {
         first: [rule for rule in rules if rule[0] == 'tag:yaml.org,2002:null']
@@ -140,7 +136,7 @@ class _AsWritten(yaml.SafeLoader):
 def _words(flag, value):
     """The command-line words of a flag with a YAML value; None if it is neither text nor a list of texts.
 
-    null: the flag is not given. A list becomes several words if the flag takes several, else a comma-separated list.
+    null gives no words. A list gives one word per item if the flag takes several, else comma-separated text.
     """
     values = value if isinstance(value, list) else [value]
     if value is None:
@@ -151,7 +147,7 @@ def _words(flag, value):
 
 
 def read_yaml(path):
-    """{flag: text, list of texts or None} of a YAML file; a file that cannot be read is a UserError."""
+    """{flag: text, list of texts or None} of a YAML file; UserError if it cannot be read."""
     try:
         values = yaml.load(texts.read_text(path), _AsWritten) or {}
     except yaml.YAMLError as error:
@@ -162,7 +158,7 @@ def read_yaml(path):
 
 
 def _yaml_words(parser, accepted, path):
-    """The command-line words that are equivalent to a YAML file."""
+    """The command-line words equivalent to a YAML file."""
     try:
         values = read_yaml(path)
     except UserError as error:
@@ -178,10 +174,9 @@ def _yaml_words(parser, accepted, path):
 
 
 def given_flags(description, argv=None, command=None):
-    """{flag: value} of the command line and its --config file; the command line takes precedence. Mistakes end the
-    program with exit code 2.
+    """{flag: value} of the command line and its --config file; the command line takes precedence.
 
-    Flags on the command line that have no effect on the command are listed in one line on standard error.
+    Errors exit with code 2. Command-line flags without effect on the command are listed on standard error.
     """
     parser = make_parser(description, command)
     accepted = flags_of(command)
@@ -200,7 +195,7 @@ def given_flags(description, argv=None, command=None):
 
 
 def _check_one_network(parser, given):
-    """A usage error if --classifier is combined with a checkpoint or saved maps."""
+    """Usage error if --classifier is combined with a checkpoint or saved maps."""
     named = given.get('load_checkpoint')
     loaded = given.get('use_load_checkpoint', named is not None)
     checkpoint = f'--load_checkpoint={named}' if named else '--use_load_checkpoint'
@@ -211,7 +206,7 @@ def _check_one_network(parser, given):
 
 
 def _check_architecture(parser, given):
-    """A usage error for an architecture that is only allowed with a --classifier file."""
+    """Usage error for an architecture that is only valid with a --classifier file."""
     name = given.get('architecture')
     known = name is None or name in wsol.ARCHITECTURES or name.startswith('timm/')
     if not known and not (given.get('classifier') and is_file(given['classifier'])):
@@ -222,13 +217,12 @@ def _check_architecture(parser, given):
 
 
 def defaults(command=None):
-    """{flag: its default} of a command's arguments; command as for `flags_of`."""
+    """{flag: default} of a command's arguments; command as for `flags_of`."""
     return {name: copy.copy(flag.default) for name, flag in flags_of(command).items()}
 
 
 def complete(given, command=None, **others):
-    """The arguments of a command as a Munch: the given ones, then `others`, then the defaults. `log_folder` is
-    save_root/experiment_name."""
+    """The arguments of a command as a Munch: `given`, then `others`, then defaults; adds `log_folder`."""
     args = Munch({**defaults(command), **others, **given})
     if args.use_load_checkpoint is None:
         args.use_load_checkpoint = args.load_checkpoint is not None
@@ -242,22 +236,22 @@ def complete(given, command=None, **others):
 
 
 def get_configs(description, argv=None, command=None):
-    """The arguments of a command as a Munch, from its command line; command: a name of flags.COMMANDS."""
+    """The arguments of a command line as a Munch; command: a name in flags.COMMANDS."""
     return complete(given_flags(description, argv, command), command)
 
 
 def _map_of_backprop(name):
-    """The map that --score_map_method=backprop selects: as released, input_grad for every readout's name."""
+    """The map for --score_map_method=backprop: input_grad for every readout, as released."""
     return 'input_grad' if name in ('', *attribution.READOUTS, *attribution.SUPERCLASS_READOUTS) else name
 
 
 def pick(record, args):
-    """The NamedTuple `record` with the arguments that have the names of its fields."""
+    """A `record`, a NamedTuple class, with the arguments named like its fields."""
     return record(**{name: args[name] for name in record._fields})
 
 
 def map_options(args, progress=False):
-    """`attribution.Options` from the flags; progress: show a bar if a map takes long."""
+    """The `attribution.Options` of the flags; progress: show a bar for slow maps."""
     named = {option.name: args[option.name] for option in fields(attribution.Options) if 'help' in option.metadata}
     return attribution.Options(
         superclass=args.superclass and read_superclasses(args.superclass),

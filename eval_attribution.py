@@ -1,4 +1,4 @@
-"""Compare attribution methods: the chosen maps by the chosen scores, in one table and one plot.
+"""Compare attribution methods by several scores, in one table and one plot.
 
     python eval_attribution.py --experiment_name=calm_em --architecture=resnet50 \\
         --attribution_method=CALM-EM --dataset=CUB --use_bn=True --large_feature_map=True \\
@@ -6,7 +6,7 @@
 
 The maps explain the true label y of each test image, and p is p(y|x). Gradient and perturbation methods explain the
 logit of CAM or log p(y|x) of CALM. Scores use maps that are resized bilinearly and min-max scaled to [0, 1], or the
-order of their pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap use bicubic maps and 8-bit thresholds, like
+ranks of their pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap use bicubic maps and 8-bit thresholds, like
 eval_wsol.py. The last columns are the cost of a map. --resume continues a stopped run, also with other --methods, and
 adds more --methods to a finished table.
 """
@@ -37,12 +37,11 @@ from wsol.scoring import Tally, erasing, scores
 
 COMMAND = 'eval_attribution'
 NAME = 'attribution_scores'
-SHARED = 'images'  # the task of the evaluation that all maps share; each map is another
+SHARED = 'images'  # the task with what all maps share; each map is a further task
 
 
 def choose(text, valid, default, every, flag):
-    """The names in a comma list; `default` for None, `every` for 'all'. Unknown ones are a UserError that lists close
-    ones."""
+    """The names in a comma-separated list; None: `default`, 'all': `every`. UserError for names not in `valid`."""
     if text in (None, 'all'):
         return list(every if text else default)
     names = [name.strip() for name in text.split(',') if name.strip()]
@@ -56,14 +55,14 @@ def choose(text, valid, default, every, flag):
 
 
 def choose_maps(args):
-    """The names of the maps that --methods means."""
+    """The names of the maps that --methods selects."""
     every = [name for name in attribution.MAPS if args.superclass or name not in attribution.SUPERCLASS_READOUTS]
     suited = attribution.suited(args.attribution_method, sets=bool(args.superclass))
     return choose(args.methods, attribution.MAPS, suited, every, '--methods')
 
 
 def choose_metrics(args, own=None):
-    """The names of the scores that --metrics means; own: photographs in place of the data set."""
+    """The names of the scores that --metrics selects; own: the photographs of --images, or None."""
     kind = localization(args.dataset, args.data_root) if own is None else own.truth
     truths = (None, kind and 'any', kind)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
@@ -72,14 +71,16 @@ def choose_metrics(args, own=None):
 
 
 def arguments():
-    """(the arguments, the `own_photographs.Collection` of --images or None); what was collected goes into the first, so
-    that --resume goes on with the same photographs alone."""
+    """(the arguments, the `own_photographs.Collection` of --images or None).
+
+    The arguments include a digest of the photographs, so that --resume requires the same ones.
+    """
     given = given_flags(__doc__, command=COMMAND)
     args = complete(given, COMMAND)
     tables = [args.labels, args.boxes, args.masks]
     if not args.images:
         if any(tables):
-            raise UserError('--labels, --boxes and --masks belong to photographs: give --images=PATTERN too')
+            raise UserError('--labels, --boxes and --masks need photographs: give --images=PATTERN too')
         return args, None
     args = network_arguments(given, COMMAND)
     own = own_photographs.collect(args.images, args.boxes, args.masks)
@@ -88,8 +89,7 @@ def arguments():
 
 
 class AttributionScores(evaluation.Evaluator):
-    """The table of the chosen maps by the chosen scores. One of its tasks is what all maps share, each map is another;
-    what a finished table has of its maps stays as it is when maps are added."""
+    """The table of maps and scores. Its tasks are SHARED and each map; --resume may add maps to a finished table."""
 
     title = 'attribution scores'
     files = ('csv', 'md', 'png')
@@ -110,7 +110,7 @@ class AttributionScores(evaluation.Evaluator):
         return [SHARED, *(name for name in self.makers if name not in self.finished)]
 
     def choose_maps(self):
-        """What --methods means; without names, those of a classifier are the ones that it can give."""
+        """The maps of --methods; for a classifier without named methods, those that it supports."""
         if isinstance(self.args.methods, list):
             return self.args.methods
         described = Munch(self.args, attribution_method=self.model.attribution_method)
@@ -138,14 +138,14 @@ class AttributionScores(evaluation.Evaluator):
         self.randomized = comparing.random_networks(self.model, self.settings, self.size, self.seed)
 
     def _finished_rows(self):
-        """The arrays of the finished table; without them a UserError."""
+        """The arrays of the finished table; UserError if the file is missing."""
         path = self.path(NAME, 'npz')
         if not os.path.isfile(path):
-            raise UserError(f'{path} is gone, so nothing can be added to its table: give another --experiment_name')
+            raise UserError(f'{path} is missing, so nothing can be added to its table: give another --experiment_name')
         return arrays.stored(path)
 
     def batches(self, numbers):
-        """(`ImageBatch`, its `PredictedBatch` or None, its random counts where they are known) of each batch."""
+        """Yield (`ImageBatch`, its `PredictedBatch` or None, its random counts if cached)."""
         for positions, read in zip(numbers, self.images.batches(numbers)):
             known = self.random.known_of(positions) if self.random else None
             labels = None if read.labels is None else read.labels.to(self.device)
@@ -168,21 +168,21 @@ class AttributionScores(evaluation.Evaluator):
         ids, before = (some['ids'].whole() if 'ids' in some else [] for some in (rows, self.finished_rows))
         if self.finished and not np.array_equal(ids, before):
             raise UserError(
-                f'the images are not those of the finished result in {self.run.folder} any more, so nothing can be '
-                'added to it: give another --experiment_name'
+                f'the images are not those of the finished result in {self.run.folder}, so nothing can be added to it: '
+                'give another --experiment_name'
             )
         every = {**self.finished_rows, **rows}
         won = comparing.win_counts(self.drops(every))[1]
         return {**every, **{f'{name}/wins': scores.rows('wins', counts) for name, counts in won.items()}}
 
     def drops(self, rows):
-        """{map: its confidence drops [N]} of all maps of the table, finished ones first; {} where no score has them."""
+        """{map: confidence drops [N]} of all maps, finished ones first; {} if no score needs them."""
         names = [*self.finished, *self.tasks()[1:]]
         return {name: rows[f'{name}/drop'].whole() for name in names if f'{name}/drop' in rows}
 
     def report(self, name, totals, rows, log):
         """Write the table and the plot and print the table."""
-        from report.figures import plot_scores  # matplotlib: nothing before the end needs it
+        from report.figures import plot_scores  # loads matplotlib
 
         images = int(totals['images'])
         if not images:
@@ -192,7 +192,7 @@ class AttributionScores(evaluation.Evaluator):
         wins = comparing.win_counts(self.drops(rows))[0]
         made = comparing.map_figures(totals, self.tasks()[1:], self.settings, wins)
         table = comparing.with_wins({**self.finished, **made}, wins, images, self.settings)
-        if isinstance(self.run.arguments['methods'], list):  # else it stands for those that the network can give
+        if isinstance(self.run.arguments['methods'], list):  # else it depends on the network
             self.run.arguments['methods'] = list(table)
         metrics = {key: scores.METRICS[key] for key in self.settings.metrics}
         scored, explained = self.described(totals)
@@ -218,13 +218,13 @@ class AttributionScores(evaluation.Evaluator):
         log.report(note, **self.counts(totals))
 
     def counts(self, totals):
-        """How many images were scored, classified right and left out."""
+        """The numbers of images scored, classified correctly and left out."""
         predicted = self.own is not None and not self.args.labels
         counts = {'images': int(totals['images']), 'correct': None if predicted else int(totals['correct'])}
         return counts if self.own is None else {**counts, 'left_out': int(totals['left_out'])}
 
     def described(self, totals):
-        """(what was scored, how it was explained) in words."""
+        """(what was scored, which class was explained) as text."""
         args = self.args
         counts = self.counts(totals)
         network = f'{self.model.attribution_method} ({args.classifier or args.architecture})'
@@ -239,7 +239,7 @@ class AttributionScores(evaluation.Evaluator):
 
 
 def print_scores(result, metrics, log):
-    """Print the figures of each map and the best map of each score; the former go into the log too."""
+    """Print the figures of each map, which are also logged, and the best map of each score."""
     for name, row in result['methods'].items():
         log.write(method=name, **{key: row[key] for key in metrics})
         figures = ', '.join(f'{metric.title} {score_text(row[key], metric)}' for key, metric in metrics.items())
@@ -252,7 +252,7 @@ def print_scores(result, metrics, log):
 
 def main():
     args, own = arguments()
-    if not args.classifier or args.methods not in (None, 'all'):  # a classifier's kind is known once it is loaded
+    if not args.classifier or args.methods not in (None, 'all'):  # else chosen once the network is loaded
         args.methods = choose_maps(args)
     args.metrics = choose_metrics(args, own)
     evaluation.evaluate(AttributionScores(args, own))

@@ -29,8 +29,7 @@ from wsol.scoring.maps import blur_reach, resize
 class CueDataset(Dataset):
     """Items (pixels uint8 [S, S, 3], part map [S, S], exact part map [S, S], visible parts bool [8], image number).
 
-    The images are those of the split with the numbers `numbers`. Each is read and decoded once; the part maps are made
-    beside it, in the loader's processes.
+    numbers: of the images in the split. Images and part maps are made in the loader's processes.
     """
 
     def __init__(self, split, numbers, folder, size, preprocessing=PAPER):
@@ -44,7 +43,7 @@ class CueDataset(Dataset):
         self._check_names()
 
     def _check_names(self):
-        """A UserError for an image without part locations or without a segmentation."""
+        """UserError for an image without part locations or segmentation."""
         image_ids = [self.split.image_ids[number] for number in self.numbers]
         unknown = [image_id for image_id in image_ids if image_id not in self.locations]
         if unknown:
@@ -77,30 +76,28 @@ class CueDataset(Dataset):
 
 
 def differences(maker, images, classes, numbers, at_once, output=None, make=None):
-    """What parts each image's class from its partners, [N, h, w] an image; the arguments as for `MapMaker`.
+    """For each image, maps [N, h, w] that contrast its class with N others; arguments as for `MapMaker`.
 
-    make: the maker itself for arrays, the default, or its `tensors`.
-
-    classes: an image's own and its N partners. It is the difference of two classes' maps, or, with at_once, the map of
-    the difference of their scores: what speaks for the image's own class and against the partner.
+    classes: an image's own class and the N others. at_once: maps of the difference of two classes' scores instead of
+    differences of their maps. make: the maker, for arrays, or its `tensors`.
     """
     make = make or maker
-    if at_once and not maker.from_output:  # CAM's readout is linear: the same both ways
+    if at_once and not maker.from_output:  # CAM's readout is linear, so both agree
         own = [y[:1].expand(len(y) - 1) for y in classes]
         return make(images, None, own, numbers, [y[1:] for y in classes])
     return [maps[:1] - maps[1:] for maps in make(images, output, classes, numbers)]
 
 
 def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
-    """Score each image of a batch on all its pairs: a `Tally` of `cues.cue_counts`.
+    """Score each image of a batch on all its pairs: a `Tally` of `cues.cue_counts`, computed on the device.
 
-    labels: of the whole split; table: `cues.class_rows`; cue: the `cues.Cues`; at_once: as for `differences`; output:
-    the model's on the images where it is known. On an accelerator everything stays there.
+    labels: of the whole split; table: `cues.class_rows`; cue: a `cues.Cues`; at_once: as for `differences`; output: the
+    model's on the images, or None.
     """
     images, parts, exact, visible, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
-    if device.type != 'cpu' and maker.ksize == 1:  # smoothing is OpenCV's
+    if device.type != 'cpu' and maker.ksize == 1:  # OpenCV smooths, on the host
         made = differences(maker, images, classes, numbers, at_once, output, maker.tensors)
         rows = [torch.from_numpy(table[labels[number]][0]) for number in numbers]
         owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
@@ -111,14 +108,14 @@ def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=
     def scored():
         for b, number in enumerate(numbers):
             rows = table[labels[number]][0]
-            resized = resize(maps[b], images.shape[-1])  # the absolute value takes the sign away
+            resized = resize(maps[b], images.shape[-1])  # [N, S, S]
             yield cues.CueImage(rows, resized, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
     return Tally(cues.cue_counts(cue, scored()), {})
 
 
 def pair_arrays(pairs, totals):
-    """{name: array} of what is kept of each pair; PxAP is NaN where no image of the pair was scored."""
+    """{name: array} over the pairs; PxAP is NaN for a pair without scored images."""
     pxap = cues.cue_figures(totals)
     return {
         'ids': np.array([f'{pair.a} {pair.b}' for pair in pairs]),
@@ -129,7 +126,7 @@ def pair_arrays(pairs, totals):
 
 
 def result_of(pairs, totals):
-    """What NAME.json says of the sums over all images."""
+    """The result for NAME.json, from the sums over all images."""
     pxap = cues.cue_figures(totals)
     rows = [
         {
@@ -152,12 +149,12 @@ def result_of(pairs, totals):
 
 
 def pixel_counts(totals):
-    """(pixels that were counted, those of them under the first threshold)."""
+    """(number of pixels, number of them below the first threshold)."""
     return int(totals['histogram'].sum()), int(totals['histogram'][:, :, 0].sum())
 
 
 class CueLocalization(evaluation.Evaluator):
-    """What the differences of two classes' maps find of the parts in which the classes differ, pair by pair."""
+    """Scores differences of two classes' maps against the parts in which the classes differ, pair by pair."""
 
     title = 'cue localization'
 
@@ -172,7 +169,7 @@ class CueLocalization(evaluation.Evaluator):
 
     def prepare(self):
         args = self.args
-        blur_reach(args.blur, self.size)  # too wide a blur is said before anything is written
+        blur_reach(args.blur, self.size)  # refuses a blur that is too wide, before anything is written
         self.pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(self.folder), cues.COUNTS)
         if not self.pairs:
             raise UserError(f'{self.folder}: no two classes differ in 1 to 3 parts')
@@ -180,7 +177,7 @@ class CueLocalization(evaluation.Evaluator):
         chosen = [n for n, y in enumerate(self.split.labels) if y in self.table]
         if not chosen:
             raise UserError(
-                f'{self.folder}: no test image is of a class that has a pair: is --metadata_root that of the data?'
+                f'{self.folder}: no class with a pair has test images: does --metadata_root belong to the data?'
             )
         self.dataset = CueDataset(self.split, chosen, self.folder, self.size, self.model.preprocessing)
         self.count = len(self.dataset)
@@ -191,7 +188,7 @@ class CueLocalization(evaluation.Evaluator):
                 attribution.check_contrast(task, self.model)
 
     def batches(self, numbers):
-        """(what `count_batch` takes, the network's output where a map is read off it) of each batch."""
+        """Yield (batch for `count_batch`, the network's output if a readout needs it)."""
         loader = DataLoader(
             self.dataset, batch_sampler=numbers, num_workers=self.args.workers, pin_memory=self.device.type != 'cpu'
         )

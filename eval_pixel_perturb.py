@@ -20,18 +20,18 @@ from wsol.scoring import Tally, erasing
 
 
 class ErasingBatch(NamedTuple):
-    """Images and what does not depend on the map."""
+    """A batch of images, and what does not depend on the map."""
 
     images: torch.Tensor  # [B, 3, S, S], on the device
     labels: torch.Tensor  # [B], on the device
     ids: list  # of the images
     numbers: list  # of the images in the split
     output: object  # the network's
-    random: torch.Tensor  # in how many draws each is right without random pixels [B, K]
+    random: torch.Tensor  # draws in which an image with random pixels erased is classified correctly [B, K]
 
 
 def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
-    """The `ErasingBatch` of images and labels on their device; known: their random counts where they are known."""
+    """The `ErasingBatch` of images and labels on the device; known: their random counts if cached."""
     with torch.no_grad():
         output = model(images)
     random = erasing.random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
@@ -39,8 +39,11 @@ def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
 
 
 def count_batch(model, maker, batch):
-    """The `Tally` of an `ErasingBatch`: right as it is (`correct`), with the highest pixels of the maker's maps erased
-    (`topk`, a column a k), and with random ones (`random`, the sum over the repeats)."""
+    """The `Tally` of an `ErasingBatch`, counts of correct classifications.
+
+    correct: unchanged images; topk [K]: with the highest pixels of the maps erased; random [K]: with random pixels
+    erased, summed over the repeats.
+    """
     images, labels = batch.images, batch.labels
     native = map_maker.target_maps(maker, images, batch.output, labels, batch.numbers)
     maps = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
@@ -54,7 +57,7 @@ def count_batch(model, maker, batch):
 
 
 class PixelPerturbation(evaluation.Evaluator):
-    """Which images of the test split stay right without their highest pixels, and without random ones."""
+    """Counts test images that stay correct with their highest, and with random, pixels erased."""
 
     title = 'remove-and-classify'
     files = ('png',)
@@ -76,7 +79,7 @@ class PixelPerturbation(evaluation.Evaluator):
         return made._replace(rows={'ids': [np.array(batch.ids)], **made.rows})
 
     def report(self, name, totals, rows, log):
-        from report.figures import plot_erasing  # matplotlib: nothing before the end needs it
+        from report.figures import plot_erasing  # loads matplotlib
 
         self.random.keep(rows['random'])
         flags = self.runs[name].arguments
@@ -99,7 +102,7 @@ class PixelPerturbation(evaluation.Evaluator):
 
 
 def print_result(result, log):
-    """Print the figures of a result."""
+    """Print and log the figures of a result."""
     images, correct = result['images'], result['correct']
     log.report(f'{correct} of {images} images are classified right', images=images, correct=correct)
     for k, top, chance, value in zip(*(result[key] for key in ('k', 'correct_topk', 'correct_random', 'ratio'))):

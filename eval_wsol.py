@@ -28,34 +28,34 @@ from wsol.scoring import Tally, boxes, join, pixels
 
 
 class Job(NamedTuple):
-    """One image's work."""
+    """The work for one image."""
 
-    score_map: np.ndarray | str  # [S, S] in [0, 1], or the file of it
+    score_map: np.ndarray | str  # [S, S] in [0, 1], or its file
     truth: tuple  # (boxes, image size), or ([mask path, ...], ignore path)
     mask_root: str | None  # the folder of the masks; None: the truth is boxes
     size: int  # S, the map's side
-    interval: float  # distance of the thresholds
+    interval: float  # between thresholds
     iou_thresholds: list  # of MaxBoxAccV2, in percent
 
 
 def read_score_map(path, size):
-    """A saved score map: floats in [0, 1], [size, size]. Anything else is a UserError that names the file."""
+    """A saved score map, floats [size, size] in [0, 1]; UserError for anything else."""
     try:
         score_map = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UserError(f'score map {path} is no .npy array of numbers: {error}') from None
+        raise UserError(f'score map {path} is not an .npy array of numbers: {error}') from None
     if getattr(score_map, 'shape', None) != (size, size) or score_map.dtype.kind != 'f':
         array = isinstance(score_map, np.ndarray)
         found = f'{score_map.dtype} {list(score_map.shape)}' if array else 'a folder of arrays'
         raise UserError(f'score map {path} is {found}: it must be floats [{size}, {size}] (--crop_size={size})')
     if not (score_map.min() >= 0 and score_map.max() <= 1):  # NaN fails both
-        raise UserError(f'score map {path} has values outside [0, 1], or NaN: bring it to [0, 1] by min-max')
+        raise UserError(f'score map {path} has values outside [0, 1], or NaN: min-max scale it to [0, 1]')
     return score_map
 
 
 def count_image(job):
-    """The `Tally` of the image: what it adds are `boxes.box_counts` or `pixels.mask_counts`, its row the best IoUs in
-    whole percent or the histogram."""
+    """The `Tally` of an image: `boxes.box_counts` and best IoUs in whole percent, or `pixels.mask_counts` and the
+    histogram."""
     score_map = read_score_map(job.score_map, job.size) if isinstance(job.score_map, str) else job.score_map
     taus = pixels.thresholds('even', job.interval)
     if job.mask_root is None:
@@ -68,7 +68,7 @@ def count_image(job):
 
 
 def find_score_maps(root, image_ids):
-    """{image id: file}: the protocol's <image id>.npy, or that with the image's extension left out."""
+    """{image id: file}: <image id>.npy as in the protocol, or without the image's extension."""
     found = {}
     for image_id in image_ids:
         names = f'{image_id}.npy', f'{os.path.splitext(image_id)[0]}.npy'
@@ -80,13 +80,13 @@ def find_score_maps(root, image_ids):
 
 
 def one_thread():
-    """For a process that scores beside others: one thread, as the images are spread over the processes."""
+    """Limit a worker process to one thread, as images are spread over processes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 class Localization(evaluation.Evaluator):
-    """Where the maps of a checkpoint, or saved ones, see an image's own class, against its boxes or masks."""
+    """Scores the maps of a checkpoint, or saved maps, of each image's class against its boxes or masks."""
 
     title = 'localization'
 
@@ -105,7 +105,7 @@ class Localization(evaluation.Evaluator):
         self.count = len(self.image_ids)
 
     def score_maps(self, numbers):
-        """Stream of (image id, score map [S, S] or its file) of the images."""
+        """Iterator of (image id, score map [S, S] or its file)."""
         args = self.args
         if self.saved:
             ids = (self.image_ids[number] for batch in numbers for number in batch)
@@ -115,7 +115,7 @@ class Localization(evaluation.Evaluator):
         return map_maker.split_score_maps(maker, self.loader(split, numbers), self.size)
 
     def batches(self, numbers):
-        """(image ids, their `Tally`s, which --workers processes make) of each batch."""
+        """Yield (image ids, their `Tally`s) of each batch; --workers processes compute them."""
         args = self.args
         how = self.mask_root, self.size, args.cam_curve_interval, args.iou_thresholds
         with pool.in_processes(args.workers, one_thread) as run_in_order:
@@ -145,7 +145,7 @@ class Localization(evaluation.Evaluator):
 
 
 def figure_text(value):
-    """A figure as it is printed: a number, those of each IoU, or nothing."""
+    """A figure as text: a number, the accuracies by IoU, or '-' for None."""
     if isinstance(value, dict):
         rows = value.items()
         return ', '.join(f'IoU {iou}: {row["accuracy"]:.2f} (threshold {row["threshold"]:.3f})' for iou, row in rows)

@@ -1,4 +1,4 @@
-"""Explain photographs as pictures, or save the score maps of a split, with a checkpoint or a trained classifier.
+"""Explain photographs with a checkpoint or a trained classifier, or save the score maps of a split.
 
     python inference.py --images 'photos/*.jpg' --load_checkpoint=quickstart/CALM-EM \\
         --classes=@1,@2 --method=jointll,grad_cam
@@ -7,7 +7,7 @@
 
 A panel shows the photograph, the maps of classes A and B over it, and their difference, "why A and not B". Its file is
 DIR/<path below the photographs' common folder>.png. The flags of the network are read from the checkpoint if it
-contains them. An image that cannot be read is named and left out; the exit code is then 2.
+contains them. Images that cannot be read are reported and left out; the exit code is then 2.
 """
 
 import engine.idle  # noqa: F401 (before PyTorch is loaded)
@@ -33,22 +33,19 @@ COMMAND = 'inference'
 
 
 def arguments(argv=None):
-    """The parsed arguments; flags of the network that are not given are those its checkpoint was trained with.
-
-    `num_classes` is the checkpoint's class count.
-    """
+    """The parsed arguments, with missing flags of the network and `num_classes` from the checkpoint."""
     return experiments.network_arguments(given_flags(__doc__, argv, COMMAND), COMMAND)
 
 
 def load(args):
-    """The `Experiment` that the arguments name: a checkpoint or a trained classifier."""
+    """The `Experiment` of the arguments: a checkpoint or a trained classifier."""
     if args.classifier:
         return experiments.load_classifier_experiment(args.classifier, args, args.architecture)
     return experiments.load_experiment(pick(models.Source, args).path(), args)
 
 
 def save_map(folder, name, array, override):
-    """Write a float array as folder/name.npy; an existing file is AlreadyThere unless `override`."""
+    """Write a float array to folder/name.npy; AlreadyThere for an existing file without `override`."""
     path = os.path.join(folder, f'{name}.npy')
     if os.path.exists(path) and not override:
         raise AlreadyThere(
@@ -59,10 +56,7 @@ def save_map(folder, name, array, override):
 
 
 def map_names(args):
-    """The maps that --method or else --score_map_process names, a list; None for the network's own.
-
-    --at without a map of interactions is a UserError.
-    """
+    """The list of maps of --method, else --score_map_process; None for the network's own. Checks --at."""
     interactions = [name for name, row in attribution.MAPS.items() if row.interaction]
     named = args.method or args.score_map_process
     names = [name.strip() for name in named.split(',')] if named else []
@@ -74,7 +68,7 @@ def map_names(args):
 
 
 def explain_photographs(args, files, titles, failed):
-    """Stream of (title, Panel) of the photographs that can be read; what is wrong with the others goes to `failed`."""
+    """Yield (title, Panel) of the readable photographs; error messages of the others go to `failed`."""
     experiment = load(args)
     model = experiment.model
     chosen = parse_classes(args.classes, model.num_classes, experiment.class_names) if args.classes else [-1]
@@ -104,17 +98,17 @@ def explain_photographs(args, files, titles, failed):
 
 
 def save_maps(args, title, explanation):
-    """The maps of a photograph as they are, below --save_scoremaps."""
+    """Save the unscaled maps of a photograph below --save_scoremaps."""
     for name, arrays in explanation.maps.items():
         for y, array in zip(explanation.classes, arrays):
             save_map(args.save_scoremaps, f'{title}.{name}.{y}', array, args.override_cache)
 
 
 def draw_photographs(args):
-    """A panel of every photograph of --images, and its maps as they are below --save_scoremaps."""
+    """Draw a panel of every photograph of --images, and save its maps with --save_scoremaps."""
     files = photographs.find_photographs(args.images)
     failed = []
-    args.workers = min(args.workers, len(files) // 4)  # a few are done before processes have started
+    args.workers = min(args.workers, len(files) // 4)  # starting processes does not pay for a few
     titles = photographs.unique_names(files)
     output = args.output or os.path.join(args.log_folder, 'panels')
     existing = [path for path in (os.path.join(output, f'{title}.png') for title in titles) if os.path.exists(path)]
@@ -132,13 +126,12 @@ def draw_photographs(args):
 
 
 def save_split(args):
-    """The score maps of --split in the protocol's form, <image id>.npy, float64 [S, S] in [0, 1], of each image's own
-    class."""
+    """Save the score map of each image's class, <image id>.npy as in the protocol: float64 [S, S] in [0, 1]."""
     names = map_names(args)
     if names and len(names) > 1 or args.classes:
         raise UserError(
-            "saved score maps of a split are of one --method and of each image's own class: "
-            'give one method and no --classes, or --images'
+            "score maps of a split are of one --method and each image's own class: give one method and no --classes, "
+            'or --images'
         )
     experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
@@ -172,7 +165,7 @@ def main():
             'nothing to do: give --images=PATTERN for pictures, or --save_scoremaps=DIR for the maps of a split'
         )
     if drawn:
-        util.tell_seed(args.seed, sys.stderr)  # standard output lists what was written
+        util.tell_seed(args.seed, sys.stderr)  # standard output lists the files
 
 
 if __name__ == '__main__':

@@ -30,14 +30,14 @@ from wsol.preprocessing import ImageLoader, from_record
 
 LOG = 'log.jsonl'
 RESULT = resuming.TRAINED
-ARRAYS = 'accuracy.npz'  # what each test image gave
+ARRAYS = 'accuracy.npz'  # per test image
 CHECKPOINTS = [util.CHECKPOINT.format(name) for name in ('last', 'best')]
 
 
 class Loaders(NamedTuple):
-    """What a run reads: the loader of each split."""
+    """The loader of each split."""
 
-    train: ImageLoader | None  # None and val too where nothing is trained
+    train: ImageLoader | None  # None, like val, without training
     val: ImageLoader | None
     test: ImageLoader
 
@@ -45,8 +45,8 @@ class Loaders(NamedTuple):
 def find_split(args, checkpoint, seed):
     """The folder of the split files, --metadata_root.
 
-    Of a folder of photographs, a training writes split.json down in its experiment folder: what --resume finds there,
-    what the checkpoint it starts from was trained on (its test images stay unseen), or a new one drawn by the seed.
+    For a folder of photographs, training writes split.json to its experiment folder: the one found there by --resume,
+    that of the checkpoint it starts from (whose test images stay unseen), or a new one drawn with the seed.
     """
     if args.dataset != folders.NAME or not args.is_train:
         return models.metadata_root(args, checkpoint)
@@ -63,10 +63,7 @@ def find_split(args, checkpoint, seed):
 
 
 def start_from_classifier(args):
-    """--classifier=NAME is --architecture=NAME with its pretrained weights, --classifier=FILE a --load_checkpoint.
-
-    What cannot be trained is a UserError.
-    """
+    """Replace --classifier=NAME by a pretrained --architecture, and --classifier=FILE by --load_checkpoint."""
     name = args.classifier
     if classifiers.is_file(name):
         args.use_load_checkpoint = True
@@ -78,13 +75,15 @@ def start_from_classifier(args):
             'or a file of weights with its --architecture'
         )
     if not args.is_train:
-        raise UserError(f'--classifier={name} is where training starts; --is_train=False tests a --load_checkpoint')
+        raise UserError(
+            f'--classifier={name} starts a training; --is_train=False tests a --load_checkpoint: give one of them'
+        )
     args.architecture = name
     args.pretrained = True
 
 
 def make_loaders(args, seed, preprocessing, device=torch.device('cpu')):
-    """The `Loaders`, of images on `device`; a process gets its share of every batch. preprocessing: the network's."""
+    """The `Loaders`, with this process's share of every batch on `device`; preprocessing: the network's."""
     share = slice(processes.rank(), None, processes.world())
     size = args.batch_size
     loaders = {'train': None, 'val': None}
@@ -103,7 +102,7 @@ def make_loaders(args, seed, preprocessing, device=torch.device('cpu')):
 
 
 def train(trainer, loaders, log, board):
-    """The epochs that are left; writes the last and the best checkpoint. Returns the best validation accuracy."""
+    """Train the remaining epochs, writing the last and best checkpoints; returns the best validation accuracy."""
     run = trainer.run
     recipe = trainer.recipe
 
@@ -113,7 +112,7 @@ def train(trainer, loaders, log, board):
     while trainer.epoch <= recipe.epochs:
         epoch = trainer.epoch
         start = time.monotonic()
-        images = len(loaders.train.dataset) - trainer.step * recipe.batch_size  # that are left of this epoch
+        images = len(loaders.train.dataset) - trainer.step * recipe.batch_size  # remaining in this epoch
         if trainer.step == 0:
             training.adjust_learning_rate(trainer.optimizer, epoch, recipe.lr_decay_frequency)
         title = f'epoch {epoch}/{recipe.epochs}'
@@ -154,7 +153,7 @@ def train(trainer, loaders, log, board):
 
 
 def save_checkpoints(trainer, val_accuracy):
-    """Write the last checkpoint of an epoch, and the best one where the accuracy is higher than ever before."""
+    """Write the last checkpoint, and the best one if the validation accuracy has improved."""
     names = CHECKPOINTS if val_accuracy > trainer.best else CHECKPOINTS[:1]
     trainer.best = max(trainer.best, val_accuracy)
     if processes.rank() == 0:
@@ -164,7 +163,7 @@ def save_checkpoints(trainer, val_accuracy):
 
 
 def saved_state(run, args):
-    """The state of an earlier call to go on from, or None; its seed is taken over."""
+    """The saved state that --resume continues, whose seed is adopted; None if there is none."""
     path = os.path.join(run.folder, training.STATE)
     if not processes.agreed(args.is_train and run.resume and os.path.isfile(path)):
         return None
@@ -174,7 +173,7 @@ def saved_state(run, args):
     def check():
         resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
         if begun > args.epochs:
-            raise UserError(f'{path} has gone into epoch {begun} already: give --epochs={begun} or more')
+            raise UserError(f'{path} is in epoch {begun} already: give --epochs={begun} or more')
 
     processes.first_alone(check)
     run.arguments['seed'] = record['args']['seed']
@@ -182,19 +181,19 @@ def saved_state(run, args):
 
 
 def make_board(args, trainer, dataset):
-    """TensorBoard's view of the training, or None."""
+    """The `Board` for TensorBoard; None without --tensorboard."""
     if not args.tensorboard or processes.rank():
         return None
-    from report.board import Board  # matplotlib: a training without --tensorboard needs none
+    from report.board import Board  # loads matplotlib
 
     folder = os.path.join(args.log_folder, 'tensorboard')
     return Board(folder, dataset, trainer.model, args.attribution_method, trainer.epoch)
 
 
 def make_model(args, num_classes, device, checkpoint, state):
-    """The network to train or to test, and the lines that say what a training starts from.
+    """(the network to train or test, lines on the checkpoint that training starts from).
 
-    checkpoint: the file to load, or None; state: what an earlier call left, whose weights are loaded afterwards.
+    checkpoint: the file to load, or None; state: a saved state, whose weights the caller loads.
     """
     spec = pick(models.Spec, args)
     if checkpoint and (args.is_train or args.is_different_checkpoint):
@@ -206,7 +205,7 @@ def make_model(args, num_classes, device, checkpoint, state):
 
 
 def train_and_test(args, run, device):
-    """The run, once its folder is its own."""
+    """The run itself, in its claimed folder."""
     state = saved_state(run, args)
     seed = run.arguments['seed']
     seed = util.set_seed(processes.agreed(util.draw_seed() if seed is None else seed))
@@ -232,7 +231,7 @@ def train_and_test(args, run, device):
     best = None
     if trainer:
         if not state:
-            trainer.save(log)  # a full disk or a locked folder shows now, and --resume knows whose folder this is
+            trainer.save(log)  # finds a full disk or a read-only folder now; records the arguments for --resume
         best = train(trainer, loaders, log, make_board(args, trainer, loaders.val.dataset))
     right = training.classified_right(model, loaders.test, recipe, device, 'test', run.folder)
     test = training.accuracy(right)

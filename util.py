@@ -1,4 +1,4 @@
-"""Seeds, logs, results and checkpoints: what every command needs and nothing scientific."""
+"""Seeds, progress, logs, results and checkpoints."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the rel
 
 
 def draw_seed():
-    """A seed from the system's own randomness."""
+    """A random seed from the operating system."""
     return secrets.randbits(31)
 
 
@@ -35,14 +35,14 @@ def set_seed(seed):
 
 
 def tell_seed(seed, file=None):
-    """Say on standard output, or in `file`, which seed was drawn."""
+    """Print the drawn seed, on standard output or to `file`."""
     print(f'the seed is {seed}: --seed={seed} repeats this run', file=file, flush=True)
 
 
 def progress(iterable, total, text, size=1, shown=True):
-    """The items of `iterable`, with images per second and the time left on standard error; `size` images an item.
+    """Yield the items of `iterable`, showing images per second and the time left; size: images per item.
 
-    tqdm on a terminal; elsewhere a line at each tenth of the way, within a SLURM job a line a minute.
+    On standard error: tqdm on a terminal, a line per minute in a SLURM job, else a line per tenth.
     """
     if not shown:
         yield from iterable
@@ -72,10 +72,9 @@ def progress(iterable, total, text, size=1, shown=True):
 
 
 class Log:
-    """A file of JSON lines that begins with the record `head`; records are also printed.
+    """A file of JSON lines that begins with the record `head`.
 
-    keep: the bytes of an earlier call's file that stay, 0 for a new file. A path of None (every process but the first)
-    writes and prints nothing.
+    keep: bytes of an existing file to keep; 0: a new file. path: None (all ranks but 0) to write and print nothing.
     """
 
     def __init__(self, path, head, keep=0):
@@ -106,7 +105,7 @@ class Log:
 
 
 def check_claim(folder, files, override):
-    """A file of `files` already in the experiment folder is a AlreadyThere unless `override`."""
+    """AlreadyThere if the experiment folder contains one of `files`, unless `override`."""
     existing = [name for name in files if os.path.exists(os.path.join(folder, name))]
     if existing and not override:
         raise AlreadyThere(
@@ -116,10 +115,7 @@ def check_claim(folder, files, override):
 
 
 def atomically(path, write):
-    """Call write(file) on the binary file PATH.partial, then rename it to `path`; on failure nothing is left.
-
-    What a killed process leaves behind, the next call replaces.
-    """
+    """Call write(file) on the binary file PATH.partial, then rename it to `path`; on failure it is removed."""
     temporary = f'{path}.partial'
     try:
         with open(temporary, 'wb') as file:
@@ -136,7 +132,7 @@ def atomically(path, write):
 
 
 def write_text(path, text):
-    """Write a text file in UTF-8; the name of a file may be none."""
+    """Write a text file in UTF-8; surrogates, as in file names, become '?'."""
     data = text.encode(errors='replace')
     atomically(path, lambda file: file.write(data))
 
@@ -147,7 +143,7 @@ def write_json(path, value):
 
 
 def save_checkpoint(path, model, optimizer, epoch, arguments, progress=None):
-    """Write {architecture, epoch, state_dict, optimizer, args} and, for a state to go on from, {progress}."""
+    """Write {architecture, epoch, state_dict, optimizer, args}, and {progress} for resuming."""
     record = {
         'architecture': arguments['architecture'],
         'epoch': epoch,
@@ -160,16 +156,16 @@ def save_checkpoint(path, model, optimizer, epoch, arguments, progress=None):
     def write(file):
         try:
             torch.save(record, file)
-        except RuntimeError as error:  # torch's writer raises this where the file cannot be written
+        except RuntimeError as error:  # torch's writer raises this if it cannot write
             raise Unwritable(f'cannot write {path}: {str(error).splitlines()[0]}: is the disk full?') from None
 
     atomically(path, write)
 
 
 def find_checkpoint(path, save_root):
-    """The file that --load_checkpoint means: a file, a folder with last_checkpoint.pth.tar, or packaged/NAME.
+    """The file of --load_checkpoint=PATH: a file, a folder with last_checkpoint.pth.tar, or packaged/NAME.
 
-    Files and folders are looked for as given, below save_root, and among the downloaded ones (checkpoints/NAME).
+    PATH is tried as given, below save_root, and below checkpoints/ (downloaded ones).
     """
     if path.startswith(trained.PREFIX):
         return trained.file_of(path)
@@ -184,11 +180,10 @@ def find_checkpoint(path, save_root):
 
 
 def read_checkpoint(path, architecture, attribution_method, large_feature_map, start=False):
-    """The record of a checkpoint file, as `read_record` has it.
+    """The record of a checkpoint file (`read_record`).
 
-    One of another architecture, or (unless a training is to `start` from it) of another map size or method, is a
-    UserError too. Released files, and those of other code bases, carry neither map size nor method: ResNet's weights
-    fit both sizes.
+    UserError for another architecture and, unless training is to `start` from it, another map size or method, if the
+    file records them: released files and those of other code bases do not.
     """
     record = read_record(path)
     found = record.get('architecture', architecture)
@@ -196,10 +191,10 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, s
         raise UserError(f'{path} is of architecture {found}, not {architecture}: give --architecture={found}')
     if start:
         return record
-    told = trained_with(record)
-    if told.get('large_feature_map', large_feature_map) != large_feature_map:
+    recorded = trained_with(record)
+    if recorded.get('large_feature_map', large_feature_map) != large_feature_map:
         raise UserError(f'{path} was trained with another map size: give --large_feature_map={not large_feature_map}')
-    method = told.get('attribution_method', attribution_method)
+    method = recorded.get('attribution_method', attribution_method)
     if method != attribution_method:
         raise UserError(
             f'{path} was trained as {method}, not {attribution_method}: give --attribution_method={method}, '
@@ -209,6 +204,6 @@ def read_checkpoint(path, architecture, attribution_method, large_feature_map, s
 
 
 def trained_with(record):
-    """{flag: value} of the training that a checkpoint's record comes from; {} where it does not tell."""
+    """{flag: value} of the training of a checkpoint's record; {} if it does not record them."""
     arguments = record.get('args')
     return arguments if isinstance(arguments, dict) else {}

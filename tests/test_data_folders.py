@@ -457,7 +457,7 @@ def test_training_from_a_classifier_is_its_architecture_with_its_weights(monkeyp
     ):
         with pytest.raises(UserError, match=match):
             call(main, monkeypatch, f'--classifier={name}', f'--data_root={MINICUB}/dataset', f'--save_root={tmp_path}')
-    with pytest.raises(UserError, match='is where training starts'):
+    with pytest.raises(UserError, match='starts a training; --is_train=False'):
         call(main, monkeypatch, '--classifier=resnet50', '--is_train=False')
 
 

@@ -108,7 +108,7 @@ def test_bad_score_maps_are_refused_by_name(tmp_path):
         ('outside', good - 0.1),
         ('uint8', (good * 255).astype(np.uint8)),
         ('4, 3', good[:, :3]),
-        ('no .npy', np.array([{}])),
+        ('not an .npy', np.array([{}])),
     ):
         np.save(tmp_path / 'bad.npy', bad, allow_pickle=True)
         with pytest.raises(ValueError, match='bad.npy') as error:
