@@ -65,8 +65,9 @@ def _add(group, flag, shown):
     """Add a `flags.Flag` to a parser or group, without a default value; shown: in --help."""
     how = {'default': argparse.SUPPRESS, 'dest': flag.name, 'help': argparse.SUPPRESS, 'metavar': flag.metavar}
     if shown:
-        default = '' if flag.default in (None, '') else f' (default: {_shown(flag.default)})'
-        how['help'] = f'{flag.help}{default}'.replace('%', '%%')
+        default = ' '.join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+        shown_default = '' if default in (None, '') else f' (default: {default})'
+        how['help'] = f'{flag.help}{shown_default}'.replace('%', '%%')
     if flag.kind is boolean:
         how.update(nargs='?', const=True, metavar='BOOL')
     elif flag.kind is not str and not isinstance(flag.kind, tuple):
@@ -75,10 +76,6 @@ def _add(group, flag, shown):
         how['nargs'] = '+'
     how['choices' if isinstance(flag.kind, tuple) else 'type'] = flag.kind
     group.add_argument(*(f'--{name}' for name in flag.names), **how)
-
-
-def _shown(default):
-    return ' '.join(map(str, default)) if isinstance(default, list) else default
 
 
 def flags_of(command=None):

@@ -125,7 +125,11 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
     """
     dataset_info(dataset)
     if dataset == folders.NAME:
-        found = _folder_split(split, data_root, metadata_root, proxy)
+        if proxy:
+            raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={dataset} does not have')
+        saved = folders.load(metadata_root, data_root, split)
+        images, labels = saved.images[split], saved.labels(split)
+        found = Split(split, data_root, metadata_root, images, labels, len(saved.classes), photographs=True)
     else:
         found = _listed_split(dataset, split, data_root, metadata_root, proxy)
     image_ids = found.image_ids
@@ -172,14 +176,6 @@ def check_size(split, image_id, size):
             f'image_sizes.txt says {wanted[0]} x {wanted[1]}: boxes and parts would be in the wrong place; restore the '
             'original image, or recreate the split files (scripts/make_metadata.py)'
         )
-
-
-def _folder_split(split, data_root, metadata_root, proxy):
-    """The `Split` of a folder of photographs."""
-    if proxy:
-        raise UserError(f'--proxy_training_set needs image_ids_proxy.txt, which --dataset={folders.NAME} does not have')
-    known = folders.load(metadata_root, data_root, split)
-    return Split(split, data_root, metadata_root, known.images[split], known.labels(split), len(known.classes), True)
 
 
 def _listed_split(dataset, split, data_root, metadata_root, proxy):

@@ -88,20 +88,15 @@ def explain_photographs(args, files, titles, failed):
         for photograph, explanation in zip(good, explained):
             title = titles[photograph.number]
             if args.save_scoremaps:
-                save_maps(args, title, explanation)
+                for name, arrays in explanation.maps.items():
+                    for y, array in zip(explanation.classes, arrays):
+                        save_map(args.save_scoremaps, f'{title}.{name}.{y}', array, args.override_cache)
             yield (
                 title,
                 panels.make_panel(
                     title, photograph.picture, experiment.class_names, *explanation, model.attribution_method
                 ),
             )
-
-
-def save_maps(args, title, explanation):
-    """Save the unscaled maps of a photograph below --save_scoremaps."""
-    for name, arrays in explanation.maps.items():
-        for y, array in zip(explanation.classes, arrays):
-            save_map(args.save_scoremaps, f'{title}.{name}.{y}', array, args.override_cache)
 
 
 def draw_photographs(args):

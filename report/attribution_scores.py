@@ -7,7 +7,7 @@ scores.METRICS}.
 import os
 from argparse import Namespace
 
-from .results import MODES, SCORES, read_result
+from .results import MODES, SCORES, digits_of, read_result
 from .tables import csv_text, interval_text, markdown, number_text
 
 COSTS = {  # of one map, means over the images: (title, digits)
@@ -29,11 +29,6 @@ def titles_of(costs):
 def cost_texts(row, costs):
     """The costs of a map as text; costs: keys of COSTS."""
     return [number_text(row[name], COSTS[name][1]) for name in costs]
-
-
-def digits_of(metric):
-    """Decimal places of a metric's figures."""
-    return 2 if metric.title.endswith('(%)') else 3
 
 
 def score_text(value, metric):

@@ -57,6 +57,11 @@ def read_arrays(path):
         raise UserError(f'{path} is damaged or not a file of arrays: {error}') from None
 
 
+def digits_of(metric):
+    """Decimal places of a metric's figures."""
+    return 2 if metric.title.endswith('(%)') else 3
+
+
 def maps_scored(folder):
     """The names of the maps with results of cue localization or remove-and-classify; [None] if there are none."""
     kinds = ('cue_location', 'pixel_perturb')

@@ -16,8 +16,7 @@ from wsol.errors import UserError
 from wsol.scoring import means
 from wsol.scoring.scores import METRICS
 
-from .attribution_scores import digits_of
-from .results import MODES, read_arrays, read_result
+from .results import MODES, digits_of, read_arrays, read_result
 
 COUNTS = {'cue_1': '1 part', 'cue_2': '2 parts', 'cue_3': '3 parts', 'mean': 'mean'}
 MAP_KINDS = ('cue_location', 'pixel_perturb', 'wsol')  # kinds of results with one file per map

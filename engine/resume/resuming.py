@@ -89,15 +89,11 @@ def same_command(arguments, saved, where, free=()):
             'or another --experiment_name'
         )
     for flag in sorted(PLACES & here.keys() & saved.keys()):
-        if saved[flag] and here[flag] and not _one_place(here[flag], saved[flag]):
+        if saved[flag] and here[flag] and os.path.realpath(here[flag]) != os.path.realpath(saved[flag]):
             _tell_once(
                 f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: fine if the data moved; for '
                 'other data give another --experiment_name'
             )
-
-
-def _one_place(one, other):
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 @functools.cache

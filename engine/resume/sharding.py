@@ -87,7 +87,7 @@ class Shards:
         planned = os.path.isfile(self.plan)
         if planned and run.resume:
             resuming.same_command(run.arguments, _read_json(self.plan), self.plan, self.free)
-        elif planned and not run.override and self._any_finished():
+        elif planned and not run.override and any(name.endswith('.npz') for name in os.listdir(self.folder)):
             raise AlreadyThere(
                 f'{self.folder} holds the finished images of a stopped evaluation: give --resume to continue it, or '
                 '--override_cache=True to start over'
@@ -97,9 +97,6 @@ class Shards:
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.makedirs(self.folder, exist_ok=True)
             util.write_json(self.plan, {**run.arguments, 'resume': run.resume})
-
-    def _any_finished(self):
-        return any(name.endswith('.npz') for name in os.listdir(self.folder))
 
     def batches(self, index):
         """The batches of a shard: lists of image numbers."""

@@ -146,16 +146,13 @@ def cue_section(runs):
     )
 
 
-def erasing_intervals(run, map_name, result):
-    """The interval, or None, of each R_k."""
-    known = result_intervals(run.folder, 'pixel_perturb', map_name)
-    return [known.get(f'R_{100 * k:.0f}') for k in result['k']]
-
-
 def erasing_section(runs):
     """R_k of remove-and-classify over k."""
     found = list(results_of(runs, 'pixel_perturb'))
-    known = [erasing_intervals(run, map_name, result) for run, map_name, result in found]
+    known = [  # the intervals of R_k, or None, of each result
+        [result_intervals(run.folder, 'pixel_perturb', map_name).get(f'R_{100 * k:.0f}') for k in result['k']]
+        for run, map_name, result in found
+    ]
     series = [
         Series(
             f'{run.name}, {map_name}',
