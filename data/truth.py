@@ -56,7 +56,7 @@ def checked_boxes(folder, image_ids):
     for image_id in image_ids:
         if image_id not in boxes or min(sizes.get(image_id, (0,))) <= 0:
             name = 'image_sizes' if image_id in boxes else 'localization'
-            raise UserError(f'{folder}/{name}.txt has no valid row for {image_id}')
+            raise UserError(f'{folder}/{name}.txt has no row, or no valid one, for {image_id}')
         if any(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in boxes[image_id]):
             raise UserError(
                 f'{folder}/localization.txt: a box of {image_id} is not x0,y0,x1,y1 with x0 <= x1 and y0 <= y1'
