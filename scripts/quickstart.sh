@@ -81,7 +81,7 @@ if [ "$mode" = quick ]; then                         # smaller than in the study
     sizes=(--train=20 --val=2 --test=8)
     common+=("${birds[@]}" --batch_size=16 --channels_last=True)
     cam_epochs=(--epochs=4 --lr_decay_frequency=4)
-    calm_epochs=(--epochs=2 --lr_decay_frequency=2)
+    calm_epochs=(--epochs=1 --lr_decay_frequency=2)
     erasing=()
 else                                                 # defaults of data set and configurations
     network='' birds=() sizes=() cam_epochs=() calm_epochs=()

@@ -204,7 +204,7 @@ def test_the_quick_start_trains_the_papers_kind_of_network_and_scores_it_once(ch
     for method in ('CALM-ML', 'CALM-EM'):
         [trained] = [line for line in beside if f'quickstart/{method} ' in line and 'main.py' in line]
         assert '--load_checkpoint=quickstart/CAM --is_different_checkpoint=True' in trained
-        assert '--epochs=2' in trained and '--data_root=save/quickstart/dataset' in trained
+        assert '--epochs=1' in trained and '--data_root=save/quickstart/dataset' in trained
     assert 'draw_maps.py' in maps and 'report.py save/quickstart/CAM' in report
     again = quick_start(checkout)[1]
     assert [again[0], *sorted(again[1:])] == [first, maps, report]
