@@ -132,7 +132,7 @@ def test_the_exact_versions_are_ones_that_the_requirements_allow():
         (['--full', '--pictures'], 2, "quickstart.sh: error: unknown option '--pictures'"),
         (['full'], 2, "quickstart.sh: error: 'full' would be the NAME of a run: give --full"),
         (['--picture', 'mine'], 2, 'quickstart.sh: error: mine: --picture takes no NAME'),
-        (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give one NAME'),
+        (['one', 'two', 'three'], 2, 'quickstart.sh: error: two three: give at most one NAME'),
         (['old'], 2, 'quickstart.sh: error: save/old is a full run, not a quick one: give another NAME'),
         (['--full', 'new'], 2, 'quickstart.sh: error: save/new is a quick run, not a full one: give another NAME'),
     ],
