@@ -267,9 +267,9 @@ def test_fetch_metadata_checks_keeps_and_never_overwrites(mirror, tmp_path):
     fetch = ('fetch_metadata.sh', f'--metadata_root={meta}', 'CUB')
     local = {'CALM_MIRROR': mirror.as_uri()}
     code, out, error = run(*fetch, **local)
-    assert code == 0 and '12 fetched' in out, error
+    assert code == 0 and '12 downloaded' in out, error
     assert read_tree(meta) == read_tree(mirror / 'metadata')
-    assert '0 fetched, 12 already there' in run(*fetch)[1]  # offline, nothing left to fetch
+    assert '0 downloaded, 12 already present' in run(*fetch)[1]  # offline, nothing left to fetch
     (meta / 'CUB/val/localization.txt').write_text('mine')
     refused(run(*fetch, **local), 'CUB/val/localization.txt', 'not overwritten')
     assert (meta / 'CUB/val/localization.txt').read_text() == 'mine'
@@ -550,7 +550,7 @@ def test_download_checkpoints(tmp_path):
     assert not read_tree(tmp_path / 'checkpoints')
     sends = 'import sys; open(sys.argv[sys.argv.index("-O") + 1], "wb").write({data!r})'
     write_tree(tmp_path / 'fake', {'gdown/__main__.py': sends.format(data=b'<html>quota</html>')})
-    refused(run(*flags, **fake), 'no checkpoint')
+    refused(run(*flags, **fake), 'not a checkpoint')
     write_tree(
         tmp_path / 'fake',
         {'gdown/__main__.py': sends.format(data=zip_bytes({'run/last_checkpoint.pth.tar': b'weights'}))},

@@ -252,7 +252,7 @@ def test_a_host_that_answers_anything_is_reached(hub, monkeypatch):
         ('timm/vit_wee_patch16_reg1_gap_257', {}, 'unknown'),
         (VIT, {'large': True}, 'output stride'),
         ('timm/mixer_s32_224', {}, 'only one image size'),
-        ('timm/deit_tiny_distilled_patch16_224', {}, 'no map'),
+        ('timm/deit_tiny_distilled_patch16_224', {}, 'not a map'),
     ],
 )
 def test_refusals(architecture, options, words):
