@@ -66,7 +66,12 @@ def test_each_fault_is_named(tmp_path, check):
     with open(os.path.join(root, 'boxes.csv'), 'w') as file:
         file.writelines(f'{one},0,0,{40 + n},36\n' for n, one in enumerate(test[:2]))
     code, out = check(root, '--splits', 'test', '--fast')
-    assert 'no box: 10\n' in out and 'bad box: 1\n' in out and 'line 2: not a box' in out and 'no mask' not in out
+    assert (
+        'no box: 10\n' in out
+        and 'bad box: 1\n' in out
+        and 'line 2: 0,0,41,36 is not a box of' in out
+        and 'no mask' not in out
+    )
 
 
 def test_the_split_of_an_experiment_is_checked(tmp_path, check):
