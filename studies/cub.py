@@ -2,7 +2,7 @@
 
     python -m studies.cub --data_root dataset --metadata_root metadata
     python -m studies.cub --networks lite0 --seeds 0 --list
-    python -m studies.cub --recipe paper                         on a GPU: VGG-16, 28 x 28 maps, as published
+    python -m studies.cub --recipe paper                         on a GPU: the published recipe, 28 x 28 maps
 
 Steps run in order of importance, so that stopping early leaves the most useful results. Running it again skips finished
 steps and resumes interrupted ones; --list shows their state. `python -m studies.cub_page` then writes the figures into
@@ -10,8 +10,8 @@ docs/cub.md.
 
 The recipe `cpu` takes hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, trained at
 160 px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), first CAM and from it the other heads. The
-recipe `paper` is the published one: VGG-16, 40 epochs in batches of 64, each head from ImageNet weights; then CALM-EM,
-CALM-ML and CAM-longer from CAM, 15 epochs each.
+recipe `paper` is the published one, for ResNet-50 (the network of the published commands) and VGG-16: 40 epochs in
+batches of 64, each head from ImageNet weights; then CALM-EM, CALM-ML and CAM-longer from CAM, 15 epochs each.
 """
 
 import os
@@ -43,10 +43,15 @@ class Network(NamedTuple):
     seeds: int  # largest number of seeds
 
 
-VGG16 = ('--architecture=vgg16', '--use_bn=True', '--large_feature_map=True')  # 28 x 28 maps at 224 px
+RESNET50 = ('--architecture=resnet50', '--use_bn=True', '--large_feature_map=True')  # 28 x 28 maps at 224 px
+VGG16 = ('--architecture=vgg16', *RESNET50[1:])
 SECOND = (4, 3)  # for heads that start from CAM's checkpoint
 FIRST = {'CAM': (8, 6), 'CALM-EM': SECOND, 'CALM-ML': SECOND, 'CAM-longer': SECOND}
 ONE_STEP = {f'{head}-onestep': (12, 9) for head in ('CALM-EM', 'CALM-ML', 'CAM')}
+PUBLISHED = {
+    **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep'), (40, 30)),
+    **dict.fromkeys(('CALM-EM', 'CALM-ML', 'CAM-longer'), (15, 11)),
+}
 NETWORKS = {
     'lite0': Network(
         ('--architecture=timm/tf_efficientnet_lite0', '--crop_size=160', '--batch_size=32', '--channels_last=True'),
@@ -64,19 +69,14 @@ NETWORKS = {
         8,
         1,
     ),
-    'vgg16-paper': Network(
-        (*VGG16, '--batch_size=64', '--channels_last=True'),
-        ('--amp=bf16',),
-        {
-            **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep'), (40, 30)),
-            **dict.fromkeys(('CALM-EM', 'CALM-ML', 'CAM-longer'), (15, 11)),
-        },
-        (224,),
-        8,
-        3,
-    ),
+    **{
+        f'{name}-paper': Network(
+            (*flags, '--batch_size=64', '--channels_last=True'), ('--amp=bf16',), PUBLISHED, (224,), 8, 3
+        )
+        for name, flags in (('resnet50', RESNET50), ('vgg16', VGG16))
+    },
 }
-RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('vgg16-paper',)}
+RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('resnet50-paper', 'vgg16-paper')}
 MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads with more than one seed
 BLURRED = ('CAM', 'CAM-longer', 'CALM-EM')
 TWO_HEADS = ('CAM', 'CALM-EM')  # for remove-and-classify, mask controls and the subset
@@ -233,7 +233,7 @@ def parse(argv=None):
     parser = common_parser(__doc__)
     parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='training recipe')
     parser.add_argument(
-        '--networks', nargs='+', choices=('lite0', 'vgg16'), metavar='NAME', help='for the recipe cpu: lite0, vgg16'
+        '--networks', nargs='+', metavar='NAME', help='cpu: lite0, vgg16; paper: resnet50-paper, vgg16-paper'
     )
     choose(parser, 'heads', tuple(HEADS), 'heads')
     choose(parser, 'steps', tuple(KINDS), 'steps; all but train, cue and wsol only for the first seed')
@@ -253,8 +253,9 @@ def parse(argv=None):
     for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB', *args.segmentations):
         if not os.path.isdir(folder):
             parser.error(f'{folder} is not a folder: give --data_root and --metadata_root of CUB (docs/data.md)')
-    if args.recipe == 'paper' and args.networks:
-        parser.error('--networks is for --recipe=cpu; the recipe paper has one network, VGG-16')
+    for name in args.networks or ():
+        if name not in RECIPES[args.recipe]:
+            parser.error(f'--networks {name}: --recipe={args.recipe} has {", ".join(RECIPES[args.recipe])}')
     return args
 
 

@@ -117,16 +117,30 @@ def test_every_step_gives_its_command_only_flags_that_it_uses(tmp_path):
     assert len(trained) == 1 and {'--resize_size=182', '--crop_size=160'} <= {*trained[0]}
 
 
+def test_the_study_of_cub_refuses_a_network_of_another_recipe(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        cub_study(tmp_path, '--recipe', 'paper', '--networks', 'lite0')
+    assert '--networks lite0: --recipe=paper has resnet50-paper, vgg16-paper' in capsys.readouterr().err
+
+
 def test_the_papers_recipe_is_the_published_one(tmp_path):
     steps = cub_study(tmp_path, '--recipe', 'paper', '--steps', 'train')
-    assert len(steps) == 18  # six heads, three seeds
+    assert len(steps) == 36  # two networks, six heads, three seeds
+    assert steps[0].experiment == 'resnet50-paper/CAM-seed0'  # the network of the published commands first
     for step in steps:
         args = get_configs('', list(step.words[1:]))
-        from_cam = re.fullmatch(r'vgg16-paper/(CALM-EM|CALM-ML|CAM-longer)-seed\d', step.experiment) is not None
+        from_cam = (
+            re.fullmatch(r'(?:resnet50|vgg16)-paper/(CALM-EM|CALM-ML|CAM-longer)-seed\d', step.experiment) is not None
+        )
         assert (args.epochs, args.lr_decay_frequency) == ((15, 11) if from_cam else (40, 30))
         assert bool(args.load_checkpoint) == args.is_different_checkpoint == from_cam
         assert (args.batch_size, args.lr) == (64, 0.01)
-        assert args.architecture == 'vgg16' and args.use_bn and args.large_feature_map and args.pretrained
+        assert (
+            args.architecture == step.experiment.split('-paper')[0]
+            and args.use_bn
+            and args.large_feature_map
+            and args.pretrained
+        )
 
 
 def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsys):
@@ -284,7 +298,7 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     own, box = [row for row in table(parts['masks']) if row['head'] == 'CAM']
     assert (own['masks'], own['per pair']) == ("the data set's", '15.00 / 60.00 / - / 30.00')
     assert (box['masks'], box['per pair']) == ('boxmasks', '10.00 / 55.00 / - / 25.00')
-    [lite0, vgg16, paper] = table(parts['progress'])
+    [lite0, vgg16, *paper] = table(parts['progress'])
     assert lite0['trained'] == 'CAM-seed0, CALM-EM-seed0, CALM-EM-seed1' and lite0['steps finished'].endswith(' of 110')
-    assert vgg16['steps finished'].startswith('0 of ') and paper['trained'] == '-'
+    assert vgg16['steps finished'].startswith('0 of ') and [row['trained'] for row in paper] == ['-', '-']
     assert (tmp_path / 'cub_cue.png').stat().st_size > 5000
