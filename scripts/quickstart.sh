@@ -69,8 +69,8 @@ if [ "$mode" = picture ]; then
     note "[$SECONDS s] the pictures: save/picture/panels"
     note "CALM on your own photograph of a bird: .venv/bin/python inference.py --images FILE" \
         "--load_checkpoint=packaged/CALM-EM_CUB_lite0 --classes=@1,@2"
-    note "CAM and CALM-EM on drawn birds, beside the part that truly differs: docs/quickstart_maps.jpg," \
-        "which bash scripts/quickstart.sh makes anew with the heads that it trains"
+    note "CAM and CALM-EM on drawn birds, with the part that truly differs: docs/quickstart_maps.jpg;" \
+        "bash scripts/quickstart.sh trains both and draws it anew in save/quickstart"
     exit
 fi
 
