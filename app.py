@@ -104,16 +104,16 @@ class Desk:
         if photo is None:
             return ['<p>Choose a photograph first.</p>', keep, keep, '']
         classes = ','.join(one.strip()[:LETTERS] for one in (a, b) if one and one.strip())
-        wish = live.Wish((network or '').strip()[:LETTERS], methods, classes)
-        path = self.networks.get(wish.network)
+        request = live.Request((network or '').strip()[:LETTERS], methods, classes)
+        path = self.networks.get(request.network)
         try:
             with self.lock:
-                view = live.explain(live.load(wish.network, path), *photo, wish)
+                view = live.explain(live.load(request.network, path), *photo, request)
         except (UserError, OSError) as error:
             return [alert(error), keep, keep, '']
         classes = [(f'{name}, {place}', f'@{rank}') for rank, (name, place) in enumerate(zip(view.top, PLACES), 1)]
         offered = [self.gradio.update(choices=classes), self.gradio.update(choices=[*classes, ('none', '')])]
-        return [live.as_html(view, wish, photo[1]), *offered, live.command_line(wish, path, photo[1])]
+        return [live.as_html(view, request, photo[1]), *offered, live.command_line(request, path, photo[1])]
 
     def upload(self, file, *settings):
         """[empty upload field, photograph to keep, *`show`] for an uploaded file."""
@@ -153,7 +153,7 @@ def fields(gradio, networks):
         )
     with gradio.Row():
         a = gradio.Dropdown(ranks, value='@1', label='Class A: a name, a number, or @1', elem_id='a', **free)
-        b = gradio.Dropdown([*ranks, ''], value='@2', label='Class B: likewise, or none', elem_id='b', **free)
+        b = gradio.Dropdown([*ranks, ''], value='@2', label='Class B: the same, or none', elem_id='b', **free)
     return [network, methods, a, b]
 
 

@@ -51,8 +51,8 @@ def find_split(args, checkpoint, seed):
     if args.dataset != folders.NAME or not args.is_train:
         return models.metadata_root(args, checkpoint)
     split = folders.for_resuming(args.data_root, args.log_folder) if args.resume else None
-    beside = [os.path.dirname(checkpoint)] if checkpoint else []
-    split = split or folders.for_training(args.data_root, beside, seed)
+    sources = [os.path.dirname(checkpoint)] if checkpoint else []
+    split = split or folders.for_training(args.data_root, sources, seed)
     if processes.rank() == 0:
         for line in (folders.missing_line(split, args.data_root), folders.other_files_line(args.data_root)):
             if line:

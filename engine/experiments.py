@@ -67,8 +67,8 @@ def trained_arguments(path):
         record = read_record(path)
         weights = [value for key, value in record['state_dict'].items() if key.endswith('conv_last.weight')]
         trained = util.trained_with(record)
-        told = {key: trained[key] for key in DESCRIBING if key in trained}
-        return told, len(weights[0])
+        described = {key: trained[key] for key in DESCRIBING if key in trained}
+        return described, len(weights[0])
     except (UserError, LookupError, TypeError, AttributeError):
         return {}, None
 

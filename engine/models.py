@@ -61,8 +61,8 @@ def metadata_root(args, checkpoint=None):
     """
     if args['dataset'] != folders.NAME:
         return args['metadata_root']
-    beside = os.path.dirname(checkpoint) if checkpoint else None
-    return folders.locate(beside, args['metadata_root'], args['log_folder'])
+    own = os.path.dirname(checkpoint) if checkpoint else None
+    return folders.locate(own, args['metadata_root'], args['log_folder'])
 
 
 def load_model(spec, num_classes, device, checkpoint=None, weights=True):
@@ -128,7 +128,7 @@ def load_trained(classifier, architecture, num_classes, device):
     model = classifiers.load_classifier(classifier, architecture)
     if num_classes not in (None, model.num_classes):
         raise UserError(
-            f'--classifier={classifier} knows {model.num_classes} classes, the data set has {num_classes}: give the '
+            f'--classifier={classifier} has {model.num_classes} classes, the data set has {num_classes}: give the '
             'data set that it was trained on, or train it with main.py'
         )
     return model.to(device), model.image_size
@@ -166,6 +166,6 @@ def _described(record):
         'map size': None if large is None else f'--large_feature_map={large}',
         'epoch': None if record.get('epoch') is None else f'epoch {record["epoch"]}',
     }
-    told = ', '.join(str(fact) for fact in facts.values() if fact is not None)
-    silent = ', '.join(name for name, fact in facts.items() if fact is None)
-    return '; '.join([*([told] if told else []), *([f'it does not tell its {silent}'] if silent else [])])
+    known = ', '.join(str(fact) for fact in facts.values() if fact is not None)
+    missing = ', '.join(name for name, fact in facts.items() if fact is None)
+    return '; '.join([*([known] if known else []), *([f'it does not record its {missing}'] if missing else [])])

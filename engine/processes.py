@@ -150,12 +150,12 @@ class Vote:
     def __init__(self):
         self.pending = None
 
-    def __call__(self, wish):
+    def __call__(self, value):
         """The result of the previous step; with one process, of this step."""
         if world() == 1:
-            return wish
+            return value
         before = self.close()
-        box = torch.tensor([wish])  # on the host, to not wait for the accelerator
+        box = torch.tensor([value])  # on the host, to not wait for the accelerator
         self.pending = dist.all_reduce(box, dist.ReduceOp.MAX, group=_control[0], async_op=True), box
         return before
 

@@ -28,7 +28,7 @@ OFFERED = 5  # number of most probable classes offered
 SEED = {'batch_size': 4, 'seed': 0}  # of the maps; also in `command_line`
 
 
-class Wish(NamedTuple):
+class Request(NamedTuple):
     """The settings for explaining a photograph."""
 
     network: str  # a checkpoint's name, or a trained classifier's
@@ -83,12 +83,12 @@ def load(name, path):
     return experiments.load_classifier_experiment(name, SEED)
 
 
-def explain(experiment, photograph, title, wish):
+def explain(experiment, photograph, title, request):
     """The `View` of a photograph, with the same panel as inference.py."""
     model = experiment.model
     names = experiment.class_names
-    chosen = parse_classes(wish.classes, model.num_classes, names) if wish.classes else [-1]
-    makers = experiments.map_makers(experiment, wish.methods)
+    chosen = parse_classes(request.classes, model.num_classes, names) if request.classes else [-1]
+    makers = experiments.map_makers(experiment, request.methods)
     image = photograph_transform(experiment.arguments.crop_size, model.preprocessing)(photograph)
     images = image[None].to(next(model.parameters()).device)  # [1, 3, S, S]
     [explanation] = experiments.explain_batch(model, makers, images, chosen, [0])
@@ -102,19 +102,19 @@ def explain(experiment, photograph, title, wish):
     return View(panels.panel_png(panel), maps, top)
 
 
-def command_line(wish, path, title):
+def command_line(request, path, title):
     """The command that draws the same panel of photograph `title`; path: of the checkpoint, or None."""
     words = ['python', 'inference.py', f'--images={title}']
-    packaged_head = wish.network.startswith(trained.PREFIX)
-    where = wish.network if packaged_head else path and os.path.dirname(path)
-    words.append(f'--load_checkpoint={where}' if path else f'--classifier={wish.network}')
-    words += [f'--classes={wish.classes or "@1"}', f'--batch_size={SEED["batch_size"]}', f'--seed={SEED["seed"]}']
-    if wish.methods:
-        words.append(f'--method={",".join(wish.methods)}')
+    packaged_head = request.network.startswith(trained.PREFIX)
+    where = request.network if packaged_head else path and os.path.dirname(path)
+    words.append(f'--load_checkpoint={where}' if path else f'--classifier={request.network}')
+    words += [f'--classes={request.classes or "@1"}', f'--batch_size={SEED["batch_size"]}', f'--seed={SEED["seed"]}']
+    if request.methods:
+        words.append(f'--method={",".join(request.methods)}')
     return shlex.join(words)
 
 
-def as_html(view, wish, title):
+def as_html(view, request, title):
     """The panel and its files as self-contained HTML."""
     file = io.BytesIO()
     np.savez_compressed(file, **view.maps)
@@ -124,7 +124,7 @@ def as_html(view, wish, title):
         address = f'data:{kind};base64,{base64.b64encode(content).decode()}'
         return f'<a id="{words.split()[-1]}" download="{name}" href="{address}">{words}</a>'
 
-    alt = html.escape(f'Maps of {title} by {wish.network}')
+    alt = html.escape(f'Maps of {title} by {request.network}')
     source = base64.b64encode(view.png).decode()
     return (
         '<div tabindex="0" role="region" aria-label="panel" style="overflow-x:auto">'

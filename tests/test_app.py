@@ -81,9 +81,9 @@ def test_the_command_line_draws_the_same_panel_and_maps(tmp_path, monkeypatch):
     with Image.open(live.CAT) as image:
         image.resize((60, 40)).save(title)
     path = 'one/last_checkpoint.pth.tar'
-    wish = live.Wish('one', ['vanilla', 'smooth_grad'], '@1,2')
-    view = live.explain(live.load('one', path), photographs.read_photograph(title), title, wish)
-    words = shlex.split(live.command_line(wish, path, title))
+    request = live.Request('one', ['vanilla', 'smooth_grad'], '@1,2')
+    view = live.explain(live.load('one', path), photographs.read_photograph(title), title, request)
+    words = shlex.split(live.command_line(request, path, title))
     assert words[0] == 'python'
     monkeypatch.setattr(sys, 'argv', [*words[1:], '--workers=0', '--output=panels', '--save_scoremaps=maps'])
     inference.main()
@@ -92,7 +92,7 @@ def test_the_command_line_draws_the_same_panel_and_maps(tmp_path, monkeypatch):
     for name, one in view.maps.items():
         np.testing.assert_array_equal(np.load(f'maps/{title}.{name}.npy'), one)
     assert len({*view.top}) == 5 and all(re.fullmatch('class [0-5]', name) for name in view.top)
-    page = live.as_html(view, wish, title)
+    page = live.as_html(view, request, title)
     stored = np.load(io.BytesIO(base64.b64decode(re.search('zip;base64,([^"]*)', page)[1])))
     assert {*stored.files} == {*view.maps}
 

@@ -141,8 +141,8 @@ def test_calm_trains_from_the_protocols_checkpoint(architecture, form, classes, 
     state = {f'module.{key}': value for key, value in weights.items()} if form == 'module.' else weights
     path = saved(tmp_path / 'cam.pth', state if form == 'bare' else {'state_dict': state, 'epoch': 10})
     model, lines = models.start_model(spec(architecture), classes, torch.device('cpu'), path, False)
-    told = 'epoch 10; it does not tell its method, map size'
-    told = 'it does not tell its method, map size, epoch' if form == 'bare' else told
+    told = 'epoch 10; it does not record its method, map size'
+    told = 'it does not record its method, map size, epoch' if form == 'bare' else told
     fresh = 'fresh: attention (not in the file)'
     if classes == C:
         assert lines == [f'starts from {path}: {told}', fresh]
@@ -200,7 +200,7 @@ def test_calm_trains_from_a_classifier_of_torchvision(name, architecture, classe
     path = saved(tmp_path / 'net.pth', parallel if name == 'inception_v3' else weights)
     wanted = spec(architecture, 'CALM-ML', True, name == 'vgg16_bn')
     model, said = models.start_model(wanted, classes, torch.device('cpu'), path, False)
-    assert said == [f'starts from {path}: it does not tell its method, map size, epoch', *lines]
+    assert said == [f'starts from {path}: it does not record its method, map size, epoch', *lines]
     own = model.state_dict()
     if classes == 1000:
         assert torch.equal(own['conv_last.weight'][:, :, 0, 0], weights['fc.weight'])
