@@ -99,21 +99,23 @@ class Desk:
         self.lock = threading.Lock()
 
     def show(self, photo, network, methods, a, b):
-        """[panel as HTML, updates of the fields A and B, command line] for a photograph (image, name)."""
+        """[panel as HTML, updates of the fields A and B, command line] for a photograph (image, path)."""
         keep = self.gradio.update()
         if photo is None:
             return ['<p>Choose a photograph first.</p>', keep, keep, '']
+        image, photograph = photo
+        title = os.path.basename(photograph)
         classes = ','.join(one.strip()[:LETTERS] for one in (a, b) if one and one.strip())
         request = live.Request((network or '').strip()[:LETTERS], methods, classes)
         path = self.networks.get(request.network)
         try:
             with self.lock:
-                view = live.explain(live.load(request.network, path), *photo, request)
+                view = live.explain(live.load(request.network, path), image, title, request)
         except (UserError, OSError) as error:
             return [alert(error), keep, keep, '']
         classes = [(f'{name}, {place}', f'@{rank}') for rank, (name, place) in enumerate(zip(view.top, PLACES), 1)]
         offered = [self.gradio.update(choices=classes), self.gradio.update(choices=[*classes, ('none', '')])]
-        return [live.as_html(view, request, photo[1]), *offered, live.command_line(request, path, photo[1])]
+        return [live.as_html(view, request, title), *offered, live.command_line(request, path, photograph)]
 
     def upload(self, file, *settings):
         """[empty upload field, photograph to keep, *`show`] for an uploaded file."""
@@ -126,7 +128,7 @@ class Desk:
 
     def first(self, *settings):
         """[photograph to keep, *`show`] for the photograph that the page opens with."""
-        photo = photographs.read_photograph(live.CAT), os.path.basename(live.CAT)
+        photo = photographs.read_photograph(live.CAT), os.path.relpath(live.CAT)
         return [photo, *self.show(photo, *settings)]
 
 

@@ -82,14 +82,21 @@ def start_from_classifier(args):
     args.pretrained = True
 
 
-def make_loaders(args, seed, preprocessing, device=torch.device('cpu')):
-    """The `Loaders`, with this process's share of every batch on `device`; preprocessing: the network's."""
+def load_splits(args):
+    """{name: its `Split`} of the splits that this run reads."""
+    names = SPLITS if args.is_train else ('test',)
+    proxy = {'train': args.proxy_training_set}
+    places = args.data_root, args.metadata_root
+    return {name: load_split(args.dataset, name, *places, proxy.get(name, False)) for name in names}
+
+
+def make_loaders(args, splits, seed, preprocessing, device=torch.device('cpu')):
+    """The `Loaders` of `load_splits`, with this process's share of every batch on `device`; preprocessing: the
+    network's."""
     share = slice(processes.rank(), None, processes.world())
     size = args.batch_size
     loaders = {'train': None, 'val': None}
-    for name in SPLITS if args.is_train else ('test',):
-        proxy = args.proxy_training_set and name == 'train'
-        split = load_split(args.dataset, name, args.data_root, args.metadata_root, proxy)
+    for name, split in splits.items():
         keys = range(len(split.image_ids))
         if name == 'train':
             batches = EpochBatches(len(keys), size, seed, processes.rank(), processes.world())
@@ -213,9 +220,10 @@ def train_and_test(args, run, device):
     checkpoint = None if state else pick(models.Source, args).path()
     run.arguments['metadata_root'] = args.metadata_root = find_split(args, checkpoint, seed)
     num_classes = class_count(args.dataset, args.metadata_root)
+    splits = load_splits(args)  # missing images are found before pretrained weights are downloaded
     model, lines = make_model(args, num_classes, device, checkpoint, state)
     run.arguments['preprocessing'] = model.preprocessing._asdict()
-    loaders = make_loaders(args, seed, model.preprocessing, device)
+    loaders = make_loaders(args, splits, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
     trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
     if trainer:

@@ -102,9 +102,9 @@ def explain(experiment, photograph, title, request):
     return View(panels.panel_png(panel), maps, top)
 
 
-def command_line(request, path, title):
-    """The command that draws the same panel of photograph `title`; path: of the checkpoint, or None."""
-    words = ['python', 'inference.py', f'--images={title}']
+def command_line(request, path, photograph):
+    """The command that draws the same panel; path: of the checkpoint, or None; photograph: its path."""
+    words = ['python', 'inference.py', f'--images={photograph}']
     packaged_head = request.network.startswith(trained.PREFIX)
     where = request.network if packaged_head else path and os.path.dirname(path)
     words.append(f'--load_checkpoint={where}' if path else f'--classifier={request.network}')

@@ -15,6 +15,7 @@ from config import get_configs
 from data_loaders import load_split, make_loader
 from engine import processes, training
 from engine.resume import resuming
+from wsol.errors import MissingFile
 from wsol.preprocessing import PAPER
 
 FLAGS = [
@@ -161,12 +162,17 @@ def test_an_epoch_in_order(monkeypatch, epoch, step, rates):
     assert trainer.events == expected
 
 
+def loaders_of(*flags):
+    args = get_configs('', [*FLAGS, *flags])
+    return main.make_loaders(args, main.load_splits(args), 4, PAPER)
+
+
 def test_processes_share_every_batch(monkeypatch):
     seen = {name: [] for name in ('train', 'val', 'test')}
     for rank in range(3):
         monkeypatch.setattr(processes, 'rank', lambda: rank)
         monkeypatch.setattr(processes, 'world', lambda: 3)
-        loaders = main.make_loaders(get_configs('', FLAGS), 4, PAPER)
+        loaders = loaders_of()
         for name, batches in seen.items():
             batches.append([[key % 24 for key in keys] for keys in getattr(loaders, name).batch_sampler])
     for name in ('val', 'test'):
@@ -185,16 +191,23 @@ def test_the_list_of_the_proxy_is_that_of_the_training_alone(monkeypatch):
         return load(dataset, name, data_root, metadata_root)
 
     monkeypatch.setattr(main, 'load_split', load_split)
-    main.make_loaders(get_configs('', [*FLAGS, '--proxy_training_set']), 4, PAPER)
-    main.make_loaders(get_configs('', FLAGS), 4, PAPER)
+    loaders_of('--proxy_training_set')
+    loaders_of()
     names = ('train', 'val', 'test')
     assert asked == [*zip(names, (True, False, False)), *zip(names, (False, False, False))]
 
 
 def test_a_test_alone_reads_the_test_split_alone():
-    loaders = main.make_loaders(get_configs('', [*FLAGS, '--is_train=False']), 4, PAPER)
+    loaders = loaders_of('--is_train=False')
     assert loaders.train is loaders.val is None and loaders.test.dataset.split.name == 'test'
-    trained = main.make_loaders(get_configs('', FLAGS), 4, PAPER)
+    trained = loaders_of()
     assert [getattr(trained, name).dataset.split.name for name in ('train', 'val', 'test')] == ['train', 'val', 'test']
     cropped = [getattr(trained, name).dataset.transform.__self__.training for name in ('train', 'val')]
     assert cropped == [True, False]
+
+
+def test_missing_images_are_found_before_the_network_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(main, 'make_model', lambda *_: pytest.fail('the network came first'))
+    (tmp_path / 'empty/CUB/images').mkdir(parents=True)
+    with pytest.raises(MissingFile, match='no images of CUB train'):
+        call(monkeypatch, tmp_path, 'no_images', f'--data_root={tmp_path}/empty')
