@@ -9,7 +9,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from data import photographs
 from data.classes import class_names, parse_classes
 from report import panels
 
@@ -146,11 +145,3 @@ def test_one_class_flat_maps_and_odd_shapes(tmp_path):
         path = str(tmp_path / 'new' / f'{shape[0]}.png')
         assert panels.write_panel((path, panel)) == path and Image.open(path).size[0] > 300
     assert sorted(os.listdir(tmp_path / 'new')) == ['10.png', '60.png']
-
-
-def test_helping_processes_leave_the_group_that_torchrun_stops(tmp_path):
-    """Else a stop, which torchrun sends to the whole group, would end them at once."""
-    Image.new('RGB', (9, 9)).save(tmp_path / 'a.png')
-    batches = iter(photographs.photograph_loader([str(tmp_path / 'a.png')] * 2, 8, 1, 1))
-    next(batches)
-    assert os.getpgid(batches._workers[0].pid) != os.getpgrp()
