@@ -39,22 +39,29 @@ install() {  # install PIP ARGUMENT...: with the versions of constraints.txt, el
     pip_install "$@" || die "could not install $*: is the package registry reachable?"
 }
 
+mark_of() {  # mark_of FILE, or mark_of --no-deps PACKAGE...: the file in .venv that says that this is installed
+    local files=()
+    [ "$1" = --no-deps ] || mapfile -t files < <(with_nested "$1")
+    { echo "$*"; cat "${files[@]}" constraints.txt; } |
+        .venv/bin/python -c 'import hashlib, sys
+print(".venv/installed-" + hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])'
+}
+
 set_up() {  # set_up FILE... [--no-deps PACKAGE...]
-    local files=() listed=() mark
+    local listed=() marks=() mark missing=''
+    make_environment
     while [ $# -gt 0 ] && [ "$1" != --no-deps ]; do
-        files+=("$1")
         listed+=(-r "$1")
+        marks+=("$(mark_of "$1")")
         shift
     done
-    make_environment
-    mapfile -t files < <(with_nested "${files[@]}")
-    mark=$({ echo "$*"; cat "${files[@]}" constraints.txt; } |
-        .venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
-    [ ! -e ".venv/installed-$mark" ] || return 0
+    [ $# -eq 0 ] || marks+=("$(mark_of "$@")")
+    for mark in "${marks[@]}"; do [ -e "$mark" ] || missing=yes; done
+    [ -n "$missing" ] || return 0
     note "installing ${listed[*]} $* (a minute or two)"
     install "${listed[@]}"
     [ $# -eq 0 ] || install "$@"
-    touch ".venv/installed-$mark"
+    touch "${marks[@]}"
 }
 
 set_up "$@"

@@ -83,7 +83,7 @@ def test_other_files_do_not_matter(checkout):
     set_up(checkout)
     (checkout / 'requirements-app.txt').write_text('gradio<6\n')
     assert set_up(checkout)[2] == []
-    assert set_up(checkout, 'requirements.txt')[2] == ['-c constraints.txt -r requirements.txt']
+    assert set_up(checkout, 'requirements.txt')[2] == []  # installed with the others
     (checkout / 'requirements-timm.txt').write_text('timm<2\n')
     assert set_up(checkout, 'requirements.txt')[2] == []
 
