@@ -168,7 +168,7 @@ def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path):
         'signal.pause()',
     ])  # fmt: skip
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match='b/CAM-seed0/accuracy.json: give the same command again'):
+    with pytest.raises(Stopped, match='b/CAM-seed0/accuracy.json: run the same command again'):
         steps.run([steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', code))], str(tmp_path))
     assert signal.getsignal(signal.SIGTERM) == before
 
