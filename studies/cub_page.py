@@ -175,28 +175,36 @@ def progress(root):
 
 
 def draw(root, path):
-    """Plot the mean over all pairs by map size: a panel per mode, a mark per run, stars for the paper."""
+    """Plot the mean over all pairs by map size: a panel per mode, a colour per head, a marker per network or paper."""
     there = list(settings(root))
     figure = Figure(figsize=(8.4, 3.4), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
     paper = {row['method']: row['paper']['CUB'][-1] for row in tables.read_published('cue_localization')['rows'][-3:]}
-    colours = {head: f'C{number}' for number, head in enumerate(HEADS_SHOWN)}
+    markers = dict(zip([*dict.fromkeys(name for name, _, _ in there), 'paper'], 'os^Dv'))
+    markers['paper'] = '*'
+    points = {mode: [('paper', head, 28, value) for head, value in paper.items()] for mode in OURS[:1]}
+    for mode in OURS:
+        for name, size, setting in there:
+            for head, folders in page.runs(root, setting, HEADS_SHOWN, CUE).items():
+                for folder in folders.values():
+                    value = means(cue(folder, HEADS[head].map), mode)[-1]
+                    if value is not None:
+                        points.setdefault(mode, []).append((name, head, size // cub.NETWORKS[name].cell, value))
+    shown = [head for head in HEADS_SHOWN if any(point[1] == head for found in points.values() for point in found)]
     for axes, mode in zip(panels, OURS):
-        for name in dict.fromkeys(name for name, _, _ in there):
-            for head in HEADS_SHOWN:
-                points = []
-                for _, size, setting in (one for one in there if one[0] == name):
-                    for folder in page.runs(root, setting, [head], CUE).get(head, {}).values():
-                        points.append((size // cub.NETWORKS[name].cell, means(cue(folder, HEADS[head].map), mode)[-1]))
-                if points:
-                    axes.plot(*zip(*points), 'o', color=colours[head], label=f'{name} {head}', alpha=0.8)
-        for head, value in paper.items() if mode == 'released' else ():
-            axes.plot(28, value, '*', color=colours[head], markersize=10, label=f'paper {head}')
+        for name, head, cells, value in points.get(mode, ()):
+            place = cells + 0.6 * (shown.index(head) - (len(shown) - 1) / 2)  # side by side, not on one another
+            axes.plot(place, value, markers[name], color=f'C{HEADS_SHOWN.index(head)}', alpha=0.8)
         axes.set_title(mode.replace('_', ' '), fontsize=10)
+        axes.set_xticks(sorted({point[2] for found in points.values() for point in found}))
         axes.set_xlabel('locations per side')
         axes.spines[['top', 'right']].set_visible(False)
+    for head in shown:
+        panels[0].plot([], [], 's', color=f'C{HEADS_SHOWN.index(head)}', label=head)
+    for name, marker in markers.items():
+        panels[0].plot([], [], marker, color='black', fillstyle='none', label=name)
     panels[0].set_ylabel('cue localization (%), higher is better')
-    panels[0].legend(fontsize=7)
+    panels[0].legend(fontsize=7, ncols=2)
     util.atomically(path, lambda file: figure.savefig(file, format='png', dpi=130))
 
 
