@@ -13,7 +13,7 @@ from .network import HEADS, Network, initialize_weights
 from .registry import lookup
 from .weights import load_trained_weights, load_weights, start_weights
 
-__version__ = '1.0.0'  # pyproject.toml reads it here
+__version__ = '1.1.0'  # pyproject.toml reads it here
 ARCHITECTURES = tuple(BACKBONES)
 ATTRIBUTION_METHODS = tuple(name for name, head in HEADS.items() if head.trainable)
 __all__ = [
