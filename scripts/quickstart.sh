@@ -78,7 +78,7 @@ common=(--workers=1 --seed=0 --resume=True)
 if [ "$mode" = quick ]; then                         # smaller than in the study
     network=_tf_efficientnet_lite0
     birds=("--data_root=$folder/dataset" "--metadata_root=$folder/metadata")
-    sizes=(--train=20 --val=2 --test=8)
+    sizes=(--train=20 --val=2 --test=5)
     common+=("${birds[@]}" --batch_size=16 --channels_last=True)
     cam_epochs=(--epochs=4 --lr_decay_frequency=4)
     calm_epochs=(--epochs=1 --lr_decay_frequency=2)
