@@ -380,13 +380,17 @@ def test_bad_arguments_are_refused(tmp_path, change):
 
 @pytest.mark.slow
 def test_interrupt_leaves_nothing(tmp_path):
+    def accept_interrupts():  # ignored in a shell's background job, and blocked after `protect_workers`
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
     process = subprocess.Popen(
         [sys.executable, *command(tmp_path, train=500)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # ignored in a shell's background job
+        preexec_fn=accept_interrupts,
+    )
     while not any(tmp_path.rglob('*.jpg')) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
