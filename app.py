@@ -128,7 +128,7 @@ class Desk:
 
     def first(self, *settings):
         """[photograph to keep, *`show`] for the photograph that the page opens with."""
-        photo = photographs.read_photograph(live.CAT), os.path.relpath(live.CAT)
+        photo = photographs.read_photograph(live.CAT), live.CAT
         return [photo, *self.show(photo, *settings)]
 
 

@@ -207,7 +207,7 @@ def test_a_photograph_goes_in_and_a_panel_comes_out(server, tmp_path):
         page.get(address)
         until(source)  # of the photograph that the page opens on
         opened = source()
-        assert 'inference.py --images=docs/photographs/cat.jpg' in value('command')
+        assert f'inference.py --images={live.CAT} ' in value('command')
         assert {one.get_attribute('download') for one in find('#output a')} == {'cat.panel.png', 'cat.maps.npz'}
         upload('my photo.png')
         until(lambda: source() not in ('', opened))

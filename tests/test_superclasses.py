@@ -19,6 +19,7 @@ from wsol.errors import UserError
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))
 import make_superclasses  # noqa: E402
+import shared  # noqa: E402
 
 OFFLINE = 'http://127.0.0.1:9'  # an address that refuses connections
 # dog, cat and parrot have two parents (diamonds below animal); poodle also hangs directly below pet, a shorter way up.
@@ -80,6 +81,10 @@ BY_HAND = {
     3: {**ALONE, 0: [0, 7], 7: [0, 7]},  # dogs; mug is shallower
     4: ALONE,
 }
+
+
+def test_the_id_of_a_file_is_the_one_that_git_gives():
+    assert shared.git_blob(b'hello\n') == 'ce013625030ba8dba906f756967f9e9ca394464a'
 
 
 @pytest.fixture
