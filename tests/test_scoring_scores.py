@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsol.scoring import add_up, boxes, erasing, maps, pixels, regions, scores
+from wsol.scoring import add_up, boxes, erasing, maps, measures, pixels, regions, scores
 
 
 def settings(*names, **changes):
@@ -221,3 +221,18 @@ def test_figures_by_hand():
 def test_the_scores_say_which_side_is_better(name, title, better, truth):
     metric = scores.METRICS[name]
     assert (metric.title, metric.better, metric.truth) == (title, better, truth)
+
+
+def test_intervals_are_of_the_figure_in_the_table():
+    """A measure's figure of its sums is its function of the images' means, which the bootstrap resamples."""
+    settings = SimpleNamespace(random_repeats=3, cam_curve_interval=0.1, iou_thresholds=[30, 50, 70])
+    draw = np.random.default_rng(0)
+    rows = {
+        'max_box': draw.random((9, 2, 3, len(pixels.thresholds('even', 0.1)))) < 0.5,
+        'correct_topk': draw.random((9, 5)) < 0.5,
+        'correct_random': draw.integers(0, 4, (9, 5)),
+    }
+    total = {name: values.sum(axis=0) for name, values in rows.items()} | {'images': 9}
+    for measure in (measures.box_accuracy('MaxBoxAcc'), measures.box_accuracy('MaxBoxAccV2'), measures.MEAN_RATIO):
+        columns, figure = measure.of_images(rows, settings)
+        assert figure(columns.mean(axis=0)) == pytest.approx(measure.figure(total, settings))
