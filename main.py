@@ -84,10 +84,11 @@ def start_from_classifier(args):
 
 def load_splits(args):
     """{name: its `Split`} of the splits that this run reads."""
-    names = SPLITS if args.is_train else ('test',)
-    proxy = {'train': args.proxy_training_set}
     places = args.data_root, args.metadata_root
-    return {name: load_split(args.dataset, name, *places, proxy.get(name, False)) for name in names}
+    return {
+        name: load_split(args.dataset, name, *places, args.proxy_training_set and name == 'train')
+        for name in (SPLITS if args.is_train else ('test',))
+    }
 
 
 def make_loaders(args, splits, seed, preprocessing, device=torch.device('cpu')):

@@ -174,29 +174,31 @@ def progress(root):
     yield tables.markdown(['network', 'steps finished', 'trained'], rows)
 
 
+def points(root, mode):
+    """(network, head, locations per side, mean over all pairs) of each run, and for `released` of the paper."""
+    if mode == 'released':
+        for row in tables.read_published('cue_localization')['rows'][-3:]:
+            yield 'paper', row['method'], 28, row['paper']['CUB'][-1]
+    for name, size, setting in settings(root):
+        for head, folders in page.runs(root, setting, HEADS_SHOWN, CUE).items():
+            values = (means(cue(folder, HEADS[head].map), mode)[-1] for folder in folders.values())
+            yield from ((name, head, size // cub.NETWORKS[name].cell, value) for value in values if value is not None)
+
+
 def draw(root, path):
     """Plot the mean over all pairs by map size: a panel per mode, a colour per head, a marker per network or paper."""
-    there = list(settings(root))
     figure = Figure(figsize=(8.4, 3.4), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
-    paper = {row['method']: row['paper']['CUB'][-1] for row in tables.read_published('cue_localization')['rows'][-3:]}
-    markers = dict(zip([*dict.fromkeys(name for name, _, _ in there), 'paper'], 'os^Dv'))
-    markers['paper'] = '*'
-    points = {mode: [('paper', head, 28, value) for head, value in paper.items()] for mode in OURS[:1]}
-    for mode in OURS:
-        for name, size, setting in there:
-            for head, folders in page.runs(root, setting, HEADS_SHOWN, CUE).items():
-                for folder in folders.values():
-                    value = means(cue(folder, HEADS[head].map), mode)[-1]
-                    if value is not None:
-                        points.setdefault(mode, []).append((name, head, size // cub.NETWORKS[name].cell, value))
-    shown = [head for head in HEADS_SHOWN if any(point[1] == head for found in points.values() for point in found)]
-    for axes, mode in zip(panels, OURS):
-        for name, head, cells, value in points.get(mode, ()):
+    by_mode = [list(points(root, mode)) for mode in OURS]
+    every = sum(by_mode, [])
+    markers = {**dict(zip(dict.fromkeys(name for name, _, _ in settings(root)), 'os^D')), 'paper': '*'}
+    shown = [head for head in HEADS_SHOWN if any(point[1] == head for point in every)]
+    for axes, mode, found in zip(panels, OURS, by_mode):
+        for name, head, cells, value in found:
             place = cells + 0.6 * (shown.index(head) - (len(shown) - 1) / 2)  # side by side, not on one another
             axes.plot(place, value, markers[name], color=f'C{HEADS_SHOWN.index(head)}', alpha=0.8)
         axes.set_title(mode.replace('_', ' '), fontsize=10)
-        axes.set_xticks(sorted({point[2] for found in points.values() for point in found}))
+        axes.set_xticks(sorted({point[2] for point in every}))
         axes.set_xlabel('locations per side')
         axes.spines[['top', 'right']].set_visible(False)
     for head in shown:
