@@ -88,9 +88,8 @@ def explain_photographs(args, files, titles, failed):
         for photograph, explanation in zip(good, explained):
             title = titles[photograph.number]
             if args.save_scoremaps:
-                for name, arrays in explanation.maps.items():
-                    for y, array in zip(explanation.classes, arrays):
-                        save_map(args.save_scoremaps, f'{title}.{name}.{y}', array, args.override_cache)
+                for name, array in explanation.named_maps().items():
+                    save_map(args.save_scoremaps, f'{title}.{name}', array, args.override_cache)
             yield (
                 title,
                 panels.make_panel(

@@ -51,6 +51,10 @@ class Explanation(NamedTuple):
     classes: list  # the K explained classes
     maps: dict  # {map name: float32 [K, h, w]}
 
+    def named_maps(self):
+        """{'MAP.y': map} of every map and explained class y."""
+        return {f'{name}.{y}': one for name, maps in self.maps.items() for y, one in zip(self.classes, maps)}
+
 
 def default_arguments():
     """The arguments of a command without flags."""

@@ -94,12 +94,9 @@ def explain(experiment, photograph, title, request):
     [explanation] = experiments.explain_batch(model, makers, images, chosen, [0])
     picture = photographs.panel_picture(photograph, model.preprocessing)
     panel = panels.make_panel(title, picture, names, *explanation, model.attribution_method)
-    maps = {
-        f'{name}.{y}': one for name, arrays in explanation.maps.items() for y, one in zip(explanation.classes, arrays)
-    }
     best = np.argsort(explanation.probs)[::-1]
     top = [names[y] if names else f'class {y}' for y in best[:OFFERED]]
-    return View(panels.panel_png(panel), maps, top)
+    return View(panels.panel_png(panel), explanation.named_maps(), top)
 
 
 def command_line(request, path, photograph):
