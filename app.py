@@ -9,7 +9,7 @@ set --host. An uploaded photograph is deleted from disk once it is read, and kep
 page nor the server contacts another host.
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import glob
 import html

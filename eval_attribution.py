@@ -11,7 +11,7 @@ eval_wsol.py. The last columns are the cost of a map. --resume continues a stopp
 adds more --methods to a finished table.
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import os
 import sys

@@ -6,7 +6,7 @@
         --norm_type=clipping --threshold_type=log
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import os
 

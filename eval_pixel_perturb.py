@@ -5,7 +5,7 @@
         --load_checkpoint=calm_em --score_map_process=jointll
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ Maps of a checkpoint are resized with OpenCV's bicubic filter and min-max scaled
 <image id>.npy each, are scored as they are. Thresholds are --cam_curve_interval apart.
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import os
 from typing import NamedTuple

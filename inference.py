@@ -10,7 +10,7 @@ DIR/<path below the photographs' common folder>.png. The flags of the network ar
 contains them. Images that cannot be read are reported and left out; the exit code is then 2.
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import os
 import sys

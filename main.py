@@ -5,7 +5,7 @@
     python scripts/torchrun.py --nproc_per_node=4 main.py --resume=True (with the same flags)
 """
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import os
 import sys

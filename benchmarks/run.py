@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import engine.idle  # noqa: F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
 import torch
 

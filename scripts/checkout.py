@@ -9,4 +9,4 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import engine.idle  # noqa: E402, F401 (before PyTorch is loaded)
+import engine.before_torch  # noqa: E402, F401 (before PyTorch is loaded)

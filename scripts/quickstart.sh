@@ -36,9 +36,6 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "$requirements"
 # shellcheck source=scripts/reproduce/rows.sh
 source scripts/reproduce/rows.sh
-# glibc reuses the memory of large tensors instead of returning it to the system each time: the page faults would take a
-# tenth of a training's processor time and a quarter of an evaluation's.
-export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 SECONDS=0
 run() { note "[$SECONDS s] $*"; .venv/bin/python "$@"; }
 

@@ -3,12 +3,15 @@
 import ast
 import glob
 import os
+import platform
 import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+
+from engine import before_torch
 
 ABOVE = ('studies', 'benchmarks')  # which run commands, time them and read their results
 LIBRARY = 'wsol'
@@ -135,8 +138,25 @@ def test_every_command_says_first_how_threads_wait():
         first = [name for name, line in sorted(imported(command), key=lambda one: one[1])]
         first = [name for name in first if name.split('.')[0] not in sys.stdlib_module_names]
         if "__name__ == '__main__'" in text:
-            assert first[0].split('.')[0] == 'checkout' or first[0] == 'engine.idle', command
-    code = "import os, engine.idle; print(os.environ['OMP_WAIT_POLICY'])"
+            assert first[0].split('.')[0] == 'checkout' or first[0] == 'engine.before_torch', command
+    code = "import os, engine.before_torch; print(os.environ['OMP_WAIT_POLICY'])"
     environment = {**os.environ, 'OMP_WAIT_POLICY': 'ACTIVE'}
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == 'ACTIVE\n'
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the memory of freed arrays is kept with glibc only')
+def test_memory_of_freed_arrays_is_kept():
+    """So that the next ones need no new pages; with a user's own settings it goes back to the system."""
+    code = """import resource, engine.before_torch, numpy
+def resident():
+    return int(open('/proc/self/statm').read().split()[1])
+before = resident()
+numpy.ones(2**23)
+print((resident() - before) * resource.getpagesize() / 2**26)"""
+    fresh = {name: value for name, value in os.environ.items() if name not in before_torch.OWN}
+    kept = []
+    for own in ({}, {'MALLOC_MMAP_THRESHOLD_': str(2**17)}):
+        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=fresh | own, capture_output=True, text=True)
+        kept.append(float(done.stdout))
+    assert kept[0] > 0.9 and kept[1] < 0.1
