@@ -154,7 +154,7 @@ def gradients(network, args):
 
 
 def erase(network, _):
-    yield score(network, ERASE, None, ('--random_repeats=3',))
+    yield score(network, ERASE)
 
 
 class Kind(NamedTuple):
@@ -229,6 +229,24 @@ def write_subset(args):
         util.atomically(os.path.join(place, name), lambda file, lines=lines: file.write(''.join(lines).encode()))
 
 
+def add_folders(parser):
+    """The flags of the folders of the data and results."""
+    parser.add_argument('--save_root', default='save/cub', help='results (default: save/cub)')
+    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='folder with CUB/')
+    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='folder with the split files, CUB/')
+
+
+def parse_with_folders(parser, argv=None):
+    """The arguments, with absolute folders; a folder that is missing is an error."""
+    args = parser.parse_args(argv)
+    for flag in ('save_root', 'data_root', 'metadata_root'):
+        setattr(args, flag, os.path.abspath(getattr(args, flag)))
+    for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB', *getattr(args, 'segmentations', ())):
+        if not os.path.isdir(folder):
+            parser.error(f'{folder} is not a folder: give --data_root and --metadata_root of CUB (docs/data.md)')
+    return args
+
+
 def parse(argv=None):
     parser = common_parser(__doc__)
     parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='training recipe')
@@ -237,9 +255,7 @@ def parse(argv=None):
     )
     choose(parser, 'heads', tuple(HEADS), 'heads')
     choose(parser, 'steps', tuple(KINDS), 'steps; all but train, cue and wsol only for the first seed')
-    parser.add_argument('--save_root', default='save/cub', help='results (default: save/cub)')
-    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='folder with CUB/')
-    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='folder with the split files, CUB/')
+    add_folders(parser)
     parser.add_argument(
         '--segmentations',
         nargs='+',
@@ -247,12 +263,7 @@ def parse(argv=None):
         metavar='DIR',
         help="folders of other segmentations in CUB's layout, as further controls; results use the folders' names",
     )
-    args = parser.parse_args(argv)
-    for flag in ('save_root', 'data_root', 'metadata_root'):
-        setattr(args, flag, os.path.abspath(getattr(args, flag)))
-    for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB', *args.segmentations):
-        if not os.path.isdir(folder):
-            parser.error(f'{folder} is not a folder: give --data_root and --metadata_root of CUB (docs/data.md)')
+    args = parse_with_folders(parser, argv)
     for name in args.networks or ():
         if name not in RECIPES[args.recipe]:
             parser.error(f'--networks {name}: --recipe={args.recipe} has {", ".join(RECIPES[args.recipe])}')

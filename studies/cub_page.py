@@ -4,11 +4,12 @@
 
 Sections: `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by map size), `differences` (pairs of
 heads, seed by seed, with intervals), `width` (blurred maps), `masks` (mask controls), `others` (accuracy, boxes and
-erasing of each head) and `progress`. Draws cub_cue.png next to the page.
+erasing of each head), `losses` (CALM-EM's gradient and CALM-ML's) and `progress`. Draws cub_cue.png next to the page.
 """
 
 import os
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import util
@@ -17,7 +18,7 @@ from report import tables
 from report.intervals import result_intervals
 from report.results import over_seeds, read_result
 from report.samples import COUNTS, cue_name
-from studies import cub, page
+from studies import cub, losses, page
 from studies.steps import HEADS, finished
 
 HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
@@ -162,6 +163,18 @@ def others(root):
             yield f'**{title(name, cub.NETWORKS[name].sizes[0])}**\n\n{table}'
 
 
+def loss_gradients(root):
+    """The labels' p(y|x) and the distance of the losses' gradients in the first steps (studies/losses.py)."""
+    rows = []
+    for start, found in read_result(os.path.join(root, losses.RESULT)).items():
+        p = [np.quantile(found['p'], share) for share in (0.5, 0)]
+        distances = [np.quantile(found['distance'], share) for share in (0.5, 1)]
+        rows.append([start, str(len(found['distance'])), str(len(found['p'])), *(f'{x:.1e}' for x in p + distances)])
+    if rows:
+        p = ['probability of the label, median', 'smallest']
+        yield tables.markdown(['weights at the start', 'steps', 'images', *p, 'distance, median', 'largest'], rows)
+
+
 def progress(root):
     """Finished steps of the whole plan, by network."""
     rows = []
@@ -217,6 +230,7 @@ SECTIONS = {
     'width': width,
     'masks': masks,
     'others': others,
+    'losses': loss_gradients,
     'progress': progress,
 }
 

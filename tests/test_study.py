@@ -8,14 +8,16 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from commands import run
 from PIL import Image
 from test_intervals import experiment, table
 
 from config import flags_of, get_configs
 from engine.command import Stopped, command
-from studies import cub, cub_page, masks, steps, toybirds, toybirds_page
+from studies import cub, cub_page, losses, masks, steps, toybirds, toybirds_page
 from wsol.errors import UserError
+from wsol.network import HEADS, Output
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,17 @@ def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
     assert (np.array(Image.open(tmp_path / 'masks/a/1.png')) == expected).all()
 
 
+@pytest.mark.parametrize('p', [1e-2, 1e-10, 1e-13])
+def test_the_distance_of_the_losses_is_that_of_the_number_beside_p(p):
+    """EM's gradient is ML's times p / (p + 1e-10), if p(z|x) is not small; a dead location has no gradient of its h."""
+    f = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
+    f[:, 1] = float(np.log(p / (1 - p)))  # at each location
+    h = torch.tensor([[[[1.0, 2.0], [0.0, 3.0]]]], dtype=torch.float64)
+    ml, em = losses.gradients(Output(f, h, HEADS['CALM-EM']), torch.tensor([1]))
+    assert ml.shape == (12,) and ml[8:].tolist() == pytest.approx([-1 / 6, -1 / 6, 0, -1 / 6])
+    assert float((em - ml).norm() / ml.norm()) == pytest.approx(1e-10 / (p + 1e-10), rel=1e-4)
+
+
 PAGE = ''.join(f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n' for name in ('progress', 'results'))
 
 
@@ -270,6 +283,7 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     plain = json.loads((root / 'lite0/CAM-seed0/cue_location_vanilla.json').read_text())
     wider = {**plain, 'per_pair': {**plain['per_pair'], 'mean': 33.5}}
     (root / 'lite0/CAM-seed0/cue_location_vanilla_blur16.json').write_text(json.dumps(wider))
+    (root / 'losses.json').write_text('{"CAM": {"p": [0.1, 0.2, 0.4], "distance": [1e-7, 3e-7]}}')
     monkeypatch.setattr(sys, 'argv', ['cub_page', f'--save_root={root}', f'--page={tmp_path}/page.md'])
     command(cub_page.main)
     text = (tmp_path / 'page.md').read_text()
@@ -298,6 +312,8 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     own, box = [row for row in table(parts['masks']) if row['head'] == 'CAM']
     assert (own['masks'], own['per pair']) == ("the data set's", '15.00 / 60.00 / - / 30.00')
     assert (box['masks'], box['per pair']) == ('boxmasks', '10.00 / 55.00 / - / 25.00')
+    [row] = table(parts['losses'])
+    assert [*row.values()] == ['CAM', '2', '3', '2.0e-01', '1.0e-01', '2.0e-07', '3.0e-07']
     [lite0, vgg16, *paper] = table(parts['progress'])
     assert lite0['trained'] == 'CAM-seed0, CALM-EM-seed0, CALM-EM-seed1' and lite0['steps finished'].endswith(' of 110')
     assert vgg16['steps finished'].startswith('0 of ') and [row['trained'] for row in paper] == ['-', '-']
