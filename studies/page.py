@@ -38,11 +38,19 @@ def figures(folder, map_name):
     return {**known, 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
 
 
+def over_known(values):
+    """`over_seeds` of the values that are known, with their number where some are not."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return '-'
+    return over_seeds(known) + (f' ({len(known)} of {len(values)} seeds)' if len(known) < len(values) else '')
+
+
 def mean_rows(found):
     """Rows [head, number of seeds, mean ± standard deviation over them for each of FIGURES]; found: from `runs`."""
     for head, by_seed in found.items():
         values = [figures(folder, HEADS[head].map) for folder in by_seed.values()]
-        yield [head, str(len(values)), *(over_seeds([one.get(column) for one in values]) for column in FIGURES)]
+        yield [head, str(len(values)), *(over_known([one.get(column) for one in values]) for column in FIGURES)]
 
 
 def compared(a, b, map_a, map_b):

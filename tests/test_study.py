@@ -15,7 +15,7 @@ from test_intervals import experiment, table
 
 from config import flags_of, get_configs
 from engine.command import Stopped, command
-from studies import cub, cub_page, losses, masks, steps, toybirds, toybirds_page
+from studies import cub, cub_page, losses, masks, page, steps, toybirds, toybirds_page
 from wsol.errors import UserError
 from wsol.network import HEADS, Output
 
@@ -196,6 +196,12 @@ def test_the_distance_of_the_losses_is_that_of_the_number_beside_p(p):
     ml, em = losses.gradients(Output(f, h, HEADS['CALM-EM']), torch.tensor([1]))
     assert ml.shape == (12,) and ml[8:].tolist() == pytest.approx([-1 / 6, -1 / 6, 0, -1 / 6])
     assert float((em - ml).norm() / ml.norm()) == pytest.approx(1e-10 / (p + 1e-10), rel=1e-4)
+
+
+def test_a_figure_of_some_seeds_alone_says_of_how_many():
+    """Erasing is done for the first seed alone."""
+    assert page.over_known([0.5, None]) == '0.50 (1 of 2 seeds)' and page.over_known([None, None]) == '-'
+    assert page.over_known([1, None, 3]) == '2.00 ± 1.41 (2 of 3 seeds)' and page.over_known([1, 3]) == '2.00 ± 1.41'
 
 
 PAGE = ''.join(f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n' for name in ('progress', 'results'))
