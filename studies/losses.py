@@ -43,7 +43,7 @@ def measure(head, args):
     seed = util.set_seed(flags.seed)
     splits = trainer.load_splits(flags)
     checkpoint = pick(models.Source, flags).path()
-    model, _ = trainer.make_model(flags, len(set(splits['train'].labels)), device, checkpoint, None)
+    model, _ = trainer.make_model(flags, splits['train'].num_classes, device, checkpoint, None)
     loader = trainer.make_loaders(flags, splits, seed, model.preprocessing, device).train
     run = resuming.Run(flags.log_folder, dict(flags), False, False)
     steps = training.Trainer(run, pick(training.Recipe, flags), model.train(), device)
