@@ -8,6 +8,7 @@
 
 import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
+import itertools
 import os
 
 import numpy as np
@@ -88,28 +89,34 @@ def differences(maker, images, classes, numbers, at_once, output=None, make=None
     return [maps[:1] - maps[1:] for maps in make(images, output, classes, numbers)]
 
 
-def count_batch(batch, maker, labels, table, cue, device, at_once=False, output=None):
-    """Score each image of a batch on all its pairs: a `Tally` of `cues.cue_counts`, computed on the device.
+def batch_differences(batch, maker, labels, table, device, at_once=False, output=None):
+    """`differences` of each image of a batch and all its pairs: tensors if the device scores them, else arrays.
 
-    labels: of the whole split; table: `cues.class_rows`; cue: a `cues.Cues`; at_once: as for `differences`; output: the
-    model's on the images, or None.
+    labels: of the whole split; table: `cues.class_rows`; at_once: as for `differences`; output: the model's on the
+    images, or None.
     """
-    images, parts, exact, visible, numbers = batch
+    images, *_, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
-    if device.type != 'cpu' and maker.ksize == 1:  # OpenCV smooths, on the host
-        made = differences(maker, images, classes, numbers, at_once, output, maker.tensors)
-        rows = [torch.from_numpy(table[labels[number]][0]) for number in numbers]
+    on_host = device.type == 'cpu' or maker.ksize > 1  # OpenCV smooths, on the host
+    return differences(maker, images, classes, numbers, at_once, output, None if on_host else maker.tensors)
+
+
+def count_batch(batch, maps, labels, table, cue):
+    """Score `batch_differences`: a `Tally` of `cues.cue_counts`, computed on the maps' device; cue: a `cues.Cues`."""
+    images, parts, exact, visible, numbers = batch
+    rows = [table[labels[number]][0] for number in numbers.tolist()]
+    if torch.is_tensor(maps[0]):
+        device = maps[0].device
         owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(one) for one in rows]))
+        pairs = torch.from_numpy(np.concatenate(rows))
         truth = (one.to(device, non_blocking=True) for one in (parts, exact, visible))
-        return Tally(cues.batch_counts(cue, torch.cat(rows).to(device), owner.to(device), torch.cat(made), *truth), {})
-    maps = differences(maker, images, classes, numbers, at_once, output)
+        return Tally(cues.batch_counts(cue, pairs.to(device), owner.to(device), torch.cat(maps), *truth), {})
 
     def scored():
-        for b, number in enumerate(numbers):
-            rows = table[labels[number]][0]
+        for b, own in enumerate(rows):
             resized = resize(maps[b], images.shape[-1])  # [N, S, S]
-            yield cues.CueImage(rows, resized, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
+            yield cues.CueImage(own, resized, parts[b].numpy(), exact[b].numpy(), visible[b].numpy())
 
     return Tally(cues.cue_counts(cue, scored()), {})
 
@@ -154,7 +161,10 @@ def pixel_counts(totals):
 
 
 class CueLocalization(evaluation.Evaluator):
-    """Scores differences of two classes' maps against the parts in which the classes differ, pair by pair."""
+    """Scores differences of two classes' maps against the parts in which the classes differ, pair by pair.
+
+    A task is (map, blur): the same differences are scored for every --blur.
+    """
 
     title = 'cue localization'
 
@@ -164,12 +174,17 @@ class CueLocalization(evaluation.Evaluator):
         self.at_once = args.contrast == 'score'
 
     def name_of(self, task):
-        blur = f'_blur{self.args.blur:g}' if self.args.blur else ''
-        return f'cue_location_{task}{"_contrast" if self.at_once else ""}{blur}'
+        name, blur = task
+        end = f'_blur{blur}'.removesuffix('.0') if blur else ''
+        return f'cue_location_{name}{"_contrast" if self.at_once else ""}{end}'
+
+    def requested(self):
+        tasks = itertools.product(self.maps, self.args.blur)
+        return {(name, blur): {'score_map_process': name, 'blur': blur} for name, blur in tasks}
 
     def prepare(self):
         args = self.args
-        blur_reach(args.blur, self.size)  # refuses a blur that is too wide, before anything is written
+        blur_reach(max(args.blur), self.size)  # refuses a blur that is too wide, before anything is written
         self.pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(self.folder), cues.COUNTS)
         if not self.pairs:
             raise UserError(f'{self.folder}: no two classes differ in 1 to 3 parts')
@@ -182,26 +197,29 @@ class CueLocalization(evaluation.Evaluator):
         self.dataset = CueDataset(self.split, chosen, self.folder, self.size, self.model.preprocessing)
         self.count = len(self.dataset)
         edges = pixels.histogram_edges(pixels.thresholds(args.threshold_type, args.cam_curve_interval))
-        self.cue = cues.make_cues(self.pairs, edges, self.dataset.exact, args.norm_type, args.blur)
+        self.cue = cues.make_cues(self.pairs, edges, self.dataset.exact, args.norm_type)
         if self.at_once:
-            for task in self.tasks():
-                attribution.check_contrast(task, self.model)
+            for name, _ in self.tasks():
+                attribution.check_contrast(name, self.model)
 
     def batches(self, numbers):
-        """Yield (batch for `count_batch`, the network's output if a readout needs it)."""
+        """Yield (batch, the network's output if a readout needs it, {map: its `batch_differences`})."""
         loader = DataLoader(
             self.dataset, batch_sampler=numbers, num_workers=self.args.workers, pin_memory=self.device.type != 'cpu'
         )
-        reads = any(self.makers[task].from_output for task in self.tasks())
+        reads = any(self.makers[name].from_output for name, _ in self.tasks())
         for batch in ImageLoader(loader, self.dataset.transform.preprocessing, self.device):
             with torch.no_grad():
                 output = self.model(batch[0]) if reads else None
-            yield batch, output
+            yield batch, output, {}
 
     def score(self, task, batch):
-        batch, output = batch
-        maker = self.makers[task]
-        return count_batch(batch, maker, self.split.labels, self.table, self.cue, self.device, self.at_once, output)
+        name, blur = task
+        batch, output, made = batch
+        given = self.split.labels, self.table
+        if name not in made:
+            made[name] = batch_differences(batch, self.makers[name], *given, self.device, self.at_once, output)
+        return count_batch(batch, made[name], *given, self.cue._replace(blur=blur))
 
     def arrays(self, totals, rows):
         return pair_arrays(self.pairs, totals)

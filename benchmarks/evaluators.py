@@ -139,7 +139,8 @@ def cue_rows(args, device):
 
     def evaluate(batches):
         for batch in batches:
-            eval_cue_location.count_batch(batch, maker, split.labels, table, cue, device)
+            maps = eval_cue_location.batch_differences(batch, maker, split.labels, table, device)
+            eval_cue_location.count_batch(batch, maps, split.labels, table, cue)
 
     there = list(read(args.workers))
 

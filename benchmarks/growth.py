@@ -125,7 +125,8 @@ def cue(problem, device):
     def one_batch(numbers):
         batch = its.images, parts, parts, visible, torch.tensor(numbers)
         labels = dict.fromkeys(numbers, 0)
-        yield eval_cue_location.count_batch(batch, maker, labels, table, scored, device).totals
+        maps = eval_cue_location.batch_differences(batch, maker, labels, table, device)
+        yield eval_cue_location.count_batch(batch, maps, labels, table, scored).totals
 
     return summed(one_batch, its.batches)
 

@@ -20,10 +20,10 @@ class Evaluator:
     """The evaluation of one command: its inputs, the score of a batch, and its results.
 
     A task is scored and saved separately: by default each map of --score_map_process, with its own result.
-    A subclass defines `title` (of the progress bar), `name_of`, `batches`, `score`, `report` and, if needed, `prepare`
-    and `arrays`. `evaluate` sets, in this order: `device`; `runs` {name: `resuming.Run`}, the results to compute;
-    `seed`; and, with a network, `split`, `model` (in eval mode, on the device), `size` (side of the images) and
-    `makers` {map: `MapMaker`}.
+    A subclass defines `title` (of the progress bar), `name_of`, `batches`, `score`, `report` and, if needed,
+    `requested`, `prepare` and `arrays`. `evaluate` sets, in this order: `device`; `runs` {name: `resuming.Run`}, the
+    results to compute; `seed`; and, with a network, `split`, `model` (in eval mode, on the device), `size` (side of the
+    images) and `makers` {map: `MapMaker`}.
     """
 
     title = ''
@@ -48,16 +48,20 @@ class Evaluator:
         """The NAME of the result NAME.json that a task belongs to."""
         raise NotImplementedError
 
+    def requested(self):
+        """{task: {flag: its value in the result}} of all requested tasks."""
+        return {one: {'score_map_process': one} for one in self.maps}
+
     def all_runs(self):
         """{name: `resuming.Run`} of all requested results."""
         flags = self.run.arguments
         return {
-            self.name_of(one): self.run._replace(arguments={**flags, 'score_map_process': one}) for one in self.maps
+            self.name_of(task): self.run._replace(arguments={**flags, **own}) for task, own in self.requested().items()
         }
 
     def tasks(self):
-        """The names of the tasks to compute."""
-        return [one for one in self.maps if self.name_of(one) in self.runs]
+        """The tasks to compute."""
+        return [task for task in self.requested() if self.name_of(task) in self.runs]
 
     def load(self):
         """Load the split and the network; make the `makers`."""

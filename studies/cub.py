@@ -116,7 +116,7 @@ def training(network, _):
 def cue(network, _):
     """Cue localization at every size."""
     for flags, setting in at_sizes(network):
-        yield score(network, CUE, None, flags, '', setting)
+        yield score(network, CUE, None, flags, setting=setting)
 
 
 def top1(network, _):
@@ -130,14 +130,14 @@ def blur(network, _):
     """Cue localization of maps blurred by half, one and two locations, at every size."""
     cell = NETWORKS[network.setting].cell
     for flags, setting in at_sizes(network):
-        yield from blurred(network, (cell // 2, cell, 2 * cell), flags, setting)
+        yield blurred(network, (cell // 2, cell, 2 * cell), flags, setting)
 
 
 def other_masks(network, args):
     """Cue localization against the mask controls."""
     for name in masks.names(args):
         place = (f'--data_root={masks.data_root(args.save_root, name)}',)
-        yield score(network, CUE, None, place, '', f'{network.setting}-{name}')
+        yield score(network, CUE, None, place, setting=f'{network.setting}-{name}')
 
 
 def boxes(network, _):
@@ -148,9 +148,9 @@ def gradients(network, args):
     """Cue localization of the head's map and the paper's gradient maps, on a subset of the test images."""
     place = (f'--metadata_root={args.save_root}/metadata_{SUBSET_SETTING}',)
     setting = f'{network.setting}-{SUBSET_SETTING}'
-    yield score(network, CUE, None, place, '', setting)
+    yield score(network, CUE, None, place, setting=setting)
     for name in GRADIENTS.get(network.head, ()):
-        yield score(network, CUE, name, (*place, '--batch_size=4'), '', setting)
+        yield score(network, CUE, name, (*place, '--batch_size=4'), setting=setting)
 
 
 def erase(network, _):

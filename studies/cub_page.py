@@ -19,7 +19,7 @@ from report.intervals import result_intervals
 from report.results import over_seeds, read_result
 from report.samples import COUNTS, cue_name
 from studies import cub, losses, page
-from studies.steps import HEADS, finished
+from studies.steps import HEADS, results_of
 
 HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
 PAIRS = (  # compared heads: A, B
@@ -176,15 +176,19 @@ def loss_gradients(root):
 
 
 def progress(root):
-    """Finished steps of the whole plan, by network."""
+    """Finished results of the whole plan, by network."""
     rows = []
     for recipe in cub.RECIPES:
         for name in cub.RECIPES[recipe]:
             steps = cub.whole_plan(recipe, [name], root)
-            done = [step for step in steps if finished(step, root)]
-            trained = [f'{step.experiment.rpartition("/")[2]}' for step in done if step.words[0] == 'main.py']
-            rows.append([name, f'{len(done)} of {len(steps)}', ', '.join(dict.fromkeys(trained)) or '-'])
-    yield tables.markdown(['network', 'steps finished', 'trained'], rows)
+            results = [done for step in steps for done in results_of(step, root).values()]
+            trained = [
+                step.experiment.rpartition('/')[2]
+                for step in steps
+                if step.words[0] == 'main.py' and all(results_of(step, root).values())
+            ]
+            rows.append([name, f'{sum(results)} of {len(results)}', ', '.join(dict.fromkeys(trained)) or '-'])
+    yield tables.markdown(['network', 'results finished', 'trained'], rows)
 
 
 def points(root, mode):

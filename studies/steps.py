@@ -1,4 +1,4 @@
-"""A study is a list of steps. A step is a command of the README and its result file; steps with an existing result are
+"""A study is a list of steps. A step is a command of the README and its result files; steps with existing results are
 skipped, interrupted ones resumed."""
 
 import argparse
@@ -42,10 +42,10 @@ HEADS = {
 
 
 class Step(NamedTuple):
-    """A command and its result."""
+    """A command and its results."""
 
     experiment: str  # result folder below the save root
-    result: str  # name of the result file
+    results: tuple  # names of the result files
     words: tuple  # the command without --experiment_name
 
 
@@ -70,34 +70,35 @@ def train(network, *flags):
     if head.start:
         start = (f'--load_checkpoint={network._replace(head=head.start).name}', '--is_different_checkpoint=True')
     words = ('main.py', *network.flags, f'--attribution_method={head.method}', *flags, *head.flags, *start)
-    return Step(network.name, 'accuracy.json', words)
+    return Step(network.name, ('accuracy.json',), words)
 
 
-def score(network, kind, name=None, flags=(), suffix='', setting=None):
+def score(network, kind, name=None, flags=(), suffixes=('',), setting=None):
     """The step that scores a map of a `Trained`.
 
-    kind: CUE, ERASE or BOXES; name: the map, default the head's; suffix: added to the result's name for `flags`;
-    setting: another result folder, for example for another image size.
+    kind: CUE, ERASE or BOXES; name: the map, default the head's; suffixes: of the results' names for `flags`; setting:
+    another result folder, for example for another image size.
     """
     head = HEADS[network.head]
     name = name or head.map
     scale = () if kind != CUE else PROBABILITY if name == 'jointll' else SCALED
+    results = tuple(f'{kind}_{name}{suffix}.json' for suffix in suffixes)
     model = (f'--attribution_method={head.method}', f'--load_checkpoint={network.name}')
     words = (EVALUATORS[kind], *network.flags, *model, f'--score_map_process={name}', *scale, *flags)
-    return Step(network._replace(setting=setting or network.setting).name, f'{kind}_{name}{suffix}.json', words)
+    return Step(network._replace(setting=setting or network.setting).name, results, words)
 
 
 def accuracy(network, flags, setting):
     """The step that evaluates the accuracy of a `Trained` with other flags, for example another image size."""
     method = f'--attribution_method={HEADS[network.head].method}'
     words = ('main.py', *network.flags, method, '--is_train=False', f'--load_checkpoint={network.name}', *flags)
-    return Step(network._replace(setting=setting).name, 'accuracy.json', words)
+    return Step(network._replace(setting=setting).name, ('accuracy.json',), words)
 
 
 def blurred(network, deviations, flags=(), setting=None):
-    """Steps of a control: cue localization of the head's map, blurred by each of the deviations in pixels."""
-    for one in deviations:
-        yield score(network, CUE, None, (*flags, f'--blur={one}'), f'_blur{one}', setting)
+    """The step of a control: cue localization of the head's map, blurred by each of the deviations in pixels."""
+    suffixes = [f'_blur{one}' for one in deviations]
+    return score(network, CUE, None, (*flags, '--blur', *map(str, deviations)), suffixes, setting)
 
 
 def common_parser(description):
@@ -117,9 +118,10 @@ def choose(parser, name, allowed, text, default=None):
     )
 
 
-def finished(step, root):
-    """Does the step's result exist?"""
-    return os.path.isfile(os.path.join(root, step.experiment, step.result))
+def results_of(step, root):
+    """{path of a result below the root: does it exist?}."""
+    paths = [f'{step.experiment}/{result}' for result in step.results]
+    return {path: os.path.isfile(os.path.join(root, path)) for path in paths}
 
 
 def run_command(words):
@@ -135,20 +137,20 @@ def run_command(words):
 def run(steps, root, only_list=False):
     """Run the unfinished steps in order, or list all. Raises UserError if a step fails."""
     for step in steps:
-        done = finished(step, root)
+        results = results_of(step, root)
         if only_list:
-            print('finished' if done else 'to do   ', f'{step.experiment}/{step.result}')
-        if done or only_list:
+            for path, done in results.items():
+                print('finished' if done else 'to do   ', path)
+        if all(results.values()) or only_list:
             continue
+        made = ' '.join(path for path, done in results.items() if not done)
         words = [*step.words, f'--save_root={root}', f'--experiment_name={step.experiment}', '--resume=True']
         print(' '.join(words), file=sys.stderr, flush=True)
         code = run_command(words)
         if code in (STOPPED, -signal.SIGTERM):
-            raise Stopped(
-                f'stopped in the step for {step.experiment}/{step.result}: run the same command again to continue'
-            )
+            raise Stopped(f'stopped in the step for {made}: run the same command again to continue')
         if code:
             raise UserError(
-                f'the step for {step.experiment}/{step.result} ended with exit code {code}: fix the error above, then '
-                'run the same command again to continue'
+                f'the step for {made} ended with exit code {code}: fix the error above, then run the same command '
+                'again to continue'
             )

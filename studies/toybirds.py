@@ -78,11 +78,11 @@ def steps_of(network, name, step):
     elif step == 'erase':
         yield score(network, ERASE)
     elif step == 'blur':
-        yield from blurred(network, BLURS)
+        yield blurred(network, BLURS)
     else:
         for one in CONTRASTS:
             yield score(network, CUE, one)
-            yield score(network, CUE, one, ('--contrast=score',), '_contrast')
+            yield score(network, CUE, one, ('--contrast=score',), ('_contrast',))
 
 
 def plan(args):

@@ -207,7 +207,7 @@ def test_the_command_writes_both_results_side_by_side(save_root, monkeypatch, ca
 
 def test_too_wide_a_blur_leaves_nothing(save_root, monkeypatch):  # noqa: F811
     with pytest.raises(ValueError, match='blur 11 is too large for maps of 32 pixels'):
-        run(monkeypatch, save_root, '--score_map_process=jointll', '--blur=11')
+        run(monkeypatch, save_root, '--score_map_process=jointll', '--blur', '11', '2')
     assert not list((save_root / 'contrast').glob('*jointll*'))
 
 

@@ -80,7 +80,7 @@ def test_counts_equal_a_loop_over_images_pairs_and_pixels(norm_type):
 
 def on_device(images, norm_type, device, labels=LABELS, blur=0):
     """`cues.batch_counts` of the images, as arrays."""
-    cue = cues.make_cues(PAIRS, EDGES, labels, norm_type, blur)
+    cue = cues.make_cues(PAIRS, EDGES, labels, norm_type)._replace(blur=blur)
     rows = torch.cat([torch.from_numpy(image.rows) for image in images])
     owner = torch.tensor([b for b, image in enumerate(images) for _ in image.rows])
     differences = torch.cat([torch.from_numpy(image.differences) for image in images])
@@ -102,7 +102,7 @@ def test_a_map_covers_what_it_is_the_same_on_whatever_its_scale():
 def test_blurred_differences_are_scored_as_differences_of_blurred_maps():
     images = cue_images(4)
     blurred = [one._replace(differences=blur(torch.from_numpy(one.differences), 0.8).numpy()) for one in images]
-    cue = cues.make_cues(PAIRS, EDGES, LABELS, 'max', blur=0.8)
+    cue = cues.make_cues(PAIRS, EDGES, LABELS, 'max')._replace(blur=0.8)
     found, expected = cues.cue_counts(cue, images), cues.cue_counts(cue._replace(blur=0), blurred)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
     assert not np.array_equal(found['histogram'], cues.cue_counts(cue._replace(blur=0), images)['histogram'])
@@ -111,7 +111,7 @@ def test_blurred_differences_are_scored_as_differences_of_blurred_maps():
 @pytest.mark.parametrize('norm_type, wide', [('clipping', 0), ('max', 0), ('minmax', 0), ('max', 0.8)])
 def test_a_batch_at_once_counts_what_image_by_image_is_counted(norm_type, wide, device, monkeypatch):
     images = cue_images(5)
-    expected = cues.cue_counts(cues.make_cues(PAIRS, EDGES, LABELS, norm_type, wide), images)
+    expected = cues.cue_counts(cues.make_cues(PAIRS, EDGES, LABELS, norm_type)._replace(blur=wide), images)
     for at_once in (64, 2):
         monkeypatch.setattr(cues, 'PAIRS_AT_ONCE', at_once)
         found = on_device(images, norm_type, device, blur=wide)

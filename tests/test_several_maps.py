@@ -100,6 +100,23 @@ def test_a_list_of_maps_gives_the_results_of_each_alone(
     assert left == []
 
 
+def test_blurs_of_one_command_share_the_maps(save_root, monkeypatch, passes):
+    """Each blur's result is that of a command of its own; 0 is the map as it is."""
+    for blur in ('0', '2', '.5'):
+        call(monkeypatch, eval_cue_location, save_root, 'alone', *CUE, '--score_map_process=input_grad', '--blur', blur)
+    assert sum(passes) > 3 * 24  # one for each class of a pair
+    alone = sum(passes)
+    passes.clear()
+    blurs = ['--blur', '0', '2', '0.50', '2']
+    call(monkeypatch, eval_cue_location, save_root, 'together', *CUE, '--score_map_process=input_grad', *blurs)
+    assert sum(passes) == alone // 3
+    names = [f'cue_location_input_grad{blur}' for blur in ('', '_blur2', '_blur0.5')]
+    results = [read(save_root, 'together', name) for name in names]
+    assert results == [read(save_root, 'alone', name) for name in names]
+    assert [result['arguments']['blur'] for result, _ in results] == [0, 2, 0.5]
+    assert len({str(result['per_pair']) for result, _ in results}) == 3
+
+
 def test_a_list_goes_on_where_one_map_is_complete(save_root, monkeypatch, passes, capsys):
     call(monkeypatch, eval_cue_location, save_root, 'half', *CUE, '--score_map_process=vanilla')
     before = read(save_root, 'half', 'cue_location_vanilla')

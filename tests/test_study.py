@@ -39,13 +39,18 @@ def plan_of(study, *words):
     return list(study.plan(study.parse([str(word) for word in words])))
 
 
+def paths(planned):
+    """The results of all steps, below the save root."""
+    return [path for step in planned for path in steps.results_of(step, '')]
+
+
 def test_the_toybirds_study_trains_calm_from_cam_and_scores_each_head(tmp_path):
     words = '--networks vgg_tiny --designs single --seeds 4 --heads CAM CAM-longer CALM-EM-ema random'.split()
     steps = plan_of(toybirds, *words, '--steps', 'train', 'cue', 'blur', '--save_root', tmp_path)
-    blurs = [step for step in steps if 'blur' in step.result]
-    assert [step.words[-1] for step in blurs] == ['--blur=4', '--blur=8', '--blur=16']
-    assert all(step.experiment == 'vgg_tiny-single/CAM-seed4' for step in blurs)  # CALM-EM is not asked for
-    steps = [step for step in steps if step not in blurs]
+    [blurs] = [step for step in steps if '--blur' in step.words]  # CALM-EM is not asked for
+    assert blurs.words[-4:] == ('--blur', '4', '8', '16') and blurs.experiment == 'vgg_tiny-single/CAM-seed4'
+    assert blurs.results == tuple(f'cue_location_vanilla_blur{one}.json' for one in (4, 8, 16))
+    steps.remove(blurs)
     assert [step.words[0] for step in steps] == ['main.py', 'eval_cue_location.py'] * 4
     assert all({'--dataset=ToyBirdsSingle', '--seed=4'} <= {*step.words} for step in steps)
     cam, _, longer, _, ema, scored, random, _ = (step.words for step in steps)
@@ -59,11 +64,11 @@ def test_the_toybirds_study_trains_calm_from_cam_and_scores_each_head(tmp_path):
 
 def test_the_whole_toybirds_study_is_that_of_its_page():
     steps = plan_of(toybirds)
-    assert sum(step.result == 'accuracy.json' for step in steps) == 84
-    assert len({(step.experiment, step.result) for step in steps}) == len(steps)
+    assert sum(step.results == ('accuracy.json',) for step in steps) == 84
+    assert len({*paths(steps)}) == len(paths(steps))
     lite0 = [step for step in steps if step.experiment == 'lite0-combined/CAM-seed0']
     kinds = ['accuracy', 'cue_location', 'pixel_perturb', 'wsol', *['cue_location'] * 9]
-    assert [re.match('[a-z]+(_location|_perturb)?', step.result)[0] for step in lite0] == kinds
+    assert [re.search('/([a-z]+(_location|_perturb)?)[^/]*$', path)[1] for path in paths(lite0)] == kinds
     first = lite0[0].words
     assert {'--epochs=4', '--lr_decay_frequency=4', '--batch_size=16', '--channels_last=True'} <= {*first}
 
@@ -77,7 +82,7 @@ def cub_study(tmp_path, *words):
 
 def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
     steps = cub_study(tmp_path, '--networks', 'lite0')
-    assert len({(step.experiment, step.result) for step in steps}) == len(steps)
+    assert len({*paths(steps)}) == len(paths(steps))
     trainings = [step for step in steps if step.words[0] == 'main.py' and '--is_train=False' not in step.words]
     heads = ('CAM', 'CALM-EM', 'CALM-ML', 'CAM-longer')
     named = [step.experiment for step in trainings]
@@ -91,7 +96,7 @@ def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
         *em
     }
     assert not any(word.startswith('--load_checkpoint') for step in trainings[10:] for word in step.words)
-    scored = [step for step in steps if step.result == 'cue_location_jointll.json']
+    scored = [step for step in steps if step.results == ('cue_location_jointll.json',)]
     assert [step.experiment for step in scored[:3]] == [
         f'lite0{size}/CALM-EM-seed0' for size in ('', '-224px', '-320px')
     ]
@@ -102,16 +107,17 @@ def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
     assert f'--data_root={tmp_path}/save/dataset_boxmasks' in boxes.words
     erased = [step for step in steps if step.words[0] == 'eval_pixel_perturb.py']
     assert [step.experiment for step in erased] == ['lite0/CAM-seed0', 'lite0/CALM-EM-seed0']
-    blurs = [
-        step.words[-1] for step in steps if step.experiment == 'lite0-224px/CAM-longer-seed0' and 'blur' in step.result
-    ]
-    assert blurs == ['--blur=8', '--blur=16', '--blur=32']  # half a location of 16 pixels, one, two
+    longer = 'lite0-224px/CAM-longer-seed0'
+    [blurs] = [step.words[-4:] for step in steps if step.experiment == longer and '--blur' in step.words]
+    assert blurs == ('--blur', '8', '16', '32')  # half a location of 16 pixels, one, two
 
 
 def test_every_step_gives_its_command_only_flags_that_it_uses(tmp_path):
     steps = plan_of(toybirds, '--networks', *toybirds.NETWORKS)
     steps += cub_study(tmp_path) + cub_study(tmp_path, '--recipe', 'paper')
-    given = {(step.words[0], word.partition('=')[0][2:]) for step in steps for word in step.words[1:]}
+    given = {
+        (step.words[0], word.partition('=')[0][2:]) for step in steps for word in step.words if word.startswith('--')
+    }
     used = {command: flags_of(command.removesuffix('.py')) for command, _ in given}
     unused = [one for one in given if one[0].removesuffix('.py') not in used[one[0]][one[1]].commands]
     assert not unused
@@ -147,17 +153,24 @@ def test_the_papers_recipe_is_the_published_one(tmp_path):
 
 def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsys):
     words = ('-c', 'import sys, os; open(os.environ["ASKED"], "a").write(sys.argv[-2] + "\\n")')
-    steps_ = [steps.Step('a/CAM-seed0', 'accuracy.json', words), steps.Step('a/CAM-seed1', 'accuracy.json', words)]
-    (tmp_path / 'a/CAM-seed0').mkdir(parents=True)
-    (tmp_path / 'a/CAM-seed0/accuracy.json').write_text('{}')
+    results = ('accuracy.json', 'other.json')
+    steps_ = [steps.Step('a/CAM-seed0', results, words), steps.Step('a/CAM-seed1', results, words)]
+    for made in ('a/CAM-seed0/accuracy.json', 'a/CAM-seed0/other.json', 'a/CAM-seed1/accuracy.json'):
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_text('{}')
     monkeypatch.setenv('ASKED', str(tmp_path / 'asked'))
     steps.run(steps_, str(tmp_path), only_list=True)
     listed = capsys.readouterr().out.splitlines()
-    assert listed == ['finished a/CAM-seed0/accuracy.json', 'to do    a/CAM-seed1/accuracy.json']
+    assert [line.split() for line in listed] == [
+        ['finished', 'a/CAM-seed0/accuracy.json'],
+        ['finished', 'a/CAM-seed0/other.json'],
+        ['finished', 'a/CAM-seed1/accuracy.json'],
+        ['to', 'do', 'a/CAM-seed1/other.json'],
+    ]
     assert not (tmp_path / 'asked').exists()
     steps.run(steps_, str(tmp_path))
     assert (tmp_path / 'asked').read_text().splitlines() == ['--experiment_name=a/CAM-seed1']
-    failing = steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', 'raise SystemExit(2)'))
+    failing = steps.Step('b/CAM-seed0', ('accuracy.json',), ('-c', 'raise SystemExit(2)'))
     with pytest.raises(UserError, match='b/CAM-seed0/accuracy.json ended with exit code 2'):
         steps.run([failing], str(tmp_path))
 
@@ -171,7 +184,7 @@ def test_a_study_that_is_asked_to_stop_passes_it_on(tmp_path):
     ])  # fmt: skip
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped, match='b/CAM-seed0/accuracy.json: run the same command again'):
-        steps.run([steps.Step('b/CAM-seed0', 'accuracy.json', ('-c', code))], str(tmp_path))
+        steps.run([steps.Step('b/CAM-seed0', ('accuracy.json',), ('-c', code))], str(tmp_path))
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -321,6 +334,8 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     [row] = table(parts['losses'])
     assert [*row.values()] == ['CAM', '2', '3', '2.0e-01', '1.0e-01', '2.0e-07', '3.0e-07']
     [lite0, vgg16, *paper] = table(parts['progress'])
-    assert lite0['trained'] == 'CAM-seed0, CALM-EM-seed0, CALM-EM-seed1' and lite0['steps finished'].endswith(' of 110')
-    assert vgg16['steps finished'].startswith('0 of ') and [row['trained'] for row in paper] == ['-', '-']
+    assert lite0['trained'] == 'CAM-seed0, CALM-EM-seed0, CALM-EM-seed1' and lite0['results finished'].endswith(
+        ' of 110'
+    )
+    assert vgg16['results finished'].startswith('0 of ') and [row['trained'] for row in paper] == ['-', '-']
     assert (tmp_path / 'cub_cue.png').stat().st_size > 5000

@@ -44,14 +44,14 @@ def _membership(sets, width):
     return np.array([np.isin(np.arange(width), list(members)) for members in sets]).reshape(len(sets), width)
 
 
-def make_cues(pairs, edges, exact_labels, norm_type, blur=0):
+def make_cues(pairs, edges, exact_labels, norm_type):
     """The `Cues` of the pairs; exact_labels: {label: part name} of the data set's true part pixels, or None."""
     parts = _membership([pair.parts for pair in pairs], 8)
     labels = None
     if exact_labels:
         sets = [cub_parts.exact_labels_of(pair, exact_labels) for pair in pairs]
         labels = _membership(sets, 1 + max(exact_labels))
-    return Cues(parts, labels, edges, norm_type, blur)
+    return Cues(parts, labels, edges, norm_type)
 
 
 def class_rows(pairs):
