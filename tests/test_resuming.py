@@ -103,26 +103,15 @@ def trained(tmp_path_factory):
 def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
     draw = random.Random(0)
     folder = trained / 'cut'
-    state = folder / training.STATE
-    arguments = [*TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True']
-    partial = folder / f'{training.STATE}.partial'
-    for number, name in ((1, 'KILL'), (5, 'USR1'), (2, 'in a write'), (6, 'TERM'), (3, 'KILL')):
-        process = commands.start('main.py', *arguments)
-        saved = []
-
-        def happened():
-            stamp = state.stat().st_mtime_ns if state.exists() else None
-            if stamp and stamp not in saved:
-                saved.append(stamp)
-            return len(saved) > number and (name != 'in a write' or partial.exists())
-
-        wait_for(process, happened)
-        time.sleep(draw.uniform(0, 0.02))
-        process.send_signal(getattr(signal, f'SIG{name}', signal.SIGKILL))
-        code, _, err = process.finish()
+    arguments = ['main.py', *TRAIN, f'--save_root={trained}', '--experiment_name=cut', '--resume=True']
+    for number, name in ((2, 'KILL'), (6, 'USR1'), (3, 'in a write'), (7, 'TERM'), (4, 'KILL')):
+        moment = 'before' if name == 'in a write' else draw.uniform(0, 0.02)
+        sent = 'KILL' if name == 'in a write' else name
+        code, _, err = commands.run('tests/until.py', sent, training.STATE, number, moment, *arguments)
         assert code == (STOPPED if name in ('USR1', 'TERM') else -signal.SIGKILL), err
+        assert (folder / f'{training.STATE}.partial').exists() or name != 'in a write'
         assert os.path.exists(resuming.marker(folder)) == (name in ('USR1', 'TERM'))
-    run('main.py', *arguments)
+    run(*arguments)
     whole = weights(trained / 'whole')
     cut = weights(folder)
     assert all(torch.equal(value, cut[key]) for key, value in whole.items())
@@ -135,7 +124,7 @@ def test_a_run_killed_and_stopped_anywhere_ends_in_the_same_weights(trained):
         'last_checkpoint.pth.tar',
         'log.jsonl',
     ]
-    assert 'nothing to do' in run('main.py', *arguments)
+    assert 'nothing to do' in run(*arguments)
 
 
 @pytest.mark.slow
@@ -218,17 +207,15 @@ def test_two_processes_score_as_one_and_an_interrupted_one_goes_on(trained, name
     assert (trained / 'two' / f'{name}.npz').read_bytes() == rows
     if 'smooth_grad' not in name:
         flags.remove('--seed=1')  # a drawn seed is taken over
-    process = commands.start(command, *flags, '--experiment_name=cut_off')
-    wait_for(process, lambda: finished(shards))
-    process.send_signal(signal.SIGKILL)
-    process.finish()
-    code, _, err = commands.run(command, *flags, '--experiment_name=cut_off')
-    assert code == 2 and '--resume' in err and finished(shards)
+    words = [command, *flags, '--experiment_name=cut_off']
+    commands.run('tests/until.py', 'KILL', '*.npz', 1, 0, *words)
+    code, _, err = commands.run(*words)
+    assert code == 2 and '--resume' in err and finished(shards) and not finished(shards, 1)
     stamp = finished(shards).stat().st_mtime_ns
-    again = commands.start(command, *flags, '--experiment_name=cut_off', '--resume=True')
-    wait_for(again, lambda: shards.exists() and finished(shards, 1) or (trained / 'cut_off' / f'{name}.json').exists())
-    assert not shards.exists() or finished(shards).stat().st_mtime_ns == stamp
-    assert again.finish()[0] == 0 and result(trained / 'cut_off', name) == one and not shards.exists()
+    commands.run('tests/until.py', 'KILL', '*.npz', 1, 0, *words, '--resume=True')
+    assert finished(shards).stat().st_mtime_ns == stamp and finished(shards, 1) and not finished(shards, 2)
+    run(*words, '--resume=True')
+    assert result(trained / 'cut_off', name) == one and not shards.exists()
     assert (trained / 'cut_off' / f'{name}.npz').read_bytes() == rows
 
 
@@ -407,18 +394,9 @@ def test_the_code_of_a_launch_says_most(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
-    process = commands.start('main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x')
-    wait_for(
-        process,
-        lambda: (
-            (tmp_path / 'x' / 'last_checkpoint.pth.tar').exists()
-            and torch.load(tmp_path / 'x' / 'last_checkpoint.pth.tar', weights_only=True)['epoch'] >= 2
-        ),
-    )
-    process.send_signal(signal.SIGKILL)
-    process.finish()
-    flags = [*TRAIN, f'--save_root={tmp_path}', '--experiment_name=x', '--resume=True', '--epochs=1']
-    code, _, err = commands.run('main.py', *flags)
+    words = ['main.py', *TRAIN, f'--save_root={tmp_path}', '--experiment_name=x']
+    commands.run('tests/until.py', 'KILL', 'last_checkpoint.pth.tar', 2, 0, *words)
+    code, _, err = commands.run(*words, '--resume=True', '--epochs=1')
     assert code == 2 and 'already: give --epochs=' in err and not (tmp_path / 'x' / 'accuracy.json').exists()
 
 
