@@ -270,8 +270,9 @@ def test_runs_begun_by_earlier_versions_are_gone_on_with():
         'save_minutes save_root seed tensorboard workers'
     )
     training = (
-        'em_decay em_teacher epochs freeze_bn gradient_reg gradient_reg_error is_train load_checkpoint lr '
-        'lr_classifier_ratio lr_decay_frequency momentum sync_bn use_load_checkpoint weight_decay'
+        'em_decay em_teacher epochs freeze_bn gradient_reg gradient_reg_error is_different_checkpoint is_train '
+        'load_checkpoint lr lr_classifier_ratio lr_decay_frequency momentum pretrained proxy_training_set resize_size '
+        'sync_bn use_load_checkpoint weight_decay'
     )
     names = {name for command in flags.COMMANDS[:-1] for name in config.flags_of(command)}
     assert flags.names_of(flags.NOTHING, flags.PLACE) & names == {*run.split()}
