@@ -4,6 +4,7 @@ Errors in the data are a UserError or OSError of one line.
 """
 
 import os
+from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
@@ -185,6 +186,9 @@ def _listed_split(dataset, split, data_root, metadata_root, proxy):
     labels = read_labels(folder)
     if not image_ids:
         raise UserError(f'{folder}/image_ids.txt lists no image')
+    if split != 'train' and len(set(image_ids)) < len(image_ids):
+        twice = next(image_id for image_id, count in Counter(image_ids).items() if count > 1)
+        raise UserError(f'{folder}/image_ids.txt lists {twice} twice: scores would count it twice; list it once')
     num_classes = class_count(dataset, metadata_root)
     for image_id in image_ids:
         if image_id not in labels:

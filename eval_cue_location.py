@@ -48,7 +48,10 @@ class CueDataset(Dataset):
         image_ids = [self.split.image_ids[number] for number in self.numbers]
         unknown = [image_id for image_id in image_ids if image_id not in self.locations]
         if unknown:
-            raise UserError(f'{self.folder}/images.txt does not list {unknown[0]} ({len(unknown)} images in all)')
+            raise UserError(
+                f'{self.folder}: images.txt and parts/part_locs.txt have no part locations of {unknown[0]} '
+                f'({len(unknown)} images in all): restore the files, or give the --metadata_root that belongs to them'
+            )
         missing = missing_files(self.folder, map(cub_parts.segmentation_name, image_ids))
         if missing:
             raise MissingFile(
@@ -185,7 +188,8 @@ class CueLocalization(evaluation.Evaluator):
     def prepare(self):
         args = self.args
         blur_reach(max(args.blur), self.size)  # refuses a blur that is too wide, before anything is written
-        self.pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(self.folder), cues.COUNTS)
+        every = cub_parts.class_pairs(self.folder, 1 + max(self.split.labels))
+        self.pairs = cub_parts.pairs_by_count(every, cues.COUNTS)
         if not self.pairs:
             raise UserError(f'{self.folder}: no two classes differ in 1 to 3 parts')
         self.table = cues.class_rows(self.pairs)

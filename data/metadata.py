@@ -11,19 +11,20 @@ from .texts import read_object, read_text
 
 
 def _lines(path):
-    """The lines of a metadata file."""
+    """[(line number, line)] of the lines of a metadata file that are not blank."""
     if not os.path.isfile(path):
         raise MissingFile(
             f'no metadata file {path}: make it with scripts/make_metadata.py or '
             'scripts/make_toybirds.py, or give another --metadata_root'
         )
-    return read_text(path).splitlines()
+    lines = enumerate(read_text(path).split('\n'), 1)
+    return [(number, line.rstrip()) for number, line in lines if line.strip()]
 
 
 def _rows(path, columns):
-    """The comma-separated rows of a metadata file with so many columns."""
-    rows = [line.split(',') for line in _lines(path)]
-    for number, row in enumerate(rows, 1):
+    """[(line number, cells)] of a comma-separated metadata file with so many columns."""
+    rows = [(number, line.split(',')) for number, line in _lines(path)]
+    for number, row in rows:
         if len(row) != columns:
             raise UserError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')
     return rows
@@ -32,7 +33,7 @@ def _rows(path, columns):
 def _integers(path, columns):
     """{image id: [the integers of each of its rows]} of a metadata file; columns: including the id."""
     table = {}
-    for number, (image_id, *values) in enumerate(_rows(path, columns), 1):
+    for number, (image_id, *values) in _rows(path, columns):
         try:
             table.setdefault(image_id, []).append(tuple(int(value) for value in values))
         except ValueError:
@@ -40,19 +41,30 @@ def _integers(path, columns):
     return table
 
 
+def _one_each(path, columns):
+    """`_integers` of a file with one row per image: {image id: its integers}."""
+    table = _integers(path, columns)
+    for image_id, rows in table.items():
+        if len(set(rows)) > 1:
+            different = ', '.join(map(str, dict.fromkeys(rows)))
+            raise UserError(f'{path} has several rows for {image_id} that differ ({different}): keep one')
+    return {image_id: rows[0] for image_id, rows in table.items()}
+
+
 def read_image_ids(folder, proxy=False):
     """The image ids of a split, in file order; proxy: from image_ids_proxy.txt."""
-    return _lines(os.path.join(folder, 'image_ids_proxy.txt' if proxy else 'image_ids.txt'))
+    path = os.path.join(folder, 'image_ids_proxy.txt' if proxy else 'image_ids.txt')
+    return [line for _, line in _lines(path)]
 
 
 def read_labels(folder):
     """{image id: class number from 0}."""
-    return {key: rows[0][0] for key, rows in _integers(os.path.join(folder, 'class_labels.txt'), 2).items()}
+    return {key: row[0] for key, row in _one_each(os.path.join(folder, 'class_labels.txt'), 2).items()}
 
 
 def read_sizes(folder):
     """{image id: (width, height)} in pixels."""
-    return {key: rows[0] for key, rows in _integers(os.path.join(folder, 'image_sizes.txt'), 3).items()}
+    return _one_each(os.path.join(folder, 'image_sizes.txt'), 3)
 
 
 def read_superclasses(path):
@@ -81,7 +93,7 @@ def read_masks(folder):
     """{image id: ([mask path, ...], ignore path)}, relative to the mask root; the first row has the ignore mask."""
     path = os.path.join(folder, 'localization.txt')
     table = {}
-    for number, (image_id, mask, ignore) in enumerate(_rows(path, 3), 1):
+    for number, (image_id, mask, ignore) in _rows(path, 3):
         if image_id in table and ignore:
             raise UserError(f'{path}, line {number}: a second ignore mask for {image_id}')
         table.setdefault(image_id, ([], ignore))[0].append(mask)

@@ -33,6 +33,7 @@ PART_TABLES = (
     'attributes/attributes.txt',
     'attributes/class_attribute_labels_continuous.txt',
 )
+FAR = 0.1  # of a side: CUB has a part that lies a thirtieth of it outside
 
 
 class SplitFiles(NamedTuple):
@@ -45,12 +46,12 @@ class SplitFiles(NamedTuple):
 
 
 def parsed(parser, folder, faults):
-    """parser(folder); a missing or broken file adds a fault and gives {}."""
+    """parser(folder); a missing or broken file adds a fault and gives None."""
     try:
         return parser(folder)
     except (OSError, ValueError) as error:
         faults.append(Fault('bad metadata', str(error)))
-        return {}
+        return None
 
 
 def choose_root(args, split, image_ids):
@@ -120,24 +121,39 @@ def mask_jobs(split, masks, mask_root):
     return jobs, [Fault('no mask', f'{split.folder}/localization.txt: {image_id}') for image_id in without]
 
 
-def scored_images(split, labels, parts_root):
+def scored_images(split, labels, parts_root, faults):
     """Images that cue localization scores: those whose class has a pair; all if the pairs cannot be read."""
-    try:
-        pairs = cub_parts.pairs_by_count(cub_parts.class_pairs(parts_root), COUNTS)
-    except (OSError, ValueError, IndexError):
+    num_classes = 1 + max(labels.values(), default=-1)
+    every = parsed(lambda folder: cub_parts.class_pairs(folder, num_classes), parts_root, faults)
+    if every is None:
         return split.image_ids
-    classes = {y for pair in pairs for y in (pair.a, pair.b)}
+    classes = {y for pair in cub_parts.pairs_by_count(every, COUNTS) for y in (pair.a, pair.b)}
     return [image_id for image_id in split.image_ids if labels.get(image_id) in classes]
 
 
-def segmentation_jobs(split, labels, parts_root):
+def check_locations(image_ids, sizes, parts_root, faults):
+    """Images without part locations; parts far outside their image."""
+    locations = parsed(cub_parts.read_part_locations, parts_root, faults)
+    for image_id in image_ids if locations is not None else ():
+        if image_id not in locations:
+            faults.append(Fault('no part locations', f'{parts_root}/parts/part_locs.txt: {image_id}'))
+        size = sizes.get(image_id, (float('inf'),) * 2)
+        for part, point in locations.get(image_id, {}).items():
+            if any(not -FAR * side <= place <= (1 + FAR) * side for place, side in zip(point, size)):
+                where = f'part {part} of {image_id} is at {point}'
+                faults.append(Fault('part outside', f'{parts_root}/parts/part_locs.txt: {where}'))
+
+
+def segmentation_jobs(split, labels, sizes, parts_root):
     """Jobs and faults for the segmentations and part tables of cue localization."""
-    jobs = [
-        Job(os.path.join(parts_root, cub_parts.segmentation_name(image_id)), 'segmentation')
-        for image_id in scored_images(split, labels, parts_root)
-    ]
-    tables = (os.path.join(parts_root, name) for name in PART_TABLES)
-    return jobs, [Fault('missing table', path) for path in tables if not os.path.isfile(path)]
+    missing = [path for path in (os.path.join(parts_root, name) for name in PART_TABLES) if not os.path.isfile(path)]
+    faults = [Fault('missing table', path) for path in missing]
+    images = scored_images(split, labels, parts_root, [] if missing else faults)
+    if not missing:
+        check_locations(images, sizes, parts_root, faults)
+    names = map(cub_parts.segmentation_name, images)
+    jobs = [Job(os.path.join(parts_root, name), 'segmentation', sizes.get(one)) for name, one in zip(names, images)]
+    return jobs, faults
 
 
 def check_split(name, num_classes, args):
@@ -149,21 +165,23 @@ def check_split(name, num_classes, args):
     if not image_ids:
         return faults or [Fault('wrong count', f'{folder}/image_ids.txt lists no image')]
     split = SplitFiles(name, folder, choose_root(args, name, image_ids), image_ids)
-    sizes = parsed(read_sizes, folder, faults)
+    sizes = parsed(read_sizes, folder, faults) or {}
     faults += check_count(split, info, args.own_split)
     labels = parsed(read_labels, folder, faults)
-    faults += check_labels(split, labels, num_classes)
+    if labels is not None:
+        faults += check_labels(split, labels, num_classes)
     jobs, found = image_jobs(split, sizes)
     faults += found
-    if name != 'train' and info.localization == 'box':
-        faults += check_boxes(split, parsed(read_boxes, folder, faults), sizes)
-    elif name != 'train':
-        masks = parsed(read_masks, folder, faults)
-        more, found = mask_jobs(split, masks, os.path.join(args.mask_root, args.dataset))
+    boxes = name != 'train' and info.localization == 'box'
+    truth = parsed(read_boxes if boxes else read_masks, folder, faults) if name != 'train' else None
+    if truth is not None and boxes:
+        faults += check_boxes(split, truth, sizes)
+    elif truth is not None:
+        more, found = mask_jobs(split, truth, os.path.join(args.mask_root, args.dataset))
         jobs += more
         faults += found
     if name == 'test' and info.parts:
-        more, found = segmentation_jobs(split, labels, os.path.join(args.data_root, info.parts))
+        more, found = segmentation_jobs(split, labels or {}, sizes, os.path.join(args.data_root, info.parts))
         jobs += more
         faults += found
     return faults + check_pictures(jobs, f'{args.dataset} {name}', args)

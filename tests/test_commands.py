@@ -588,6 +588,23 @@ def test_a_missing_segmentation_is_said_before_the_first_image(own_cub, trained)
     assert not os.path.exists(place.parent / 'save/result/shards_cue_location_vanilla/000000.npz')
 
 
+@pytest.mark.parametrize(
+    'table, said',
+    [
+        ('attributes/class_attribute_labels_continuous.txt', 'has 4 classes, the split 8'),
+        ('parts/part_locs.txt', 'no part locations of 005.Bird_E/Bird_E_0000_200.jpg (12 images'),
+        ('images.txt', 'must be image number (of images.txt)'),
+    ],
+)
+def test_a_table_of_parts_that_is_cut_off_is_refused(own_cub, trained, table, said):
+    place, flags = own_cub
+    path = place / 'dataset/CUB' / table
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join(lines[: len(lines) // 2]) + '\n')
+    assert said in refuse('eval_cue_location.py', *flags, f'--load_checkpoint={trained}/cam')
+    assert not os.path.exists(place.parent / 'save')
+
+
 @pytest.mark.parametrize('command', ['eval_cue_location.py', 'eval_wsol.py'])
 def test_an_image_of_another_size_is_refused_where_places_count(own_cub, trained, command):
     place, flags = own_cub

@@ -1,5 +1,6 @@
 """Parts and pairs: the paper's figures on the true annotations, and slow versions of every step."""
 
+import contextlib
 import os
 from collections import Counter
 
@@ -53,7 +54,20 @@ def test_a_class_has_an_attribute_from_half_of_its_annotators_on(tmp_path):
     assert names == ['has_bill_shape::cone', 'has_size::large']
     assert table.tolist() == [[False, False], [True, True], [True, True], [False, True]]
     values.write_text('49.9 0 1\n')
-    with pytest.raises(ValueError, match='3 values per class for 2 attributes'):
+    with pytest.raises(ValueError, match='line 1: 3 values per class for 2 attributes'):
+        cub_parts.read_class_attributes(str(tmp_path))
+    for wrong in ('100 nan', '100 x', '100,0'):
+        values.write_text(f'49.9 0\n\n{wrong}\n')
+        with pytest.raises(ValueError, match='continuous.txt, line 3: '):
+            cub_parts.read_class_attributes(str(tmp_path))
+    values.write_text('49.9 0\n100 0\n\n')
+    assert len(cub_parts.class_pairs(str(tmp_path), 2)) == 1
+    with pytest.raises(ValueError, match='continuous.txt has 2 classes, the split 3: '):
+        cub_parts.class_pairs(str(tmp_path), 3)
+    values.write_text('')
+    assert cub_parts.class_pairs(str(tmp_path)) == []
+    (tmp_path / 'attributes' / 'attributes.txt').write_text('has_bill_shape::cone\n')
+    with pytest.raises(ValueError, match='attributes.txt, line 1: '):
         cub_parts.read_class_attributes(str(tmp_path))
 
 
@@ -169,12 +183,37 @@ def test_exact_part_maps_mix_no_labels(tmp_path):
 def test_parts_that_cannot_be_seen_have_no_place(tmp_path):
     (tmp_path / 'parts').mkdir()
     (tmp_path / 'images.txt').write_text('1 a.jpg\n2 b c.jpg\n3 d.jpg\n')
-    (tmp_path / 'parts' / 'part_locs.txt').write_text('1 2 10.5 20.0 1\n1 3 5.0 6.0 0\n2 15 1.0 2.0 1\n')
+    table = tmp_path / 'parts' / 'part_locs.txt'
+    seen = '1 2 10.5 20.0 1\n1 3 5.0 6.0 0\n2 15 1.0 2.0 1.0\n\n3 1 0.0 0.0 0\n'
+    table.write_text(seen)
     assert cub_parts.read_part_locations(str(tmp_path)) == {
         'a.jpg': {2: (10.5, 20.0)},
         'b c.jpg': {15: (1.0, 2.0)},
         'd.jpg': {},
     }
+    for wrong in ('1 2 10.5 20.0', '1 2 nan 20.0 1', '1 2 10.5 20.0 2', '4 2 10.5 20.0 1', '1 2 10,5 20.0 1'):
+        table.write_text(f'{seen}{wrong}\n')
+        with pytest.raises(ValueError, match='part_locs.txt, line 6: '):
+            cub_parts.read_part_locations(str(tmp_path))
+    (tmp_path / 'images.txt').write_text('\ufeff1 a.jpg\r\n2 b.jpg\r\n\r\n', encoding='utf-8')
+    table.write_text('2 1 3 4 1\r\n')
+    assert cub_parts.read_part_locations(str(tmp_path)) == {'b.jpg': {1: (3.0, 4.0)}}  # no row of a.jpg
+    (tmp_path / 'images.txt').write_text('1 a.jpg\n1 b.jpg\n')
+    with pytest.raises(ValueError, match='images.txt, line 2: '):
+        cub_parts.read_part_locations(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'size, fits', [((256, 172), True), ((500, 335), True), ((172, 256), False), ((256, 160), False)]
+)
+def test_a_segmentation_has_its_photographs_shape(tmp_path, size, fits):
+    """The second: the true size of CUB's image; the first: a smaller copy of it."""
+    (tmp_path / 'segmentations').mkdir()
+    Image.new('L', size, 255).save(tmp_path / 'segmentations' / 'a.png')
+    refusal = pytest.raises(ValueError, match=f'a.png is {size[0]} x {size[1]} pixels, its image 500 x 335')
+    with contextlib.nullcontext() if fits else refusal:
+        parts, _ = cub_parts.part_map(str(tmp_path), 'a.jpg', {1: (3.0, 4.0)}, (500, 335), 8)
+        assert (parts == 2).all()
 
 
 def test_the_part_map_is_of_the_bird_alone():

@@ -63,13 +63,31 @@ def test_an_empty_list_of_training_labels_is_one_line(tmp_path):
 def test_parsers_name_file_and_line(tmp_path):
     folder = write(tmp_path, class_labels='a.jpg,0\nb.jpg', image_sizes='a.jpg,1,two', localization='i,m,g\ni,m,g')
     for read, message in (
-        (metadata.read_labels, 'class_labels.txt, line 2'),
+        (metadata.read_labels, "class_labels.txt, line 2: 1 columns instead of 2: 'b.jpg'"),
         (metadata.read_sizes, 'image_sizes.txt, line 1'),
         (metadata.read_masks, 'line 2: a second ignore mask'),
         (metadata.read_image_ids, 'no metadata file'),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read(folder)
+
+
+def test_blank_lines_and_repeated_rows_of_split_files(tmp_path):
+    folder = write(
+        tmp_path,
+        image_ids='\r\na.jpg\r\n \r\nb c.jpg \r\n\r\n',
+        class_labels='\na.jpg,3\n\na.jpg,3\n',
+        image_sizes='a.jpg,5,6\nb.jpg,5,6\na.jpg,5,7\n',
+        localization='\ni,m,g\n\ni,n,\n',
+    )
+    assert metadata.read_image_ids(folder) == ['a.jpg', 'b c.jpg']
+    assert metadata.read_labels(folder) == {'a.jpg': 3}
+    assert metadata.read_masks(folder) == {'i': (['m', 'n'], 'g')}
+    with pytest.raises(ValueError, match=r'several rows for a.jpg that differ \(\(5, 6\), \(5, 7\)'):
+        metadata.read_sizes(folder)
+    write(tmp_path, class_labels='\n\na.jpg;3\n')
+    with pytest.raises(ValueError, match='class_labels.txt, line 3: '):
+        metadata.read_labels(folder)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +176,9 @@ def test_labels_and_images_are_checked_before_work_starts(tmp_path):
         load()
     (tmp_path / 'OpenImages' / 'b.jpg').write_bytes((tmp_path / 'OpenImages' / 'a.jpg').read_bytes()[:200])
     with pytest.raises(ValueError, match='b.jpg is unreadable'):
+        load()
+    write(meta, image_ids='a.jpg\nb.jpg\na.jpg', class_labels='a.jpg,1\nb.jpg,1')
+    with pytest.raises(ValueError, match='lists a.jpg twice'):
         load()
     write(meta, image_ids='c.jpg', class_labels='c.jpg,1')
     with pytest.raises(FileNotFoundError, match='c.jpg is not in .*OpenImages'):

@@ -1,5 +1,6 @@
 """The data scripts, run as a user runs them, on tiny archives and trees of the true inner layout, without a network."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -53,6 +54,15 @@ def write_tree(root, tree):
         path = Path(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replaced(root, tree):
+    """Files below `root` with other content, as for `write_tree`."""
+    before = {name: (root / name).read_bytes() for name in tree}
+    write_tree(root, tree)
+    yield
+    write_tree(root, before)
 
 
 def read_tree(root):
@@ -578,9 +588,9 @@ def checked(cub, tmp_path):
         tmp_path / 'data' / 'CUB',
         {
             'segmentations/001.A/a.png': picture(kind='PNG'),
-            'parts/part_locs.txt': 'x',
-            'attributes/attributes.txt': 'x',
-            'attributes/class_attribute_labels_continuous.txt': 'x',
+            'parts/part_locs.txt': '1 2 3.0 4.0 1\n2 2 3.0 4.0 1\n3 2 3.0 4.0 0\n',
+            'attributes/attributes.txt': '1 has_crown_color::red\n2 has_wing_color::red\n',
+            'attributes/class_attribute_labels_continuous.txt': '100 0\n0 0\n',
         },
     )
     return (*cub[:3], '--splits', 'train', 'test', '--workers=2')
@@ -633,6 +643,39 @@ def test_check_data_finds_each_fault(checked, tmp_path, check_data, capsys):
         assert out.count(f'{fault}: 1\n') == 1, (fault, out)
 
 
+def test_check_data_reads_the_part_tables_and_segmentations(checked, tmp_path, check_data, capsys):
+    data = tmp_path / 'data' / 'CUB'
+    flags = (*checked, '--own_split')
+
+    def faults(**tables):
+        with replaced(data, tables):
+            return check(check_data, capsys, *flags)[1]
+
+    assert '2 found wrong' not in faults()
+    locations = 'parts/part_locs.txt'
+    image = '001.A/a.jpg'  # 8 x 6 pixels
+    assert f'part outside: 1\n    {data}/{locations}: part 2 of {image} is at (8.9, 4.0)\n' in faults(
+        **{locations: '1 2 8.9 4.0 1\n'}
+    )
+    assert 'CUB test: all right' in faults(**{locations: '1 2 8.8 -0.6 1\n'})  # a tenth of each side
+    assert f'no part locations: 1\n    {data}/{locations}: {image}\n' in faults(**{locations: '2 2 3.0 4.0 1\n'})
+    assert f'bad metadata: 1\n    {data}/{locations}, line 2: ' in faults(**{locations: '1 2 3.0 4.0 1\n1 2 3'})
+    attributes = 'attributes/class_attribute_labels_continuous.txt'
+    assert f'bad metadata: 1\n    {data}/{attributes}, line 1: ' in faults(**{attributes: '100 nan\n0 0\n'})
+    mask = 'segmentations/001.A/a.png'
+    assert 'CUB test: all right' in faults(**{mask: picture((4, 3), 'PNG')})
+    assert 'wrong size: 1\n' in faults(**{mask: picture((6, 8), 'PNG')})
+    assert 'black segmentation: 1\n' in faults(**{mask: picture(kind='PNG', colour=0)})
+
+
+def test_check_data_says_once_that_a_split_file_is_damaged(checked, tmp_path, check_data, capsys):
+    test = tmp_path / 'meta' / 'CUB' / 'test'
+    for name in ('class_labels', 'localization', 'image_sizes'):
+        with replaced(test, {f'{name}.txt': '001.A/a.jpg,1;2\n'}):
+            out = check(check_data, capsys, *checked, '--own_split')[1]
+        assert f'CUB test: 1 found wrong\n  bad metadata: 1\n    {test}/{name}.txt, line 1: ' in out, out
+
+
 def test_segmentations_are_asked_for_where_a_class_has_a_pair(tmp_path, check_data):
     """Classes 0 and 1 differ in one part, 2 differs from both in more than three: its image needs no segmentation."""
     names = [f'has_{word}_color::red' for word in ('crown', 'back', 'belly', 'wing', 'tail')]
@@ -643,8 +686,8 @@ def test_segmentations_are_asked_for_where_a_class_has_a_pair(tmp_path, check_da
     (folder / 'class_attribute_labels_continuous.txt').write_text('\n'.join(table) + '\n')
     split = check_data.SplitFiles('test', '', '', ['a.jpg', 'b.jpg', 'c.jpg'])
     labels = {'a.jpg': 0, 'b.jpg': 2, 'c.jpg': 1}
-    assert check_data.scored_images(split, labels, str(tmp_path)) == ['a.jpg', 'c.jpg']
-    assert check_data.scored_images(split, labels, str(tmp_path / 'none')) == ['a.jpg', 'b.jpg', 'c.jpg']
+    assert check_data.scored_images(split, labels, str(tmp_path), []) == ['a.jpg', 'c.jpg']
+    assert check_data.scored_images(split, labels, str(tmp_path / 'none'), []) == ['a.jpg', 'b.jpg', 'c.jpg']
 
 
 def test_check_data_masks_and_all_right(tmp_path, monkeypatch, check_data, capsys):

@@ -4,6 +4,7 @@ Works on any folder in CUB-200-2011's layout. Classes count from 0 here and from
 protocol's: 1 head, 2 back, 3 belly, 4 breast, 5 tail, 6 leg, 7 wing.
 """
 
+import math
 import os
 from itertools import combinations
 from typing import NamedTuple
@@ -54,23 +55,51 @@ class Pair(NamedTuple):
     attributes: list  # names of the differing attributes
 
 
-def _lines(folder, *path):
-    """Lines of a file below `folder`; raises MissingFile."""
+def _rows(folder, *path):
+    """Yield (place for messages, line) for the lines of a table below `folder` that are not blank."""
     path = os.path.join(folder, *path)
     if not os.path.isfile(path):
         raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
-    with open(path) as file:
-        return file.read().splitlines()
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f'{path}, line {number}', line.strip()
+
+
+def _names(folder, *path):
+    """{number: name} of a table with the lines 'number name'."""
+    names = {}
+    for place, line in _rows(folder, *path):
+        number, _, name = line.partition(' ')
+        if not number.isdecimal() or not name or int(number) in names:
+            raise UserError(f'{place}: {line[:80]!r}: it must be a number of its own, a space and a name')
+        names[int(number)] = name.strip()
+    return names
+
+
+def _numbers(place, line):
+    """The finite numbers of a line."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f'{place}: {line[:80]!r} is not a row of numbers: restore the file')
+    return numbers
 
 
 def read_class_attributes(folder):
     """(attribute names, bool array [classes, attributes])."""
-    names = [line.split(' ', 1)[1] for line in _lines(folder, 'attributes', 'attributes.txt')]
-    rows = _lines(folder, 'attributes', 'class_attribute_labels_continuous.txt')
-    table = np.array([[float(value) for value in row.split()] for row in rows]) >= PRESENT
-    if table.shape[1] != len(names):
-        raise UserError(f'{folder}/attributes: {table.shape[1]} values per class for {len(names)} attributes')
-    return names, table
+    names = [*_names(folder, 'attributes', 'attributes.txt').values()]
+    table = []
+    for place, line in _rows(folder, 'attributes', 'class_attribute_labels_continuous.txt'):
+        table.append(_numbers(place, line))
+        if len(table[-1]) != len(names):
+            raise UserError(
+                f'{place}: {len(table[-1])} values per class for {len(names)} attributes of attributes.txt: restore '
+                'both files'
+            )
+    return names, np.array(table).reshape(-1, len(names)) >= PRESENT
 
 
 def named_parts(attribute):
@@ -78,9 +107,17 @@ def named_parts(attribute):
     return {part for part, parts in PART_WORDS.items() if any(word in attribute for word in parts)}
 
 
-def class_pairs(folder):
-    """All pairs a < b, ascending, whatever their number of differing parts."""
+def class_pairs(folder, num_classes=0):
+    """All pairs a < b, ascending, whatever their number of differing parts.
+
+    num_classes: of the data; UserError if the attribute table has fewer.
+    """
     names, table = read_class_attributes(folder)
+    if len(table) < num_classes:
+        raise UserError(
+            f'{folder}/attributes/class_attribute_labels_continuous.txt has {len(table)} classes, the split '
+            f'{num_classes}: restore the file, or give the --metadata_root that belongs to the data'
+        )
     parts = [named_parts(name) for name in names]
     pairs = []
     for a, b in combinations(range(len(table)), 2):
@@ -95,13 +132,22 @@ def pairs_by_count(pairs, counts=(1, 2, 3)):
 
 
 def read_part_locations(folder):
-    """{image path: {CUB part id: (x, y)}} of the visible parts, in pixels of the original image."""
-    paths = dict(line.split(' ', 1) for line in _lines(folder, 'images.txt'))
-    locations = {path: {} for path in paths.values()}
-    for line in _lines(folder, 'parts', 'part_locs.txt'):
-        image, part, x, y, visible = line.split()
-        if visible == '1':
-            locations[paths[image]][int(part)] = (float(x), float(y))
+    """{image path: {CUB part id: (x, y)}} of the visible parts, in pixels of the original image.
+
+    An image without a row in part_locs.txt is left out: nobody has looked for its parts.
+    """
+    paths = _names(folder, 'images.txt')
+    locations = {}
+    for place, line in _rows(folder, 'parts', 'part_locs.txt'):
+        row = _numbers(place, line)
+        if len(row) != 5 or row[0] not in paths or row[4] not in (0, 1):
+            raise UserError(
+                f'{place}: {line[:80]!r}: it must be image number (of images.txt), part, x, y, and 1 if visible, else 0'
+            )
+        image, part, x, y, visible = row
+        found = locations.setdefault(paths[image], {})
+        if visible:
+            found[int(part)] = (x, y)
     return locations
 
 
@@ -138,16 +184,33 @@ def segmentation_name(image_id):
     return f'segmentations/{os.path.splitext(image_id)[0]}.png'
 
 
-def segmentation(folder, image_id, size):
-    """The bird's pixels, bool [size, size]. Pillow's bicubic filter, then > 0, as released."""
-    with opened(os.path.join(folder, segmentation_name(image_id)), 'segmentation') as mask:
+def same_shape(one, other):
+    """Have two sizes (width, height) the same aspect ratio, up to rounding to a pixel of `one`?
+
+    Segmentations that are smaller than their photograph fit it; turned, cut or another photograph's do not.
+    """
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(other)
+
+
+def segmentation(folder, image_id, size, image_size=None):
+    """The bird's pixels, bool [size, size]. Pillow's bicubic filter, then > 0, as released.
+
+    image_size: (width, height) of the photograph; UserError if the segmentation has another aspect ratio.
+    """
+    path = os.path.join(folder, segmentation_name(image_id))
+    with opened(path, 'segmentation') as mask:
+        if image_size and not same_shape(mask.size, image_size):
+            raise UserError(
+                f'segmentation {path} is {mask.size[0]} x {mask.size[1]} pixels, its image {image_size[0]} x '
+                f'{image_size[1]}: it does not fit; restore the original segmentation'
+            )
         return np.asarray(mask.convert('L').resize((size, size), Image.BICUBIC)) > 0
 
 
 def part_map(folder, image_id, locations, image_size, size):
     """(uint8 [size, size], set): nearest visible part at each pixel of the bird, 0 elsewhere; the visible parts."""
     points, ids = part_points(locations, image_size, size)
-    inside = segmentation(folder, image_id, size)
+    inside = segmentation(folder, image_id, size, image_size)
     return np.where(inside, nearest_part(points, ids, size), 0).astype(np.uint8), set(ids)
 
 
@@ -155,7 +218,7 @@ def read_exact_labels(folder):
     """{label id: part name} from part_masks/, or None if the data set has no part masks."""
     if not os.path.isdir(os.path.join(folder, 'part_masks')):
         return None
-    return {int(line.split()[0]): line.split()[1] for line in _lines(folder, 'part_masks', 'labels.txt')}
+    return _names(folder, 'part_masks', 'labels.txt')
 
 
 def exact_labels_of(pair, labels):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from wsol import cub_parts
+
 
 class Fault(NamedTuple):
     """A fault that was found."""
@@ -20,7 +22,7 @@ class Job(NamedTuple):
 
     path: str
     what: str  # image, mask or segmentation
-    size: tuple | None = None  # expected (width, height)
+    size: tuple | None = None  # expected (width, height); of a segmentation, the photograph's
 
 
 def check_picture(job, fast):
@@ -33,9 +35,13 @@ def check_picture(job, fast):
             found = image.size
             if not fast:
                 image.load()
+            black = what == 'segmentation' and not fast and not image.convert('L').getbbox()
     except Exception as error:  # decoders raise nearly any exception for a damaged file
         return [Fault(f'unreadable {what}', f'{path} ({error})')]
-    if size not in (None, found):
+    if black:
+        return [Fault('black segmentation', f'{path} has no pixel of the object')]
+    fits = size is None or (cub_parts.same_shape(found, size) if what == 'segmentation' else found == size)
+    if not fits:
         return [Fault('wrong size', f'{path} is {found[0]}x{found[1]}, image_sizes.txt says {size[0]}x{size[1]}')]
     return []
 
