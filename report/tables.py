@@ -7,6 +7,7 @@ import csv
 import glob
 import io
 import os
+from functools import partial
 from typing import NamedTuple
 
 import yaml
@@ -129,13 +130,9 @@ def print_summary(folders):
 # The paper's tables.
 
 
-def cue_means(mode):
-    """A function: cue localization result -> [cue_1, cue_2, cue_3, mean] of a mode."""
-
-    def means(result):
-        return [result.get(mode, {}).get(key) for key in ('cue_1', 'cue_2', 'cue_3', 'mean')]
-
-    return means
+def cue_means(result, mode):
+    """Cue localization result -> [cue_1, cue_2, cue_3, mean] of a mode; None: unknown."""
+    return [result.get(mode, {}).get(key) for key in ('cue_1', 'cue_2', 'cue_3', 'mean')]
 
 
 def erasing_ratios(result):
@@ -155,7 +152,10 @@ def localization_scores(result):
 
 # {table: (result file, {suffix of our columns: function result -> numbers, in the order of the YAML's `columns`})}.
 TABLES = {
-    'cue_localization': ('cue_location_{map}.json', {'': cue_means('released'), ' per pair': cue_means('per_pair')}),
+    'cue_localization': (
+        'cue_location_{map}.json',
+        {'': partial(cue_means, mode='released'), ' per pair': partial(cue_means, mode='per_pair')},
+    ),
     'remove_and_classify': ('pixel_perturb_{map}.json', {'': erasing_ratios}),
     'classification': ('accuracy.json', {'': top1_accuracy}),
     'wsol': ('wsol_{map}.json', {'': localization_scores}),

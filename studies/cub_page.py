@@ -18,6 +18,7 @@ from report import tables
 from report.intervals import result_intervals
 from report.results import over_seeds, read_result
 from report.samples import COUNTS, cue_name
+from report.tables import cue_means
 from studies import cub, losses, page
 from studies.steps import HEADS, results_of
 
@@ -54,11 +55,6 @@ def cue(folder, map_name):
     return read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
 
 
-def means(result, mode):
-    """Its four means in a mode; None: unknown."""
-    return [result.get(mode, {}).get(key) for key in COUNTS]
-
-
 def slashed(values):
     """'1 / 2 / 3 / mean' as shown in tables."""
     return '-' if all(value is None for value in values) else ' / '.join(map(tables.number_text, values))
@@ -79,8 +75,8 @@ def answer_row(root, row, setting):
     result = cue(folder, row['map'])
     intervals = result_intervals(folder, 'cue_location', row['map'])
     return [
-        slashed(means(result, 'released')),
-        slashed(means(result, 'per_pair')) + tables.interval_text(intervals.get(cue_name('per_pair'))),
+        slashed(cue_means(result, 'released')),
+        slashed(cue_means(result, 'per_pair')) + tables.interval_text(intervals.get(cue_name('per_pair'))),
         str(result.get('evaluations', '-')),
     ]
 
@@ -105,7 +101,9 @@ def sizes(root):
     for name, size, setting in settings(root):
         for head, by_seed in page.runs(root, setting, HEADS_SHOWN, CUE).items():
             found = [cue(folder, HEADS[head].map) for folder in by_seed.values()]
-            cells = [over_seeds([means(one, mode)[i] for one in found]) for mode in OURS for i in range(len(COUNTS))]
+            cells = [
+                over_seeds([cue_means(one, mode)[i] for one in found]) for mode in OURS for i in range(len(COUNTS))
+            ]
             area = over_seeds([one.get('area') and 100 * one['area'] for one in found])
             rows.append([title(name, size), head, str(len(found)), *cells, area])
     if rows:
@@ -131,25 +129,33 @@ def width(root):
                 maps = [HEADS[head].map, *(f'{HEADS[head].map}_blur{one}' for one in (cell // 2, cell, 2 * cell))]
                 found = [cue(folder, one) for one in maps]
                 if any(found[1:]):
-                    cells = [tables.number_text(means(one, mode)[-1]) for mode in OURS for one in found]
+                    cells = [tables.number_text(cue_means(one, mode)[-1]) for mode in OURS for one in found]
                     rows.append([title(name, size), head, str(seed), *cells])
     if rows:
         columns = [f'{mode.replace("_", " ")}, {blur}' for mode in OURS for blur in ('as it is', 'half', 'one', 'two')]
         yield tables.markdown(['network', 'head', 'seed', *columns], rows)
 
 
+def mask_settings(root, name):
+    """Settings of a network's mask controls, NETWORK-CONTROL: its settings without those of sizes and the subset."""
+    others = {f'{name}-{cub.SUBSET_SETTING}', *(cub.setting_of(name, size) for size in cub.NETWORKS[name].sizes)}
+    longer = tuple(f'{other}-' for other in cub.NETWORKS if other.startswith(f'{name}-'))  # vgg16-paper of vgg16
+    own = [entry for entry in sorted(os.listdir(root)) if entry.startswith(f'{name}-') and entry not in others]
+    return [entry for entry in own if not f'{entry}-'.startswith(longer)]
+
+
 def masks(root):
     """Cue localization against the data set's masks and the controls'."""
     rows = []
     for name in cub.NETWORKS:
-        names = sorted(entry for entry in os.listdir(root) if entry.startswith(f'{name}-') and 'masks' in entry)
+        names = mask_settings(root, name)
         for head in cub.TWO_HEADS:
             for setting in [name, *names]:
                 folder = first(root, setting, head)
                 if folder and names:
                     result = cue(folder, HEADS[head].map)
                     kind = setting.removeprefix(name).removeprefix('-') or "the data set's"
-                    rows.append([name, head, kind, *(slashed(means(result, mode)) for mode in OURS)])
+                    rows.append([name, head, kind, *(slashed(cue_means(result, mode)) for mode in OURS)])
     if rows:
         yield tables.markdown(['network', 'head', 'masks', 'released: 1 / 2 / 3 / mean', 'per pair'], rows)
 
@@ -198,7 +204,7 @@ def points(root, mode):
             yield 'paper', row['method'], 28, row['paper']['CUB'][-1]
     for name, size, setting in settings(root):
         for head, folders in page.runs(root, setting, HEADS_SHOWN, CUE).items():
-            values = (means(cue(folder, HEADS[head].map), mode)[-1] for folder in folders.values())
+            values = (cue_means(cue(folder, HEADS[head].map), mode)[-1] for folder in folders.values())
             yield from ((name, head, size // cub.NETWORKS[name].cell, value) for value in values if value is not None)
 
 

@@ -302,6 +302,7 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     plain = json.loads((root / 'lite0/CAM-seed0/cue_location_vanilla.json').read_text())
     wider = {**plain, 'per_pair': {**plain['per_pair'], 'mean': 33.5}}
     (root / 'lite0/CAM-seed0/cue_location_vanilla_blur16.json').write_text(json.dumps(wider))
+    experiment(root / 'lite0-unet/CAM-seed0', shift=-2.0)  # --segmentations of a folder of any name
     (root / 'losses.json').write_text('{"CAM": {"p": [0.1, 0.2, 0.4], "distance": [1e-7, 3e-7]}}')
     monkeypatch.setattr(sys, 'argv', ['cub_page', f'--save_root={root}', f'--page={tmp_path}/page.md'])
     command(cub_page.main)
@@ -328,9 +329,10 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
         '33.50',
         '-',
     )
-    own, box = [row for row in table(parts['masks']) if row['head'] == 'CAM']
+    own, box, unet = [row for row in table(parts['masks']) if row['head'] == 'CAM']
     assert (own['masks'], own['per pair']) == ("the data set's", '15.00 / 60.00 / - / 30.00')
     assert (box['masks'], box['per pair']) == ('boxmasks', '10.00 / 55.00 / - / 25.00')
+    assert (unet['network'], unet['masks'], unet['per pair']) == ('lite0', 'unet', '13.00 / 58.00 / - / 28.00')
     [row] = table(parts['losses'])
     assert [*row.values()] == ['CAM', '2', '3', '2.0e-01', '1.0e-01', '2.0e-07', '3.0e-07']
     [lite0, vgg16, *paper] = table(parts['progress'])
@@ -339,3 +341,10 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     )
     assert vgg16['results finished'].startswith('0 of ') and [row['trained'] for row in paper] == ['-', '-']
     assert (tmp_path / 'cub_cue.png').stat().st_size > 5000
+
+
+def test_a_mask_control_belongs_to_one_network(tmp_path):
+    for setting in ('vgg16', 'vgg16-boxmasks', 'vgg16-subset', 'vgg16-paper', 'vgg16-paper-boxmasks', 'lite0-224px'):
+        (tmp_path / setting).mkdir()
+    found = {name: cub_page.mask_settings(tmp_path, name) for name in ('lite0', 'vgg16', 'vgg16-paper')}
+    assert found == {'lite0': [], 'vgg16': ['vgg16-boxmasks'], 'vgg16-paper': ['vgg16-paper-boxmasks']}
