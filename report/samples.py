@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wsol.errors import UserError
-from wsol.scoring import means
+from wsol.scoring import boxes, means
 from wsol.scoring.scores import METRICS
 
 from .results import MODES, digits_of, read_arrays, read_result
@@ -88,7 +88,7 @@ def box_scores(result, rows, _):
     largest, any_contour = np.moveaxis(rows['iou'], 1, 0)  # [n, T], whole percents
     asked = sorted({*result['arguments']['iou_thresholds']})
     return [
-        Score('MaxBoxAcc', result['MaxBoxAcc'], *means.highest([largest >= 50])),
+        Score('MaxBoxAcc', result['MaxBoxAcc'], *means.highest([largest >= boxes.MAX_BOX_ACC_IOU])),
         Score('MaxBoxAccV2', result['MaxBoxAccV2'], *means.highest([any_contour >= percent for percent in asked])),
     ]
 

@@ -217,9 +217,9 @@ def write_subset(args):
     of_pairs = class_rows(cub_parts.pairs_by_count(cub_parts.class_pairs(f'{args.data_root}/CUB'), COUNTS))
     chosen = {y: [] for y in of_pairs}
     for image_id in read_image_ids(folder):
-        of_class = chosen.get(labels[image_id], [None] * SUBSET)
-        if len(of_class) < SUBSET:
-            of_class.append(image_id)
+        y = labels[image_id]
+        if y in chosen and len(chosen[y]) < SUBSET:
+            chosen[y].append(image_id)
     kept = {image_id for images in chosen.values() for image_id in images}
     place = os.path.join(args.save_root, f'metadata_{SUBSET_SETTING}', 'CUB', 'test')
     os.makedirs(place, exist_ok=True)

@@ -20,15 +20,8 @@ from report.results import MODES, read_result
 from studies import page
 from studies.page import COMPARED, figures
 from studies.steps import HEADS as ALL_HEADS
-from studies.toybirds import ON_A_CPU
+from studies.toybirds import DESIGNS, NETWORKS, ON_A_CPU
 
-NETWORKS = {
-    'lite0': 'tf_efficientnet_lite0, ImageNet weights',
-    'vgg_tiny': 'vgg_tiny, from scratch',
-    'lite0_fine': 'tf_efficientnet_lite0, ImageNet weights, 20 x 20 maps',
-    'resnet50': 'ResNet-50, from scratch, 28 x 28 maps',
-}
-DESIGNS = {'combined': 'a class is a combination of looks', 'single': 'one look of one part determines the class'}
 HEADS = {  # head: its map, in the order of the tables
     head: ALL_HEADS[head].map
     for head in ('random', 'CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CALM-EM-epoch', 'CALM-EM-ema')
@@ -45,11 +38,11 @@ PICTURE = 'study_cue.png'  # next to the page
 
 
 def settings(root):
-    """(network, design, heading) of each setting with a folder."""
-    for network, of_network in NETWORKS.items():
-        for design, of_design in DESIGNS.items():
+    """(network, design) of each setting with a folder."""
+    for network in NETWORKS:
+        for design in DESIGNS:
             if os.path.isdir(os.path.join(root, f'{network}-{design}')):
-                yield network, design, f'{of_network}; `{design}`: {of_design}'
+                yield network, design
 
 
 def runs(root, network, design):
@@ -61,13 +54,13 @@ def results(root):
     """Cue localization, per pair and exact, of each head in each setting, and the picture."""
     there = list(settings(root))
     cells = {}
-    for network, design, _ in there:
+    for network, design in there:
         for row in page.mean_rows(runs(root, network, design)):
             known = dict(zip(page.FIGURES, row[2:]))
             cells[row[0], network, design] = f'{known["cue per pair"]} / {known["cue exact"]}'
     if cells:
-        columns = [f'{network}-{design}' for network, design, _ in there]
-        rows = [[head, *(cells.get((head, *one[:2]), '-') for one in there)] for head in HEADS]
+        columns = [f'{network}-{design}' for network, design in there]
+        rows = [[head, *(cells.get((head, *one), '-') for one in there)] for head in HEADS]
         yield tables.markdown(['head', *columns], [row for row in rows if any(cell != '-' for cell in row[1:])])
         yield f'![Cue localization of each head, one mark per seed]({PICTURE})'
 
@@ -76,7 +69,7 @@ def all_results(root):
     """(columns, rows) of all figures: mean ± standard deviation over the finished seeds."""
     rows = [
         [f'{network}-{design}', *row]
-        for network, design, _ in settings(root)
+        for network, design in settings(root)
         for row in page.mean_rows(runs(root, network, design))
     ]
     return ['setting', 'head', 'seeds', *page.FIGURES], rows
@@ -86,7 +79,7 @@ def differences(root):
     """(columns, rows) of B - A with its 95 % interval, per setting and seed."""
     rows = [
         [f'{network}-{design}', *(cell.strip('*') for cell in row)]
-        for network, design, _ in settings(root)
+        for network, design in settings(root)
         for row in page.pair_rows(runs(root, network, design), PAIRS)
     ]
     return ['setting', 'A, B', 'seed', *COMPARED], rows
@@ -94,7 +87,7 @@ def differences(root):
 
 def folders(root, *heads):
     """(setting, head, seed, folder) of each trained run of these heads."""
-    for network, design, _ in settings(root):
+    for network, design in settings(root):
         there = runs(root, network, design)
         for head in heads:
             for seed, folder in there.get(head, {}).items():
@@ -159,7 +152,7 @@ def draw(root, path):
         return
     figure = Figure(figsize=(4.2 * len(there), 3.4), layout='constrained')
     panels = figure.subplots(1, len(there), sharey=True, squeeze=False)[0]
-    for axes, (network, design, _) in zip(panels, there):
+    for axes, (network, design) in zip(panels, there):
         found = runs(root, network, design)
         for offset, mode, marker in zip((-0.2, 0, 0.2), MODES, 'os^'):
             points = [

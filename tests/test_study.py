@@ -5,15 +5,18 @@ import json
 import re
 import signal
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 from commands import run
+from conftest import MINICUB
 from PIL import Image
 from test_intervals import experiment, table
 
 from config import flags_of, get_configs
+from data.metadata import read_boxes, read_image_ids, read_labels, read_sizes
 from engine.command import Stopped, command
 from studies import cub, cub_page, losses, masks, page, steps, toybirds, toybirds_page
 from wsol.errors import UserError
@@ -198,6 +201,19 @@ def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
     expected = np.zeros((5, 7), int)
     expected[1:4, 2:5] = 255
     assert (np.array(Image.open(tmp_path / 'masks/a/1.png')) == expected).all()
+
+
+def test_the_subset_has_two_test_images_of_each_class_with_a_pair(tmp_path, monkeypatch):
+    monkeypatch.setattr(cub, 'COUNTS', (1, 2))  # class 6 differs from every other class in at least three parts
+    args = Namespace(metadata_root=f'{MINICUB}/metadata', data_root=f'{MINICUB}/dataset', save_root=tmp_path)
+    cub.write_subset(args)
+    whole, subset = f'{MINICUB}/metadata/CUB/test', str(tmp_path / 'metadata_subset/CUB/test')
+    images = read_image_ids(whole)  # three of each of eight classes, class by class
+    kept = [one for number, one in enumerate(images) if number % 3 < 2 and number // 3 != 6]
+    assert read_image_ids(subset) == kept
+    for read in (read_labels, read_sizes, read_boxes):
+        everything = read(whole)
+        assert read(subset) == {one: everything[one] for one in kept}
 
 
 @pytest.mark.parametrize('p', [1e-2, 1e-10, 1e-13])

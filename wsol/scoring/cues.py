@@ -77,10 +77,10 @@ def covered(differences):
 
 
 def cue_counts(cues, images):
-    """Counts of a batch of `CueImage`s: {histogram [pairs, 2, bins], with labels also exact, images [pairs], area
-    [pairs], the sum of `covered`}.
+    """Sums over a batch of `CueImage`s, by pair: {histogram [pairs, 2, bins], exact, images [pairs], area [pairs]}.
 
-    A pair counts if one of its parts is visible.
+    histogram: `pixel_histogram` against the parts; exact: the same against the true part labels, if there are any;
+    images: how many were scored, those that show one of the pair's parts; area: their sum of `covered`.
     """
     shape = (len(cues.parts), 2, len(cues.edges) - 1)
     counts = {'histogram': np.zeros(shape, np.int64)}
