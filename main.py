@@ -131,33 +131,35 @@ def train(trainer, loaders, log, board):
             trainer.model, loaders.val, recipe, trainer.device, 'validation', run.folder, save
         )
         val_accuracy = training.accuracy(val_right)
-        rates = [group['lr'] for group in trainer.optimizer.param_groups]
-        log.report(
-            f'{title}: loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s',
-            epoch=epoch,
-            loss=loss,
-            train_accuracy=train_accuracy,
-            val_accuracy=val_accuracy,
-            lr=rates,
-            seconds=seconds,
-            images_per_second=max(0, images) / seconds,
-        )
+        record = {
+            'epoch': epoch,
+            'loss': loss,
+            'train_accuracy': train_accuracy,
+            'val_accuracy': val_accuracy,
+            'lr': [group['lr'] for group in trainer.optimizer.param_groups],
+            'seconds': seconds,
+            'images_per_second': max(0, images) / seconds,
+        }
+        text = f'loss {loss:.4f}, train {train_accuracy:.2f} %, val {val_accuracy:.2f} %, {seconds:.0f} s'
+        log.report(f'{title}: {text}', **record)
         if board:
-            board.write(
-                trainer.model,
-                epoch,
-                {
-                    'loss': loss,
-                    'accuracy/train': train_accuracy,
-                    'accuracy/val': val_accuracy,
-                    'rate/backbone': rates[0],
-                    'rate/rest': rates[1],
-                },
-            )
+            write_to_board(board, trainer.model, record)
         save_checkpoints(trainer, val_accuracy)
         trainer.next_epoch()
         save()
     return trainer.best
+
+
+def write_to_board(board, model, record):
+    """Add an epoch's record of the log, and maps of the model, to a `Board`."""
+    scalars = {
+        'loss': record['loss'],
+        'accuracy/train': record['train_accuracy'],
+        'accuracy/val': record['val_accuracy'],
+        'rate/backbone': record['lr'][0],
+        'rate/rest': record['lr'][1],
+    }
+    board.write(model, record['epoch'], scalars)
 
 
 def save_checkpoints(trainer, val_accuracy):
