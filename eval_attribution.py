@@ -5,10 +5,10 @@
         --load_checkpoint=calm_em --methods=jointll,grad_cam --metrics=deletion,loc_iou
 
 The maps explain the true label y of each test image, and p is p(y|x). Gradient and perturbation methods explain the
-logit of CAM or log p(y|x) of CALM. Scores use maps that are resized bilinearly and min-max scaled to [0, 1], or the
-ranks of their pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap use bicubic maps and 8-bit thresholds, like
-eval_wsol.py. The last columns are the cost of a map. --resume continues a stopped run, also with other --methods, and
-adds more --methods to a finished table.
+logit of CAM or log p(y|x) of CALM. Most scores use maps that are resized bilinearly and min-max scaled to [0, 1], or
+the ranks of their pixels; loc_iou, max_box_acc, max_box_acc_v2 and pxap use bicubic maps, like eval_wsol.py. The last
+columns are the cost of a map. --resume continues a stopped run, also with other --methods, and adds more --methods to a
+finished table.
 """
 
 import engine.before_torch  # noqa: F401 (before PyTorch is loaded)

@@ -70,7 +70,7 @@ MODEL = [
         'a trained classifier instead of a checkpoint: timm/<name>, a torchvision name, or a file of '
         'weights with --architecture', metavar='NAME'),
     Flag('load_checkpoint', TRAINING, COMMANDS, None,
-        'checkpoint file, or folder that contains last_checkpoint.pth.tar', metavar='PATH'),
+        'checkpoint file, folder that contains last_checkpoint.pth.tar, or packaged/NAME', metavar='PATH'),
     Flag('use_load_checkpoint', TRAINING, COMMANDS, None,
         'load --load_checkpoint, or the one in the experiment folder (default: True with --load_checkpoint)',
         boolean),

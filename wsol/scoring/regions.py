@@ -74,8 +74,8 @@ def _count_above(values, taus):
 def region_scores(native, scaled, truth, settings):
     """{name: value} of one image for the scores by true regions; settings: `scores.Settings`.
 
-    native: the map at its own size [h, w]; scaled: at image size in [0, 1], [S, S]. Boxes and PxAP use the bicubic
-    score map of `native`, the other scores use `scaled`.
+    native: the map at its own size [h, w]; scaled: at image size in [0, 1], [S, S]. Scores by boxes around the map, and
+    PxAP, use the bicubic score map of `native`; the others use `scaled`.
     """
     wanted = {*settings.metrics}
     found = {}
