@@ -66,20 +66,24 @@ class Summary(NamedTuple):
         return [self.method, self.map, *cells]
 
 
-def summaries(folder, read=read_result):
-    """Yield the `Summary` of each map of an experiment; read: path -> content of the result, {} if missing."""
+def figures_of(folder, map_name, read=read_result):
+    """(method, FIGURES) of a map in an experiment folder, None: unknown; read: path -> result, {} if missing."""
     accuracy = read(os.path.join(folder, 'accuracy.json'))
+    cue = read(os.path.join(folder, f'cue_location_{map_name}.json'))
+    erasing = read(os.path.join(folder, f'pixel_perturb_{map_name}.json'))
+    arguments = (cue or erasing or accuracy).get('arguments', {})
+    top1 = accuracy.get('test_accuracy')
+    if top1 is None and erasing:
+        top1 = 100 * erasing['correct'] / erasing['images']
+    means = [cue.get(mode, {}).get('mean') for mode in MODES]
+    return arguments.get('attribution_method', '-'), [top1, *means, *erasing_ratios(erasing)]
+
+
+def summaries(folder, read=read_result):
+    """Yield the `Summary` of each map of an experiment; read: as for `figures_of`."""
     for map_name in maps_scored(folder):
-        cue = read(os.path.join(folder, f'cue_location_{map_name}.json'))
-        erasing = read(os.path.join(folder, f'pixel_perturb_{map_name}.json'))
-        arguments = (cue or erasing or accuracy).get('arguments', {})
-        top1 = accuracy.get('test_accuracy')
-        if top1 is None and erasing:
-            top1 = 100 * erasing['correct'] / erasing['images']
-        means = [cue.get(mode, {}).get('mean') for mode in MODES]
-        values = [top1, *means, *erasing.get('ratio', [None] * 5)]
-        intervals = known_intervals(folder, map_name)
-        yield Summary(arguments.get('attribution_method', '-'), map_name or '-', values, intervals)
+        method, values = figures_of(folder, map_name, read)
+        yield Summary(method, map_name or '-', values, known_intervals(folder, map_name))
 
 
 def known_intervals(folder, map_name):

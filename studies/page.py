@@ -32,10 +32,9 @@ def runs(root, setting, heads, result='accuracy.json'):
 
 def figures(folder, map_name):
     """{column: figure} of a run; None: unknown."""
-    summary = next((one for one in tables.summaries(folder) if one.map in (map_name, '-')), None)
-    known = dict(zip(tables.FIGURES, summary.values)) if summary else {}
+    _, values = tables.figures_of(folder, map_name)
     boxes = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
-    return {**known, 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
+    return {**dict(zip(tables.FIGURES, values)), 'MaxBoxAccV2': boxes.get('MaxBoxAccV2')}
 
 
 def over_known(values):

@@ -236,6 +236,14 @@ def test_a_figure_of_some_seeds_alone_says_of_how_many():
 PAGE = ''.join(f'# {name}\n<!-- study: {name} -->\nold\n<!-- end -->\n' for name in ('progress', 'results'))
 
 
+def test_the_figures_of_a_map_need_no_interval_and_no_other_map(tmp_path, monkeypatch):
+    monkeypatch.setattr('report.tables.known_intervals', None)  # a call would fail
+    experiment(tmp_path, shift=1.0)
+    own, other = page.figures(str(tmp_path), 'vanilla'), page.figures(str(tmp_path), 'jointll')
+    assert own['cue per pair'] == 31 and own['R_10'] is not None
+    assert other == {**dict.fromkeys(own), 'top-1': own['top-1']} and own['top-1'] is not None
+
+
 def write_page(monkeypatch, tmp_path):
     """studies/toybirds_page.py in this process: the page's sections by name."""
     monkeypatch.setattr(sys, 'argv', ['toybirds_page', f'--save_root={tmp_path}/study', f'--page={tmp_path}/page.md'])
