@@ -79,13 +79,13 @@ class CueDataset(Dataset):
         )
 
 
-def differences(maker, images, classes, numbers, at_once, output=None, make=None):
+def differences(maker, images, classes, numbers, at_once, output=None, on_host=True):
     """For each image, maps [N, h, w] that contrast its class with N others; arguments as for `MapMaker`.
 
     classes: an image's own class and the N others. at_once: maps of the difference of two classes' scores instead of
-    differences of their maps. make: the maker, for arrays, or its `tensors`.
+    differences of their maps. on_host: arrays; else tensors on the model's device.
     """
-    make = make or maker
+    make = maker if on_host else maker.tensors
     if at_once and not maker.from_output:  # CAM's readout is linear, so both agree
         own = [y[:1].expand(len(y) - 1) for y in classes]
         return make(images, None, own, numbers, [y[1:] for y in classes])
@@ -102,7 +102,7 @@ def batch_differences(batch, maker, labels, table, device, at_once=False, output
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
     on_host = device.type == 'cpu' or maker.ksize > 1  # OpenCV smooths, on the host
-    return differences(maker, images, classes, numbers, at_once, output, None if on_host else maker.tensors)
+    return differences(maker, images, classes, numbers, at_once, output, on_host)
 
 
 def count_batch(batch, maps, labels, table, cue):
