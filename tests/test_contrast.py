@@ -148,12 +148,13 @@ def test_the_model_is_afterwards_as_before(make, monkeypatch):
 def test_what_has_no_score_to_compare_is_refused():
     x = photos()
     for name in [*READOUTS, 'eigen_cam', 'finer_cam']:
-        with pytest.raises(ValueError, match=f'{name} explains no score.* choose one of input_grad, .*, or vanilla of'):
+        said = f'{name} does not explain the score of a class.* choose one of input_grad, .*, or vanilla of'
+        with pytest.raises(ValueError, match=said):
             explain(name, network('CALM-EM'), x, A, contrast=B)
     for name in set(READOUTS) - {'vanilla'}:
-        with pytest.raises(ValueError, match='explains no score'):
+        with pytest.raises(ValueError, match='does not explain the score of a class'):
             attribution.check_contrast(name, network('CAM'))
-    with pytest.raises(ValueError, match='vanilla explains no score'):
+    with pytest.raises(ValueError, match='vanilla does not explain the score of a class'):
         explain('vanilla', classifier(), x, A, contrast=B)
     for a, b in ((A, [0, 1, 5]), ([0, 1, 5], B), (A, -1)):
         with pytest.raises(ValueError, match='target or contrast contains a class outside 0..4'):
@@ -200,7 +201,7 @@ def test_the_command_writes_both_results_side_by_side(save_root, monkeypatch, ca
     capsys.readouterr()
     run(monkeypatch, save_root, '--score_map_process=grad_cam', '--contrast=score', '--resume=True')
     assert 'cue_location_grad_cam_contrast.json is complete' in capsys.readouterr().out
-    with pytest.raises(ValueError, match='jointll explains no score'):
+    with pytest.raises(ValueError, match='jointll does not explain the score of a class'):
         run(monkeypatch, save_root, '--score_map_process=jointll', '--contrast=score')
     assert not list(folder.glob('*jointll*'))
 

@@ -26,8 +26,8 @@ def check_contrast(name, model):
     if '{scalar}' not in MAPS[name].unit and not is_linear(name, model):
         explaining = ', '.join(one for one, row in MAPS.items() if '{scalar}' in row.unit)
         raise UserError(
-            f'{name} explains no score, so contrast does not apply: subtract two maps, or choose one of {explaining}, '
-            'or vanilla of CAM'
+            f'{name} does not explain the score of a class, so contrast does not apply: subtract two maps, or choose '
+            f'one of {explaining}, or vanilla of CAM'
         )
 
 
