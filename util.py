@@ -7,6 +7,7 @@ import random
 import secrets
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -90,8 +91,9 @@ class Log:
     def write(self, **record):
         """Append a record."""
         if self.file:
-            self.file.write(json.dumps(record) + '\n')
-            self.file.flush()
+            with full_disk_named(self.file.name):
+                self.file.write(json.dumps(record) + '\n')
+                self.file.flush()
 
     def size(self):
         """Bytes written so far."""
@@ -114,20 +116,30 @@ def check_claim(folder, files, override):
         )
 
 
+@contextmanager
+def full_disk_named(path):
+    """Make an OSError for a full disk or quota Unwritable, which names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = 'disk' if error.errno == errno.ENOSPC else 'quota'
+        raise Unwritable(f'cannot write {path}: the {what} is full') from None
+
+
 def atomically(path, write):
     """Call write(file) on the binary file PATH.partial, then rename it to `path`; on failure it is removed."""
     temporary = f'{path}.partial'
     try:
-        with open(temporary, 'wb') as file:
+        with full_disk_named(path), open(temporary, 'wb') as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise Unwritable(f'cannot write {path}: the disk is full') from None
         raise
 
 

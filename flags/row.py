@@ -1,6 +1,7 @@
 """One flag of the tables of this package: what it affects, which commands use it, its allowed values."""
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,16 +60,19 @@ def boolean(text):
 
 
 def in_range(kind, low, high=None, open_low=False):
-    """A number of `kind` with low <= value <= high (low < value with `open_low`)."""
+    """A finite number of `kind` with low <= value <= high (low < value with `open_low`)."""
 
     def parse(text):
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f'{text!r} is not a number') from None
-        if not (value > low if open_low else value >= low) or (high is not None and value > high):
+        above = value > low if open_low else value >= low
+        if not above or value == math.inf or (high is not None and value > high):
             span = f'{"over" if open_low else "at least"} {low}' + (f' and at most {high}' if high is not None else '')
-            raise argparse.ArgumentTypeError(f'{text} is out of range: it must be {span}')
+            raise argparse.ArgumentTypeError(
+                f'{text} is out of range: it must be {span}{", and finite" * (value == math.inf)}'
+            )
         return value
 
     return parse

@@ -105,10 +105,16 @@ def compare_runs(a, b):
     """[`Compared`] of all results that both sides have; UserError if there are none."""
     jobs = [('accuracy', None, None)]
     jobs += [(kind, *pair) for kind in KINDS for pair in map_pairs(a, b, kind)]
-    for side in (a, b):
-        known = sorted({one for kind in KINDS for one in maps_of(side.folder, kind)})
-        if side.map and side.map not in known:
-            raise UserError(f'no map {side.map!r} in {side.folder}: choose among {", ".join(known) or "none"}')
+    known = [sorted({one for kind in KINDS for one in maps_of(side.folder, kind)}) for side in (a, b)]
+    for side, maps in zip((a, b), known):
+        if side.map and side.map not in maps:
+            raise UserError(f'no map {side.map!r} in {side.folder}: choose among {", ".join(maps) or "none"}')
+    for side, other, maps in ((a, b, known[1]), (b, a, known[0])):
+        if side.map and not other.map and side.map not in maps:
+            raise UserError(
+                f'{other.folder} has no map {side.map!r} to compare with {side.name}: choose {other.folder}:MAP with '
+                f'MAP among {", ".join(maps) or "none"}'
+            )
     found = []
     accuracy = ()  # scores to skip: remove-and-classify repeats the test accuracy
     for kind, one, other in jobs:

@@ -54,7 +54,9 @@ def read_arrays(path):
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         from wsol.errors import UserError  # loads PyTorch
 
-        raise UserError(f'{path} is damaged or not a file of arrays: {error}') from None
+        raise UserError(
+            f'{path} is damaged or not a file of arrays ({error}): make it again with --override_cache=True'
+        ) from None
 
 
 def digits_of(metric):

@@ -145,7 +145,14 @@ def read_sample(folder, kind, map_name=None):
     if not result:
         return None
     rows = read_arrays(f'{stem}.npz')
-    scores = SCORES[kind](result, rows, map_name)
+    try:
+        scores = SCORES[kind](result, rows, map_name)
+        ids = rows['ids']
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # as for other arrays than the result's
+        raise UserError(
+            f'{stem}.json and {stem}.npz do not have what this version writes ({type(error).__name__}: {error}): make '
+            'both again with --override_cache=True'
+        ) from error
     for score in scores:
         found = float(score.figure(score.columns.mean(axis=0)))
         value = np.nan if score.value is None else score.value
@@ -154,4 +161,4 @@ def read_sample(folder, kind, map_name=None):
                 f'{stem}.npz does not belong to {stem}.json: it gives {score.name} {found:.4f} instead of {value:.4f}; '
                 'make both again with --override_cache=True'
             )
-    return Sample(f'{stem}.npz', 'class pairs' if kind == 'cue_location' else 'images', rows['ids'], scores)
+    return Sample(f'{stem}.npz', 'class pairs' if kind == 'cue_location' else 'images', ids, scores)

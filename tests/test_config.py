@@ -85,6 +85,7 @@ def test_numbers_have_their_ranges(flag, capsys):
 
 def test_a_range_says_itself(capsys):
     assert '0 is out of range: it must be over 0 ' in refusal(capsys, '--lr=0')
+    assert 'inf is out of range: it must be over 0, and finite ' in refusal(capsys, '--lr=inf')
     assert '-1 is out of range: it must be at least 0 and at most 1 ' in refusal(capsys, '--momentum=-1')
     assert "'x' is not a number" in refusal(capsys, '--lr=x')
 

@@ -402,6 +402,20 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, monkeypatch, capsys):
     assert 'takes only its two experiments' in said(a, '--compare', a, a)
     assert 'is given twice' in said(a, f'{a}/')
     assert 'give experiment folders, or --compare A B' in said()
+    more = experiment(tmp_path / 'more', map_name='jointll')
+    assert "more has no map 'vanilla' to compare with" in said('--compare', f'{a}:vanilla', more)
+    assert 'more:MAP with MAP among jointll' in said('--compare', f'{a}:vanilla', more)
+    assert "more has no map 'vanilla' to compare with" in said('--compare', more, f'{a}:vanilla')
+    for stem, key in (
+        ('accuracy', 'test_accuracy'),
+        ('cue_location_jointll', 'per_pair'),
+        ('pixel_perturb_jointll', 'ratio'),
+    ):
+        path = tmp_path / 'more' / f'{stem}.json'
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in result.items() if name != key}))
+        assert f'{stem}.npz do not have what this version writes (KeyError: {key!r})' in said('--compare', more, more)
+        path.write_text(json.dumps(result))
     (tmp_path / 'a' / 'accuracy.npz').write_bytes(b'cut off')
     assert 'accuracy.npz is damaged' in said('--compare', a, a)
 

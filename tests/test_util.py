@@ -210,3 +210,17 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match='cannot write .*x: the disk is full'):
         util.atomically(str(tmp_path / 'x'), full)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_log_on_a_full_disk_is_named(tmp_path):
+    log = util.Log(str(tmp_path / 'log.jsonl'), {'seed': 1})
+    log.file.close()
+    log.file = open('/dev/full', 'w')
+    with pytest.raises(UserError, match='cannot write /dev/full: the disk is full'):
+        log.write(epoch=1)
+    with pytest.raises(OSError):
+        log.file.close()
+    with pytest.raises(UserError, match='cannot write y: the quota is full'), util.full_disk_named('y'):
+        raise OSError(errno.EDQUOT, 'Disk quota exceeded')
+    with pytest.raises(PermissionError), util.full_disk_named('y'):
+        raise PermissionError(errno.EACCES, 'not allowed')

@@ -13,7 +13,7 @@ import re
 from html import escape
 
 import util
-from wsol.errors import AlreadyThere, MissingFile
+from wsol.errors import AlreadyThere, MissingFile, UserError
 
 from ..results import read_runs
 from .evaluations import accuracy_section, attribution_section, cue_section, erasing_section, localization_section
@@ -46,7 +46,8 @@ def fitting_section(section, runs):
             section([run])
             fitting.append(run)
         except MISSHAPEN as error:
-            lost.append(f'{run.name} is left out: one of its results is malformed ({error!r})')
+            text = error if isinstance(error, UserError) else repr(error)
+            lost.append(f'{run.name} is left out: one of its results is malformed ({text})')
     return section(fitting) + html_list(lost)
 
 
