@@ -76,6 +76,7 @@ NETWORKS = {
         for name, flags in (('resnet50', RESNET50), ('vgg16', VGG16))
     },
 }
+STUDIED = tuple(head for head in HEADS if any(head in network.epochs for network in NETWORKS.values()))
 RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('resnet50-paper', 'vgg16-paper')}
 MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads with more than one seed
 BLURRED = ('CAM', 'CAM-longer', 'CALM-EM')
@@ -206,7 +207,7 @@ def plan(args):
 def whole_plan(recipe, names, save_root):
     """All steps of some networks of a recipe, for listing progress."""
     places = {'save_root': save_root, 'data_root': 'dataset', 'metadata_root': 'metadata', 'segmentations': []}
-    everything = {'heads': tuple(HEADS), 'steps': tuple(KINDS), 'seeds': (0, 1, 2), 'workers': 1}
+    everything = {'heads': STUDIED, 'steps': tuple(KINDS), 'seeds': (0, 1, 2), 'workers': 1}
     return list(plan(Namespace(recipe=recipe, networks=names, **places, **everything)))
 
 
@@ -231,9 +232,14 @@ def write_subset(args):
 
 def add_folders(parser):
     """The flags of the folders of the data and results."""
-    parser.add_argument('--save_root', default='save/cub', help='results (default: save/cub)')
-    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='folder with CUB/')
-    parser.add_argument('--metadata_root', default='metadata', metavar='DIR', help='folder with the split files, CUB/')
+    parser.add_argument('--save_root', default='save/cub', metavar='DIR', help='results (default: save/cub)')
+    parser.add_argument('--data_root', default='dataset', metavar='DIR', help='folder with CUB/ (default: dataset)')
+    parser.add_argument(
+        '--metadata_root',
+        default='metadata',
+        metavar='DIR',
+        help='folder with the split files of CUB (default: metadata)',
+    )
 
 
 def parse_with_folders(parser, argv=None):
@@ -249,11 +255,14 @@ def parse_with_folders(parser, argv=None):
 
 def parse(argv=None):
     parser = common_parser(__doc__)
-    parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='training recipe')
+    parser.add_argument('--recipe', choices=tuple(RECIPES), default='cpu', help='training recipe (default: cpu)')
     parser.add_argument(
-        '--networks', nargs='+', metavar='NAME', help='cpu: lite0, vgg16; paper: resnet50-paper, vgg16-paper'
+        '--networks',
+        nargs='+',
+        metavar='NAME',
+        help='cpu: lite0, vgg16; paper: resnet50-paper, vgg16-paper (default: all of the recipe)',
     )
-    choose(parser, 'heads', tuple(HEADS), 'heads')
+    choose(parser, 'heads', STUDIED, 'heads')
     choose(parser, 'steps', tuple(KINDS), 'steps; all but train, cue and wsol only for the first seed')
     add_folders(parser)
     parser.add_argument(

@@ -93,8 +93,10 @@ def fill_page(description, save_root, page, sections, picture, draw, csv_files=N
     save_root, page: default values of the flags; sections: as in `filled`; csv_files: {name: root -> (columns, rows)}.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--save_root', default=save_root, help="folder of the study's results")
-    parser.add_argument('--page', default=page)
+    parser.add_argument(
+        '--save_root', default=save_root, metavar='DIR', help="folder of the study's results (default: %(default)s)"
+    )
+    parser.add_argument('--page', default=page, metavar='FILE', help='page to fill in (default: %(default)s)')
     args = parser.parse_args()
     if not os.path.isdir(args.save_root):
         raise UserError(f'no folder {args.save_root}: run the study, or give its --save_root')

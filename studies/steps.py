@@ -112,10 +112,9 @@ def common_parser(description):
 
 def choose(parser, name, allowed, text, default=None):
     """Add a flag that takes several of `allowed`; default: `default`, or all."""
+    shown = f'{text}: {", ".join(allowed)} (default: {" ".join(default) if default else "all"})'
     default = list(default or allowed)
-    parser.add_argument(
-        f'--{name}', nargs='+', choices=allowed, default=default, metavar='NAME', help=f'{text}: {", ".join(allowed)}'
-    )
+    parser.add_argument(f'--{name}', nargs='+', choices=allowed, default=default, metavar='NAME', help=shown)
 
 
 def results_of(step, root):

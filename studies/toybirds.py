@@ -110,12 +110,12 @@ def draw_birds(args):
 
 def parse(argv=None):
     parser = common_parser(__doc__)
-    choose(parser, 'networks', tuple(NETWORKS), 'networks, by default those for CPUs', ON_A_CPU)
+    choose(parser, 'networks', tuple(NETWORKS), 'networks', ON_A_CPU)
     choose(parser, 'designs', tuple(DESIGNS), 'kinds of cues')
     choose(parser, 'heads', STUDIED, 'heads')
     choose(parser, 'steps', STEPS, 'steps; contrast and blur only for the first seed')
-    parser.add_argument('--train', type=int, default=20, help='training images per class (default: 20)')
-    parser.add_argument('--save_root', default='save/study', help='results (default: save/study)')
+    parser.add_argument('--train', type=int, default=20, metavar='N', help='training images per class (default: 20)')
+    parser.add_argument('--save_root', default='save/study', metavar='DIR', help='results (default: save/study)')
     args = parser.parse_args(argv)
     args.save_root = os.path.abspath(args.save_root)
     return args

@@ -128,10 +128,14 @@ def test_every_step_gives_its_command_only_flags_that_it_uses(tmp_path):
     assert len(trained) == 1 and {'--resize_size=182', '--crop_size=160'} <= {*trained[0]}
 
 
-def test_the_study_of_cub_refuses_a_network_of_another_recipe(tmp_path, capsys):
+def test_the_study_of_cub_refuses_a_network_of_another_recipe_and_a_head_of_another_study(tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         cub_study(tmp_path, '--recipe', 'paper', '--networks', 'lite0')
     assert '--networks lite0: --recipe=paper has resnet50-paper, vgg16-paper' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        cub_study(tmp_path, '--heads', 'CALM-EM-ema')  # a head of the ToyBirds study alone
+    said = capsys.readouterr().err
+    assert "--heads: invalid choice: 'CALM-EM-ema'" in said and 'CAM-longer' in said
 
 
 def test_the_papers_recipe_is_the_published_one(tmp_path):
