@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import util
 from data.metadata import read_image_ids, read_labels
+from data.texts import read_text
 from engine.command import command
 from studies import masks
 from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, choose, common_parser, run, score, train
@@ -218,16 +219,16 @@ def write_subset(args):
     of_pairs = class_rows(cub_parts.pairs_by_count(cub_parts.class_pairs(f'{args.data_root}/CUB'), COUNTS))
     chosen = {y: [] for y in of_pairs}
     for image_id in read_image_ids(folder):
-        y = labels[image_id]
+        y = labels.get(image_id)
         if y in chosen and len(chosen[y]) < SUBSET:
             chosen[y].append(image_id)
     kept = {image_id for images in chosen.values() for image_id in images}
     place = os.path.join(args.save_root, f'metadata_{SUBSET_SETTING}', 'CUB', 'test')
     os.makedirs(place, exist_ok=True)
     for name in ('image_ids.txt', 'class_labels.txt', 'image_sizes.txt', 'localization.txt'):
-        with open(os.path.join(folder, name)) as file:
-            lines = [line for line in file if line.rstrip('\n').split(',')[0] in kept]
-        util.atomically(os.path.join(place, name), lambda file, lines=lines: file.write(''.join(lines).encode()))
+        lines = [line.rstrip() for line in read_text(os.path.join(folder, name)).split('\n')]
+        text = ''.join(f'{line}\n' for line in lines if line.split(',')[0] in kept)
+        util.write_text(os.path.join(place, name), text)
 
 
 def add_folders(parser):
@@ -247,7 +248,7 @@ def parse_with_folders(parser, argv=None):
     args = parser.parse_args(argv)
     for flag in ('save_root', 'data_root', 'metadata_root'):
         setattr(args, flag, os.path.abspath(getattr(args, flag)))
-    for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB', *getattr(args, 'segmentations', ())):
+    for folder in (f'{args.data_root}/CUB', f'{args.metadata_root}/CUB'):
         if not os.path.isdir(folder):
             parser.error(f'{folder} is not a folder: give --data_root and --metadata_root of CUB (docs/data.md)')
     return args
@@ -273,9 +274,17 @@ def parse(argv=None):
         help="folders of other segmentations in CUB's layout, as further controls; results use the folders' names",
     )
     args = parse_with_folders(parser, argv)
+    masks.check_names(parser, args.segmentations, SUBSET_SETTING)
     for name in args.networks or ():
         if name not in RECIPES[args.recipe]:
             parser.error(f'--networks {name}: --recipe={args.recipe} has {", ".join(RECIPES[args.recipe])}')
+    for flag in ('seeds', 'networks'):
+        setattr(args, flag, list(dict.fromkeys(getattr(args, flag) or ())))
+    most = max(NETWORKS[name].seeds for name in RECIPES[args.recipe])
+    if len(args.seeds) > most:
+        parser.error(f'--seeds {" ".join(map(str, args.seeds))}: give at most {most}')
+    if not any(True for _ in plan(args)):
+        parser.error('no network has these steps for these heads: --list without them shows what there is')
     return args
 
 

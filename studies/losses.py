@@ -19,6 +19,7 @@ from config import Parser, get_configs, pick
 from engine import models, processes, training
 from engine.command import command
 from engine.resume import resuming
+from flags.row import COUNT, FROM_0
 from studies import cub
 from wsol import calm
 
@@ -62,9 +63,10 @@ def measure(head, args):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cub.add_folders(parser)
-    parser.add_argument('--steps', type=int, default=30, metavar='N', help='training steps (default: 30)')
-    parser.add_argument('--workers', type=int, default=1, metavar='N', help='data loading processes (default: 1)')
+    parser.add_argument('--steps', type=COUNT, default=30, metavar='N', help='training steps (default: 30)')
+    parser.add_argument('--workers', type=FROM_0, default=1, metavar='N', help='data loading processes (default: 1)')
     args = cub.parse_with_folders(parser)
+    util.find_checkpoint(cub.trained('lite0', 'CAM', 0, args).name, args.save_root)  # before the first is measured
     found = {start: measure(head, args) for start, head in STARTS.items()}
     util.write_json(os.path.join(args.save_root, RESULT), found)
 

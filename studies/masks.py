@@ -1,19 +1,38 @@
 """Control for cue localization on CUB: copies of the data set, by links, with other segmentations."""
 
 import os
+import re
 
 import numpy as np
 from PIL import Image
 
 import util
 from data.metadata import read_boxes, read_image_ids, read_sizes
+from wsol.errors import UserError
 
 BOX = 'boxmasks'  # the whole box instead of the bird
 
 
 def names(args):
     """Names of the controls."""
-    return [BOX, *(os.path.basename(os.path.normpath(folder)) for folder in args.segmentations)]
+    return [BOX, *map(name_of, args.segmentations)]
+
+
+def name_of(folder):
+    """The name of the control with a folder of segmentations."""
+    return os.path.basename(os.path.abspath(folder))
+
+
+def check_names(parser, folders, taken):
+    """Usage error unless the folders of segmentations exist and their names can name results; taken: a name in use."""
+    names = [BOX, taken]
+    for folder in folders:
+        if not os.path.isdir(folder):
+            parser.error(f'--segmentations {folder} is not a folder')
+        name = name_of(folder)
+        if name in names or re.fullmatch(r'\d+px|paper.*', name):
+            parser.error(f'--segmentations {folder}: results named {name} are there already: rename the folder')
+        names.append(name)
 
 
 def data_root(save_root, name):
@@ -22,8 +41,14 @@ def data_root(save_root, name):
 
 
 def link(source, target):
+    """Make the link `target`; UserError if it is there already and leads elsewhere."""
     if not os.path.lexists(target):
         os.symlink(os.path.abspath(source), target)
+    elif os.path.realpath(target) != os.path.realpath(source):
+        raise UserError(
+            f'{target} leads to {os.path.realpath(target)}, not to {source}: give other segmentations a folder of '
+            'another name; if the data have moved, remove the link'
+        )
 
 
 def prepare(args):

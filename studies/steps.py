@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from config import Parser
 from engine.command import STOPPED, Stopped
+from flags.row import FROM_0
 from wsol.errors import UserError
 
 CUE, ERASE, BOXES = 'cue_location', 'pixel_perturb', 'wsol'  # prefixes of result files
@@ -104,8 +105,8 @@ def blurred(network, deviations, flags=(), setting=None):
 def common_parser(description):
     """A study's parser with the common flags."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
-    parser.add_argument('--workers', type=int, default=1, metavar='N', help='data loading processes (default: 1)')
+    parser.add_argument('--seeds', nargs='+', type=FROM_0, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
+    parser.add_argument('--workers', type=FROM_0, default=1, metavar='N', help='data loading processes (default: 1)')
     parser.add_argument('--list', action='store_true', help='list the steps and their state without running them')
     return parser
 

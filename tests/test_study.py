@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 import signal
 import sys
 from argparse import Namespace
@@ -28,7 +30,7 @@ from wsol.network import HEADS, Output
     [
         (['--heads', 'CAM', 'LFI'], "--heads: invalid choice: 'LFI'"),
         (['--networks=lite1'], "--networks: invalid choice: 'lite1'"),
-        (['--seeds', '0', 'x'], "--seeds: invalid int value: 'x'"),
+        (['--seeds', '0', 'x'], "--seeds: 'x' is not a number"),
         (['--sleep', '1'], 'unrecognized arguments: --sleep 1'),
         (['--designs'], '--designs: expected at least one argument'),
     ],
@@ -36,6 +38,56 @@ from wsol.network import HEADS, Output
 def test_a_study_refuses_in_one_line(words, said):
     code, out, err = run('studies.toybirds', *words)
     assert code == 2 and out == '' and len(err.splitlines()) == 1 and said in err
+
+
+@pytest.mark.parametrize(
+    'words, said',
+    [
+        (['--seeds', '0', '-1'], '--seeds: -1 is out of range: it must be at least 0'),
+        (['--seeds', '4', '3', '2', '4', '1'], '--seeds 4 3 2 1: give at most 3'),
+        (['--networks=vgg16', '--heads=CALM-ML'], 'no network has these steps for these heads'),
+        (['--segmentations', 'nowhere'], '--segmentations nowhere is not a folder'),
+        (['--segmentations', 'a/fine', 'b/fine'], '--segmentations b/fine: results named fine are there already'),
+        (['--segmentations', 'a/224px'], 'results named 224px are there already'),
+        (['--segmentations', 'subset/'], 'results named subset are there already'),
+    ],
+)
+def test_the_cub_study_refuses_what_it_would_not_run(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    for folder in ('a/fine', 'b/fine', 'a/224px', 'subset'):
+        os.makedirs(folder)
+    with pytest.raises(SystemExit) as stop:
+        cub.parse([*words, f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', '--list'])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == '' and len(err.splitlines()) == 1 and said in err
+
+
+def test_the_losses_are_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(losses, 'measure', None)  # a call would fail
+    roots = [f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata', f'--save_root={tmp_path}']
+    for words, said in (([], 'no checkpoint lite0/CAM-seed0'), (['--steps=0'], '--steps: 0 is out of range')):
+        monkeypatch.setattr(sys, 'argv', ['losses', *roots, *words])
+        with pytest.raises(SystemExit) as stop:
+            command(losses.main)
+        assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_seed_or_network_given_twice_is_planned_once():
+    words = ['--networks', 'lite0', 'lite0', '--seeds', '1', '1', '--heads', 'CAM', '--steps', 'train']
+    roots = f'--data_root={MINICUB}/dataset', f'--metadata_root={MINICUB}/metadata'
+    assert paths(plan_of(cub, *words, *roots)) == ['lite0/CAM-seed1/accuracy.json']
+
+
+def test_a_control_keeps_its_segmentations(tmp_path):
+    """A second folder of the same name would be scored against the first one's masks."""
+    for name in ('a', 'b'):
+        (tmp_path / name / 'fine').mkdir(parents=True)
+    target = str(tmp_path / 'segmentations')
+    for _ in range(2):
+        masks.link(tmp_path / 'a' / 'fine', target)
+    with pytest.raises(UserError, match='segmentations leads to .*a/fine, not to .*b/fine'):
+        masks.link(tmp_path / 'b' / 'fine', target)
+    assert os.path.realpath(target) == os.path.realpath(tmp_path / 'a' / 'fine')
 
 
 def plan_of(study, *words):
@@ -209,7 +261,10 @@ def test_the_box_masks_are_white_inside_the_boxes_alone(tmp_path):
 
 def test_the_subset_has_two_test_images_of_each_class_with_a_pair(tmp_path, monkeypatch):
     monkeypatch.setattr(cub, 'COUNTS', (1, 2))  # class 6 differs from every other class in at least three parts
-    args = Namespace(metadata_root=f'{MINICUB}/metadata', data_root=f'{MINICUB}/dataset', save_root=tmp_path)
+    shutil.copytree(f'{MINICUB}/metadata', tmp_path / 'metadata')
+    for path in (tmp_path / 'metadata/CUB/test').iterdir():  # as Windows writes them
+        path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'\n', b'\r\n'))
+    args = Namespace(metadata_root=f'{tmp_path}/metadata', data_root=f'{MINICUB}/dataset', save_root=tmp_path)
     cub.write_subset(args)
     whole, subset = f'{MINICUB}/metadata/CUB/test', str(tmp_path / 'metadata_subset/CUB/test')
     images = read_image_ids(whole)  # three of each of eight classes, class by class
