@@ -427,6 +427,16 @@ def test_checkpoints_of_another_kind_are_refused(trained, tmp_path):
     assert 'damaged' in refuse('eval_pixel_perturb.py', *common, f'--load_checkpoint={tmp_path}/cut.pth.tar')
 
 
+@pytest.mark.parametrize('command', ['eval_cue_location.py', 'main.py'])
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path, command):
+    record = torch.load(trained / 'cam' / 'last_checkpoint.pth.tar', weights_only=True)
+    record['state_dict']['conv_last.bias'][3] = float('nan')
+    torch.save(record, tmp_path / 'nan.pth.tar')
+    flags = [*SMALL, f'--save_root={tmp_path}/save', f'--load_checkpoint={tmp_path}/nan.pth.tar']
+    assert 'nan.pth.tar has NaN or infinite weights in conv_last.bias (1 tensors' in refuse(command, *flags)
+    assert not os.path.exists(tmp_path / 'save')
+
+
 def test_a_second_run_is_refused_and_the_first_kept(trained):
     before = (trained / 'cam' / 'last_checkpoint.pth.tar').read_bytes()
     line = refuse('main.py', *SMALL, f'--save_root={trained}', '--experiment_name=cam')

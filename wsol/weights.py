@@ -35,7 +35,7 @@ def read_record(path):
     work.
 
     Only tensors, plain values and the argparse.Namespace of torchvision's training scripts are unpickled. Raises
-    UserError for a file that is damaged, contains other objects or has no state dict.
+    UserError for a file that is damaged, contains other objects, has no state dict or weights that are not finite.
     """
     record = _read_safetensors(path) if str(path).lower().endswith(SAFETENSORS) else _read_torch(path)
     if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
@@ -45,7 +45,20 @@ def read_record(path):
             f'{path} is not a checkpoint: it has no {" or ".join(STATE_DICTS)}; save it as '
             "torch.save({'state_dict': model.state_dict()}, FILE)"
         )
-    return {**{key: value for key, value in record.items() if key != own[0]}, 'state_dict': record[own[0]]}
+    state = record[own[0]]
+    _check_finite(state, path)
+    return {**{key: value for key, value in record.items() if key != own[0]}, 'state_dict': state}
+
+
+def _check_finite(state, path):
+    """UserError for NaN or infinite weights, as after a training that diverged: scores would look like any others."""
+    floats = ((key, value) for key, value in state.items() if torch.is_tensor(value) and value.is_floating_point())
+    wrong = [key for key, value in floats if not torch.isfinite(value).all()]
+    if wrong:
+        raise UserError(
+            f'{path} has NaN or infinite weights in {wrong[0]} ({len(wrong)} tensors in all): its training diverged; '
+            'give another checkpoint'
+        )
 
 
 def _read_torch(path):
