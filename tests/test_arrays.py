@@ -63,9 +63,12 @@ def test_remove_and_classify_is_the_sum_of_its_images(root, monkeypatch):
 
 def test_cue_localization_is_the_mean_of_its_pairs(root, monkeypatch):
     flags = ['--score_map_process=jointll']
-    with pytest.raises(UserError, match='no class with a pair has test images'):
+    with pytest.raises(UserError, match='has 8 classes, the split 173: restore the file, or give the --metadata_root'):
         made(eval_cue_location, 'cue_location_jointll', root, monkeypatch, *flags)
     flags.append(f'--metadata_root={MINICUB}/metadata')  # the images' own classes
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='no class with a pair has test images'):
+        patch.setattr(eval_cue_location.cues, 'class_rows', lambda pairs: {})
+        made(eval_cue_location, 'cue_location_jointll', root, patch, *flags)
     result, rows = made(eval_cue_location, 'cue_location_jointll', root, monkeypatch, *flags)
     assert rows['ids'].tolist() == ['{} {}'.format(*pair['classes']) for pair in result['pairs']]
     assert rows['images'].tolist() == [pair['images'] for pair in result['pairs']]
