@@ -186,12 +186,12 @@ def progress(root):
     rows = []
     for recipe in cub.RECIPES:
         for name in cub.RECIPES[recipe]:
-            steps = cub.whole_plan(recipe, [name], root)
-            results = [done for step in steps for done in results_of(step, root).values()]
+            states = [(step, results_of(step, root)) for step in cub.whole_plan(recipe, [name], root)]
+            results = [done for _, state in states for done in state.values()]
             trained = [
                 step.experiment.rpartition('/')[2]
-                for step in steps
-                if step.words[0] == 'main.py' and all(results_of(step, root).values())
+                for step, state in states
+                if step.words[0] == 'main.py' and all(state.values())
             ]
             rows.append([name, f'{sum(results)} of {len(results)}', ', '.join(dict.fromkeys(trained)) or '-'])
     yield tables.markdown(['network', 'results finished', 'trained'], rows)
