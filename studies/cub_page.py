@@ -2,9 +2,10 @@
 
     python -m studies.cub_page [--save_root save/cub] [--page docs/cub.md]
 
-Sections: `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by map size), `differences` (pairs of
-heads, seed by seed, with intervals), `width` (blurred maps), `masks` (mask controls), `others` (accuracy, boxes and
-erasing of each head), `losses` (CALM-EM's gradient and CALM-ML's) and `progress`. Draws cub_cue.png next to the page.
+Sections: `summary` (the heads at a glance), `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by
+map size), `differences` (pairs of heads, seed by seed, with intervals), `width` (blurred maps), `masks` (mask
+controls), `others` (accuracy, boxes and erasing of each head), `losses` (CALM-EM's gradient and CALM-ML's) and
+`progress`. Draws cub_cue.png next to the page.
 """
 
 import os
@@ -208,6 +209,19 @@ def points(root, mode):
             yield from ((name, head, size // cub.NETWORKS[name].cell, value) for value in values if value is not None)
 
 
+def summary(root):
+    """The paper's heads at a glance: the mean over all pairs, a row per network and map size."""
+    heads = ('CAM', 'CALM-ML', 'CALM-EM')
+    columns = [(mode, head) for mode in OURS for head in heads]
+    rows = {}
+    for mode in OURS:
+        for name, head, cells, value in points(root, mode):
+            rows.setdefault(f'{name}, {cells} x {cells} maps', {}).setdefault((mode, head), []).append(value)
+    if any(settings(root)):
+        lines = [[title, *(over_seeds(by.get(one, [None]), 1) for one in columns)] for title, by in rows.items()]
+        yield tables.markdown(['', *(f'{head}, {mode.replace("_", " ")}' for mode, head in columns)], lines)
+
+
 def draw(root, path):
     """Plot the mean over all pairs by map size: a panel per mode, a colour per head, a marker per network or paper."""
     figure = Figure(figsize=(8.4, 3.4), layout='constrained')
@@ -234,6 +248,7 @@ def draw(root, path):
 
 
 SECTIONS = {
+    'summary': summary,
     'answer': answer,
     'sizes': sizes,
     'differences': differences,

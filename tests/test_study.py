@@ -392,6 +392,10 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     text = (tmp_path / 'page.md').read_text()
     parts = {part.splitlines()[0]: part for part in text.split('# ')[1:]}
     assert 'old' not in text
+    paper, coarse, fine = table(parts['summary'])
+    assert [*paper.values()] == ['paper, 28 x 28 maps', '29.6', '27.3', '34.3', '-', '-', '-']
+    assert (coarse['CAM, per pair'], coarse['CALM-ML, per pair'], fine['CAM, per pair']) == ('30.0', '-', '34.0')
+    assert coarse['CALM-EM, per pair'] == '32.0 ± 1.4'  # of 31 and 33
     coarse, fine = (table(part) for part in parts['answer'].split('lite0, 224 px, 14 x 14 maps'))
     assert [row['method'] for row in coarse] == [row['method'] for row in fine] and len(coarse) == 7
     rows = {row['method']: row for row in coarse}
