@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+import util
 from data import folders
 from data.metadata import read_image_ids, read_labels, read_sizes
 from wsol.errors import MissingFile, UserError
@@ -84,7 +85,7 @@ def image_root(data_root, dataset, split, first_image):
     """The first candidate root that contains the split's first image; MissingFile if there is none."""
     candidates = [os.path.join(data_root, root) for root in dataset_info(dataset).roots[split]]
     for root in candidates:
-        if os.path.isfile(os.path.join(root, first_image)):
+        if util.is_file(os.path.join(root, first_image)):
             return root
     raise MissingFile(
         f'no images of {dataset} {split}: {first_image} is not in {" or ".join(candidates)}; '

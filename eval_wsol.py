@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+import util
 from config import get_configs
 from data.truth import ground_truth
 from data_loaders import split_ids, with_sizes
@@ -72,7 +73,7 @@ def find_score_maps(root, image_ids):
     found = {}
     for image_id in image_ids:
         names = f'{image_id}.npy', f'{os.path.splitext(image_id)[0]}.npy'
-        paths = [path for path in (os.path.join(root, name) for name in names) if os.path.isfile(path)]
+        paths = [path for path in (os.path.join(root, name) for name in names) if util.is_file(path)]
         if not paths:
             raise MissingFile(f'no score map of {image_id} in {root}: neither {" nor ".join(names)} is a file')
         found[image_id] = paths[0]

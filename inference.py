@@ -51,7 +51,7 @@ def save_map(folder, name, array, override):
         raise AlreadyThere(
             f'{path} exists already: give another --save_scoremaps, or --override_cache=True to replace it'
         )
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    util.make_folder(os.path.dirname(path))
     util.atomically(path, lambda file: np.save(file, array))
 
 

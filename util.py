@@ -5,6 +5,7 @@ import json
 import os
 import random
 import secrets
+import stat
 import sys
 import time
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ class Log:
         self.file = None
         if path is None:
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path))
         self.file = open(path, 'r+' if keep else 'w')
         self.file.truncate(keep)
         self.file.seek(keep)
@@ -114,6 +115,36 @@ def check_claim(folder, files, override):
             f'{folder} already holds {", ".join(existing)}: give another --experiment_name, '
             'or --override_cache=True to replace them'
         )
+
+
+def is_file(path):
+    """os.path.isfile, but a PermissionError, not False, if a folder above may not be entered."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+
+
+def in_the_way(folder):
+    """What keeps a folder from being made, as text: a file, or a link to nothing, in its path; None for neither."""
+    path = os.path.abspath(folder)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if os.path.islink(path) and not os.path.exists(path):
+        return f'{path} is a link to nothing'
+    return f'{path} is a file' if os.path.isfile(path) else None
+
+
+def make_folder(folder):
+    """Make a folder and those above it; Unwritable if something is `in_the_way`."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        if not (found := in_the_way(folder)):
+            raise
+        raise Unwritable(f'cannot make the folder {folder}: {found}; give another folder') from None
 
 
 @contextmanager
@@ -184,7 +215,7 @@ def find_checkpoint(path, save_root):
     name = CHECKPOINT.format('last')
     tried = [os.path.join(root, path, *rest) for root in ('', save_root, DOWNLOADED) for rest in ((), (name,))]
     for candidate in tried:
-        if os.path.isfile(candidate):
+        if is_file(candidate):
             return candidate
     raise MissingFile(
         f'no checkpoint {path}: none of {", ".join(tried)} is a file; give --load_checkpoint=FILE or FOLDER'

@@ -116,7 +116,7 @@ def make(root, seed):
 
 def write(folder, split):
     """Write split.json into an experiment folder."""
-    os.makedirs(folder, exist_ok=True)
+    util.make_folder(folder)
     util.write_json(os.path.join(folder, FILE), split._asdict())
 
 
@@ -128,10 +128,12 @@ def read(folder):
     content = read_object(path, 'train again')
     try:
         split = FolderSplit(**content)
-        assert all(len(split.labels(name)) == len(split.images[name]) for name in SPLITS)
-        assert all({one.split('/')[1] for one in row} <= {*split.classes} for row in split.left_out.values())
+        rows = [*(split.images[name] for name in SPLITS), *split.left_out.values()]
+        unknown = sorted({one.split('/')[1] for row in rows for one in row} - {*split.classes})
+        if unknown:
+            raise LookupError(f'{unknown[0]} is not one of its classes')
         return split
-    except (AssertionError, AttributeError, LookupError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         raise UserError(f'{path} is damaged ({type(error).__name__}: {error}): train again') from None
 
 

@@ -12,12 +12,13 @@ from .texts import read_object, read_text
 
 def _lines(path):
     """[(line number, line)] of the lines of a metadata file that are not blank."""
-    if not os.path.isfile(path):
+    try:
+        lines = enumerate(read_text(path).split('\n'), 1)
+    except MissingFile:
         raise MissingFile(
             f'no metadata file {path}: make it with scripts/make_metadata.py or '
             'scripts/make_toybirds.py, or give another --metadata_root'
-        )
-    lines = enumerate(read_text(path).split('\n'), 1)
+        ) from None
     return [(number, line.rstrip()) for number, line in lines if line.strip()]
 
 

@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+import util
 from data_loaders import DATASETS, dataset_info
 from wsol.errors import UserError
 
@@ -71,7 +72,7 @@ def checked_masks(folder, image_ids, root):
         if image_id not in masks:
             raise UserError(f'{folder}/localization.txt has no row for {image_id}')
         for path in (*masks[image_id][0], masks[image_id][1]):
-            if path and not os.path.isfile(os.path.join(root, path)):
+            if path and not util.is_file(os.path.join(root, path)):
                 raise UserError(
                     f'mask {os.path.join(root, path)} is missing: restore the file, or give the right --mask_root'
                 )

@@ -14,7 +14,10 @@ from wsol.errors import UserError
 # OSErrors caused by the machine or by permissions end in one line; any other OSError is a bug.
 MACHINE = {
     getattr(errno, name)
-    for name in 'EACCES EADDRINUSE EDQUOT EIO EISDIR EMFILE ENAMETOOLONG ENOMEM ENOSPC ENOTDIR EPERM EROFS'.split()
+    for name in (
+        'EACCES EADDRINUSE EAGAIN EDQUOT EEXIST EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOMEM ENOSPC ENOTDIR '
+        'EPERM EROFS ESTALE'
+    ).split()
 }
 STOPPED = 75  # exit code of a run that stopped on request with its state saved (EX_TEMPFAIL)
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells

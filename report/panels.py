@@ -214,7 +214,7 @@ def write_panel(job):
     """Write the PNG of (path, Panel); returns the path. A job of a worker process."""
     path, panel = job
     png = panel_png(panel)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    util.make_folder(os.path.dirname(path))
     util.atomically(path, lambda file: file.write(png))
     return path
 

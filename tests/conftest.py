@@ -3,6 +3,7 @@
 PyTorch is imported within the fixtures: the process that only hands out the tests does without.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -107,6 +108,26 @@ def picture():
     pixels[12:, :16] = (30, 40, 220)
     pixels[12:, 16:] = (240, 240, 240)
     return pixels
+
+
+@pytest.fixture
+def closed():
+    """A function (path) -> context in which this process, even root's, may not read that file or enter that folder."""
+
+    @contextlib.contextmanager
+    def close(path):
+        mode = os.stat(path).st_mode
+        os.chmod(path, 0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # permissions do not bind root
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+            os.chmod(path, mode)
+
+    return close
 
 
 @pytest.fixture(autouse=True)

@@ -140,9 +140,11 @@ def test_a_damaged_or_missing_split_is_one_line(tmp_path):
     root = make_set(tmp_path / 'a')
     with pytest.raises(UserError, match='has no folder test, and no split.json'):
         load_split('folder', 'test', root, str(tmp_path))
-    (tmp_path / 'split.json').write_text('{"classes": 3}')
-    with pytest.raises(UserError, match='split.json is damaged'):
-        load_split('folder', 'test', root, str(tmp_path))
+    strange = {'classes': ['a'], 'seed': 0, 'drawn': [], 'images': {name: ['train/b/1.jpg'] for name in folders.SPLITS}}
+    for content, said in (({'classes': 3}, 'missing'), (strange, 'b is not one of its classes')):
+        (tmp_path / 'split.json').write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f'split.json is damaged.*{said}'):
+            load_split('folder', 'test', root, str(tmp_path))
     folders.write(str(tmp_path), folders.make(root, 0))
     with pytest.raises(UserError, match='--proxy_training_set'):
         load_split('folder', 'train', root, str(tmp_path), proxy=True)

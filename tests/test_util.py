@@ -13,7 +13,10 @@ import torch
 from munch import Munch
 
 import util
+from data.metadata import read_image_ids
+from engine.resume.locks import Lock
 from wsol.errors import UserError
+from wsol.photographs import read_photograph
 from wsol.weights import read_record
 
 
@@ -201,6 +204,46 @@ def test_a_folder_is_claimed_once(tmp_path):
     with pytest.raises(FileExistsError, match='already holds b: give another --experiment_name, or --override_cache'):
         util.check_claim(str(tmp_path), ['a', 'b'], False)
     util.check_claim(str(tmp_path), ['a', 'b'], True)
+
+
+@pytest.mark.parametrize('name', ['', 'x', 'x/y'])
+@pytest.mark.parametrize('kind', ['a file', 'a link to nothing', 'a link to itself'])
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path, kind, name):
+    place = tmp_path / 'save'
+    if kind == 'a file':
+        place.touch()
+    else:
+        place.symlink_to(place if 'itself' in kind else tmp_path / 'nowhere')
+    said = 'a link to nothing' if 'link' in kind else kind
+    for make in (util.make_folder, taken):
+        with pytest.raises(UserError, match=f'cannot make the folder {place / name}: {place} is {said}; give another'):
+            make(place / name)
+    assert os.listdir(tmp_path) == ['save']
+
+
+def taken(folder):
+    """What a run does first: take the lock of its result."""
+    Lock(folder, 'accuracy.json').take()
+
+
+def test_what_may_not_be_read_is_not_called_missing(tmp_path, closed):
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    for name in ('last_checkpoint.pth.tar', 'a.safetensors', 'image_ids.txt', 'a.png'):
+        (folder / name).touch()
+    path = str(folder / 'last_checkpoint.pth.tar')
+    assert util.is_file(path) and not util.is_file(folder) and not util.is_file(folder / 'other')
+    readers = [read_record, read_photograph, lambda path: read_image_ids(os.path.dirname(path))]
+    names = ['last_checkpoint.pth.tar', 'a.png', 'image_ids.txt']
+    with closed(folder):
+        for find in (util.is_file, lambda path: util.find_checkpoint(path, 'save')):
+            with pytest.raises(PermissionError):
+                find(path)
+        for read, name in [*zip(readers, names), (read_record, 'a.safetensors')]:
+            with pytest.raises(UserError, match=f'{folder / name} cannot be read .Permission denied.'):
+                read(str(folder / name))
+    with pytest.raises(FileNotFoundError, match='none.pth cannot be read .No such file'):
+        read_record(str(folder / 'none.pth'))
 
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path):

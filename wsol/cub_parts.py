@@ -58,12 +58,13 @@ class Pair(NamedTuple):
 def _rows(folder, *path):
     """Yield (place for messages, line) for the lines of a table below `folder` that are not blank."""
     path = os.path.join(folder, *path)
-    if not os.path.isfile(path):
-        raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011')
-    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f'{path}, line {number}', line.strip()
+    try:
+        with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f'{path}, line {number}', line.strip()
+    except FileNotFoundError:
+        raise MissingFile(f'no file {path}: cue localization needs a data set in the layout of CUB-200-2011') from None
 
 
 def _names(folder, *path):

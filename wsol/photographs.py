@@ -56,6 +56,8 @@ def opened(source, what='image', formats=None):
     except Image.DecompressionBombError as error:
         raise UserError(f'{what} {name} is too large ({error}): make it smaller') from None
     except Exception as error:  # decoders raise nearly any exception for a damaged file
+        if isinstance(error, OSError) and error.errno:  # of the system: no permission, too many open files
+            raise UserError(f'{what} {name} cannot be read ({error.strerror})') from None
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise UserError(f'{what} {name} is unreadable ({reason}): restore the file') from None
 

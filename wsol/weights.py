@@ -6,7 +6,7 @@ import pickle
 
 import torch
 
-from .errors import UserError
+from .errors import MissingFile, UserError
 from .foreign_weights import left_out, module_of, modules_of, names_of, own_names, renumbered, without_prefix
 
 SAFETENSORS = '.safetensors'
@@ -35,8 +35,14 @@ def read_record(path):
     work.
 
     Only tensors, plain values and the argparse.Namespace of torchvision's training scripts are unpickled. Raises
-    UserError for a file that is damaged, contains other objects, has no state dict or weights that are not finite.
+    UserError for a file that cannot be read, is damaged, contains other objects, has no state dict or weights that are
+    not finite.
     """
+    try:
+        open(path, 'rb').close()
+    except OSError as error:
+        kind = MissingFile if isinstance(error, FileNotFoundError) else UserError
+        raise kind(f'{path} cannot be read ({error.strerror})') from None
     record = _read_safetensors(path) if str(path).lower().endswith(SAFETENSORS) else _read_torch(path)
     if isinstance(record, dict) and record and all(torch.is_tensor(value) for value in record.values()):
         record = {'state_dict': record}

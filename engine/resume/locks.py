@@ -6,6 +6,7 @@ import os
 import socket
 from contextlib import suppress
 
+import util
 from wsol.errors import InUse
 
 HELD = {errno.EACCES, errno.EAGAIN}  # another process has the lock
@@ -64,7 +65,7 @@ class Lock:
         while not os.path.isdir(folder):
             missing.append(folder)
             folder = os.path.dirname(folder)
-        os.makedirs(self.folder, exist_ok=True)
+        util.make_folder(self.folder)
         self.made = missing or self.made
 
     def _try(self):

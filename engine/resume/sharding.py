@@ -95,7 +95,7 @@ class Shards:
         else:
             if run.override:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            os.makedirs(self.folder, exist_ok=True)
+            util.make_folder(self.folder)
             util.write_json(self.plan, {**run.arguments, 'resume': run.resume})
 
     def batches(self, index):
