@@ -79,8 +79,8 @@ class CueDataset(Dataset):
         )
 
 
-def differences(maker, images, classes, numbers, at_once, output=None, on_host=True):
-    """For each image, maps [N, h, w] that contrast its class with N others; arguments as for `MapMaker`.
+def differences(maker, images, classes, numbers, at_once, output=None, on_host=True, shared=None):
+    """For each image, maps [N, h, w] that contrast its class with N others; arguments as for `MapMaker.tensors`.
 
     classes: an image's own class and the N others. at_once: maps of the difference of two classes' scores instead of
     differences of their maps. on_host: arrays; else tensors on the model's device.
@@ -88,21 +88,21 @@ def differences(maker, images, classes, numbers, at_once, output=None, on_host=T
     make = maker if on_host else maker.tensors
     if at_once and not maker.from_output:  # CAM's readout is linear, so both agree
         own = [y[:1].expand(len(y) - 1) for y in classes]
-        return make(images, None, own, numbers, [y[1:] for y in classes])
-    return [maps[:1] - maps[1:] for maps in make(images, output, classes, numbers)]
+        return make(images, None, own, numbers, [y[1:] for y in classes], shared)
+    return [maps[:1] - maps[1:] for maps in make(images, output, classes, numbers, shared=shared)]
 
 
-def batch_differences(batch, maker, labels, table, device, at_once=False, output=None):
+def batch_differences(batch, maker, labels, table, device, at_once=False, output=None, shared=None):
     """`differences` of each image of a batch and all its pairs: tensors if the device scores them, else arrays.
 
     labels: of the whole split; table: `cues.class_rows`; at_once: as for `differences`; output: the model's on the
-    images, or None.
+    images, or None; shared: of `Options`.
     """
     images, *_, numbers = batch
     numbers = numbers.tolist()
     classes = [table[labels[number]][1].to(device) for number in numbers]
     on_host = device.type == 'cpu' or maker.ksize > 1  # OpenCV smooths, on the host
-    return differences(maker, images, classes, numbers, at_once, output, on_host)
+    return differences(maker, images, classes, numbers, at_once, output, on_host, shared)
 
 
 def count_batch(batch, maps, labels, table, cue):
@@ -207,7 +207,7 @@ class CueLocalization(evaluation.Evaluator):
                 attribution.check_contrast(name, self.model)
 
     def batches(self, numbers):
-        """Yield (batch, the network's output if a readout needs it, {map: its `batch_differences`})."""
+        """Yield (batch, the network's output if a readout needs it, `Options.shared`, {map: `batch_differences`})."""
         loader = DataLoader(
             self.dataset, batch_sampler=numbers, num_workers=self.args.workers, pin_memory=self.device.type != 'cpu'
         )
@@ -215,14 +215,14 @@ class CueLocalization(evaluation.Evaluator):
         for batch in ImageLoader(loader, self.dataset.transform.preprocessing, self.device):
             with torch.no_grad():
                 output = self.model(batch[0]) if reads else None
-            yield batch, output, {}
+            yield batch, output, {}, {}
 
     def score(self, task, batch):
         name, blur = task
-        batch, output, made = batch
+        batch, output, shared, made = batch
         given = self.split.labels, self.table
         if name not in made:
-            made[name] = batch_differences(batch, self.makers[name], *given, self.device, self.at_once, output)
+            made[name] = batch_differences(batch, self.makers[name], *given, self.device, self.at_once, output, shared)
         return count_batch(batch, made[name], *given, self.cue._replace(blur=blur))
 
     def arrays(self, totals, rows):

@@ -28,6 +28,7 @@ class ErasingBatch(NamedTuple):
     numbers: list  # of the images in the split
     output: object  # the network's
     random: torch.Tensor  # draws in which an image with random pixels erased is classified correctly [B, K]
+    shared: dict  # of `Options`
 
 
 def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
@@ -35,7 +36,7 @@ def read_batch(model, images, labels, ids, numbers, seed, repeats, known=None):
     with torch.no_grad():
         output = model(images)
     random = erasing.random_counts(model, images, labels, numbers, seed, repeats) if known is None else known
-    return ErasingBatch(images, labels, ids, numbers, output, random)
+    return ErasingBatch(images, labels, ids, numbers, output, random, {})
 
 
 def count_batch(model, maker, batch):
@@ -45,7 +46,7 @@ def count_batch(model, maker, batch):
     erased, summed over the repeats.
     """
     images, labels = batch.images, batch.labels
-    native = map_maker.target_maps(maker, images, batch.output, labels, batch.numbers)
+    native = map_maker.target_maps(maker, images, batch.output, labels, batch.numbers, batch.shared)
     maps = map_maker.at_image_size(native, images.shape[-1])  # [B, S, S]
     rank = erasing.descending_rank(maps.flatten(1))  # [B, SS], one sort for all k
     rows = {

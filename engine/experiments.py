@@ -185,6 +185,7 @@ def explain_batch(model, makers, images, chosen, numbers):
     order = probs.argsort(dim=1, descending=True)  # [B, C]
     columns = [order[:, -y - 1] if y < 0 else torch.full_like(order[:, 0], y) for y in chosen]
     classes = torch.stack(columns, dim=1)  # [B, K]
-    maps = {name: maker(images, output, list(classes), numbers) for name, maker in makers.items()}
+    shared = {}
+    maps = {name: maker(images, output, list(classes), numbers, shared=shared) for name, maker in makers.items()}
     rows = zip(probs.tolist(), classes.tolist())
     return [Explanation(p, ys, {name: arrays[b] for name, arrays in maps.items()}) for b, (p, ys) in enumerate(rows)]

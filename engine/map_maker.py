@@ -35,12 +35,12 @@ class MapMaker:
         other.model = model
         return other
 
-    def tensors(self, images, output, classes, numbers, contrasts=None):
+    def tensors(self, images, output, classes, numbers, contrasts=None, shared=None):
         """A list of B tensors [K, h, w] on the model's device: the maps of each image for its K classes.
 
         images [B, 3, H, W]; output: the model's `Output` on them, or None; classes: B LongTensors [K]; numbers: the
         images' numbers, which with the seed determine the noise; contrasts: like classes, the classes that the maps
-        argue against (`attribution.explain`), not for readouts.
+        argue against (`attribution.explain`), not for readouts; shared: of `Options`.
         """
         if self.from_output:
             assert contrasts is None
@@ -57,7 +57,7 @@ class MapMaker:
             rows,
             torch.cat(classes),
             contrast=torch.cat(contrasts) if contrasts else None,
-            options=replace(self.options, of_image=[b for b, y in enumerate(classes) for _ in y]),
+            options=replace(self.options, of_image=[b for b, y in enumerate(classes) for _ in y], shared=shared),
             noise_seeds=seeds,
         )
         return list(maps.split([len(y) for y in classes]))
@@ -66,18 +66,20 @@ class MapMaker:
         """The readout [K, h, w] of one image for its classes y [K]."""
         return attribution.class_maps(self.row.readout, output, y[None], self.options.superclass)[0]
 
-    def __call__(self, images, output, classes, numbers, contrasts=None):
+    def __call__(self, *arguments, **more):
         """`tensors` as float32 arrays; gradient maps are smoothed with ksize."""
-        maps = [one.float().cpu().numpy() for one in self.tensors(images, output, classes, numbers, contrasts)]
+        maps = [one.float().cpu().numpy() for one in self.tensors(*arguments, **more)]
         return [scoring_maps.smooth(one, self.ksize) for one in maps] if self.row.kind == 'gradient' else maps
 
 
-def target_maps(maker, images, output, labels, numbers):
-    """The maps of the labels [B] at native size: float32 [B, h, w] on the images' device; see `MapMaker`."""
+def target_maps(maker, images, output, labels, numbers, shared=None):
+    """The maps of the labels [B] at native size: float32 [B, h, w] on the images' device; see `MapMaker.tensors`."""
     classes = list(labels.view(-1, 1))
     if maker.ksize > 1:  # OpenCV smooths, on the host
-        return torch.from_numpy(np.concatenate(maker(images, output, classes, numbers))).to(images.device)
-    return torch.cat(maker.tensors(images, output, classes, numbers)).float()
+        return torch.from_numpy(np.concatenate(maker(images, output, classes, numbers, shared=shared))).to(
+            images.device
+        )
+    return torch.cat(maker.tensors(images, output, classes, numbers, shared=shared)).float()
 
 
 def at_image_size(maps, size):

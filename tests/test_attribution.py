@@ -418,6 +418,23 @@ def test_several_classes_of_an_image_share_its_forward_pass(name):
     close(together, torch.cat(alone), 1e-4)
 
 
+def test_what_methods_share_is_of_one_batch():
+    net = network('CALM-EM')
+    x = photos(3)
+    options = {**FEW, 'noise_seeds': [1, 2, 3], 'batch_size': 2}
+    names = ['smooth_grad', 'smooth_grad_square', 'var_grad']
+    alone = [explain(name, net, x, [3, 0, 2], **options) for name in names]
+    passes = []
+    handle = net.conv2.register_forward_hook(lambda *_: passes.append(1))
+    shared = {}
+    together = [explain(name, net, x, [3, 0, 2], **options, shared=shared) for name in names]
+    handle.remove()
+    assert len(passes) == 3 + 2  # 3 noisy copies of 2 images, then of 1, in passes of at most 2; one method's alone
+    assert all(torch.equal(one, other) for one, other in zip(alone, together))
+    with pytest.raises(ValueError, match='other images: give each batch a dict of its own'):
+        explain('var_grad', net, x.flip(0), [3, 0, 2], **options, shared=shared)
+
+
 def test_equal_images_with_other_baselines_or_noise_are_not_mixed_up():
     net = network('CALM-EM')
     rows = photos(1).expand(2, -1, -1, -1)
@@ -567,7 +584,7 @@ def test_the_defaults_of_the_options():
     options = Options()
     assert (options.batch_size, options.smooth_grad_nr_iter, options.smooth_grad_sigma) == (32, 50, 4)
     assert options.integrated_grad_nr_iter == 50 and not options.progress
-    unset = 'target_layer superclass noise_seeds of_image generator baseline num_samples std'
+    unset = 'target_layer superclass noise_seeds of_image generator baseline num_samples std shared'
     for name in unset.split():
         assert getattr(options, name) is None
     with pytest.raises(ValueError, match='num_samples is 1.5'):

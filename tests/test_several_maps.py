@@ -117,6 +117,32 @@ def test_blurs_of_one_command_share_the_maps(save_root, monkeypatch, passes):
     assert len({str(result['per_pair']) for result, _ in results}) == 3
 
 
+@pytest.mark.parametrize(
+    'command, kind, flags, own',  # own: images that pass the network for one map alone
+    [
+        pytest.param(eval_cue_location, 'cue_location', CUE, 0, marks=pytest.mark.slow),
+        pytest.param(eval_cue_location, 'cue_location', [*CUE, '--contrast=score'], 0, id='contrast'),
+        pytest.param(eval_pixel_perturb, 'pixel_perturb', ERASE, 5 * 24, marks=pytest.mark.slow),
+    ],
+)
+def test_maps_from_the_same_noisy_copies_share_their_passes(
+    command, kind, flags, own, save_root, monkeypatch, passes, predicted_labels
+):
+    maps = ['smooth_grad', 'var_grad']
+    flags = [*flags, '--smooth_grad_nr_iter=3', '--seed=4']
+    flags = [*flags, f'--metadata_root={predicted_labels}'] if own else flags
+    counts = []
+    for folder, one in (('first', maps[0]), ('second', maps[1]), ('both', ','.join(maps))):
+        passes.clear()
+        call(monkeypatch, command, save_root, f'{kind}_{folder}', *flags, f'--score_map_process={one}')
+        counts.append(sum(passes))
+    assert counts[0] == counts[1] == counts[2] - own >= 3 * 24
+    end = '_contrast' if '--contrast=score' in flags else ''
+    for folder, one in (('first', maps[0]), ('second', maps[1])):
+        name = f'{kind}_{one}{end}'
+        assert read(save_root, f'{kind}_{folder}', name) == read(save_root, f'{kind}_both', name)
+
+
 def test_a_list_goes_on_where_one_map_is_complete(save_root, monkeypatch, passes, capsys):
     call(monkeypatch, eval_cue_location, save_root, 'half', *CUE, '--score_map_process=vanilla')
     before = read(save_root, 'half', 'cue_location_vanilla')

@@ -217,6 +217,7 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
                     baseline=start[rows],
                     noise_seeds=options.noise_seeds and options.noise_seeds[rows],
                     of_image=options.of_image and options.of_image[rows],
+                    shared=None if options.shared is None else options.shared.setdefault(i, {}),
                 )
                 maps = method(model, images[rows], None if target is None else target[rows], own)
                 made.append(maps.detach())

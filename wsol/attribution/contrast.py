@@ -6,6 +6,7 @@ values are evidence for A. Methods that clip at 0 show nothing else: exchange A 
 """
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -71,6 +72,7 @@ def explain_contrast(name, model, images, target, contrast, gamma, options):
     a = predictions(model, images, options=options).cpu() if a is None else a.cpu()
     b = as_target(contrast, len(images)).cpu()
     if is_linear(name, model):
+        options = replace(options, shared=None)  # the two calls differ in their classes
         return function(model, images, a, options) - gamma * function(model, images, b, options)
     pairs, number = torch.stack([a, b], dim=1).unique(dim=0, return_inverse=True)  # [K, 2], [B]
     with contrasting(model, pairs, gamma):

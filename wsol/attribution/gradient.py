@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ..errors import UserError
 from .common import (
     Options,
     baseline_of,
@@ -91,6 +92,17 @@ def moments(samples):
     return mean, spread / n
 
 
+def _noisy_moments(model, images, target, options):
+    """`moments` of `_noisy_strengths`, computed once for the maps that share it."""
+    shared = {} if options.shared is None else options.shared
+    if 'noisy' not in shared:
+        shared['noisy'] = images, moments(_noisy_strengths(model, images, target, options))
+    images_before, found = shared['noisy']
+    if not torch.equal(images_before, images):
+        raise UserError('shared was filled for other images: give each batch a dict of its own')
+    return found
+
+
 @explainer
 def smooth_grad(model, images, target=None, options=Options()):
     """mean_i m_i, m_i = max_c |dS_y/dx_c| at the i-th noisy copy: SmoothGrad (Smilkov et al., 2017) as released.
@@ -98,7 +110,7 @@ def smooth_grad(model, images, target=None, options=Options()):
     >>> smooth_grad(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
     torch.Size([2, 16, 16])
     """
-    return moments(_noisy_strengths(model, images, target, options))[0].to(images.dtype)
+    return _noisy_moments(model, images, target, options)[0].to(images.dtype)
 
 
 @explainer
@@ -108,7 +120,7 @@ def smooth_grad_square(model, images, target=None, options=Options()):
     >>> smooth_grad_square(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
     torch.Size([2, 16, 16])
     """
-    mean, variance = moments(_noisy_strengths(model, images, target, options))
+    mean, variance = _noisy_moments(model, images, target, options)
     return (variance + mean.square()).to(images.dtype)
 
 
@@ -119,7 +131,7 @@ def var_grad(model, images, target=None, options=Options()):
     >>> var_grad(model, images, target=[3, 1], smooth_grad_nr_iter=5).shape
     torch.Size([2, 16, 16])
     """
-    return moments(_noisy_strengths(model, images, target, options))[1].to(images.dtype)
+    return _noisy_moments(model, images, target, options)[1].to(images.dtype)
 
 
 def _path_gradients(model, images, target, options, positions):

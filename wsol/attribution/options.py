@@ -42,6 +42,8 @@ class Options:
     occlusion's square in px, moved by half a side; None: an eighth of the image's shorter side. smooth_average: what
     smooth_grad_cam_pp averages over the noisy copies, one of SMOOTH_AVERAGES. at: (row, column) from 0, in cells of the
     map: the location whose interactions taylor_interaction shows; None: the location with the strongest interactions.
+    shared: a dict for calls that differ in the method alone (same model, images, target and options): they leave there
+    what the next one can use.
     """
 
     target_layer: object = None
@@ -63,6 +65,7 @@ class Options:
     std: float | None = None
     smooth_average: str = 'derivatives'
     at: tuple | None = None
+    shared: dict | None = None
 
     def __post_init__(self):
         for name in COUNTS:

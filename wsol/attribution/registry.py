@@ -82,7 +82,7 @@ SHARE = 'share of {scalar}'
 RELEVANCE = 'relevance to {scalar}'
 INTERACTION = 'interaction in {scalar}'
 COMPONENT = 'principal component of the'
-SMOOTH = ('smooth_grad_nr_iter', 'smooth_grad_sigma')  # Options.own of several maps
+SMOOTH = ('smooth_grad_nr_iter', 'smooth_grad_sigma', 'shared')  # Options.own of several maps
 PATH = ('integrated_grad_nr_iter', 'baseline')
 CALM = 'Kim et al., ICCV 2021'
 # In the costs: L channels of the layer; n points, copies, steps or masks (set by the options); G groups of channels;
