@@ -37,17 +37,21 @@ from wsol.scoring import Tally, erasing, scores
 
 COMMAND = 'eval_attribution'
 NAME = 'attribution_scores'
+TRUTHS = {'box': 'boxes', 'mask': 'masks', 'any': 'boxes or masks'}  # Metric.truth in words
 SHARED = 'images'  # the task with what all maps share; each map is a further task
 
 
-def choose(text, valid, default, every, flag):
-    """The names in a comma-separated list; None: `default`, 'all': `every`. UserError for names not in `valid`."""
+def choose(text, valid, default, every, flag, why):
+    """The names in a comma-separated list; None: `default`, 'all': `every`. UserError for names not in `valid`.
+
+    why: {name: why it is not valid}, for names that are known.
+    """
     if text in (None, 'all'):
         return list(every if text else default)
     names = [name.strip() for name in text.split(',') if name.strip()]
     for name in names:
         if name not in valid:
-            hint = did_you_mean(name, valid)
+            hint = f'{why[name]}: ' if name in why else did_you_mean(name, valid)
             raise UserError(f'{flag} cannot be {name!r} here: {hint}choose among {", ".join(valid)}')
     if not names:
         raise UserError(f'{flag} is empty: choose among {", ".join(valid)}')
@@ -58,7 +62,7 @@ def choose_maps(args):
     """The names of the maps that --methods selects."""
     every = [name for name in attribution.MAPS if args.superclass or name not in attribution.SUPERCLASS_READOUTS]
     suited = attribution.suited(args.attribution_method, sets=bool(args.superclass))
-    return choose(args.methods, attribution.MAPS, suited, every, '--methods')
+    return choose(args.methods, attribution.MAPS, suited, every, '--methods', {})
 
 
 def choose_metrics(args, own=None):
@@ -67,7 +71,13 @@ def choose_metrics(args, own=None):
     truths = (None, kind and 'any', kind)
     valid = [name for name, metric in scores.METRICS.items() if metric.truth in truths]
     usual = [name for name in valid if not scores.METRICS[name].extra]
-    return choose(args.metrics, valid, usual, valid, '--metrics')
+    has = f'has true {TRUTHS[kind]}' if kind else 'has neither'
+    why = {
+        name: f'it needs true {TRUTHS[metric.truth]}, and the data {has}'
+        for name, metric in scores.METRICS.items()
+        if metric.truth not in truths
+    }
+    return choose(args.metrics, valid, usual, valid, '--metrics', why)
 
 
 def arguments():

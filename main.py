@@ -54,7 +54,8 @@ def find_split(args, checkpoint, seed):
     sources = [os.path.dirname(checkpoint)] if checkpoint else []
     split = split or folders.for_training(args.data_root, sources, seed)
     if processes.rank() == 0:
-        for line in (folders.missing_line(split, args.data_root), folders.other_files_line(args.data_root)):
+        root = args.data_root
+        for line in (folders.missing_line(split, root), folders.other_files_line(root), folders.not_read_line(root)):
             if line:
                 print(f'main.py: {line}', file=sys.stderr, flush=True)
         folders.write(args.log_folder, split)
@@ -181,7 +182,7 @@ def saved_state(run, args):
     begun = record['epoch'] - (record['progress']['step'] == 0)  # the last epoch with a step done
 
     def check():
-        resuming.same_command(run.arguments, record['args'], path, training.MAY_DIFFER)
+        resuming.same_command(run.arguments, record['args'], path, resuming.GROWING)
         if begun > args.epochs:
             raise UserError(f'{path} is in epoch {begun} already: give --epochs={begun} or more')
 

@@ -38,22 +38,36 @@ class FolderSplit(NamedTuple):
         return [number[image_id.split('/')[1]] for image_id in self.images[name]]
 
 
-def _files_below(folder):
+def files_below(folder):
     """Paths of the files in a folder and its subfolders, without hidden ones."""
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [one for one in folders if not one.startswith('.')]
         yield from (os.path.join(place, name) for name in names if not name.startswith('.'))
 
 
-def _images_below(root, folder):
+def images_below(root, folder):
     """Sorted paths, below `root`, of the photographs in root/folder and its subfolders."""
-    images = (path for path in _files_below(os.path.join(root, folder)) if path.lower().endswith(SUFFIXES))
+    images = (path for path in files_below(os.path.join(root, folder)) if path.lower().endswith(SUFFIXES))
     return sorted(os.path.relpath(path, root).replace(os.sep, '/') for path in images)
 
 
 def other_files_line(root):
     """A line on the ignored files in the splits (no photographs by extension); None if there are none."""
-    return other_endings(root, [path for split in SPLITS for path in _files_below(os.path.join(root, split))])
+    return other_endings(root, [path for split in SPLITS for path in files_below(os.path.join(root, split))])
+
+
+def not_read_line(root):
+    """A line on folders beside the splits and on photographs outside the classes' folders; None if there are none."""
+    known = {*SPLITS, MASKS}
+    found = [f'{one.name}/' for one in os.scandir(root) if one.is_dir() and one.name not in known]
+    for split in ('', *SPLITS):
+        place = os.path.join(root, split)
+        names = os.listdir(place) if os.path.isdir(place) else ()
+        found += [os.path.join(split, one) for one in names if one.lower().endswith(SUFFIXES)]
+    found = sorted(one for one in found if not os.path.basename(one.rstrip('/')).startswith('.'))
+    more = f' and {len(found) - 5} more' if found[5:] else ''
+    line = f'{root}: not read: {", ".join(found[:5])}{more}; read are SPLIT/CLASS/ with SPLIT of {", ".join(SPLITS)}'
+    return f'{line}; {BOXES}; {MASKS}/' if found else None
 
 
 def scan(root):
@@ -67,7 +81,7 @@ def scan(root):
         place = os.path.join(root, split)
         if os.path.isdir(place):
             names = sorted(one for one in os.listdir(place) if os.path.isdir(os.path.join(place, one)))
-            found[split] = {one: _images_below(root, f'{split}/{one}') for one in names if not one.startswith('.')}
+            found[split] = {one: images_below(root, f'{split}/{one}') for one in names if not one.startswith('.')}
     _check_classes(root, found)
     return found
 
@@ -297,9 +311,14 @@ def boxes(root, image_ids):
     return {one: (checked_boxes(root, one, size, table[one]), size) for one, size in sizes.items()}
 
 
+def mask_names(image_id):
+    """The two paths, below DIR, at which a photograph's mask may lie."""
+    return [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
+
+
 def checked_mask(root, image_id, size):
     """The path, below `root`, of a photograph's mask; UserError if it is missing or not of `size` (width, height)."""
-    names = [f'{MASKS}/{image_id}.png', f'{MASKS}/{os.path.splitext(image_id)[0]}.png']
+    names = mask_names(image_id)
     found = [name for name in names if os.path.isfile(os.path.join(root, name))]
     if not found:
         raise MissingFile(f'no mask of {image_id} in {root}: neither {" nor ".join(names)} is a file')

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from engine import processes
 from wsol import attribution
 from wsol.attribution.readouts import check_sets
 from wsol.errors import UserError
@@ -18,6 +19,9 @@ class MapMaker:
     def __init__(self, model, name, options=attribution.Options(), seed=0, ksize=1):
         """name: of attribution.MAPS; seed: noise depends on (seed, image number); ksize: smoothing of gradient maps."""
         self.row = attribution.lookup(name)
+        doubt = attribution.doubt(name, getattr(model, 'attribution_method', 'classifier'))
+        if doubt:
+            processes.tell_once(doubt)
         self.model = model
         self.name = name
         self.options = options

@@ -72,6 +72,13 @@ def start():
     return device
 
 
+@functools.cache
+def tell_once(line):
+    """Print a line on standard error in rank 0, once even if several tasks report the same."""
+    if rank() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
 def finish():
     """Leave the process group, if there is one; all processes call this with no communication pending.
 

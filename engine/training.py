@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import flags
 import util
 import wsol
 from engine import processes
@@ -21,7 +20,6 @@ from wsol.errors import NotFinite, UserError
 STATE = 'resume_checkpoint.pth.tar'
 LOSS_CHECK = 50  # steps between checks of the loss, each of which waits for the device
 GO_ON, SAVE, STOP = range(3)  # a process's request after a step; the largest of all processes wins
-MAY_DIFFER = flags.names_of(flags.TRAINING, grows=True)  # with --resume, besides RUN_FLAGS
 
 
 class Recipe(NamedTuple):

@@ -84,7 +84,7 @@ MODEL = [
 
 LEARNING = [
     Flag('is_train', TRAINING, MAIN, True, 'False: only evaluate on the test split', boolean),
-    Flag('epochs', TRAINING, MAIN, 40, 'training epochs; may be increased with --resume', COUNT, grows=True),
+    Flag('epochs', TRAINING, MAIN, 40, 'training epochs; may be raised when a stopped run resumes', COUNT, grows=True),
     Flag('lr', TRAINING, MAIN, 0.01, 'learning rate of the backbone', RATE),
     Flag('lr_decay_frequency', TRAINING, MAIN, 30, 'learning rates are divided by 10 every N epochs', COUNT, 'N'),
     Flag('lr_classifier_ratio', TRAINING, MAIN, 10, 'factor on --lr outside the backbone', WEIGHT),

@@ -1,6 +1,7 @@
 """check_data.py on photographs in folders: each fault is found, split by split, and named."""
 
 import os
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -35,15 +36,43 @@ def test_a_sound_set_is_all_right(tmp_path, check):
     root = make_set(tmp_path / 'a', ('train', 'test'))
     code, out = check(root)
     assert code == 0 and out.splitlines() == [
+        'folder train: 12 photographs of 2 classes',
         'folder val: no such folder; training splits it off train',
+        'folder test: 12 photographs of 2 classes',
+        'neither boxes.csv nor masks/: localization cannot be scored',
         'folder train: all right',
         'folder test: all right',
     ]
     test = folders.make(root, 0).images['test']
     add_masks(root, test)
-    assert check(root, '--splits', 'test') == (0, 'folder test: all right\n')
+    code, out = check(root, '--splits', 'test')
+    assert code == 0 and out.splitlines()[1:] == ['true masks: masks/', 'folder test: all right']
     add_boxes(root, test)
-    assert check(root, '--splits', 'test')[0] == 0
+    code, out = check(root, '--splits', 'test')
+    assert code == 0 and 'true boxes: boxes.csv\n' in out
+
+
+def test_what_would_be_ignored_is_said(tmp_path, check):
+    root = make_set(tmp_path / 'a', ('train', 'test', 'validation'))
+    (tmp_path / 'a' / '.cache').mkdir()
+    assert check(root, '--splits', 'test')[1].startswith(
+        f'{root}: not read: validation/; read are SPLIT/CLASS/ with SPLIT of train, val, test; boxes.csv; masks/\n'
+    )
+    test = folders.make(root, 0).images['test']
+    for name in ('x.jpg', 'train/x.jpg'):
+        Image.new('RGB', (40, 36)).save(os.path.join(root, name))
+    assert f'{root}: not read: train/x.jpg, validation/, x.jpg; read' in check(root)[1]
+    shutil.rmtree(os.path.join(root, 'test', CLASSES[1]))
+    assert f'folder test: 6 photographs of 1 of 2 classes, none of {CLASSES[1]}\n' in check(root)[1]
+    add_masks(root, [*test[:5], 'test/none/1.jpg'])
+    add_masks(root, [os.path.splitext(test[5])[0]])
+    code, out = check(root)
+    assert code == 1 and 'boxes and masks: 7 found' not in out and 'boxes and masks: 1 found wrong' in out
+    assert 'no photograph: 1\n    masks/test/none/1.jpg.png: a mask is masks/PATH.png' in out
+    add_boxes(root, test[:6])
+    with open(os.path.join(root, 'boxes.csv'), 'a') as file:
+        file.write(f'{test[0]}x,0,0,4,4\n')
+    assert f'  no photograph: 2\n    boxes.csv, line 8: {test[0]}x\n' in check(root)[1]
 
 
 def test_each_fault_is_named(tmp_path, check):

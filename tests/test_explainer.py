@@ -68,6 +68,24 @@ def test_whatever_people_have_at_hand_is_the_same_image(net, cat):
     assert explainer(tensor).pictures[0].size == (32, 32) and explainer(CAT).pictures[0].size == cat.size
 
 
+def test_class_names_of_another_model_are_refused(net):
+    with pytest.raises(UserError, match='2 class_names for a model of 5 classes: give one name a class'):
+        Explainer(net, class_names=NAMES[:2])(CAT, 'bee')
+    net.class_names = None
+    with pytest.raises(UserError, match="class 'bee': no class names are known .*class_names=.: give a number"):
+        Explainer(net)(CAT, 'bee')
+
+
+@pytest.mark.parametrize('method', ['jointll', 'gtcond-superclass', 'saliency', 'taylor_interaction'])
+def test_maps_that_mean_nothing_on_a_head_come_with_a_warning(method, recwarn):
+    x = torch.randn(1, 3, 32, 32)
+    sets = {'superclass': {0: [0, 1]}} if 'superclass' in method else {}
+    explain(method, wsol.build_model('vgg_tiny', 'CALM-EM', 4).eval(), x, 0, **sets)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=f'the map {method} means nothing on CAM: .*its own map is vanilla'):
+        explain(method, wsol.build_model('vgg_tiny', 'CAM', 4).eval(), x, 0, **sets)
+
+
 @pytest.mark.parametrize('process', ['grad_cam', 'integrated_gradients', 'score_cam', 'eigen_cam', 'occlusion', 'rise'])
 def test_logits_are_those_of_the_image_and_maps_those_of_explain(net, process):
     x = torch.randn(3, 3, 16, 16)

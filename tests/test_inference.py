@@ -299,7 +299,7 @@ def test_mistakes_are_one_line(checkpoint, photos, monkeypatch, tmp_path):
         ('200 classes', [image, '--classes=200']),
         ('one --method', ['--save_scoremaps=x', '--method=jointll,vanilla']),
         (
-            "class 'Crow': the data set has no class names",
+            "class 'Crow': no class names are known",
             [image, '--classes=Crow', f'--data_root={tmp_path}', f'--metadata_root={tmp_path}'],
         ),
         ('no --classes', ['--save_scoremaps=x', '--classes=3']),

@@ -9,7 +9,7 @@ from torch import nn
 
 import wsol
 from wsol import backbones, calm, cam
-from wsol.attribution import suited, unit_of
+from wsol.attribution import doubt, suited, unit_of
 from wsol.network import HEADS, Network, Output, initialize_weights
 
 FACTS = {  # head: (own map, attends, gated, linear, explained scalar)
@@ -29,6 +29,7 @@ def test_the_facts_of_a_head(name):
     left_out = {'vanilla', 'vanilla-saliency', 'jointll', 'gtcond', 'saliency'} - {*suited(name)}
     unsuited = {'CAM': {'jointll', 'gtcond', 'saliency'}, 'LFI-CAM': {'jointll', 'gtcond'}}
     assert left_out == unsuited.get(name, set())
+    assert {one for one in left_out if doubt(one, name)} == left_out and not doubt(FACTS[name][0], name)
     sets = {one for one in suited(name, sets=True) if one.endswith(('-superclass', '-superclass-mean'))}
     assert sets == {'vanilla-superclass'} | (
         set() if left_out else {f'{one}-superclass{end}' for one in ('jointll', 'gtcond') for end in ('', '-mean')}

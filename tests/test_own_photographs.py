@@ -268,7 +268,7 @@ MISTAKES = [
     (['--boxes=table'], 'z.png,1,2,3,4\n', 'is not a photograph'),
     (['--masks=.'], None, 'mask ./a.png is missing .and 3 more'),
     (['--boxes=table', '--masks=.'], '', 'give one of them'),
-    (['--metrics=loc_iou'], None, "--metrics cannot be 'loc_iou' here"),
+    (['--metrics=loc_iou'], None, "'loc_iou' here: it needs true boxes, and the data has neither: choose"),
     (['--methods=grad_can'], None, 'did you mean grad_cam'),
     (['--load_checkpoint=none'], None, 'none'),
 ]

@@ -17,7 +17,7 @@ from engine import processes, training
 from engine.command import Stopped
 from engine.resume import resuming
 from wsol import ATTRIBUTION_METHODS
-from wsol.errors import NotFinite
+from wsol.errors import NotFinite, UserError
 from wsol.network import HEADS, Network, Output
 from wsol.regularization import gradient_regularization
 
@@ -478,6 +478,23 @@ def test_an_epoch_without_an_image_right_is_the_best_so_far():
     assert trainer().best < 0
 
 
+def test_a_finished_training_is_not_extended(tmp_path):
+    """Its state is gone; what the line says to do is another training from its weights."""
+    arguments = {'is_train': True, 'epochs': 2, 'lr': 0.1, 'seed': None}
+    util.write_json(str(tmp_path / 'accuracy.json'), {'arguments': {**arguments, 'seed': 5}})
+
+    def claimed(result='accuracy.json', **changes):
+        run = resuming.Run(str(tmp_path), {**arguments, **changes}, True, False)
+        with resuming.claim(run, result) as mine:
+            return mine
+
+    assert claimed() is False and claimed(is_train=True, seed=5) is False
+    with pytest.raises(UserError, match='finished with --epochs=2, and only a stopped .*--load_checkpoint='):
+        claimed(epochs=3)
+    with pytest.raises(UserError, match='made by another command, with --lr=0.1: give'):
+        claimed(epochs=3, lr=0.2)
+
+
 def test_training_may_go_on_for_longer_and_nothing_else_may_differ():
-    assert training.MAY_DIFFER == {'epochs'}
+    assert resuming.GROWING == {'epochs'}
     assert training.STATE == os.path.basename(training.STATE) == 'resume_checkpoint.pth.tar'

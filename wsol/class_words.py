@@ -51,7 +51,8 @@ def _same_number(word, names):
 def _parse_name(word, num_classes, names):
     """Number of the class with this name, exactly or as normalised by `_plain`."""
     if names is None:
-        raise UserError(f'class {word!r}: the data set has no class names (classes.txt): give a number')
+        known = 'no class names are known (classes.txt of the data set; in Python: class_names=)'
+        raise UserError(f'class {word!r}: {known}: give a number')
     found = [number for number, name in enumerate(names) if name == word]
     if not found:
         found = [number for number, name in enumerate(names) if _plain(name) == _plain(word)]

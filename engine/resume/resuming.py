@@ -1,9 +1,7 @@
 """Resuming a stopped run: which commands are the same, claims on results, and the marker file left by a stop."""
 
-import functools
 import json
 import os
-import sys
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,6 +21,7 @@ MARKER = 'requeue'  # prefix of marker files
 RUN_FLAGS = flags.names_of(flags.NOTHING, flags.PLACE) | {'log_folder'}
 PLACES = flags.names_of(flags.PLACE)
 SCORE_FLAGS = flags.names_of(flags.TRAINING)  # for scores: a checkpoint is identified by its size and time
+GROWING = flags.names_of(flags.TRAINING, grows=True)  # may be larger than at the stop of a training
 TASK_FLAGS = flags.names_of(flags.MAPS, grows=True)  # finished tasks do not depend on these
 
 
@@ -90,16 +89,10 @@ def same_command(arguments, saved, where, free=()):
         )
     for flag in sorted(PLACES & here.keys() & saved.keys()):
         if saved[flag] and here[flag] and os.path.realpath(here[flag]) != os.path.realpath(saved[flag]):
-            _tell_once(
+            processes.tell_once(
                 f'{where} was made with --{flag}={saved[flag]}, now it is {here[flag]}: fine if the data moved; for '
                 'other data give another --experiment_name'
             )
-
-
-@functools.cache
-def _tell_once(line):
-    """Print on standard error, once even if several tasks report the same."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -129,7 +122,9 @@ def _is_ours(run, result, others, kept, free):
     continues = run.resume and kept and os.path.isfile(os.path.join(run.folder, kept))
     if not continues and run.resume and os.path.isfile(path):
         saved = read_saved(path)
-        same_command(run.arguments, saved['arguments'], path, {*free, *TASK_FLAGS})
+        same_command(run.arguments, saved['arguments'], path, {*free, *TASK_FLAGS, *GROWING})
+        if result == TRAINED and run.arguments['is_train']:
+            _check_grown(run, saved['arguments'], path)
         continues = not _has_all(saved, run.arguments.get('methods'))
         if not continues:
             print(f'{path} is complete: nothing to do', flush=True)
@@ -139,6 +134,17 @@ def _is_ours(run, result, others, kept, free):
     if os.path.exists(marker(run.folder, result)):
         os.unlink(marker(run.folder, result))  # of an earlier stop
     return True
+
+
+def _check_grown(run, saved, path):
+    """UserError if a finished training, whose state is gone, would be extended."""
+    for flag in sorted(GROWING):
+        if run.arguments[flag] != saved[flag]:
+            raise UserError(
+                f'{path} is finished with --{flag}={saved[flag]}, and only a stopped training can be continued: give '
+                f'--{flag}={saved[flag]}, or start another from it with --load_checkpoint={run.folder} and another '
+                '--experiment_name'
+            )
 
 
 def _has_all(saved, methods):

@@ -12,18 +12,60 @@ from wsol.photographs import photograph_size, read_photograph
 
 from .pictures import Fault
 
+ABSENT = 'no such folder; training splits it off train'
+TRUTH = {  # by `folders.truth_kind`
+    'box': f'true boxes: {folders.BOXES}',
+    'mask': f'true masks: {folders.MASKS}/',
+    None: f'neither {folders.BOXES} nor {folders.MASKS}/: localization cannot be scored',
+}
+
 
 def check(args):
-    """{split: faults} for the existing splits among --splits."""
+    """{split: faults} for the existing splits among --splits; prints what each split holds, and what is not read."""
+    root = args.data_root
     try:
-        images = images_of(args.data_root, args.metadata_root)
-        boxes = folders.read_boxes(args.data_root)
+        images = images_of(root, args.metadata_root)
+        boxes = folders.read_boxes(root)
     except UserError as error:
         return {'folders': [Fault('cannot be trained on', str(error))]}
+    line = folders.not_read_line(root)
+    if line:
+        print(line)
+    every = [one for row in images.values() for one in row]
     for name in args.splits:
-        if name not in images:
-            print(f'folder {name}: no such folder; training splits it off train')
-    return {name: check_split(name, images[name], boxes, args) for name in args.splits if name in images}
+        print(f'folder {name}: {content(images[name], every)}' if name in images else f'folder {name}: {ABSENT}')
+    print(TRUTH[folders.truth_kind(root)])
+    results = {name: check_split(name, images[name], boxes, args) for name in args.splits if name in images}
+    stray = [*stray_boxes(root, boxes), *stray_masks(root)]
+    return {**results, 'boxes and masks': stray} if stray else results
+
+
+def content(image_ids, every):
+    """How many photographs and classes a split has, and which classes of `every` photograph it lacks."""
+    known = {one.split('/')[1] for one in every}
+    lacking = sorted(known - {one.split('/')[1] for one in image_ids})
+    if not lacking:
+        return f'{len(image_ids)} photographs of {len(known)} classes'
+    more = f' and {len(lacking) - 5} more' if lacking[5:] else ''
+    found = len(known) - len(lacking)
+    return f'{len(image_ids)} photographs of {found} of {len(known)} classes, none of {", ".join(lacking[:5])}{more}'
+
+
+def stray_boxes(root, boxes):
+    """Rows of boxes.csv that name no photograph."""
+    for image_id, rows in boxes.items():
+        if not os.path.isfile(os.path.join(root, image_id)):
+            yield Fault('no photograph', f'{folders.BOXES}, line {rows[0][0]}: {image_id}')
+
+
+def stray_masks(root):
+    """Files below masks/ that are under the path of no photograph."""
+    photographs = {one for split in folders.SPLITS for one in folders.images_below(root, split)}
+    names = {name for one in photographs for name in folders.mask_names(one)}
+    for path in folders.files_below(os.path.join(root, folders.MASKS)):
+        name = os.path.relpath(path, root).replace(os.sep, '/')
+        if name not in names:
+            yield Fault('no photograph', f'{name}: a mask is {folders.MASKS}/PATH.png, PATH a photograph below {root}')
 
 
 def images_of(root, metadata_root):

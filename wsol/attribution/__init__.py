@@ -43,7 +43,7 @@ from .perturbation import ablation_cam, group_cam, is_cam, score_cam, ss_cam
 from .pictures import overlay
 from .postprocessing import NORMALIZATIONS, fuse, normalize, upsample
 from .readouts import class_maps
-from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, lookup, resolve, suited, unit_of
+from .registry import MAPS, READOUTS, SUPERCLASS_READOUTS, Map, doubt, lookup, resolve, suited, unit_of
 
 gtcond = MAPS['gtcond'].function
 jointll = MAPS['jointll'].function
@@ -65,6 +65,7 @@ __all__ = [
     'chosen',
     'class_maps',
     'deep_lift',
+    'doubt',
     'eigen_cam',
     'eigen_grad_cam',
     'explain',

@@ -16,7 +16,7 @@ from .contrast import explain_contrast
 from .inputs import as_batch, picture
 from .options import Options, combined
 from .pictures import overlay
-from .registry import LAYER, MAPS, resolve
+from .registry import LAYER, MAPS, doubt, resolve
 from .watching import Logits, watched
 
 SIZE = 224  # default side of network input, px
@@ -42,8 +42,9 @@ def explain(
     for maps that need classes). contrast: a class B, or one per image, as for target: explains S_target - gamma S_B
     directly (Finer-CAM if the method is Grad-CAM); see contrast.py. Raises UserError for maps that do not explain a
     score. changes: fields of `Options`, such as target_layer='layer4'; they override `options`, and None means the
-    default. Warns about a field that the map does not read. The model, its gradients, hooks and modes are restored
-    afterwards. Raises UserError for unknown names, wrong lengths and classes that the model does not have.
+    default. Warns about a field that the map does not read, and about a map that means nothing on the model's head. The
+    model, its gradients, hooks and modes are restored afterwards. Raises UserError for unknown names, wrong lengths and
+    classes that the model does not have.
 
     >>> import torch
     >>> from torchvision import models
@@ -53,6 +54,9 @@ def explain(
     """
     name = _name_of(name)
     options = _changed_options(name, options, changes)
+    line = doubt(name, getattr(model, 'attribution_method', 'classifier'))
+    if line:
+        warnings.warn(line)
     if contrast is not None:
         return explain_contrast(name, model, images, target, contrast, gamma, options)
     return MAPS[name].function(model, images, target, options)
@@ -153,6 +157,9 @@ class Explainer:
                 self.method, self.model, seen.images, target, contrast=contrast, gamma=gamma, options=options
             )
             logits, probs = seen.logits()
+        names = self.class_names
+        if names and logits is not None and len(names) != logits.shape[1]:
+            raise UserError(f'{len(names)} class_names for a model of {logits.shape[1]} classes: give one name a class')
         targets = _targets(target, logits)
         return Result(maps, logits, probs, targets, seen.images, self.preprocessing, batch.pictures)
 

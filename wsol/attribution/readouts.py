@@ -65,7 +65,7 @@ def class_maps(readout, output, classes, superclass=None):
         index = classes[:, :, None, None].expand(-1, -1, *output.f.shape[2:])  # [B, K, H, W]
         return maps.expand_as(output.f).gather(1, index)
     if superclass is None:
-        raise UserError(f'a superclass map of {readout.read.__name__} needs a superclass table')
+        raise UserError(f'a superclass map of {readout.read.__name__} needs superclass={{class: [classes]}}: give it')
     if readout.scaled:
         maps = min_max(maps)
     sets = {y: _members(superclass, y, output.f.shape[1]) for y in classes.unique().tolist()}

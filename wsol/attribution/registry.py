@@ -239,15 +239,28 @@ def unit_of(name, head_name):
 def suited(head_name, sets=False):
     """Names of the maps that make sense for a head, in the registry's order; `sets` includes superclass maps.
 
-    Excludes readouts of a p(z|x) that the head does not train (Head.unsuited), and interactions of locations if the
-    head's score is linear in the features.
+    Excludes those of `_meaningless`.
     """
     head = HEADS[head_name]
-    names = []
-    for name, row in MAPS.items():
-        if row.readout and (row.readout.read.__name__ in head.unsuited or row.readout.sets and not sets):
-            continue
-        if row.interaction and head.linear:
-            continue
-        names.append(name)
-    return names
+    return [
+        name
+        for name, row in MAPS.items()
+        if not _meaningless(row, head) and (sets or not (row.readout and row.readout.sets))
+    ]
+
+
+def _meaningless(row, head):
+    """Why a map means nothing for a head, or None: a readout of a p(z|x) that the head does not train (Head.unsuited),
+    or the interactions of locations if the head's score is linear in the features."""
+    if row.readout and row.readout.read.__name__ in head.unsuited:
+        return 'it reads a p(z|x) that this head does not train'
+    if row.interaction and head.linear:
+        return 'this head sums its score over the locations, so it is 0 everywhere'
+    return None
+
+
+def doubt(name, head_name):
+    """A line on why the map `name` means nothing for the head `head_name`; None if it does."""
+    head = HEADS[head_name]
+    why = _meaningless(MAPS[name], head) if head.trainable else None
+    return f'the map {name} means nothing on {head_name}: {why} (its own map is {head.own_map})' if why else None
