@@ -28,7 +28,7 @@ from studies.steps import BOXES, CUE, ERASE, HEADS, Trained, accuracy, blurred, 
 from wsol import cub_parts
 from wsol.scoring.cues import COUNTS, class_rows
 
-GRADIENTS = {'CAM': ('input_grad', 'integrated_grad', 'smooth_grad', 'var_grad')}  # head: the paper's gradient rows
+GRADIENTS = {'CAM': ('input_grad', 'integrated_grad', 'smooth_grad,var_grad')}  # head: the paper's rows, by command
 SUBSET = 2  # test images per class with a pair, for maps that need many passes
 SUBSET_SETTING = 'subset'  # suffix of their result folder
 

@@ -75,15 +75,15 @@ def train(network, *flags):
 
 
 def score(network, kind, name=None, flags=(), suffixes=('',), setting=None):
-    """The step that scores a map of a `Trained`.
+    """The step that scores a map of a `Trained`, or several maps.
 
-    kind: CUE, ERASE or BOXES; name: the map, default the head's; suffixes: of the results' names for `flags`; setting:
-    another result folder, for example for another image size.
+    kind: CUE, ERASE or BOXES; name: the map or 'MAP,MAP', default the head's; suffixes: of the results' names for
+    `flags`; setting: another result folder, for example for another image size.
     """
     head = HEADS[network.head]
     name = name or head.map
     scale = () if kind != CUE else PROBABILITY if name == 'jointll' else SCALED
-    results = tuple(f'{kind}_{name}{suffix}.json' for suffix in suffixes)
+    results = tuple(f'{kind}_{one}{suffix}.json' for one in name.split(',') for suffix in suffixes)
     model = (f'--attribution_method={head.method}', f'--load_checkpoint={network.name}')
     words = (EVALUATORS[kind], *network.flags, *model, f'--score_map_process={name}', *scale, *flags)
     return Step(network._replace(setting=setting or network.setting).name, results, words)

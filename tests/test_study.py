@@ -165,6 +165,9 @@ def test_the_study_of_cub_has_the_most_valuable_steps_first(tmp_path):
     longer = 'lite0-224px/CAM-longer-seed0'
     [blurs] = [step.words[-4:] for step in steps if step.experiment == longer and '--blur' in step.words]
     assert blurs == ('--blur', '8', '16', '32')  # half a location of 16 pixels, one, two
+    *_, noisy = [step for step in steps if step.experiment == 'lite0-subset/CAM-seed0']
+    assert '--score_map_process=smooth_grad,var_grad' in noisy.words  # which share their passes
+    assert noisy.results == ('cue_location_smooth_grad.json', 'cue_location_var_grad.json')
 
 
 def test_every_step_gives_its_command_only_flags_that_it_uses(tmp_path):
