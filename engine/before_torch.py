@@ -1,12 +1,14 @@
-"""Import this before PyTorch: settings of a process that make a CPU faster. What the user has set is kept.
+"""Import this before PyTorch: settings of a process, for speed on a CPU and for odd users. What the user has set is kept.
 
 - Idle OpenMP threads sleep instead of spin: spinning threads slow down everything else on the same cores (a second run,
   data loading processes) many times over. OpenMP reads OMP_WAIT_POLICY once, when PyTorch loads.
 - glibc keeps the memory of freed tensors for the next ones instead of returning it to the system: the page faults would
   take a tenth of a training's processor time and a quarter of an evaluation's.
+- A user without a name (`docker run --user 1234`) gets one: PyTorch names a folder after the user when it is imported.
 """
 
 import ctypes
+import getpass
 import os
 import platform
 
@@ -17,3 +19,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 if platform.libc_ver()[0] == 'glibc' and not any(name in os.environ for name in OWN):
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**30)  # bytes; larger tensors are returned to the system
     ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # not in /etc/passwd; OSError from Python 3.13
+    os.environ['LOGNAME'] = f'user-{os.getuid()}'

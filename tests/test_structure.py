@@ -145,6 +145,20 @@ def test_every_command_says_first_how_threads_wait():
     assert done.stdout == 'ACTIVE\n'
 
 
+def test_a_user_without_a_name_gets_one():
+    """As in `docker run --user 1234`, where `import torchvision` alone fails."""
+    code = """import getpass, pwd
+def unknown(number):
+    raise KeyError(f'getpwuid(): uid not found: {number}')
+pwd.getpwuid = unknown
+import engine.before_torch
+print(getpass.getuser())"""
+    bare = {name: value for name, value in os.environ.items() if name not in ('LOGNAME', 'USER', 'LNAME', 'USERNAME')}
+    for own, name in (({}, f'user-{os.getuid()}'), ({'USER': 'ann'}, 'ann')):
+        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=bare | own, capture_output=True, text=True)
+        assert done.stdout == f'{name}\n', done.stderr
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the memory of freed arrays is kept with glibc only')
 def test_memory_of_freed_arrays_is_kept():
     """So that the next ones need no new pages; with a user's own settings it goes back to the system."""
