@@ -8,7 +8,7 @@ import traceback
 
 import torch
 
-from engine import processes
+from engine import before_torch, processes
 from wsol.errors import UserError
 
 # OSErrors caused by the machine or by permissions end in one line; any other OSError is a bug.
@@ -35,8 +35,7 @@ def command(main):
     traceback: a bug.
     """
     processes.protect_workers()
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='surrogateescape')  # prints file names that are not UTF-8
+    before_torch.print_all(sys.stdout)
     try:
         main()
     except KeyboardInterrupt:
@@ -47,6 +46,14 @@ def command(main):
         if not isinstance(error, UserError) and error.errno not in MACHINE:
             raise
         _end_with(f'error: {_one_line(error)}', 2)
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == 'utf-8':
+            raise
+        _end_with(
+            f'error: {error.object[:200]!a} cannot be a file name in the encoding of this locale, {error.encoding}: '
+            'set LC_ALL=C.UTF-8, or PYTHONUTF8=1',
+            2,
+        )
     except RuntimeError as error:
         if not (line := _external_cause(error)):
             raise

@@ -24,6 +24,7 @@ from shared import data_parser
 from data import folders
 from data.metadata import read_boxes, read_image_ids, read_labels, read_masks, read_sizes
 from data_loaders import DATASETS, SPLITS
+from engine.command import command
 from wsol import cub_parts
 from wsol.scoring.cues import COUNTS
 
@@ -242,4 +243,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    command(main)

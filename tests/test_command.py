@@ -1,6 +1,7 @@
 """How a command ends: one line and an exit code for what the user can mend, a traceback for a defect of the code."""
 
 import errno
+import sys
 
 import pytest
 import torch
@@ -51,6 +52,19 @@ def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monk
     err = capsys.readouterr().err
     assert stop.value.code == code and said in err and len(err.splitlines()) == (1 if said else 0)
     assert 'out of memory' not in err or 'shared' not in err  # a full /dev/shm is not called that
+
+
+def test_a_name_that_the_locale_cannot_spell_ends_in_one_line(capsys, monkeypatch):
+    def main():
+        'pho\xfc'.encode('ascii')
+
+    with pytest.raises(UnicodeEncodeError):  # a defect where every name can be spelt
+        command(main)
+    monkeypatch.delenv('CALM_TRACEBACK', raising=False)
+    monkeypatch.setattr(sys, 'getfilesystemencoding', lambda: 'ascii')
+    with pytest.raises(SystemExit, match='2'):
+        command(main)
+    assert "'pho\\xfc' cannot be a file name in the encoding of this locale, ascii: set" in capsys.readouterr().err
 
 
 OURS = [

@@ -159,6 +159,19 @@ print(getpass.getuser())"""
         assert done.stdout == f'{name}\n', done.stderr
 
 
+def test_standard_output_takes_every_text():
+    """File names as their bytes; what the locale's encoding does not have as '?'."""
+    code = r"import engine.before_torch; print('\udcff\xfc\u2026')"
+    for encoding, shown in (
+        ('utf-8', b'\xff' + '\xfc\u2026'.encode()),
+        ('latin-1', b'\xff\xfc?'),
+        ('ascii', b'\xff??'),
+    ):
+        own = {**os.environ, 'PYTHONIOENCODING': f'{encoding}:strict'}
+        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=own, capture_output=True)
+        assert done.stdout == shown + b'\n', done.stderr
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the memory of freed arrays is kept with glibc only')
 def test_memory_of_freed_arrays_is_kept():
     """So that the next ones need no new pages; with a user's own settings it goes back to the system."""
