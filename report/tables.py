@@ -15,6 +15,7 @@ import yaml
 from .results import MODES, SCORES, maps_scored, over_seeds, read_result, run_seeds, seed_groups, seed_of
 
 FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
+LOCALIZATION = ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
 COLUMNS = ('method', 'map', *FIGURES)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NUMBERS = os.path.join(ROOT, 'scripts', 'paper_numbers.yaml')
@@ -117,7 +118,7 @@ def seed_rows(groups, read=read_result):
 def print_summary(folders):
     """Print the table of experiment folders; runs with several seeds get a row of mean ± standard deviation.
 
-    Folders with only attribution scores have no row.
+    Folders with only attribution scores or localization results, which have tables of their own, have no row.
     """
     groups = seed_groups(folders)
     several = {folder for group in groups.values() for folder in group}
@@ -125,10 +126,42 @@ def print_summary(folders):
     for folder in folders:
         seed = f', seed {seed_of(folder)[1]}' if folder in several else ''
         known = list(summaries(folder))
-        if any(one.known() for one in known) or not os.path.isfile(os.path.join(folder, SCORES)):
+        others = os.path.isfile(os.path.join(folder, SCORES)) or localization_paths(folder)
+        if any(one.known() for one in known) or not others:
             rows += [[method + seed, *rest] for method, *rest in (one.row() for one in known)]
     if rows:
         print(markdown(COLUMNS, [*rows, *(row for _, row in seed_rows(groups))]))
+
+
+def localization_paths(folder):
+    """The results of eval_wsol.py in an experiment folder."""
+    return sorted(glob.glob(os.path.join(glob.escape(folder), 'wsol_*.json')))
+
+
+def localization_rows(folders):
+    """Yield [folder, method, map, split, *LOCALIZATION] of each result of eval_wsol.py, texts."""
+    for folder in folders:
+        for path in localization_paths(folder):
+            result = read_result(path)
+            map_name = os.path.basename(path)[len('wsol_') : -len('.json')]
+            intervals = {}
+            if os.path.isfile(f'{path[: -len(".json")]}.npz'):
+                from .intervals import result_intervals  # loads NumPy and SciPy
+
+                intervals = result_intervals(folder, 'wsol', map_name)
+            cells = [number_text(result.get(name)) + interval_text(intervals.get(name)) for name in LOCALIZATION]
+            method = result.get('arguments', {}).get('attribution_method', '-')
+            yield [folder, method, map_name, result.get('split', '-'), *cells]
+
+
+def print_localization(folders):
+    """Print the table of the results of eval_wsol.py, without the scores that none has; nothing without results."""
+    rows = list(localization_rows(folders))
+    head = ['experiment', 'method', 'map', 'split', *LOCALIZATION]
+    shown = [n for n in range(len(head)) if n < 4 or any(row[n] != '-' for row in rows)]
+    if rows:
+        print('localization:')
+        print(markdown([head[n] for n in shown], [[row[n] for n in shown] for row in rows]))
 
 
 # The paper's tables.
@@ -151,7 +184,7 @@ def top1_accuracy(result):
 
 def localization_scores(result):
     """Localization result -> its three scores."""
-    return [result.get(key) for key in ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')]
+    return [result.get(key) for key in LOCALIZATION]
 
 
 # {table: (result file, {suffix of our columns: function result -> numbers, in the order of the YAML's `columns`})}.

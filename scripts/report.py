@@ -8,7 +8,8 @@
 The first command prints accuracy, cue localization in each mode and remove-and-classify of each experiment folder. Each
 figure has its 95 percent interval over the images (cue localization: over the pairs of classes) if the evaluators saved
 results per image. For folders NAME-seed0, NAME-seed1, … it adds the mean and the standard deviation. A folder with a
-result of eval_attribution.py gets a table of its own, one row per map, with cue localization if available.
+result of eval_attribution.py gets a table of its own, one row per map, with cue localization if available; the results
+of eval_wsol.py are in one table.
 
 The second reads a save root whose folders are named METHOD_SET (ResNet-50) or METHOD_SET_ARCHITECTURE, as in
 scripts/reproduce/*.sh. SAVE_ROOT/NAME is a network trained here ("trained"), SAVE_ROOT/given/NAME the evaluation of an
@@ -22,6 +23,7 @@ folders, charts, and a gallery of maps computed from the checkpoints.
 
 import argparse
 import os
+import sys
 
 import checkout  # noqa: F401 (the checkout's root on the path)
 
@@ -33,7 +35,7 @@ def run(args):
     if args.html:
         from report.page import write_page
 
-        size = write_page(
+        size, notes = write_page(
             args.html,
             args.folders,
             overwrite=args.overwrite,
@@ -44,6 +46,8 @@ def run(args):
             metadata_root=args.metadata_root,
         )
         print(f'{args.html}: {size / 1e6:.1f} MB')
+        for note in notes:
+            print(f'{args.html}: {note}', file=sys.stderr)
     elif args.table:
         tables.print_paper_table(args.table, args.folders[0], args.dataset, args.architecture)
     elif args.compare:
@@ -52,6 +56,7 @@ def run(args):
         print_comparison(*args.compare)
     else:
         tables.print_summary(args.folders)
+        tables.print_localization(args.folders)
         attribution_scores.print_score_tables(args.folders)
 
 

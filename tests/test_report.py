@@ -337,8 +337,8 @@ def test_nothing_that_comes_from_outside_becomes_markup(made):
     assert EVIL not in page and page.count('&lt;script&gt;alert(1)&lt;') > 5 and '\\u003cscript>alert(1)\\u003c' in page
 
 
-def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch):
-    """Folders with nothing, with damaged results, and a healthy one beside them."""
+def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch, capsys):
+    """Folders with nothing, with damaged results, and a healthy one beside them: on the page and in the terminal."""
     (tmp_path / 'empty').mkdir()
     folder, *_ = make_run(
         tmp_path, 'damaged', 'CAM', data_root=str(tmp_path / 'nowhere'), metadata_root=str(runs[0] / 'metadata')
@@ -363,6 +363,17 @@ def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch):
         'empty has no log or result' in text['gallery']
         and 'damaged: no images of ToyBirds test: c0/i0.png is not in' in text['gallery']
     )
+    err = capsys.readouterr().err
+    for words in (
+        f'{path}: {folder}/log.jsonl: 1 lines cannot be read',
+        'wsol_vanilla.json cannot be read',
+        f'{path}: damaged is left out: one of its results is malformed',
+        f'{path}: not in the gallery: damaged: no images of ToyBirds test',
+        f'{path}: not in the gallery: {tmp_path}/empty has no log or result with arguments',
+        f'{path}: empty has no result yet of accuracy, cue localization, remove',
+    ):
+        assert words in err, words
+    assert len(set(err.splitlines())) == len(err.splitlines())
     run_here(monkeypatch, tmp_path / 'empty', f'--html={path}', '--overwrite')
     page, data = read_page(path)
     assert data == {'sets': [], 'runs': []} and 'No maps' in page and 'id="rows"' not in page

@@ -17,6 +17,7 @@ from engine import experiments
 from report import figures, results
 from report.page import charts, commands, evaluations, gallery, markup, overview
 from wsol.cub_parts import Pair
+from wsol.errors import UserError
 
 
 def run_of(name='r', folder='save/r', style=0, epochs=(), arguments=None, **results_by_name):
@@ -207,6 +208,25 @@ def test_the_command_that_makes_what_is_missing():
     assert commands.missing_results([with_result], 'wsol', None) == ''
 
 
+def test_what_is_missing_is_only_what_the_data_allow(tmp_path):
+    def missing(*names, **arguments):
+        run = run_of('r', arguments=arguments, **{name: {'a': 1} for name in names})
+        return next(commands.missing_lines([run]), None)
+
+    every = 'accuracy, cue localization, remove-and-classify, weakly supervised localization, attribution scores'
+    assert missing(dataset='CUB') == f'r has no result yet of {every}: the page has the commands'
+    without_parts = every.replace('cue localization, ', '')
+    assert f'yet of {without_parts}:' in missing(dataset='OpenImages')
+    place = {'dataset': 'folder', 'data_root': str(tmp_path)}
+    assert 'of accuracy, remove-and-classify, attribution scores:' in missing(**place)
+    (tmp_path / 'masks').mkdir()
+    assert f'yet of {without_parts}:' in missing(**place)
+    assert missing('accuracy.json', 'pixel_perturb_x.json', 'wsol_x.json', 'attribution_scores.json', **place) is None
+    assert missing(dataset='CUB', images=['x.jpg']) is None
+    parted = run_of('r', arguments=place)
+    assert commands.missing_results([parted], 'cue_location', commands.cue_command) == ''
+
+
 # ---- gallery
 
 
@@ -236,6 +256,21 @@ def test_the_gallery_is_exact_however_the_network_was_trained(tmp_path, monkeypa
     trained = {'amp': 'bf16', 'channels_last': True, 'compile': True, 'smoothing_ksize': 5, 'seed': 4}
     gallery.load_exhibit(run_of(folder=str(tmp_path), arguments=trained))
     assert seen == [{'amp': 'off', 'channels_last': False, 'compile': False, 'smoothing_ksize': 1, 'seed': 4}]
+
+
+def test_the_gallery_shows_no_network_that_a_training_began_from(tmp_path, monkeypatch):
+    """An evaluation's --load_checkpoint is the network of the results; a training's is another network."""
+    seen = []
+    monkeypatch.setattr(gallery, 'load_experiment', lambda path, arguments, **_: seen.append(path))
+    monkeypatch.setattr(gallery, 'load_experiment_split', lambda experiment, name: None)
+    arguments = {'load_checkpoint': 'start'}
+    evaluated = run_of(folder=str(tmp_path), arguments=arguments, **{'wsol_x.json': {'PxAP': 1.0}})
+    gallery.load_exhibit(evaluated)
+    assert seen == ['start']
+    trained = run_of(folder=str(tmp_path), arguments=arguments, **{'accuracy.json': {'best_val_accuracy': 1.0}})
+    for run in (trained, evaluated._replace(first={'arguments': arguments})):
+        with pytest.raises(UserError, match='no checkpoint .*last_checkpoint.pth.tar: train it'):
+            gallery.load_exhibit(run)
 
 
 def test_maps_are_kept_in_sixteen_bits_up_to_64_pixels():
@@ -274,7 +309,7 @@ def test_an_explanation_is_of_numbers_or_of_ranks():
     """-r is the image's r-th most probable class."""
 
     class Maker:
-        def __call__(self, images, output, classes, numbers):
+        def __call__(self, images, output, classes, numbers, shared):
             return [np.array([[[10 * n + y]] for y in row.tolist()]) for n, row in zip(numbers, classes)]
 
     probs = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])

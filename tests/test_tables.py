@@ -76,6 +76,23 @@ def test_what_an_experiment_lacks(tmp_path):
     assert shown(empty) == [dict.fromkeys(tables.COLUMNS, '-')]
 
 
+def test_localization_has_a_table_with_the_scores_that_exist(tmp_path, capsys):
+    arguments = {'attribution_method': 'CAM'}
+    boxed = write(tmp_path / 'a', wsol_vanilla={'MaxBoxAcc': 50.125, 'split': 'val', 'arguments': arguments})
+    masked = write(tmp_path / 'b', wsol_grad_cam={'PxAP': 7.0, 'split': 'test'})
+    tables.print_summary([boxed, masked])  # no row of dashes
+    tables.print_localization([boxed, masked, write(tmp_path / 'none')])
+    title, head, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in (head, *rows)]
+    assert title == 'localization:' and cells == [
+        ['experiment', 'method', 'map', 'split', 'MaxBoxAcc', 'PxAP'],
+        [boxed, 'CAM', 'vanilla', 'val', '50.12', '-'],
+        [masked, '-', 'grad_cam', 'test', '-', '7.00'],
+    ]
+    tables.print_localization([str(tmp_path / 'none')])
+    assert capsys.readouterr().out == ''
+
+
 def test_the_printed_table_is_aligned(tmp_path, capsys):
     tables.print_summary([write(tmp_path / 'a', accuracy={'test_accuracy': 5.0}), write(tmp_path / 'b')])
     lines = capsys.readouterr().out.splitlines()

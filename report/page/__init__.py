@@ -16,6 +16,7 @@ import util
 from wsol.errors import AlreadyThere, MissingFile, UserError
 
 from ..results import read_runs
+from .commands import missing_lines
 from .evaluations import accuracy_section, attribution_section, cue_section, erasing_section, localization_section
 from .gallery import build_gallery, check_maps
 from .markup import html_list
@@ -37,8 +38,8 @@ SECTIONS = (  # (anchor, title, function: runs -> HTML text; the gallery's HTML 
 MISSHAPEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError)
 
 
-def fitting_section(section, runs):
-    """A section's HTML; runs with malformed results are left out and listed."""
+def fitting_section(section, runs, notes):
+    """A section's HTML; runs with malformed results are left out, listed, and added to `notes`."""
     fitting = []
     lost = []
     for run in runs:
@@ -48,6 +49,7 @@ def fitting_section(section, runs):
         except MISSHAPEN as error:
             text = error if isinstance(error, UserError) else repr(error)
             lost.append(f'{run.name} is left out: one of its results is malformed ({text})')
+    notes += lost
     return section(fitting) + html_list(lost)
 
 
@@ -58,11 +60,13 @@ def script_hash(page):
 
 
 def fill_template(runs, notes, gallery, gallery_notes):
-    """The whole page as text; gallery, gallery_notes: from `build_gallery`; notes: on unreadable files."""
+    """(the whole page as text, lines on malformed results); gallery, gallery_notes: from `build_gallery`; notes: on
+    unreadable files."""
+    lost = []
     with open(TEMPLATE, encoding='utf-8') as file:
         before, panel, after = re.split('<!-- GALLERY.*? -->\n', file.read())
     frame = before + after
-    bodies = {key: fitting_section(section, runs) for key, _, section in SECTIONS if section}
+    bodies = {key: fitting_section(section, runs, lost) for key, _, section in SECTIONS if section}
     no_maps = html_list(['No maps: they need a checkpoint, the images of its data set, and --gallery above 0.'])
     left_out = html_list(f'Not in the gallery: {note}' for note in gallery_notes)
     bodies['gallery'] = (panel if gallery['runs'] else no_maps) + left_out
@@ -78,11 +82,14 @@ def fill_template(runs, notes, gallery, gallery_notes):
         'data': json.dumps(gallery, allow_nan=False).replace('<', '\\u003c'),
         'hash': script_hash(frame),
     }
-    return re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], frame)  # one pass: inserted text is not expanded
+    page = re.sub(r'\{\{(\w+)\}\}', lambda found: pieces[found[1]], frame)  # one pass: inserted text is not expanded
+    return page, lost
 
 
 def write_page(path, folders, *, overwrite, images, classes, maps, data_root=None, metadata_root=None):
-    """Write the report of the experiment folders and return its size in bytes; errors are UserError or OSError.
+    """Write the report of the experiment folders; returns (its size in bytes, lines on what it lacks).
+
+    Errors are UserError or OSError.
 
     images, classes, maps: as for `build_gallery`; images=0: no gallery.
     """
@@ -100,6 +107,8 @@ def write_page(path, folders, *, overwrite, images, classes, maps, data_root=Non
         data_root=data_root,
         metadata_root=metadata_root,
     )
-    page = fill_template(runs, notes, gallery, gallery_notes).encode(errors='replace')  # file names may have surrogates
+    text, lost = fill_template(runs, notes, gallery, gallery_notes)
+    page = text.encode(errors='replace')  # file names may have surrogates
     util.atomically(path, lambda file: file.write(page))
-    return len(page)
+    lines = [*notes, *lost, *(f'not in the gallery: {note}' for note in gallery_notes), *missing_lines(runs)]
+    return len(page), list(dict.fromkeys(lines))

@@ -4,11 +4,20 @@ import os
 import shlex
 from html import escape
 
+from data import folders
+from data_loaders import DATASETS
 from engine.experiments import DESCRIBING, default_arguments
 from wsol.network import HEADS
 
 from ..results import results_of
 
+KINDS = {  # of results: {name of their files: title}
+    'accuracy': 'accuracy',
+    'cue_location': 'cue localization',
+    'pixel_perturb': 'remove-and-classify',
+    'wsol': 'weakly supervised localization',
+    'attribution': 'attribution scores',
+}
 PAPER_SCALE = {'jointll': ['--norm_type=clipping', '--threshold_type=log']}  # {map: flags of cue localization}
 
 
@@ -41,9 +50,29 @@ def cue_command(run):
     return evaluation_command('eval_cue_location.py', run, *PAPER_SCALE.get(own_map(run), []))
 
 
+def lacks(run, kind):
+    """Is there no result of a kind of KINDS yet, although the run's data have the ground truth that it needs?"""
+    if any(results_of([run], kind)) or run.arguments.get('images'):  # photographs without a data set
+        return False
+    name = run.arguments.get('dataset')
+    if kind == 'cue_location':
+        return name not in DATASETS or bool(DATASETS[name].parts)
+    if kind == 'wsol' and name == folders.NAME:
+        return folders.truth_kind(run.arguments['data_root']) is not None
+    return True
+
+
+def missing_lines(runs):
+    """A line for each run without some of the results, for the terminal; the page has the commands."""
+    for run in runs:
+        without = [title for kind, title in KINDS.items() if lacks(run, kind)]
+        if without:
+            yield f'{run.name} has no result yet of {", ".join(without)}: the page has the commands'
+
+
 def missing_results(runs, kind, command_of):
-    """HTML that lists the runs without this kind of result, with the command that makes it, command_of(run)."""
-    without = [run for run in runs if not any(results_of([run], kind))]
+    """HTML that lists the runs that lack this kind of result, with the command that makes it, command_of(run)."""
+    without = [run for run in runs if lacks(run, kind)]
     if not without:
         return ''
     lines = ''.join(f'<li>{escape(run.name)}: <code>{escape(command_of(run))}</code></li>' for run in without)

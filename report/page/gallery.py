@@ -60,11 +60,15 @@ def check_maps(names):
 
 
 def load_exhibit(run, data_root=None, metadata_root=None):
-    """The `Exhibit` of a `results.RunFolder`, from its last checkpoint, else the evaluated one; errors: UNUSABLE."""
+    """The `Exhibit` of a `results.RunFolder`, from its last checkpoint, else the evaluated one; errors: UNUSABLE.
+
+    A training's own --load_checkpoint is where it started, so it is no substitute for a missing last checkpoint.
+    """
     if not run.arguments:
         raise UserError(f'{run.folder} has no log or result with arguments: train it with main.py')
     path = os.path.join(run.folder, util.CHECKPOINT.format('last'))
-    evaluated = run.arguments.get('load_checkpoint')
+    trained = run.first or run.results.get('accuracy.json', {}).get('best_val_accuracy') is not None
+    evaluated = None if trained else run.arguments.get('load_checkpoint')
     if not os.path.isfile(path):
         if not evaluated:
             raise MissingFile(f'no checkpoint {path}: train it with main.py')
