@@ -369,7 +369,7 @@ def test_nothing_and_damaged_files_end_in_lines(tmp_path, runs, monkeypatch, cap
         'wsol_vanilla.json cannot be read',
         f'{path}: damaged is left out: one of its results is malformed',
         f'{path}: not in the gallery: damaged: no images of ToyBirds test',
-        f'{path}: not in the gallery: {tmp_path}/empty has no log or result with arguments',
+        f'{path}: not in the gallery: empty: {tmp_path}/empty has no log or result with arguments',
         f'{path}: empty has no result yet of accuracy, cue localization, remove',
     ):
         assert words in err, words
