@@ -150,14 +150,16 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
 
 
 def missing_files(root, names):
-    """The paths below `root` that do not exist. Each folder is listed once, so a million paths take seconds."""
+    """The paths below `root` that do not exist or are links to nothing. Each folder is listed once, so a million paths
+    take seconds."""
     listed = {}
     missing = []
     for name in names:
         folder, base = os.path.split(name)
         if folder not in listed:
             path = os.path.join(root, folder)
-            listed[folder] = set(os.listdir(path)) if os.path.isdir(path) else set()
+            entries = os.scandir(path) if os.path.isdir(path) else ()
+            listed[folder] = {one.name for one in entries if not one.is_symlink() or os.path.exists(one.path)}
         if base not in listed[folder]:
             missing.append(name)
     return missing

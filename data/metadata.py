@@ -24,7 +24,7 @@ def _lines(path):
 
 def _rows(path, columns):
     """[(line number, cells)] of a comma-separated metadata file with so many columns."""
-    rows = [(number, line.split(',')) for number, line in _lines(path)]
+    rows = [(number, [cell.rstrip() for cell in line.split(',')]) for number, line in _lines(path)]
     for number, row in rows:
         if len(row) != columns:
             raise UserError(f'{path}, line {number}: {len(row)} columns instead of {columns}: {",".join(row)[:80]!r}')

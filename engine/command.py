@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 
 import torch
 
@@ -36,6 +37,7 @@ def command(main):
     """
     processes.protect_workers()
     before_torch.print_all(sys.stdout)
+    warnings.filterwarnings('ignore', 'This DataLoader will create')  # --workers above the number of cores
     try:
         main()
     except KeyboardInterrupt:
@@ -87,6 +89,8 @@ def _external_cause(error):
             f"{_shared_memory()} is too small for the processes' data: give fewer --workers (0 needs none) "
             'or a smaller --batch_size, or enlarge it (docker run --shm-size=8g); --resume continues'
         )
+    if 'Too many open files' in str(error):
+        return 'too many open files: give fewer --workers, or allow more (ulimit -n 4096); --resume continues'
     if first.startswith('DataLoader worker'):
         return f'a data loading process was killed ({first}): out of memory? give fewer --workers; --resume continues'
     if isinstance(error, torch.distributed.DistError) or 'gloo' in first or 'Connection closed by peer' in first:

@@ -2,6 +2,8 @@
 # Shell functions shared by the scripts; sourced, never run.
 # CALM_MIRROR=<address>: download everything from <address>/<file> instead (a local copy: file:///data/mirror).
 
+unset CDPATH    # with it, `cd` prints
+
 # Prefix of messages: the script's name, or preset (the SLURM job's name, as SLURM runs renamed copies of scripts).
 speaker=${speaker:-${0##*/}}
 die() { echo "$speaker: error: $*" >&2; exit 2; }

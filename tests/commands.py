@@ -150,13 +150,12 @@ def checkout(folder):
             os.symlink(os.path.join(ROOT, name), os.path.join(folder, name))
     for mark in glob.glob(os.path.join(sys.prefix, 'installed-*')):
         os.symlink(mark, os.path.join(folder, '.venv', os.path.basename(mark)))
-    address = os.path.join(folder, '.venv', 'socket')
-    with open(os.path.join(binaries, 'python'), 'w') as file:
-        file.write(PYTHON.format(python=sys.executable, address=address))
-    os.chmod(os.path.join(binaries, 'python'), 0o755)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
+        server.bind('')  # an address outside of the file system: paths are limited to 107 bytes
         server.listen()
+        with open(os.path.join(binaries, 'python'), 'w') as file:
+            file.write(PYTHON.format(python=sys.executable, address=server.getsockname()))
+        os.chmod(os.path.join(binaries, 'python'), 0o755)
         thread = threading.Thread(target=_serve, args=(server,))
         thread.start()
         yield folder

@@ -14,6 +14,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 import pytest
 
+# What the shell of a job, a proxy or a terminal would change.
+for name in [*os.environ]:
+    if name.startswith(('SLURM_', 'CALM_', 'TORCHELASTIC_')) or name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'COLUMNS'):
+        del os.environ[name]
+os.environ['no_proxy'] = os.environ['NO_PROXY'] = '127.0.0.1,localhost'
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Compiled modules are kept: hundreds of processes would compile the checkout and the tests anew.
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)

@@ -1,7 +1,9 @@
 """How a command ends: one line and an exit code for what the user can mend, a traceback for a defect of the code."""
 
 import errno
+import os
 import sys
+import warnings
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ from wsol.errors import UserError
             2,
             '--shm-size',
         ),
+        (RuntimeError('Too many open files. Communication with the workers is no longer'), 2, 'ulimit -n'),
         (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run has ended'),
     ],
 )
@@ -52,6 +55,20 @@ def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monk
     err = capsys.readouterr().err
     assert stop.value.code == code and said in err and len(err.splitlines()) == (1 if said else 0)
     assert 'out of memory' not in err or 'shared' not in err  # a full /dev/shm is not called that
+
+
+def test_more_workers_than_cores_are_no_warning(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0})
+
+    def main():
+        torch.utils.data.DataLoader([1], num_workers=3)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        main()
+        assert len(seen) == 1
+        command(main)
+    assert len(seen) == 1
 
 
 def test_a_name_that_the_locale_cannot_spell_ends_in_one_line(capsys, monkeypatch):

@@ -76,7 +76,7 @@ def test_blank_lines_and_repeated_rows_of_split_files(tmp_path):
     folder = write(
         tmp_path,
         image_ids='\r\na.jpg\r\n \r\nb c.jpg \r\n\r\n',
-        class_labels='\na.jpg,3\n\na.jpg,3\n',
+        class_labels='\na.jpg,3\n\na.jpg ,3 \n',
         image_sizes='a.jpg,5,6\nb.jpg,5,6\na.jpg,5,7\n',
         localization='\ni,m,g\n\ni,n,\n',
     )
@@ -209,7 +209,11 @@ def test_every_name_of_a_split_is_looked_for_before_work_starts(tmp_path):
     os.unlink(tmp_path / 'OpenImages' / names[2999])
     with pytest.raises(FileNotFoundError, match='1/2345.jpg and 1 more: '):
         load()
-    assert data.missing_files(str(tmp_path), ['none/a.jpg', 'OpenImages/0/2.jpg']) == ['none/a.jpg']
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/a.jpg').symlink_to('../image.jpg')
+    (tmp_path / 'linked/b.jpg').symlink_to('../unfetched.jpg')  # as git-annex and DVC leave it
+    names = ['none/a.jpg', 'OpenImages/0/2.jpg', 'linked/a.jpg', 'linked/b.jpg']
+    assert data.missing_files(str(tmp_path), names) == ['none/a.jpg', 'linked/b.jpg']
 
 
 def test_an_image_of_another_size_than_listed_is_refused_where_places_count(tmp_path):

@@ -750,3 +750,15 @@ def test_check_data_of_an_evaluation_alone(tmp_path, monkeypatch, check_data, ca
     assert found[:2] == (0, 'OpenImages val: all right\nOpenImages test: all right\n'), found
     code, out, _ = check(check_data, capsys, *flags)
     assert code == 1 and 'OpenImages train: ' in out and 'image_ids.txt' in out
+
+
+def test_a_search_path_of_cd_changes_nothing():
+    """With CDPATH, `cd scripts/..` prints where it goes."""
+    own = {**os.environ, 'CDPATH': '.'}
+    words = ['bash', '-c', 'source scripts/lib.sh; checkout']
+    done = subprocess.run(words, cwd=ROOT, env=own, text=True, capture_output=True)
+    assert done.stdout == f'{os.path.realpath(ROOT)}\n'
+    for script in ('reproduce/classification.sh', 'slurm/table.sh'):
+        words = ['bash', f'scripts/{script}', 'nonsense']
+        done = subprocess.run(words, cwd=ROOT, env=own, text=True, capture_output=True)
+        refused((done.returncode, done.stdout, done.stderr), 'nonsense')

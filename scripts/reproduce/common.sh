@@ -24,6 +24,7 @@
 #
 # Running the command again skips steps with an existing result and resumes interrupted ones. Exit code 2: wrong options
 # or missing data.
+unset CDPATH    # with it, `cd` prints
 SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/lib.sh
 source "$SCRIPTS/lib.sh"

@@ -10,6 +10,7 @@
 # tasks show '-'.
 
 set -euo pipefail
+unset CDPATH    # with it, `cd` prints
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 table=${1:-}
 [ $# -eq 0 ] || shift
