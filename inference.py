@@ -111,6 +111,8 @@ def draw_photographs(args):
         raise AlreadyThere(
             f'{existing[0]} exists already{more}: give another --output, or --override_cache=True to replace it'
         )
+    for folder in filter(None, (output, args.save_scoremaps)):
+        util.check_folder(folder)
     with panels.panel_writer(args.workers) as write:
         made = explain_photographs(args, files, titles, failed)
         for path in write((os.path.join(output, f'{title}.png'), panel) for title, panel in made):
@@ -127,6 +129,7 @@ def save_split(args):
             "score maps of a split are of one --method and each image's own class: give one method and no --classes, "
             'or --images'
         )
+    util.check_folder(args.save_scoremaps)
     experiment = load(args)
     split = experiments.load_experiment_split(experiment, args.split)
     [(name, maker)] = experiments.map_makers(experiment, names, args.at).items()

@@ -127,11 +127,17 @@ def is_file(path):
         return False
 
 
-def in_the_way(folder):
-    """What keeps a folder from being made, as text: a file, or a link to nothing, in its path; None for neither."""
+def _lowest(folder):
+    """The lowest part of a folder's path that exists."""
     path = os.path.abspath(folder)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
+    return path
+
+
+def in_the_way(folder):
+    """What keeps a folder from being made, as text: a file, or a link to nothing, in its path; None for neither."""
+    path = _lowest(folder)
     if os.path.islink(path) and not os.path.exists(path):
         return f'{path} is a link to nothing'
     return f'{path} is a file' if os.path.isfile(path) else None
@@ -145,6 +151,15 @@ def make_folder(folder):
         if not (found := in_the_way(folder)):
             raise
         raise Unwritable(f'cannot make the folder {folder}: {found}; give another folder') from None
+
+
+def check_folder(folder):
+    """Unwritable if a folder cannot be made or written to; changes nothing. For work whose first result comes late."""
+    found = in_the_way(folder)
+    if not found and not os.access(_lowest(folder), os.W_OK | os.X_OK, effective_ids=True):
+        found = f'{_lowest(folder)} is read-only for you'
+    if found:
+        raise Unwritable(f'cannot write to the folder {folder}: {found}; give another folder')
 
 
 @contextmanager

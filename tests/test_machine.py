@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 
+import pytest
 import torch
 from conftest import ROOT
 
@@ -38,6 +40,7 @@ def test_the_model_of_a_cpu_is_never_empty():
     assert machine._cpu_model() == names[0] if names else machine._cpu_model()
 
 
+@pytest.mark.skipif(not shutil.which('git'), reason='git is not installed')
 def test_the_commit_is_the_checkouts():
     said = subprocess.run(['git', '-C', ROOT, 'rev-parse', 'HEAD'], capture_output=True, text=True)
     assert machine.commit() == (said.stdout.strip() or None)

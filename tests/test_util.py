@@ -218,7 +218,17 @@ def test_what_is_in_the_way_of_a_folder_is_named(tmp_path, kind, name):
     for make in (util.make_folder, taken):
         with pytest.raises(UserError, match=f'cannot make the folder {place / name}: {place} is {said}; give another'):
             make(place / name)
+    with pytest.raises(UserError, match=f'cannot write to the folder {place / name}: {place} is {said}; give another'):
+        util.check_folder(place / name)
     assert os.listdir(tmp_path) == ['save']
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_the_work(tmp_path, closed):
+    util.check_folder(tmp_path)
+    util.check_folder(tmp_path / 'new' / 'folder')
+    with closed(tmp_path), pytest.raises(UserError, match='cannot write to the folder .*/new: .* is read-only for you'):
+        util.check_folder(tmp_path / 'new')
+    assert os.listdir(tmp_path) == []
 
 
 def taken(folder):
