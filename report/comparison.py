@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+import flags
+from wsol.attribution import MAPS
 from wsol.errors import MissingFile, UserError
 from wsol.network import HEADS
 
@@ -14,6 +16,8 @@ from .results import read_result
 from .samples import MAP_KINDS, maps_of, read_sample, stem_of
 from .tables import interval_text, markdown, number_text
 
+COMMANDS = {'pixel_perturb': 'eval_pixel_perturb', 'cue_location': 'eval_cue_location', 'wsol': 'eval_wsol'}
+CHOICES = {'metrics', 'max_images'}  # flags that choose scores and images, not how they are scored
 KINDS = (*MAP_KINDS, 'attribution_scores')  # results that are compared per map
 HEAD = ('score', 'map', 'A', 'B', 'B - A', '95 % interval', 'p', 'n')
 
@@ -35,6 +39,7 @@ class Compared(NamedTuple):
     differences: list  # of `intervals.Difference`
     digits: list  # decimal places of each
     numbers: list  # common units used for each
+    changes: tuple = ()  # texts of the settings in which the two results differ
 
 
 def read_side(text):
@@ -101,6 +106,29 @@ def compare_samples(one, other, maps, without=()):
     return Compared(maps, one.unit, counts, compare(*sides), digits, numbers)
 
 
+def changed_settings(kind, names, scores, a, b):
+    """Texts of what differs in how two results were scored: flags, the compared methods, the commit.
+
+    kind: of KINDS; names: the maps; scores: names of the compared scores; a, b: contents of the two result files.
+    """
+    command = COMMANDS.get(kind, 'eval_attribution')
+    used = {flag.name for flag in flags.FLAGS if flag.affects == flags.SCORES and command in flag.commands} - CHOICES
+    if names[0] == names[1] and names[0] in MAPS:
+        used |= {*MAPS[names[0]].options} - {'batch_size'}
+    if 'win' in scores:
+        used.add('methods')  # it depends on the other maps
+    one, other = a.get('arguments', {}), b.get('arguments', {})
+    keys = sorted(key for key in {*used, 'crop_size'} & one.keys() & other.keys() if one[key] != other[key])
+    texts = [f'--{key} {_value(one[key])} / {_value(other[key])}' for key in keys]
+    commits = [(result.get('commit') or '')[:12] for result in (a, b)]
+    return (*texts, f'commit {" / ".join(commits)}') if all(commits) and len({*commits}) > 1 else tuple(texts)
+
+
+def _value(value):
+    """The value of a flag as text."""
+    return ','.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def compare_runs(a, b):
     """[`Compared`] of all results that both sides have; UserError if there are none."""
     jobs = [('accuracy', None, None)]
@@ -122,7 +150,12 @@ def compare_runs(a, b):
         if None not in samples:
             maps = ' / '.join(dict.fromkeys([one, other])) if one else '-'
             compared = compare_samples(*samples, maps, accuracy)
-            found += [compared] if compared else []
+            if compared:
+                results = [
+                    read_result(f'{stem_of(side.folder, kind, name)}.json') for side, name in ((a, one), (b, other))
+                ]
+                scores = {difference.name for difference in compared.differences}
+                found.append(compared._replace(changes=changed_settings(kind, (one, other), scores, *results)))
             accuracy = ('top-1',) if kind in ('accuracy', 'pixel_perturb') else accuracy
     if found:
         return found
@@ -161,6 +194,16 @@ def p_text(p):
     return '-' if np.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
+def _by_changes(found):
+    """{changes: the scores, with their maps, of the results that have them}, without those that have none."""
+    groups = {}
+    for one in found:
+        if one.changes:
+            scores = ', '.join(difference.name for difference in one.differences)
+            groups.setdefault(one.changes, []).append(f'{scores} of {one.maps}' if one.maps != '-' else scores)
+    return groups
+
+
 def print_comparison(first, second):
     """Print the comparison of two experiments, each FOLDER or FOLDER:MAP."""
     a, b = read_side(first), read_side(second)
@@ -170,4 +213,6 @@ def print_comparison(first, second):
     for counts, unit in dict.fromkeys((one.counts, one.unit) for one in found):
         if counts[2] < max(counts[:2]):
             print(f'{counts[2]} {unit} are paired: A has {counts[0]}, B has {counts[1]}.')
+    for changes, results in _by_changes(found).items():
+        print(f'scored differently, A / B: {"; ".join(changes)} ({", ".join(results)})')
     print('No interval includes the variation over seeds: docs/evaluating.md, "How sure is a figure?"')

@@ -76,7 +76,7 @@ def test_class_names_of_another_model_are_refused(net):
         Explainer(net)(CAT, 'bee')
 
 
-@pytest.mark.parametrize('method', ['jointll', 'gtcond-superclass', 'saliency', 'taylor_interaction'])
+@pytest.mark.parametrize('method', ['jointll', 'gtcond-superclass', 'saliency'])
 def test_maps_that_mean_nothing_on_a_head_come_with_a_warning(method, recwarn):
     x = torch.randn(1, 3, 32, 32)
     sets = {'superclass': {0: [0, 1]}} if 'superclass' in method else {}

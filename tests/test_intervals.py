@@ -360,6 +360,40 @@ def test_a_comparison_of_a_run_with_itself(tmp_path, monkeypatch, capsys):
     assert all(row['95 % interval'] in ('[0.00, 0.00]', '[0.000, 0.000]') for row in known)
 
 
+def test_a_comparison_says_what_was_scored_differently(tmp_path, monkeypatch, capsys):
+    folders = [experiment(tmp_path / name) for name in 'ab']
+    run_here(monkeypatch, '--compare', *folders)
+    assert 'differently' not in capsys.readouterr().out
+    for folder, size in zip(folders, (64, 96)):
+        path = os.path.join(folder, 'cue_location_vanilla.json')
+        with open(path) as file:
+            result = json.load(file)
+        changes = {'crop_size': size, 'norm_type': f'n{size}', 'workers': size, 'cam_curve_interval': 0.1}
+        changed = {**result, 'arguments': {**result['arguments'], **changes}, 'commit': f'{size}' + 'a' * 20}
+        with open(path, 'w') as file:
+            json.dump(changed, file)
+    run_here(monkeypatch, '--compare', *folders)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if 'differently' in line]
+    assert line.startswith(
+        'scored differently, A / B: --crop_size 64 / 96; --norm_type n64 / n96; commit 64aaaaaaaaaa / 96aaaaaaaaaa (cue'
+    )
+    assert line.endswith('of vanilla)') and 'top-1' not in line and 'R_10' not in line
+
+
+def test_the_settings_that_count_are_those_of_the_score_and_the_map():
+    def changed(kind, maps, scores, **flags):
+        results = [{'arguments': {flag: pair[side] for flag, pair in flags.items()}} for side in (0, 1)]
+        return comparison.changed_settings(kind, maps, scores, *results)
+
+    table = {'curve_steps': (4, 32), 'methods': (['a', 'b'], ['a']), 'metrics': ('win', 'all'), 'max_images': (1, 2)}
+    assert changed('attribution_scores', ('a', 'b'), {'deletion'}, **table) == ('--curve_steps 4 / 32',)
+    assert changed('attribution_scores', ('a', 'b'), {'win'}, **table)[1] == '--methods a,b / a'
+    noise = {'smooth_grad_nr_iter': (5, 50), 'batch_size': (1, 2)}
+    assert changed('wsol', ('smooth_grad', 'smooth_grad'), {'PxAP'}, **noise) == ('--smooth_grad_nr_iter 5 / 50',)
+    assert changed('wsol', ('smooth_grad', 'vanilla'), {'PxAP'}, **noise) == ()
+    assert changed('wsol', ('x', 'x'), {'PxAP'}, curve_steps=(4, 32), cam_curve_interval=(0.1, 0.1)) == ()
+
+
 def test_two_maps_of_one_experiment_are_compared(tmp_path, monkeypatch, capsys):
     experiment(tmp_path / 'a', method='CALM-EM')
     folder = experiment(tmp_path / 'a', method='CALM-EM', map_name='jointll', shift=5.0)

@@ -54,7 +54,7 @@ def explain(
     """
     name = _name_of(name)
     options = _changed_options(name, options, changes)
-    line = doubt(name, getattr(model, 'attribution_method', 'classifier'))
+    line = doubt(name, getattr(model, 'attribution_method', 'classifier')) if MAPS[name].readout else None
     if line:
         warnings.warn(line)
     if contrast is not None:
