@@ -29,13 +29,13 @@ class Ready:
     def __init__(self, maps):
         self.maps = maps
 
-    def tensors(self, images, output, classes, numbers):
+    def tensors(self, images, output, classes, numbers, contrasts=None, shared=None):
         """As `map_maker.MapMaker.tensors`."""
         return list(self.maps[:, None])
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, **more):
         """As `map_maker.MapMaker`."""
-        return [one.cpu().numpy() for one in self.tensors(*arguments)]
+        return [one.cpu().numpy() for one in self.tensors(*arguments, **more)]
 
 
 GOALS = {'float32': '<= 1.05', 'compile': '<= 0.85', 'bf16': '<= 0.60'}  # remove-and-classify, by form
