@@ -85,7 +85,8 @@ def page_file(tmp_path_factory):
     )
     runs, notes = read_runs([str(folder)])
     path = folder.parent / 'report.html'
-    path.write_text(fill_template(runs, notes, gallery, []))
+    page, _ = fill_template(runs, notes, gallery, [])
+    path.write_text(page)
     return path.as_uri(), maps
 
 
