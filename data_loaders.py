@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 import util
 from data import folders
 from data.metadata import read_image_ids, read_labels, read_sizes
+from data.texts import listed
 from wsol.errors import MissingFile, UserError
 from wsol.photographs import opened, read_photograph
 from wsol.preprocessing import PAPER, ImageLoader, make_transform
@@ -142,8 +143,7 @@ def load_split(dataset, split, data_root, metadata_root, proxy=False):
             if found.photographs
             else f'scripts/check_data.py --dataset={dataset} lists all of them'
         )
-        more = f' and {len(missing) - 1} more' if missing[1:] else ''
-        raise MissingFile(f'missing image {os.path.join(found.root, missing[0])}{more}: {what}')
+        raise MissingFile(f'missing image {os.path.join(found.root, listed(missing, 1))}: {what}')
     for image_id in image_ids[:4]:
         read_image(os.path.join(found.root, image_id), found.photographs)
     return found

@@ -17,9 +17,9 @@ from wsol.preprocessing import placement
 from wsol.scoring import regions
 
 from .classes import parse_class
-from .folders import check_box
+from .folder_truth import check_box
 from .photographs import find_photographs, unique_names
-from .texts import read_csv, read_text
+from .texts import listed, read_csv, read_text
 
 
 class Collection(NamedTuple):
@@ -95,8 +95,8 @@ def _in_order(table, own, path):
     """The entries of a table {number: entry} for all photographs; UserError if one is missing."""
     missing = [name for number, name in enumerate(own.names) if number not in table]
     if missing:
-        more = f' and {len(missing) - 1} more' if missing[1:] else ''
-        raise UserError(f'{path} has no line for {missing[0]}{more}: add it, or leave the photograph out of --images')
+        one = listed(missing, 1)
+        raise UserError(f'{path} has no line for {one}: add it, or leave the photograph out of --images')
     return [table[number] for number in range(len(own.names))]
 
 

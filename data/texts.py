@@ -1,10 +1,16 @@
-"""Readers of text, tables and JSON that users edit; a file that cannot be read is a UserError."""
+"""Readers of text, tables and JSON that users edit; a file that cannot be read is a UserError. Lists in messages."""
 
 import codecs
 import csv
 import json
 
 from wsol.errors import MissingFile, UserError
+
+
+def listed(names, most):
+    """The first `most` of the names, and how many more there are, for a message."""
+    more = f' and {len(names) - most} more' if names[most:] else ''
+    return f'{", ".join(names[:most])}{more}'
 
 
 def read_text(path):

@@ -7,7 +7,7 @@ import util
 from data_loaders import DATASETS, dataset_info
 from wsol.errors import UserError
 
-from . import folders
+from . import folder_truth, folders
 from .metadata import read_boxes, read_masks, read_sizes
 
 
@@ -20,7 +20,7 @@ class GroundTruth(NamedTuple):
 
 def localization(dataset, data_root):
     """The kind of ground truth of a data set: 'box', 'mask', or None (folder of photographs only)."""
-    return folders.truth_kind(data_root) if dataset == folders.NAME else dataset_info(dataset).localization
+    return folder_truth.truth_kind(data_root) if dataset == folders.NAME else dataset_info(dataset).localization
 
 
 def part_folder(dataset, data_root):
@@ -38,12 +38,12 @@ def ground_truth(dataset, folder, image_ids, data_root, mask_root):
     if dataset == folders.NAME:
         if kind is None:
             raise UserError(
-                f'{data_root} has neither {folders.BOXES} nor {folders.MASKS}/: localization needs true '
+                f'{data_root} has neither {folder_truth.BOXES} nor {folder_truth.MASKS}/: localization needs true '
                 'boxes or masks (docs/data.md)'
             )
         if kind == 'mask':
-            return GroundTruth(folders.masks(data_root, image_ids), data_root)
-        return GroundTruth(folders.boxes(data_root, image_ids), None)
+            return GroundTruth(folder_truth.masks(data_root, image_ids), data_root)
+        return GroundTruth(folder_truth.boxes(data_root, image_ids), None)
     if kind == 'mask':
         root = os.path.join(mask_root, dataset)
         return GroundTruth(checked_masks(folder, image_ids, root), root)

@@ -18,7 +18,7 @@ import eval_pixel_perturb
 import eval_wsol
 import inference
 import main
-from data import folders
+from data import folder_truth, folders
 from data.photographs import photograph_loader
 from data_loaders import load_split, make_loader, read_image
 from engine.command import Stopped
@@ -163,14 +163,14 @@ def test_photographs_are_read_upright_and_so_are_their_boxes(tmp_path):
     path = os.path.join(root, split.image_ids[0])
     assert read_image(path, split.photographs).size == (36, 40) and read_image(path).size == (40, 36)
     add_boxes(root, split.image_ids)
-    table = folders.boxes(root, split.image_ids)
+    table = folder_truth.boxes(root, split.image_ids)
     assert table[split.image_ids[0]] == ([BOX], (36, 40)) and table[split.image_ids[1]] == ([BOX], (40, 36))
     add_boxes(root, split.image_ids[1:])
     with pytest.raises(UserError, match='boxes.csv has no row for'):
-        folders.boxes(root, split.image_ids)
+        folder_truth.boxes(root, split.image_ids)
     (tmp_path / 'a' / 'boxes.csv').write_text('test/a.jpg,1,2,three,4\n')
     with pytest.raises(UserError, match='boxes.csv, line 1: not path,x0,y0,x1,y1'):
-        folders.boxes(root, [])
+        folder_truth.boxes(root, [])
 
 
 @pytest.mark.parametrize('coding', ['utf-8', 'utf-8-sig', 'utf-16'])
@@ -180,17 +180,17 @@ def test_boxes_as_spreadsheets_save_them(tmp_path, coding, end):
     lines = ['path,x0,y0,x1,y1', 'test/blé, mûr/1.jpg,8,10,30,28', '"test/blé, mûr/1.jpg", 0, 0, 40, 36', '']
     for rows in (lines, lines[1:]):
         (tmp_path / 'boxes.csv').write_bytes(end.join(rows).encode(coding))
-        table = folders.boxes(str(tmp_path), ['test/blé, mûr/1.jpg'])
+        table = folder_truth.boxes(str(tmp_path), ['test/blé, mûr/1.jpg'])
         assert table == {'test/blé, mûr/1.jpg': ([(8, 10, 30, 28), (0, 0, 40, 36)], (40, 36))}
 
 
 def test_a_table_in_another_coding_is_one_line(tmp_path):
     (tmp_path / 'boxes.csv').write_bytes('path,x0,y0,x1,y1\ntest/blé.jpg,1,2,3,4\n'.encode('latin-1'))
     with pytest.raises(UserError, match='boxes.csv, line 2: not UTF-8: save it as UTF-8'):
-        folders.boxes(str(tmp_path), [])
+        folder_truth.boxes(str(tmp_path), [])
     (tmp_path / 'boxes.csv').write_text('path;x0;y0;x1;y1\ntest/a.jpg;1;2;3;4\n')
     with pytest.raises(UserError, match='line 1: 1 columns: it must be path,x0,y0,x1,y1, with commas between them'):
-        folders.boxes(str(tmp_path), [])
+        folder_truth.boxes(str(tmp_path), [])
 
 
 @pytest.mark.parametrize('box', ['-1,0,3,4', '0,0,41,36', '0,0,40,37', '5,0,3,4', '0,9,3,4'])
@@ -198,7 +198,7 @@ def test_a_box_that_is_not_within_its_photograph_is_refused(tmp_path, box):
     photograph(tmp_path / 'test' / 'a' / '1.jpg')
     (tmp_path / 'boxes.csv').write_text(f'test/a/1.jpg,0,0,40,36\ntest/a/1.jpg,{box}\n')
     with pytest.raises(UserError, match='boxes.csv, line 2: .* is not a box of test/a/1.jpg, which is 40 x 36 pixels'):
-        folders.boxes(str(tmp_path), ['test/a/1.jpg'])
+        folder_truth.boxes(str(tmp_path), ['test/a/1.jpg'])
 
 
 def test_training_sees_the_photographs_that_panels_show(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import folders, own_photographs
+from data import folder_truth, own_photographs
 from wsol.errors import UserError
 from wsol.masks import read_region
 from wsol.preprocessing import PAPER
@@ -152,12 +152,12 @@ def test_masks_of_a_folder_set_are_checked_against_their_photographs(tmp_path):
     ids = ['test/a/1.jpg', 'test/a/2.jpg']
     for name in ('1', '2'):
         grey(1).save(tmp_path / f'masks/test/a/{name}.png')
-    assert folders.masks(str(tmp_path), ids) == {
+    assert folder_truth.masks(str(tmp_path), ids) == {
         one: ([f'masks/test/a/{name}.png'], None) for one, name in zip(ids, '12')
     }
     Image.new('L', (20, 18), 1).save(tmp_path / 'masks/test/a/2.png')
     with pytest.raises(UserError, match=r'2.png is \(20, 18\), its photograph \(40, 36\)'):
-        folders.masks(str(tmp_path), ids)
+        folder_truth.masks(str(tmp_path), ids)
     (tmp_path / 'masks/test/a/2.png').write_bytes(b'no picture')
     with pytest.raises(UserError, match='mask .*2.png is unreadable'):
-        folders.masks(str(tmp_path), ids)
+        folder_truth.masks(str(tmp_path), ids)

@@ -4,7 +4,7 @@ import os
 import shlex
 from html import escape
 
-from data import folders
+from data import folder_truth, folders
 from data_loaders import DATASETS
 from engine.experiments import DESCRIBING, default_arguments
 from wsol.network import HEADS
@@ -58,7 +58,7 @@ def lacks(run, kind):
     if kind == 'cue_location':
         return name not in DATASETS or bool(DATASETS[name].parts)
     if kind == 'wsol' and name == folders.NAME:
-        return folders.truth_kind(run.arguments['data_root']) is not None
+        return folder_truth.truth_kind(run.arguments['data_root']) is not None
     return True
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from data import folders
+from data import folder_truth, folders
+from data.texts import listed
 from wsol.errors import MissingFile, UserError
 from wsol.masks import read_region
 from wsol.photographs import photograph_size, read_photograph
@@ -13,10 +14,10 @@ from wsol.photographs import photograph_size, read_photograph
 from .pictures import Fault
 
 ABSENT = 'no such folder; training splits it off train'
-TRUTH = {  # by `folders.truth_kind`
-    'box': f'true boxes: {folders.BOXES}',
-    'mask': f'true masks: {folders.MASKS}/',
-    None: f'neither {folders.BOXES} nor {folders.MASKS}/: localization cannot be scored',
+TRUTH = {  # by `folder_truth.truth_kind`
+    'box': f'true boxes: {folder_truth.BOXES}',
+    'mask': f'true masks: {folder_truth.MASKS}/',
+    None: f'neither {folder_truth.BOXES} nor {folder_truth.MASKS}/: localization cannot be scored',
 }
 
 
@@ -25,7 +26,7 @@ def check(args):
     root = args.data_root
     try:
         images = images_of(root, args.metadata_root)
-        boxes = folders.read_boxes(root)
+        boxes = folder_truth.read_boxes(root)
     except UserError as error:
         return {'folders': [Fault('cannot be trained on', str(error))]}
     line = folders.not_read_line(root)
@@ -34,7 +35,7 @@ def check(args):
     every = [one for row in images.values() for one in row]
     for name in args.splits:
         print(f'folder {name}: {content(images[name], every)}' if name in images else f'folder {name}: {ABSENT}')
-    print(TRUTH[folders.truth_kind(root)])
+    print(TRUTH[folder_truth.truth_kind(root)])
     results = {name: check_split(name, images[name], boxes, args) for name in args.splits if name in images}
     stray = [*stray_boxes(root, boxes), *stray_masks(root)]
     return {**results, 'boxes and masks': stray} if stray else results
@@ -46,26 +47,26 @@ def content(image_ids, every):
     lacking = sorted(known - {one.split('/')[1] for one in image_ids})
     if not lacking:
         return f'{len(image_ids)} photographs of {len(known)} classes'
-    more = f' and {len(lacking) - 5} more' if lacking[5:] else ''
     found = len(known) - len(lacking)
-    return f'{len(image_ids)} photographs of {found} of {len(known)} classes, none of {", ".join(lacking[:5])}{more}'
+    return f'{len(image_ids)} photographs of {found} of {len(known)} classes, none of {listed(lacking, 5)}'
 
 
 def stray_boxes(root, boxes):
     """Rows of boxes.csv that name no photograph."""
     for image_id, rows in boxes.items():
         if not os.path.isfile(os.path.join(root, image_id)):
-            yield Fault('no photograph', f'{folders.BOXES}, line {rows[0][0]}: {image_id}')
+            yield Fault('no photograph', f'{folder_truth.BOXES}, line {rows[0][0]}: {image_id}')
 
 
 def stray_masks(root):
     """Files below masks/ that are under the path of no photograph."""
     photographs = {one for split in folders.SPLITS for one in folders.images_below(root, split)}
-    names = {name for one in photographs for name in folders.mask_names(one)}
-    for path in folders.files_below(os.path.join(root, folders.MASKS)):
+    names = {name for one in photographs for name in folder_truth.mask_names(one)}
+    for path in folders.files_below(os.path.join(root, folder_truth.MASKS)):
         name = os.path.relpath(path, root).replace(os.sep, '/')
         if name not in names:
-            yield Fault('no photograph', f'{name}: a mask is {folders.MASKS}/PATH.png, PATH a photograph below {root}')
+            place = f'{folder_truth.MASKS}/PATH.png'
+            yield Fault('no photograph', f'{name}: a mask is {place}, PATH a photograph below {root}')
 
 
 def images_of(root, metadata_root):
@@ -79,7 +80,7 @@ def images_of(root, metadata_root):
 
 def check_split(name, image_ids, boxes, args):
     """Faults of a split; boxes: {path: its rows}."""
-    needed = folders.truth_kind(args.data_root) if name != 'train' else None
+    needed = folder_truth.truth_kind(args.data_root) if name != 'train' else None
     with ThreadPoolExecutor(args.workers) as pool:
         results = pool.map(lambda one: list(check_photograph(one, boxes, needed, args)), image_ids)
         shown = tqdm(results, f'folder {name}', len(image_ids), leave=False, disable=None)
@@ -99,13 +100,13 @@ def check_photograph(image_id, boxes, needed, args):
         yield Fault('unreadable image', str(error))
         return
     if needed == 'box' and image_id not in boxes:
-        yield Fault('no box', f'{folders.BOXES}: {image_id}')
+        yield Fault('no box', f'{folder_truth.BOXES}: {image_id}')
     try:
-        folders.checked_boxes(root, image_id, size, boxes.get(image_id, []))
+        folder_truth.checked_boxes(root, image_id, size, boxes.get(image_id, []))
     except UserError as error:
         yield Fault('bad box', str(error))
     try:
-        mask = folders.checked_mask(root, image_id, size)
+        mask = folder_truth.checked_mask(root, image_id, size)
         if not args.fast:
             read_region(os.path.join(root, mask))
     except MissingFile as error:
