@@ -78,12 +78,10 @@ class MapMaker:
 
 def target_maps(maker, images, output, labels, numbers, shared=None):
     """The maps of the labels [B] at native size: float32 [B, h, w] on the images' device; see `MapMaker.tensors`."""
-    classes = list(labels.view(-1, 1))
+    given = images, output, list(labels.view(-1, 1)), numbers, None, shared
     if maker.ksize > 1:  # OpenCV smooths, on the host
-        return torch.from_numpy(np.concatenate(maker(images, output, classes, numbers, shared=shared))).to(
-            images.device
-        )
-    return torch.cat(maker.tensors(images, output, classes, numbers, shared=shared)).float()
+        return torch.from_numpy(np.concatenate(maker(*given))).to(images.device)
+    return torch.cat(maker.tensors(*given)).float()
 
 
 def at_image_size(maps, size):

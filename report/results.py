@@ -66,9 +66,13 @@ def digits_of(metric):
 
 def maps_scored(folder):
     """The names of the maps with results of cue localization or remove-and-classify; [None] if there are none."""
-    kinds = ('cue_location', 'pixel_perturb')
-    paths = [path for kind in kinds for path in glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.json'))]
-    return sorted({os.path.basename(path).removesuffix('.json').split('_', 2)[2] for path in paths}) or [None]
+    return sorted({one for kind in ('cue_location', 'pixel_perturb') for one in maps_with(folder, kind)}) or [None]
+
+
+def maps_with(folder, kind):
+    """The names of the maps with a result KIND_<map>.json in an experiment folder."""
+    paths = glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.json'))
+    return sorted(os.path.basename(path).removesuffix('.json')[len(kind) + 1 :] for path in paths)
 
 
 def read_or_note(path, notes):

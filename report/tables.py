@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
-from .results import MODES, SCORES, maps_scored, over_seeds, read_result, run_seeds, seed_groups, seed_of
+from .results import MODES, SCORES, maps_scored, maps_with, over_seeds, read_result, run_seeds, seed_groups, seed_of
 
 FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
 LOCALIZATION = ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
@@ -126,29 +126,21 @@ def print_summary(folders):
     for folder in folders:
         seed = f', seed {seed_of(folder)[1]}' if folder in several else ''
         known = list(summaries(folder))
-        others = os.path.isfile(os.path.join(folder, SCORES)) or localization_paths(folder)
+        others = os.path.isfile(os.path.join(folder, SCORES)) or maps_with(folder, 'wsol')
         if any(one.known() for one in known) or not others:
             rows += [[method + seed, *rest] for method, *rest in (one.row() for one in known)]
     if rows:
         print(markdown(COLUMNS, [*rows, *(row for _, row in seed_rows(groups))]))
 
 
-def localization_paths(folder):
-    """The results of eval_wsol.py in an experiment folder."""
-    return sorted(glob.glob(os.path.join(glob.escape(folder), 'wsol_*.json')))
-
-
 def localization_rows(folders):
     """Yield [folder, method, map, split, *LOCALIZATION] of each result of eval_wsol.py, texts."""
     for folder in folders:
-        for path in localization_paths(folder):
-            result = read_result(path)
-            map_name = os.path.basename(path)[len('wsol_') : -len('.json')]
-            intervals = {}
-            if os.path.isfile(f'{path[: -len(".json")]}.npz'):
-                from .intervals import result_intervals  # loads NumPy and SciPy
+        for map_name in maps_with(folder, 'wsol'):
+            from .intervals import result_intervals  # loads NumPy and SciPy
 
-                intervals = result_intervals(folder, 'wsol', map_name)
+            result = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
+            intervals = result_intervals(folder, 'wsol', map_name)
             cells = [number_text(result.get(name)) + interval_text(intervals.get(name)) for name in LOCALIZATION]
             method = result.get('arguments', {}).get('attribution_method', '-')
             yield [folder, method, map_name, result.get('split', '-'), *cells]

@@ -69,7 +69,7 @@ def first(root, setting, head, map_name='{map}'):
 
 def answer_row(root, row, setting):
     """Our cells for a published row: released, per pair with interval; gradient rows use the subset."""
-    gradient = row['map'] in ','.join(cub.GRADIENTS.get(row['method'], ())).split(',')
+    gradient = row['map'] != HEADS[row['method']].map
     folder = first(root, f'{setting}-{cub.SUBSET_SETTING}' if gradient else setting, row['method'], row['map'])
     if not folder:
         return ['-', '-', '-']
