@@ -11,7 +11,8 @@ docs/cub.md.
 The recipe `cpu` takes hours of a CPU core: the networks lite0 (tf_efficientnet_lite0 with ImageNet weights, trained at
 160 px, scored at 160, 224 and 320 px) and vgg16 (28 x 28 maps at 224 px), first CAM and from it the other heads. The
 recipe `paper` is the published one, for ResNet-50 (the network of the published commands) and VGG-16: 40 epochs in
-batches of 64, each head from ImageNet weights; then CALM-EM, CALM-ML and CAM-longer from CAM, 15 epochs each.
+batches of 64, each head from ImageNet weights; then CALM-EM, CALM-ML and CAM-longer from CAM, 15 epochs each. Heads
+named -low-lr have a tenth of its learning rate.
 """
 
 import os
@@ -50,8 +51,8 @@ SECOND = (4, 3)  # for heads that start from CAM's checkpoint
 FIRST = {'CAM': (8, 6), 'CALM-EM': SECOND, 'CALM-ML': SECOND, 'CAM-longer': SECOND}
 ONE_STEP = {f'{head}-onestep': (12, 9) for head in ('CALM-EM', 'CALM-ML', 'CAM')}
 PUBLISHED = {
-    **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep'), (40, 30)),
-    **dict.fromkeys(('CALM-EM', 'CALM-ML', 'CAM-longer'), (15, 11)),
+    **dict.fromkeys(('CAM', 'CALM-EM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep-low-lr'), (40, 30)),
+    **dict.fromkeys(('CALM-EM', 'CALM-ML', 'CAM-longer', 'CALM-EM-low-lr', 'CALM-ML-low-lr'), (15, 11)),
 }
 NETWORKS = {
     'lite0': Network(
@@ -80,8 +81,8 @@ NETWORKS = {
 STUDIED = tuple(head for head in HEADS if any(head in network.epochs for network in NETWORKS.values()))
 RECIPES = {'cpu': ('lite0', 'vgg16'), 'paper': ('resnet50-paper', 'vgg16-paper')}
 MANY_SEEDS = ('CAM', 'CAM-longer', 'CALM-EM')  # heads with more than one seed
-BLURRED = ('CAM', 'CAM-longer', 'CALM-EM')
-TWO_HEADS = ('CAM', 'CALM-EM')  # for remove-and-classify, mask controls and the subset
+BLURRED = ('CAM', 'CAM-longer', 'CALM-EM', 'CALM-EM-low-lr')
+COMPARED = ('CAM', 'CALM-EM', 'CALM-EM-low-lr')  # for remove-and-classify, mask controls and the subset
 
 
 def setting_of(name, size):
@@ -146,17 +147,23 @@ def boxes(network, _):
     yield score(network, BOXES)
 
 
+def precision(network):
+    """The mixed precision of a network's training, for steps of many passes."""
+    return tuple(flag for flag in NETWORKS[network.setting].training if flag.startswith('--amp='))
+
+
 def gradients(network, args):
     """Cue localization of the head's map and the paper's gradient maps, on a subset of the test images."""
     place = (f'--metadata_root={args.save_root}/metadata_{SUBSET_SETTING}',)
     setting = f'{network.setting}-{SUBSET_SETTING}'
+    dear = precision(network) or ('--batch_size=4',)
     yield score(network, CUE, None, place, setting=setting)
     for name in GRADIENTS.get(network.head, ()):
-        yield score(network, CUE, name, (*place, '--batch_size=4'), setting=setting)
+        yield score(network, CUE, name, (*place, *dear), setting=setting)
 
 
 def erase(network, _):
-    yield score(network, ERASE)
+    yield score(network, ERASE, None, precision(network))
 
 
 class Kind(NamedTuple):
@@ -172,9 +179,9 @@ KINDS = {
     'wsol': Kind(boxes),
     'top1': Kind(top1),
     'blur': Kind(blur, BLURRED),
-    'masks': Kind(other_masks, TWO_HEADS),
-    'gradients': Kind(gradients, TWO_HEADS),
-    'erase': Kind(erase, TWO_HEADS),
+    'masks': Kind(other_masks, COMPARED),
+    'gradients': Kind(gradients, COMPARED),
+    'erase': Kind(erase, COMPARED),
 }
 
 
@@ -198,8 +205,9 @@ def plan(args):
         plain = [head for head in heads if head not in later]
         yield from steps_of(name, plain, first, args, ('train', 'cue'))
         yield from steps_of(name, plain, first, args, ('blur', 'masks', 'wsol'))
+        many = MANY_SEEDS if args.recipe == 'cpu' else [head for head in plain if not head.endswith('-low-lr')]
         for seed in others[: NETWORKS[name].seeds - 1]:
-            again = [head for head in plain if head in MANY_SEEDS or args.recipe == 'paper']
+            again = [head for head in plain if head in many]
             yield from steps_of(name, again, seed, args, ('train', 'cue', 'wsol'))
         yield from steps_of(name, later, first, args, ('train', 'cue', 'wsol'))
         yield from steps_of(name, plain, first, args, ('top1', 'gradients', 'erase'))

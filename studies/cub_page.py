@@ -23,12 +23,13 @@ from report.tables import cue_means
 from studies import cub, losses, page
 from studies.steps import HEADS, results_of
 
-HEADS_SHOWN = ('CAM', 'CAM-longer', 'CALM-ML', 'CALM-EM', 'CAM-onestep', 'CALM-ML-onestep', 'CALM-EM-onestep')
 PAIRS = (  # compared heads: A, B
     ('CAM', 'CALM-EM'),
     ('CAM-longer', 'CALM-EM'),
     ('CALM-ML', 'CALM-EM'),
+    ('CAM', 'CALM-EM-onestep'),
     ('CALM-ML-onestep', 'CALM-EM-onestep'),
+    ('CALM-EM', 'CALM-EM-low-lr'),
 )
 SCORES = ('top-1', *(cue_name('per_pair', count) for count in COUNTS.values()), 'R_10', 'R_30', 'MaxBoxAccV2')
 OURS = ('released', 'per_pair')  # no exact mode: CUB has no part pixels
@@ -100,7 +101,7 @@ def sizes(root):
     """A row per head and size: means over the seeds."""
     rows = []
     for name, size, setting in settings(root):
-        for head, by_seed in page.runs(root, setting, HEADS_SHOWN, CUE).items():
+        for head, by_seed in page.runs(root, setting, cub.STUDIED, CUE).items():
             found = [cue(folder, HEADS[head].map) for folder in by_seed.values()]
             cells = [
                 over_seeds([cue_means(one, mode)[i] for one in found]) for mode in OURS for i in range(len(COUNTS))
@@ -115,7 +116,7 @@ def sizes(root):
 def differences(root):
     """A table per network and size: B - A with its 95 % interval, per seed."""
     for name, size, setting in settings(root):
-        rows = list(page.pair_rows(page.runs(root, setting, HEADS_SHOWN, CUE), PAIRS, SCORES))
+        rows = list(page.pair_rows(page.runs(root, setting, cub.STUDIED, CUE), PAIRS, SCORES))
         if rows:
             yield f'**{title(name, size)}**\n\n{tables.markdown(["A, B", "seed", *SCORES], rows)}'
 
@@ -150,7 +151,7 @@ def masks(root):
     rows = []
     for name in cub.NETWORKS:
         names = mask_settings(root, name)
-        for head in cub.TWO_HEADS:
+        for head in cub.COMPARED:
             for setting in [name, *names]:
                 folder = first(root, setting, head)
                 if folder and names:
@@ -164,7 +165,7 @@ def masks(root):
 def others(root):
     """Accuracy, boxes and remove-and-classify of each head: means over the seeds."""
     for name in cub.NETWORKS:
-        found = page.runs(root, name, HEADS_SHOWN)
+        found = page.runs(root, name, cub.STUDIED)
         if found:
             table = tables.markdown(['head', 'seeds', *page.FIGURES], list(page.mean_rows(found)))
             yield f'**{title(name, cub.NETWORKS[name].sizes[0])}**\n\n{table}'
@@ -204,7 +205,7 @@ def points(root, mode):
         for row in tables.read_published('cue_localization')['rows'][-3:]:
             yield 'paper', row['method'], 28, row['paper']['CUB'][-1]
     for name, size, setting in settings(root):
-        for head, folders in page.runs(root, setting, HEADS_SHOWN, CUE).items():
+        for head, folders in page.runs(root, setting, cub.STUDIED, CUE).items():
             values = (cue_means(cue(folder, HEADS[head].map), mode)[-1] for folder in folders.values())
             yield from ((name, head, size // cub.NETWORKS[name].cell, value) for value in values if value is not None)
 
@@ -229,17 +230,17 @@ def draw(root, path):
     by_mode = [list(points(root, mode)) for mode in OURS]
     every = sum(by_mode, [])
     markers = {**dict(zip(dict.fromkeys(name for name, _, _ in settings(root)), 'os^D')), 'paper': '*'}
-    shown = [head for head in HEADS_SHOWN if any(point[1] == head for point in every)]
+    shown = [head for head in cub.STUDIED if any(point[1] == head for point in every)]
     for axes, mode, found in zip(panels, OURS, by_mode):
         for name, head, cells, value in found:
             place = cells + 0.6 * (shown.index(head) - (len(shown) - 1) / 2)  # side by side, not on one another
-            axes.plot(place, value, markers[name], color=f'C{HEADS_SHOWN.index(head)}', alpha=0.8)
+            axes.plot(place, value, markers[name], color=f'C{cub.STUDIED.index(head)}', alpha=0.8)
         axes.set_title(mode.replace('_', ' '), fontsize=10)
         axes.set_xticks(sorted({point[2] for point in every}))
         axes.set_xlabel('locations per side')
         axes.spines[['top', 'right']].set_visible(False)
     for head in shown:
-        panels[0].plot([], [], 's', color=f'C{HEADS_SHOWN.index(head)}', label=head)
+        panels[0].plot([], [], 's', color=f'C{cub.STUDIED.index(head)}', label=head)
     for name, marker in markers.items():
         panels[0].plot([], [], marker, color='black', fillstyle='none', label=name)
     panels[0].set_ylabel('cue localization (%), higher is better')

@@ -36,9 +36,12 @@ HEADS = {
     'CALM-EM': Head('CALM-EM', 'jointll', 'CAM'),
     'CALM-EM-epoch': Head('CALM-EM', 'jointll', 'CAM', ('--em_teacher=epoch',)),
     'CALM-EM-ema': Head('CALM-EM', 'jointll', 'CAM', ('--em_teacher=ema',)),
+    'CALM-EM-low-lr': Head('CALM-EM', 'jointll', 'CAM', ('--lr=0.001',)),
+    'CALM-ML-low-lr': Head('CALM-ML', 'jointll', 'CAM', ('--lr=0.001',)),
     'CAM-onestep': Head('CAM', 'vanilla'),
     'CALM-ML-onestep': Head('CALM-ML', 'jointll'),
     'CALM-EM-onestep': Head('CALM-EM', 'jointll'),
+    'CALM-EM-onestep-low-lr': Head('CALM-EM', 'jointll', None, ('--lr=0.001',)),
 }
 
 

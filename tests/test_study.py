@@ -195,22 +195,34 @@ def test_the_study_of_cub_refuses_a_network_of_another_recipe_and_a_head_of_anot
 
 def test_the_papers_recipe_is_the_published_one(tmp_path):
     steps = cub_study(tmp_path, '--recipe', 'paper', '--steps', 'train')
-    assert len(steps) == 36  # two networks, six heads, three seeds
+    assert len(steps) == 42  # two networks; six heads with three seeds, three of a low rate with one
     assert steps[0].experiment == 'resnet50-paper/CAM-seed0'  # the network of the published commands first
     for step in steps:
         args = get_configs('', list(step.words[1:]))
-        from_cam = (
-            re.fullmatch(r'(?:resnet50|vgg16)-paper/(CALM-EM|CALM-ML|CAM-longer)-seed\d', step.experiment) is not None
-        )
+        head = re.fullmatch(r'(?:resnet50|vgg16)-paper/(\S+)-seed\d', step.experiment)[1]
+        low = head.endswith('-low-lr')
+        from_cam = head.removesuffix('-low-lr') in ('CALM-EM', 'CALM-ML', 'CAM-longer')
         assert (args.epochs, args.lr_decay_frequency) == ((15, 11) if from_cam else (40, 30))
         assert bool(args.load_checkpoint) == args.is_different_checkpoint == from_cam
-        assert (args.batch_size, args.lr) == (64, 0.01)
+        assert (args.batch_size, args.lr) == (64, 0.001 if low else 0.01)
         assert (
             args.architecture == step.experiment.split('-paper')[0]
             and args.use_bn
             and args.large_feature_map
             and args.pretrained
         )
+
+
+def test_steps_of_many_passes_have_the_precision_of_the_training(tmp_path):
+    for recipe, flags in (('paper', {'amp': 'bf16', 'batch_size': 64}), ('cpu', {'amp': 'off', 'batch_size': 4})):
+        found = cub_study(tmp_path, '--recipe', recipe, '--heads', 'CAM', '--steps', 'gradients', 'erase')
+        many = [step for step in found if 'grad' in step.results[0] or step.words[0] == 'eval_pixel_perturb.py']
+        assert len(many) == len(found) - len(cub.RECIPES[recipe])  # all but the map of the head
+        for step in many:
+            args = get_configs('', list(step.words[1:]))
+            assert args.amp == flags['amp']
+            if 'grad' in step.results[0]:
+                assert args.batch_size == flags['batch_size']
 
 
 def test_finished_steps_are_listed_and_not_repeated(tmp_path, monkeypatch, capsys):
