@@ -36,11 +36,19 @@ class FolderSplit(NamedTuple):
         return [number[image_id.split('/')[1]] for image_id in self.images[name]]
 
 
-def files_below(folder):
-    """Paths of the files in a folder and its subfolders, without hidden ones."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [one for one in folders if not one.startswith('.')]
-        yield from (os.path.join(place, name) for name in names if not name.startswith('.'))
+def files_below(folder, above=()):
+    """Paths of the files in a folder and its subfolders, without hidden ones; none if the folder does not exist.
+
+    above: the real paths of the folders it was reached through. UserError if a link leads back to one of them.
+    """
+    here = (*above, os.path.realpath(folder))
+    if here[-1] in above:
+        raise UserError(f'{folder} is a link to {here[-1]}, which it lies in: its photographs repeat; remove the link')
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+        if entry.is_dir() and not entry.name.startswith('.'):
+            yield from files_below(entry.path, here)
+        elif not entry.name.startswith('.'):
+            yield entry.path
 
 
 def images_below(root, folder):

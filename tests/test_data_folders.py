@@ -136,6 +136,19 @@ def test_what_cannot_be_trained_on_is_one_line(tmp_path):
     refused('bare', 'holds no photographs in class folders')
 
 
+def test_linked_folders_are_followed_unless_they_lead_back(tmp_path):
+    root = make_set(tmp_path / 'set')
+    place = tmp_path / 'set' / 'train' / CLASSES[0]
+    place.rename(tmp_path / 'elsewhere')
+    place.symlink_to('../../elsewhere')
+    found = folders.scan(root)['train']
+    assert len(found[CLASSES[0]]) == len(found[CLASSES[1]]) == 6
+    (tmp_path / 'elsewhere' / 'more').mkdir()
+    (tmp_path / 'elsewhere' / 'more' / 'back').symlink_to('..')
+    with pytest.raises(UserError, match='more/back is a link to .*elsewhere, which it lies in'):
+        folders.scan(root)
+
+
 def test_a_damaged_or_missing_split_is_one_line(tmp_path):
     root = make_set(tmp_path / 'a')
     with pytest.raises(UserError, match='has no folder test, and no split.json'):
