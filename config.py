@@ -73,7 +73,7 @@ def _add(group, flag, shown):
     elif flag.kind is not str and not isinstance(flag.kind, tuple):
         how['metavar'] = flag.metavar or 'N'
     if flag.many:
-        how['nargs'] = '+'
+        how.update(nargs='+', action='extend')  # given twice, it has the values of both
     how['choices' if isinstance(flag.kind, tuple) else 'type'] = flag.kind
     group.add_argument(*(f'--{name}' for name in flag.names), **how)
 
@@ -129,6 +129,13 @@ class _AsWritten(yaml.SafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:  # plain YAML takes the last value
+                raise UserError(f'{key} is given {keys.count(key)} times: keep one')
+        return super().construct_mapping(node, deep)
+
 
 def _words(flag, value):
     """The command-line words of a flag with a YAML value; None if it is neither text nor a list of texts.
@@ -164,6 +171,9 @@ def _yaml_words(parser, accepted, path):
     unknown = sorted(str(key) for key in values if key not in known or key == 'config')
     if unknown:
         parser.error(f'--config {path}: unknown flags {", ".join(unknown)}')
+    for key in values:
+        if twice := [other for other in values if other != key and known[other] is known[key]]:
+            parser.error(f'--config {path}: {key} and {twice[0]} are the same flag: keep one')
     words = {key: _words(known[key], value) for key, value in values.items()}
     for key in (key for key, found in words.items() if found is None):
         parser.error(f'--config {path}: {key} is {values[key]!r}: give a value, or a list of values')

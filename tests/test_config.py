@@ -157,6 +157,16 @@ def test_going_on_and_beginning_anew_exclude_each_other(capsys):
     assert parsed('--resume').resume and parsed('--override_cache').override_cache
 
 
+def test_a_list_given_twice_has_all_its_values():
+    assert parsed('--images', 'a.jpg', 'b.jpg', '--images=c.jpg', command='inference').images == [
+        'a.jpg',
+        'b.jpg',
+        'c.jpg',
+    ]
+    assert parsed('--iou_thresholds', '30', '--iou_thresholds', '60').iou_thresholds == [30, 60]
+    assert parsed().iou_thresholds == [30, 50, 70]  # the default is not added to
+
+
 def test_a_yaml_file_is_read_with_care(tmp_path, capsys):
     path = tmp_path / 'run.yaml'
     path.write_text('lr: 0.5\nuse_bn: true\niou_thresholds: [40, 60]\nload_checkpoint: here\n')
@@ -168,6 +178,8 @@ def test_a_yaml_file_is_read_with_care(tmp_path, capsys):
         ('lr: [', 'run.yaml'),
         ('help: 1\n', 'unknown flags help'),
         ('config: x\nlearning: 1\n', 'unknown flags config, learning'),
+        ('lr: 0.5\nuse_bn: true\nlr: 0.1\n', 'lr is given 2 times: keep one'),
+        ('dataset: CUB\ndataset_name: ILSVRC\n', 'dataset and dataset_name are the same flag: keep one'),
     ):
         path.write_text(text)
         if said is None:
