@@ -97,7 +97,12 @@ class Photographs(Dataset):
 def panel_picture(image, preprocessing=PAPER):
     """The part of a Pillow image that a network sees, for panels: uint8 [y, x, 3], sides at most SIDE pixels."""
     image = seen_crop(image, preprocessing)
-    return np.asarray(ImageOps.contain(image, (SIDE, SIDE)) if max(image.size) > SIDE else image)
+    longest = max(image.size)
+    if longest <= SIDE:
+        return np.asarray(image)
+    if min(image.size) * SIDE < longest:  # less than a pixel wide
+        return np.asarray(image.resize([max(1, SIDE * value // longest) for value in image.size]))
+    return np.asarray(ImageOps.contain(image, (SIDE, SIDE)))
 
 
 def photograph_loader(files, size, batch_size, workers, preprocessing=PAPER, batches=None):

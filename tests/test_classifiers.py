@@ -139,6 +139,8 @@ def test_a_photograph_is_resized_and_cropped_as_the_network_wants_it():
     assert seen.size == (79, 79) and panel_picture(image, OWN).shape == (79, 79, 3)
     np.testing.assert_array_equal(np.asarray(seen), np.asarray(image)[5:84, 25:104])
     assert seen_crop(image, PAPER) is image
+    assert panel_picture(Image.new('RGB', (20000, 1))).shape == (1, 448, 3)
+    assert panel_picture(Image.new('RGB', (2, 3000), 'red')).shape == (448, 1, 3)
     assert from_record(OWN._asdict()) == OWN and from_record(None) == PAPER
 
 
