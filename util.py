@@ -15,10 +15,15 @@ import torch
 from tqdm import tqdm
 
 from wsol import trained
-from wsol.errors import AlreadyThere, MissingFile, Unwritable, UserError
+from wsol.errors import AlreadyThere, InUse, MissingFile, Unwritable, UserError
 from wsol.weights import read_record
 
 CHECKPOINT = '{}_checkpoint.pth.tar'  # of 'last' or 'best', the released file name
+FULL = {
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'the quota is full',
+    errno.EFBIG: 'files of this size are not allowed (ulimit -f, or a limit of the file system)',
+}
 DOWNLOADED = 'checkpoints'  # where scripts/download_checkpoints.sh puts the released ones
 
 
@@ -73,10 +78,22 @@ def progress(iterable, total, text, size=1, shown=True):
             )
 
 
+def _whole_lines(path, size):
+    """The bytes of the whole lines in the first `size` bytes of a file; a shorter file is reported."""
+    data = b''
+    if os.path.exists(path):
+        with open(path, 'rb') as file:
+            data = file.read(size)
+    if len(data) < size:
+        print(f'{path} is gone or cut short: records of the earlier run are missing from it', file=sys.stderr)
+    return data.rfind(b'\n') + 1
+
+
 class Log:
     """A file of JSON lines that begins with the record `head`.
 
     keep: bytes of an existing file to keep; 0: a new file. path: None (all ranks but 0) to write and print nothing.
+    A file that was cut short keeps its whole lines; one that is gone begins anew. Both are reported.
     """
 
     def __init__(self, path, head, keep=0):
@@ -84,6 +101,8 @@ class Log:
         if path is None:
             return
         make_folder(os.path.dirname(path))
+        if keep:
+            keep = _whole_lines(path, keep)
         self.file = open(path, 'r+' if keep else 'w')
         self.file.truncate(keep)
         self.file.seek(keep)
@@ -164,14 +183,13 @@ def check_folder(folder):
 
 @contextmanager
 def full_disk_named(path):
-    """Make an OSError for a full disk or quota Unwritable, which names `path`."""
+    """Make an OSError for a full disk or quota, or for a file above the limit, Unwritable, which names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
-        what = 'disk' if error.errno == errno.ENOSPC else 'quota'
-        raise Unwritable(f'cannot write {path}: the {what} is full') from None
+        raise Unwritable(f'cannot write {path}: {FULL[error.errno]}') from None
 
 
 def atomically(path, write):
@@ -182,6 +200,8 @@ def atomically(path, write):
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if not os.path.exists(temporary):
+            raise InUse(f'{path} is being written by another run, too: wait for it, or give another place')
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

@@ -16,11 +16,12 @@ from wsol.errors import UserError
 MACHINE = {
     getattr(errno, name)
     for name in (
-        'EACCES EADDRINUSE EAGAIN EDQUOT EEXIST EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOMEM ENOSPC ENOTDIR '
-        'EPERM EROFS ESTALE'
+        'EACCES EADDRINUSE EAGAIN EDQUOT EEXIST EFBIG EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOMEM ENOSPC '
+        'ENOTDIR EPERM EROFS ESTALE'
     ).split()
 }
 STOPPED = 75  # exit code of a run that stopped on request with its state saved (EX_TEMPFAIL)
+PIPE = 141  # exit code if nobody reads standard output any longer, as in shells
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # a full /dev/shm
 
@@ -45,6 +46,8 @@ def command(main):
     except Stopped as error:
         _end_with(str(error), STOPPED)
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and not _writable(sys.stdout):
+            _end_with('standard output was closed, as by `head`: the work is not finished', PIPE)
         if not isinstance(error, UserError) and error.errno not in MACHINE:
             raise
         _end_with(f'error: {_one_line(error)}', 2)
@@ -76,7 +79,19 @@ def _end_with(line, code):
         traceback.print_exc()
     if line:
         print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
+    if not _writable(sys.stdout):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it exits
     sys.exit(code)
+
+
+def _writable(stream):
+    """Can the rest of a stream be written? False if its disk is full, or if the program that read it has ended."""
+    try:
+        if stream is not None:  # closed from the start, with >&-
+            stream.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _external_cause(error):

@@ -57,6 +57,31 @@ def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys, monk
     assert 'out of memory' not in err or 'shared' not in err  # a full /dev/shm is not called that
 
 
+@pytest.mark.parametrize('kind, code', [('pipe', 141), ('/dev/full', 2)])
+def test_an_output_that_takes_nothing_more_ends_in_one_line(kind, code, capsys, monkeypatch):
+    """`| head`, or a full disk; Python's own flush at the exit must not fail again."""
+    monkeypatch.delenv('CALM_TRACEBACK', raising=False)
+    if kind == 'pipe':
+        reader, writer = os.pipe()
+        os.close(reader)
+    stream = open(writer if kind == 'pipe' else kind, 'w')
+    monkeypatch.setattr(sys, 'stdout', stream)
+    with pytest.raises(SystemExit) as stop:
+        command(lambda: print('a line', flush=True))
+    stream.close()  # what Python does last
+    said = 'standard output was closed, as by `head`: the work is not finished' if kind == 'pipe' else 'No space left'
+    err = capsys.readouterr().err
+    assert stop.value.code == code and said in err and err.count('\n') == 1, err
+
+
+def test_a_broken_pipe_of_another_kind_is_a_defect(capsys):
+    def main():
+        raise BrokenPipeError(errno.EPIPE, 'a loader')
+
+    with pytest.raises(BrokenPipeError):
+        command(main)
+
+
 def test_more_workers_than_cores_are_no_warning(monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0})
 

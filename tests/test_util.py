@@ -198,6 +198,23 @@ def test_a_log_begins_with_what_was_asked_and_goes_on_where_it_was_left(tmp_path
     assert silent.size() == 0 and capsys.readouterr().out == ''
 
 
+@pytest.mark.parametrize('left, kept', [(None, 0), (0, 0), (-1, 1), (-30, 1), (500, 2)])
+def test_a_log_that_was_cut_short_keeps_its_whole_lines(tmp_path, capsys, left, kept):
+    """left: None: the file is gone; -n: n bytes are missing; 500: it is longer than the log was."""
+    path = tmp_path / 'log.jsonl'
+    log = util.Log(str(path), {'head': 1})
+    log.write(epoch=1, text='x' * 50)
+    size = log.size()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text((''.join(lines) + ' ' * 500)[: size + left] if left else '')
+    if left is None:
+        path.unlink()
+    util.Log(str(path), {'head': 2}, size).write(epoch=2)
+    assert path.read_text().splitlines(keepends=True) == [*lines[:kept], '{"head": 2}\n', '{"epoch": 2}\n']
+    said = f'{path} is gone or cut short: records of the earlier run are missing from it\n'
+    assert capsys.readouterr().err == ('' if left == 500 else said)
+
+
 def test_a_folder_is_claimed_once(tmp_path):
     util.check_claim(str(tmp_path), ['a', 'b'], False)
     (tmp_path / 'b').touch()
@@ -265,6 +282,14 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_that_another_run_writes_at_the_same_time_is_told(tmp_path):
+    path = str(tmp_path / 'a.png')
+    util.write_text(path, 'whole')
+    with pytest.raises(UserError, match='a.png is being written by another run, too: wait for it'):
+        util.atomically(path, lambda file: os.rename(f'{path}.partial', path))
+    assert os.listdir(tmp_path) == ['a.png']
+
+
 def test_a_log_on_a_full_disk_is_named(tmp_path):
     log = util.Log(str(tmp_path / 'log.jsonl'), {'seed': 1})
     log.file.close()
@@ -275,5 +300,7 @@ def test_a_log_on_a_full_disk_is_named(tmp_path):
         log.file.close()
     with pytest.raises(UserError, match='cannot write y: the quota is full'), util.full_disk_named('y'):
         raise OSError(errno.EDQUOT, 'Disk quota exceeded')
+    with pytest.raises(UserError, match='cannot write y: files of this size are not'), util.full_disk_named('y'):
+        raise OSError(errno.EFBIG, 'File too large')
     with pytest.raises(PermissionError), util.full_disk_named('y'):
         raise PermissionError(errno.EACCES, 'not allowed')
