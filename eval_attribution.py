@@ -13,7 +13,6 @@ finished table.
 
 import engine.before_torch  # noqa: F401 (before PyTorch is loaded)
 
-import os
 import sys
 
 import numpy as np
@@ -148,10 +147,12 @@ class AttributionScores(evaluation.Evaluator):
         self.randomized = comparing.random_networks(self.model, self.settings, self.size, self.seed)
 
     def _finished_rows(self):
-        """The arrays of the finished table; UserError if the file is missing."""
+        """The arrays of the finished table; UserError if the file is missing or damaged."""
         path = self.path(NAME, 'npz')
-        if not os.path.isfile(path):
-            raise UserError(f'{path} is missing, so nothing can be added to its table: give another --experiment_name')
+        if not arrays.is_whole(path):
+            raise UserError(
+                f'{path} is missing or damaged, so nothing can be added to its table: give another --experiment_name'
+            )
         return arrays.stored(path)
 
     def batches(self, numbers):

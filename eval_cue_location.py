@@ -206,6 +206,9 @@ class CueLocalization(evaluation.Evaluator):
             for name, _ in self.tasks():
                 attribution.check_contrast(name, self.model)
 
+    def compared(self):
+        return [*super().compared(), self.pairs]
+
     def batches(self, numbers):
         """Yield (batch, the network's output if a readout needs it, `Options.shared`, {map: `batch_differences`})."""
         loader = DataLoader(

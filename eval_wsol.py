@@ -105,6 +105,9 @@ class Localization(evaluation.Evaluator):
         self.saved = find_score_maps(args.scoremap_root, self.image_ids) if args.scoremap_root else None
         self.count = len(self.image_ids)
 
+    def compared(self):
+        return [*super().compared(), self.image_ids, self.truth]
+
     def score_maps(self, numbers):
         """Iterator of (image id, score map [S, S] or its file)."""
         args = self.args

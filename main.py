@@ -179,6 +179,11 @@ def saved_state(run, args):
     if not processes.agreed(args.is_train and run.resume and os.path.isfile(path)):
         return None
     record = util.read_checkpoint(path, args.architecture, args.attribution_method, args.large_feature_map)
+    if not {'epoch', 'args', 'optimizer', 'progress'} <= record.keys():
+        raise UserError(
+            f'{path} is not the state of a stopped training: to train from a checkpoint, give --load_checkpoint=FILE '
+            'and another --experiment_name'
+        )
     begun = record['epoch'] - (record['progress']['step'] == 0)  # the last epoch with a step done
 
     def check():
@@ -229,7 +234,8 @@ def train_and_test(args, run, device):
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, splits, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
-    trainer = training.Trainer(run, recipe, model, device) if args.is_train else None
+    images = resuming.digest([(split.image_ids, split.labels) for split in splits.values()])
+    trainer = training.Trainer(run, recipe, model, device, images) if args.is_train else None
     if trainer:
         check_lone_images(trainer, len(loaders.train.dataset), args.crop_size)
     if state:

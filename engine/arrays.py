@@ -4,7 +4,9 @@ The format is NumPy's .npz without pickles; equal arrays give equal bytes. docs/
 command, `report.results.read_arrays` reads them.
 """
 
+import os
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -31,6 +33,17 @@ class Stored:
     def whole(self):
         """The whole array, in memory."""
         return np.concatenate(list(self.chunks()))
+
+
+def is_whole(path):
+    """Is this an undamaged .npz file? Reads all of it; False if it does not exist."""
+    if not os.path.exists(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        return False
 
 
 def stored(path):

@@ -88,6 +88,10 @@ class Evaluator:
         """Prepare the scoring; sets `count`, the number of images."""
         self.count = len(self.split.image_ids)
 
+    def compared(self):
+        """What --resume requires to be the same besides the flags: plain values, for a digest."""
+        return [self.split.image_ids, self.split.labels] if self.split else []
+
     def batches(self, numbers):
         """Yield what all tasks need of each batch; numbers: a list of image numbers for each batch."""
         raise NotImplementedError
@@ -201,10 +205,12 @@ def _seed(evaluator):
 def _shards(evaluator):
     """{task: `sharding.Shards`}."""
     shards = {}
+    images = resuming.digest(evaluator.compared())
     for task in evaluator.tasks():
         name = evaluator.name_of(task)
         own = task if evaluator.grows else None
-        shards[task] = sharding.Shards(evaluator.runs[name], name, evaluator.count, evaluator.args.batch_size, own)
+        sizes = evaluator.count, evaluator.args.batch_size
+        shards[task] = sharding.Shards(evaluator.runs[name], name, *sizes, own, images)
     return shards
 
 

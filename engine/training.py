@@ -70,8 +70,9 @@ def adjust_learning_rate(optimizer, epoch, frequency):
 class Trainer:
     """A training: model, optimizer, teacher and progress."""
 
-    def __init__(self, run, recipe, model, device):
-        """run: the `resuming.Run`, whose folder holds the state; model: a `wsol.network.Network` on `device`."""
+    def __init__(self, run, recipe, model, device, images=None):
+        """run: the `resuming.Run`, whose folder holds the state; model: a `wsol.network.Network` on `device`; images: a
+        `resuming.digest` of the images and labels, which --resume requires to be the same."""
         if recipe.sync_bn and device.type == 'cpu':
             raise UserError('--sync_bn needs an accelerator: leave it out on CPUs')
         if recipe.gradient_reg and (recipe.sync_bn or recipe.compile or recipe.amp == 'fp16'):
@@ -82,6 +83,7 @@ class Trainer:
         self.run = run
         self.recipe = recipe
         self.device = device
+        self.images = images
         self.optimizer = make_optimizer(recipe, self.model, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == 'fp16')
         self.objective = Objective(self.model, recipe.amp, recipe.gradient_reg, recipe.gradient_reg_error)
@@ -195,6 +197,7 @@ class Trainer:
                     'correct': correct.cpu(),
                     'scaler': self.scaler.state_dict(),
                     'log_size': log.size(),
+                    'images': self.images,
                     'random': random_state(),
                     **({'teacher': self.teacher.state()} if self.teacher else {}),
                 },
@@ -204,6 +207,8 @@ class Trainer:
     def load(self, record):
         """Restore a state that `save` wrote."""
         progress = record['progress']
+        path = os.path.join(self.run.folder, STATE)
+        processes.first_alone(lambda: resuming.same_images(self.images, progress.get('images'), path))
         wsol.load_weights(self.model, record['state_dict'])
         self.optimizer.load_state_dict(record['optimizer'])
         self.scaler.load_state_dict(progress['scaler'])

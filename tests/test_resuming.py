@@ -398,6 +398,9 @@ def test_fewer_epochs_than_are_done_are_refused(trained, tmp_path):
     commands.run('tests/until.py', 'KILL', 'last_checkpoint.pth.tar', 2, 0, *words)
     code, _, err = commands.run(*words, '--resume=True', '--epochs=1')
     assert code == 2 and 'already: give --epochs=' in err and not (tmp_path / 'x' / 'accuracy.json').exists()
+    shutil.copy(tmp_path / 'x' / 'last_checkpoint.pth.tar', tmp_path / 'x' / training.STATE)
+    code, _, err = commands.run(*words, '--resume=True')
+    assert code == 2 and f'{training.STATE} is not the state of a stopped training' in err, err
 
 
 @pytest.mark.slow
@@ -454,6 +457,52 @@ def test_shards_cover_every_image_once_whatever_the_number_of_processes(tmp_path
         with np.load(tmp_path / f'{count}.npz') as stored:
             assert stored['ids'].tolist() == [f'n{number}' for number in range(100)]  # as wide as the widest
     assert (tmp_path / '1.npz').read_bytes() == (tmp_path / '3.npz').read_bytes()
+
+
+@pytest.mark.parametrize('harm', ['cut', 'empty', 'changed'])
+def test_a_damaged_shard_is_computed_again(tmp_path, capsys, harm):
+    run = resuming.Run(str(tmp_path), {'seed': 1}, True, False)
+    shards = sharding.Shards(run, 'x', 24, batch_size=8)
+    for index in range(3):
+        shards.save(index, Tally({'sum': np.arange(100.0)}, {}))
+    path = shards.files()[1]
+    data = bytearray(open(path, 'rb').read())
+    data[len(data) // 2] ^= 255
+    with open(path, 'wb') as file:
+        file.write({'cut': data[: len(data) // 2], 'empty': b'', 'changed': data}[harm])
+    again = sharding.Shards(run, 'x', 24, batch_size=8)
+    assert again.todo == {1} and capsys.readouterr().err == f'{path} is damaged: its images are scored again\n'
+    again.save(1, Tally({'sum': np.arange(100.0)}, {}))
+    assert sharding.total_of([again])['sum'].tolist() == [3.0 * n for n in range(100)]
+
+
+def test_shards_of_other_images_are_not_gone_on_with(tmp_path):
+    run = resuming.Run(str(tmp_path), {'seed': 1}, True, False)
+    first, other = (resuming.digest(['a.jpg', 'b.jpg'], labels) for labels in ([0, 1], [1, 0]))
+    sharding.Shards(run, 'x', 2, 8, images=first)
+    sharding.Shards(run, 'x', 2, 8, images=first)
+    with pytest.raises(UserError, match='plan.json was made with other images or labels .* give another --experiment'):
+        sharding.Shards(run, 'x', 2, 8, images=other)
+    assert resuming.digest({'b': 1, 'a': (2, 3)}) == resuming.digest({'a': [2, 3], 'b': 1})
+    resuming.same_images(first, None, 'a state of an earlier version')
+
+
+@pytest.mark.slow
+def test_a_split_that_changes_at_a_stop_is_refused(tmp_path):
+    """A label is another one, or a box: neither a training nor an evaluation mixes old and new."""
+    shutil.copytree(os.path.join(MINICUB, 'metadata'), tmp_path / 'metadata')
+    words = [*TRAIN, f'--metadata_root={tmp_path}/metadata', f'--save_root={tmp_path}', '--experiment_name=x']
+    scoring = ['eval_wsol.py', *words, '--use_load_checkpoint', '--cam_curve_interval=.05']
+    for name, moment, command, table in (
+        (training.STATE, 8, ['main.py', *words], 'val/class_labels.txt'),  # in the second epoch
+        ('*.npz', 1, scoring, 'test/localization.txt'),
+    ):
+        commands.run('tests/until.py', 'KILL', name, moment, 0, *command)
+        path = tmp_path / 'metadata' / 'CUB' / table
+        first, *lines = path.read_text().splitlines()
+        path.write_text('\n'.join([first[: first.rindex(',')] + ',137', *lines]))
+        code, _, err = commands.run(*command, '--resume')
+        assert code == 2 and 'was made with other images or labels' in err and err.count('\n') == 1, err
 
 
 EVERY_FLAG = flags_of('eval_attribution')

@@ -1,5 +1,6 @@
 """Resuming a stopped run: which commands are the same, claims on results, and the marker file left by a stop."""
 
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -60,6 +61,20 @@ def stop_marked(folder, result=TRAINED):
     first = processes.rank() == 0
     processes.finish()
     raise Stopped(message if first else '')
+
+
+def digest(*values):
+    """A digest of lists and dicts of plain values, such as the images and labels of a split."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def same_images(here, saved, where):
+    """UserError if the images of a command, a `digest`, are not those of `saved`; older files have none."""
+    if saved not in (None, here):
+        raise UserError(
+            f'{where} was made with other images or labels (the files of the split have changed since): restore them '
+            'for --resume, or give another --experiment_name'
+        )
 
 
 def read_saved(path):

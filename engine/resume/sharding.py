@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from . import resuming
 
 SHARD_IMAGES = 8  # minimum images per shard
 FORM = 2  # version of the shard files; other versions are not resumed
+IMAGES = 'images_digest'  # key in the plan
 TOTAL, ROWS = 'total/', 'rows/'  # prefixes of the arrays in a shard file
 
 
@@ -58,10 +60,11 @@ class Shards:
     concatenated in the order of the images, for any number of processes. Without --resume, shards of a stopped
     evaluation are AlreadyThere, or replaced with --override_cache.
 
-    task: its name if the result has several, to which --resume may add (TASK_FLAGS).
+    task: its name if the result has several, to which --resume may add (TASK_FLAGS). images: a digest of the images and
+    what they are compared with, which --resume requires to be the same.
     """
 
-    def __init__(self, run, name, count, batch_size, task=None):
+    def __init__(self, run, name, count, batch_size, task=None, images=None):
         self.experiment = run.folder
         self.name = name
         self.batch_size = batch_size
@@ -70,6 +73,7 @@ class Shards:
         size = batch_size * -(-SHARD_IMAGES // batch_size)
         self.shards = [range(first, min(first + size, count)) for first in range(0, count, size)]
         self.task = task
+        self.images = images
         self.free = resuming.SCORE_FLAGS | (resuming.TASK_FLAGS if task else set())
         free = (resuming.RUN_FLAGS | self.free) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
@@ -77,16 +81,26 @@ class Shards:
         self.key = digest[:8]  # in the file names: identifies the command
         processes.first_alone(lambda: self._prepare(run))
         mine = range(len(self.shards))[processes.rank() :: processes.world()]
-        self.todo = {index for index in mine if not os.path.exists(self._file(index))}
+        self.todo = {index for index in mine if not self._is_done(index)}
 
     def _file(self, index):
         return os.path.join(self.folder, '.'.join(filter(None, [f'{index:06}', self.key, self.task, 'npz'])))
+
+    def _is_done(self, index):
+        """Is a shard saved? A damaged one is reported and computed again."""
+        path = self._file(index)
+        if not os.path.exists(path) or arrays.is_whole(path):
+            return os.path.exists(path)
+        print(f'{path} is damaged: its images are scored again', file=sys.stderr, flush=True)
+        return False
 
     def _prepare(self, run):
         """In rank 0: make the folder; an existing one must belong to the same command."""
         planned = os.path.isfile(self.plan)
         if planned and run.resume:
-            resuming.same_command(run.arguments, _read_json(self.plan), self.plan, self.free)
+            plan = _read_json(self.plan)
+            resuming.same_command(run.arguments, plan, self.plan, self.free)
+            resuming.same_images(self.images, plan.get(IMAGES), self.plan)
         elif planned and not run.override and any(name.endswith('.npz') for name in os.listdir(self.folder)):
             raise AlreadyThere(
                 f'{self.folder} holds the finished images of a stopped evaluation: give --resume to continue it, or '
@@ -96,7 +110,7 @@ class Shards:
             if run.override:
                 shutil.rmtree(self.folder, ignore_errors=True)
             util.make_folder(self.folder)
-            util.write_json(self.plan, {**run.arguments, 'resume': run.resume})
+            util.write_json(self.plan, {**run.arguments, 'resume': run.resume, IMAGES: self.images})
 
     def batches(self, index):
         """The batches of a shard: lists of image numbers."""
