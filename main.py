@@ -234,7 +234,8 @@ def train_and_test(args, run, device):
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, splits, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
-    images = resuming.digest([(split.image_ids, split.labels) for split in splits.values()])
+    listed = args.dataset != folders.NAME  # a folder may lose photographs before --resume, which `find_split` reports
+    images = resuming.digest([(split.image_ids, split.labels) for split in splits.values()]) if listed else None
     trainer = training.Trainer(run, recipe, model, device, images) if args.is_train else None
     if trainer:
         check_lone_images(trainer, len(loaders.train.dataset), args.crop_size)
