@@ -3,9 +3,9 @@
     python -m studies.cub_page [--save_root save/cub] [--page docs/cub.md]
 
 Sections: `summary` (the heads at a glance), `answer` (the paper's seven rows, its numbers and ours), `sizes` (heads by
-map size), `differences` (pairs of heads, seed by seed, with intervals), `width` (blurred maps), `masks` (mask
-controls), `others` (accuracy, boxes and erasing of each head), `losses` (CALM-EM's gradient and CALM-ML's) and
-`progress`. Draws cub_cue.png next to the page.
+map size), `training` (start, rate, epochs and what came of them), `differences` (pairs of heads, seed by seed, with
+intervals), `width` (blurred maps), `masks` (mask controls), `others` (accuracy, boxes and erasing of each head),
+`losses` (CALM-EM's gradient and CALM-ML's) and `progress`. Draws cub_cue.png next to the page.
 """
 
 import os
@@ -17,7 +17,7 @@ import util
 from engine.command import command
 from report import tables
 from report.intervals import result_intervals
-from report.results import over_seeds, read_result
+from report.results import over_seeds, read_log, read_result
 from report.samples import COUNTS, cue_name
 from report.tables import cue_means
 from studies import cub, losses, page
@@ -111,6 +111,23 @@ def sizes(root):
     if rows:
         columns = [f'{mode.replace("_", " ")}, {count}' for mode in OURS for count in COUNTS.values()]
         yield tables.markdown(['network', 'head', 'seeds', *columns, 'area (%)'], rows)
+
+
+def training(root):
+    """A row per network and head: how it was trained and what came of it, means over the seeds."""
+    rows = []
+    for name in cub.NETWORKS:
+        found = page.runs(root, name, cub.STUDIED)
+        for head, _, *figures in page.mean_rows(found):
+            logs = [read_log(os.path.join(folder, 'log.jsonl'), [])[1] for folder in found[head].values()]
+            if all(logs):
+                rate, epochs = f'{logs[0][0]["lr"][0]:g}', str(len(logs[0]))
+                fitted = over_seeds([log[-1]['train_accuracy'] for log in logs])
+                start = HEADS[head].start or 'ImageNet'
+                rows.append([name, head, start, rate, epochs, str(len(logs)), fitted, *figures[:3]])
+    if rows:
+        columns = ['network', 'head', 'starts from', 'rate', 'epochs', 'seeds', 'training top-1', *page.FIGURES[:3]]
+        yield tables.markdown(columns, rows)
 
 
 def differences(root):
@@ -252,6 +269,7 @@ SECTIONS = {
     'summary': summary,
     'answer': answer,
     'sizes': sizes,
+    'training': training,
     'differences': differences,
     'width': width,
     'masks': masks,

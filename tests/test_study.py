@@ -402,6 +402,8 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     (root / 'lite0/CAM-seed0/cue_location_vanilla_blur16.json').write_text(json.dumps(wider))
     experiment(root / 'lite0-unet/CAM-seed0', shift=-2.0)  # --segmentations of a folder of any name
     (root / 'losses.json').write_text('{"CAM": {"p": [0.1, 0.2, 0.4], "distance": [1e-7, 3e-7]}}')
+    log = [{'arguments': {}}, *({'epoch': n, 'loss': 1, 'train_accuracy': 40 + n, 'lr': [0.1**n, 0.1]} for n in (2, 3))]
+    (root / 'lite0/CAM-seed0/log.jsonl').write_text('\n'.join(map(json.dumps, log)))
     monkeypatch.setattr(sys, 'argv', ['cub_page', f'--save_root={root}', f'--page={tmp_path}/page.md'])
     command(cub_page.main)
     text = (tmp_path / 'page.md').read_text()
@@ -421,6 +423,9 @@ def test_the_page_of_cub_has_our_figures_beside_the_papers(tmp_path, monkeypatch
     assert fine[4]['ours, per pair [95 %]'].startswith('19.00 / 64.00 / - / 34.00 [')
     [em] = [row for row in table(parts['sizes']) if row['head'] == 'CALM-EM' and '160 px' in row['network']]
     assert (em['seeds'], em['per pair, mean']) == ('2', '32.00 ± 1.41')
+    [trained] = table(parts['training'])  # the run with a log
+    assert [*trained.values()][:7] == ['lite0', 'CAM', 'ImageNet', '0.01', '2', '1', '43.00']  # of the last epoch
+    assert trained['cue per pair'] == '30.00'
     for part in parts['differences'].split('**lite0, ')[1:]:
         [compared] = table(part)
         assert (compared['A, B'], compared['seed']) == ('CAM, CALM-EM', '0')
