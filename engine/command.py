@@ -26,6 +26,12 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # a full /dev/shm
 
 
+MANY = (
+    'the system allows no more processes or threads: give fewer --workers, set OMP_NUM_THREADS=1, or allow more '
+    '(ulimit -u, a limit of the container); --resume continues'
+)
+
+
 class Stopped(Exception):
     """The run stopped on request; its state is saved."""
 
@@ -50,7 +56,8 @@ def command(main):
             _end_with('standard output was closed, as by `head`: the work is not finished', PIPE)
         if not isinstance(error, UserError) and error.errno not in MACHINE:
             raise
-        _end_with(f'error: {_one_line(error)}', 2)
+        many = getattr(error, 'errno', None) == errno.EAGAIN
+        _end_with(f'error: {MANY if many else _one_line(error)}', 2)
     except UnicodeEncodeError as error:
         if sys.getfilesystemencoding() == 'utf-8':
             raise
@@ -77,6 +84,8 @@ def _end_with(line, code):
     """Print the line on standard error, unless it is empty, and exit."""
     if os.environ.get('CALM_TRACEBACK'):
         traceback.print_exc()
+    else:
+        sys.unraisablehook = lambda _: None  # a half-made DataLoader fails again when it is deleted
     if line:
         print(f'{os.path.basename(sys.argv[0])}: {line}', file=sys.stderr, flush=True)
     if not _writable(sys.stdout):
@@ -104,6 +113,8 @@ def _external_cause(error):
             f"{_shared_memory()} is too small for the processes' data: give fewer --workers (0 needs none) "
             'or a smaller --batch_size, or enlarge it (docker run --shm-size=8g); --resume continues'
         )
+    if "can't start new thread" in str(error):
+        return MANY
     if 'Too many open files' in str(error):
         return 'too many open files: give fewer --workers, or allow more (ulimit -n 4096); --resume continues'
     if first.startswith('DataLoader worker'):

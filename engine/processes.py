@@ -29,7 +29,10 @@ def protect_workers():
 
 
 def _follow_parent():
-    """In a forked process: ignore STOP_SIGNALS except SIGTERM from the parent; exit when the parent has ended."""
+    """In a forked process: ignore STOP_SIGNALS except SIGTERM from the parent; exit when the parent has ended.
+
+    Without a thread for that (ulimit -u) it exits at once: its parent could not end it, and would wait for it forever.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parent = os.getppid()
 
@@ -40,7 +43,10 @@ def _follow_parent():
                 break
         os._exit(0)
 
-    threading.Thread(target=wait, daemon=True).start()
+    try:
+        threading.Thread(target=wait, daemon=True).start()
+    except RuntimeError:
+        os._exit(1)
 
 
 def accelerator():

@@ -12,6 +12,12 @@ from engine.command import Stopped, command
 from wsol.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def hook(monkeypatch):
+    """What `command` changes in this process is restored."""
+    monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
+
+
 @pytest.mark.parametrize(
     'error, code, said',
     [
@@ -40,6 +46,8 @@ from wsol.errors import UserError
             2,
             '--shm-size',
         ),
+        (BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable'), 2, 'ulimit -u'),
+        (RuntimeError("can't start new thread"), 2, 'the system allows no more processes or threads: give fewer'),
         (RuntimeError('Too many open files. Communication with the workers is no longer'), 2, 'ulimit -n'),
         (RuntimeError('[gloo] Connection closed by peer'), 2, 'another process of this run has ended'),
     ],

@@ -33,6 +33,21 @@ def test_a_signal_asks_for_a_stop(restored, monkeypatch, name):
     assert processes.stop_asked()
 
 
+def test_a_fork_that_may_have_no_thread_ends_itself(monkeypatch):
+    """With its stop signals blocked, its parent could not end it."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(processes.threading.Thread, 'start', refuse)
+    if not (child := os.fork()):
+        try:
+            processes._follow_parent()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 def test_alone_there_is_nobody_to_ask():
     assert (processes.rank(), processes.world()) == (0, 1)
     box = torch.tensor([1.0, 2.0])
