@@ -44,6 +44,11 @@ class Network(NamedTuple):
     cell: int  # side of a map location, px
     seeds: int  # largest number of seeds
 
+    @property
+    def blurs(self):
+        """Deviations of the blurred maps, px: half a location, one and two."""
+        return (self.cell // 2, self.cell, 2 * self.cell)
+
 
 RESNET50 = ('--architecture=resnet50', '--use_bn=True', '--large_feature_map=True')  # 28 x 28 maps at 224 px
 VGG16 = ('--architecture=vgg16', *RESNET50[1:])
@@ -131,9 +136,8 @@ def top1(network, _):
 
 def blur(network, _):
     """Cue localization of maps blurred by half, one and two locations, at every size."""
-    cell = NETWORKS[network.setting].cell
     for flags, setting in at_sizes(network):
-        yield blurred(network, (cell // 2, cell, 2 * cell), flags, setting)
+        yield blurred(network, NETWORKS[network.setting].blurs, flags, setting)
 
 
 def other_masks(network, args):

@@ -21,6 +21,7 @@ from report.results import over_seeds, read_log, read_result
 from report.samples import COUNTS, cue_name
 from report.tables import cue_means
 from studies import cub, losses, page
+from studies.page import cue
 from studies.steps import HEADS, results_of
 
 PAIRS = (  # compared heads: A, B
@@ -50,11 +51,6 @@ def title(name, size):
     """A setting in words."""
     cells = size // cub.NETWORKS[name].cell
     return f'{name}, {size} px, {cells} x {cells} maps'
-
-
-def cue(folder, map_name):
-    """A run's cue localization result for a map; {} if there is none."""
-    return read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
 
 
 def slashed(values):
@@ -142,10 +138,9 @@ def width(root):
     """Cue localization of maps unblurred and blurred by half, one and two locations: mean over all pairs."""
     rows = []
     for name, size, setting in settings(root):
-        cell = cub.NETWORKS[name].cell
         for head in cub.BLURRED:
             for seed, folder in page.runs(root, setting, [head], CUE).get(head, {}).items():
-                maps = [HEADS[head].map, *(f'{HEADS[head].map}_blur{one}' for one in (cell // 2, cell, 2 * cell))]
+                maps = [HEADS[head].map, *(f'{HEADS[head].map}_blur{one}' for one in cub.NETWORKS[name].blurs)]
                 found = [cue(folder, one) for one in maps]
                 if any(found[1:]):
                     cells = [tables.number_text(cue_means(one, mode)[-1]) for mode in OURS for one in found]
@@ -236,7 +231,7 @@ def summary(root):
         for name, head, cells, value in points(root, mode):
             rows.setdefault(f'{name}, {cells} x {cells} maps', {}).setdefault((mode, head), []).append(value)
     if any(settings(root)):
-        lines = [[title, *(over_seeds(by.get(one, [None]), 1) for one in columns)] for title, by in rows.items()]
+        lines = [[row, *(over_seeds(by.get(one, [None]), 1) for one in columns)] for row, by in rows.items()]
         yield tables.markdown(['', *(f'{head}, {mode.replace("_", " ")}' for mode, head in columns)], lines)
 
 

@@ -15,7 +15,7 @@ from studies.steps import HEADS
 from wsol.errors import UserError
 
 FIGURES = (*tables.FIGURES, 'MaxBoxAccV2')
-COMPARED = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
+SCORES = ('top-1', 'cue per pair, mean', 'cue exact, mean', 'R_10', 'R_30', 'R_50', 'MaxBoxAccV2')
 
 
 def runs(root, setting, heads, result='accuracy.json'):
@@ -28,6 +28,11 @@ def runs(root, setting, heads, result='accuracy.json'):
         if there:
             found[head] = there
     return found
+
+
+def cue(folder, map_name):
+    """A run's cue localization result for a map; {} if there is none."""
+    return read_result(os.path.join(folder, f'cue_location_{map_name}.json'))
 
 
 def figures(folder, map_name):
@@ -67,7 +72,7 @@ def compared(a, b, map_a, map_b):
     return cells
 
 
-def pair_rows(found, pairs, scores=COMPARED):
+def pair_rows(found, pairs, scores=SCORES):
     """Rows ['A, B', seed, B - A with 95 % interval for each score], for each seed that both heads of a pair have."""
     for a, b in pairs:
         for seed in sorted({*found.get(a, ())} & {*found.get(b, ())}):

@@ -18,7 +18,7 @@ from engine.command import command
 from report import tables
 from report.results import MODES, read_result
 from studies import page
-from studies.page import COMPARED, figures
+from studies.page import SCORES, cue, figures
 from studies.steps import HEADS as ALL_HEADS
 from studies.toybirds import DESIGNS, NETWORKS, ON_A_CPU
 
@@ -82,7 +82,7 @@ def differences(root):
         for network, design in settings(root)
         for row in page.pair_rows(runs(root, network, design), PAIRS)
     ]
-    return ['setting', 'A, B', 'seed', *COMPARED], rows
+    return ['setting', 'A, B', 'seed', *SCORES], rows
 
 
 def folders(root, *heads):
@@ -111,7 +111,7 @@ def contrast(root):
     rows = []
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         for name, of_score in variants(folder, r'cue_location_(\w+)_contrast\.json'):
-            of_maps = read_result(os.path.join(folder, f'cue_location_{name}.json'))
+            of_maps = cue(folder, name)
             figures = [figure for both in zip(mode_means(of_maps), mode_means(of_score)) for figure in both]
             rows.append([setting, head, seed, name, *map(tables.number_text, figures)])
     columns = [f'{mode.replace("_", " ")}, {kind}' for mode in MODES for kind in ('maps', 'score')]
@@ -124,7 +124,7 @@ def width(root):
     for setting, head, seed, folder in folders(root, 'CAM', 'CALM-EM'):
         pattern = rf'cue_location_{HEADS[head]}_blur([\d.]+)\.json'
         wider = sorted(variants(folder, pattern), key=lambda one: float(one[0]))
-        as_it_is = read_result(os.path.join(folder, f'cue_location_{HEADS[head]}.json'))
+        as_it_is = cue(folder, HEADS[head])
         for blur, found in [('-', as_it_is), *wider] if wider else []:
             area = 100 * found['area'] if 'area' in found else None
             rows.append([setting, seed, head, blur, *map(tables.number_text, [area, *mode_means(found)])])
