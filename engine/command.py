@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import select
 import sys
 import traceback
 import warnings
@@ -52,7 +53,7 @@ def command(main):
     except Stopped as error:
         _end_with(str(error), STOPPED)
     except (UserError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and not _writable(sys.stdout):
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
             _end_with('standard output was closed, as by `head`: the work is not finished', PIPE)
         if not isinstance(error, UserError) and error.errno not in MACHINE:
             raise
@@ -91,6 +92,13 @@ def _end_with(line, code):
     if not _writable(sys.stdout):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it exits
     sys.exit(code)
+
+
+def _unread(stream):
+    """Has the program that read a stream ended? Asks the pipe: with python -u there is nothing to flush."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _writable(stream):

@@ -82,9 +82,11 @@ def test_an_output_that_takes_nothing_more_ends_in_one_line(kind, code, capsys, 
     assert stop.value.code == code and said in err and err.count('\n') == 1, err
 
 
-def test_a_broken_pipe_of_another_kind_is_a_defect(capsys):
+def test_a_broken_pipe_of_another_kind_is_a_defect(tmp_path, monkeypatch):
     def main():
         raise BrokenPipeError(errno.EPIPE, 'a loader')
+
+    monkeypatch.setattr(sys, 'stdout', open(tmp_path / 'out', 'w'))
 
     with pytest.raises(BrokenPipeError):
         command(main)
