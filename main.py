@@ -234,10 +234,11 @@ def train_and_test(args, run, device):
     run.arguments['preprocessing'] = model.preprocessing._asdict()
     loaders = make_loaders(args, splits, seed, model.preprocessing, device)
     recipe = pick(training.Recipe, args)
-    listed = args.dataset != folders.NAME  # a folder may lose photographs before --resume, which `find_split` reports
-    images = resuming.digest([(split.image_ids, split.labels) for split in splits.values()]) if listed else None
-    trainer = training.Trainer(run, recipe, model, device, images) if args.is_train else None
-    if trainer:
+    trainer = None
+    if args.is_train:
+        listed = args.dataset != folders.NAME  # a folder may lose photographs before --resume; `find_split` reports it
+        images = resuming.digest([(split.image_ids, split.labels) for split in splits.values()]) if listed else None
+        trainer = training.Trainer(run, recipe, model, device, images)
         check_lone_images(trainer, len(loaders.train.dataset), args.crop_size)
     if state:
         trainer.load(state)

@@ -25,8 +25,6 @@ STOPPED = 75  # exit code of a run that stopped on request with its state saved 
 PIPE = 141  # exit code if nobody reads standard output any longer, as in shells
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 FULL = 'unable to (write to file|open shared memory|mmap|resize file)|shared memory|Bus error'  # a full /dev/shm
-
-
 MANY = (
     'the system allows no more processes or threads: give fewer --workers, set OMP_NUM_THREADS=1, or allow more '
     '(ulimit -u, a limit of the container); --resume continues'

@@ -1,7 +1,5 @@
 """A cache for the results of random erasing, which do not depend on the map."""
 
-import hashlib
-import json
 import os
 
 import numpy as np
@@ -9,7 +7,7 @@ import torch
 
 import flags
 from engine import arrays
-from engine.resume.resuming import RUN_FLAGS, SCORE_FLAGS
+from engine.resume.resuming import RUN_FLAGS, SCORE_FLAGS, digest
 
 # More flags that do not affect the random counts.
 OTHER_FLAGS = flags.names_of(flags.MAPS, flags.SCORES) - {'random_repeats'}
@@ -32,8 +30,7 @@ class RandomErasing:
             given = {flag: value for flag, value in run.arguments.items() if flag not in free and value is not None}
             source = {name: value for name, value in run.provenance().items() if name != 'arguments'}
             images = os.path.abspath(split.root), split.image_ids, split.labels, list(numbers)
-            digest = hashlib.sha256(json.dumps([given, source, images], sort_keys=True).encode()).hexdigest()
-            self.path = os.path.join(run.folder, f'random_erasing_{digest[:12]}.npz')
+            self.path = os.path.join(run.folder, f'random_erasing_{digest(given, source, images)[:12]}.npz')
         self.known = self._read()
 
     def _read(self):

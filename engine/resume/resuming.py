@@ -64,7 +64,7 @@ def stop_marked(folder, result=TRAINED):
 
 
 def digest(*values):
-    """A digest of lists and dicts of plain values, such as the images and labels of a split."""
+    """A digest of lists and dicts of plain values: of the images and labels of a split, or of a command's flags."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,5 @@
 """The shards of an evaluation: groups of images that are split across processes, saved, resumed and summed."""
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -77,8 +75,7 @@ class Shards:
         self.free = resuming.SCORE_FLAGS | (resuming.TASK_FLAGS if task else set())
         free = (resuming.RUN_FLAGS | self.free) - {'seed'}
         identity = {flag: value for flag, value in run.arguments.items() if flag not in free}
-        digest = hashlib.sha256(json.dumps([FORM, identity], sort_keys=True).encode()).hexdigest()
-        self.key = digest[:8]  # in the file names: identifies the command
+        self.key = resuming.digest(FORM, identity)[:8]  # in the file names: identifies the command
         processes.first_alone(lambda: self._prepare(run))
         mine = range(len(self.shards))[processes.rank() :: processes.world()]
         self.todo = {index for index in mine if not self._is_done(index)}
@@ -89,10 +86,10 @@ class Shards:
     def _is_done(self, index):
         """Is a shard saved? A damaged one is reported and computed again."""
         path = self._file(index)
-        if not os.path.exists(path) or arrays.is_whole(path):
-            return os.path.exists(path)
-        print(f'{path} is damaged: its images are scored again', file=sys.stderr, flush=True)
-        return False
+        whole = arrays.is_whole(path)
+        if not whole and os.path.exists(path):
+            print(f'{path} is damaged: its images are scored again', file=sys.stderr, flush=True)
+        return whole
 
     def _prepare(self, run):
         """In rank 0: make the folder; an existing one must belong to the same command."""
