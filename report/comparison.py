@@ -18,6 +18,7 @@ from .tables import interval_text, markdown, number_text
 
 COMMANDS = {'pixel_perturb': 'eval_pixel_perturb', 'cue_location': 'eval_cue_location', 'wsol': 'eval_wsol'}
 CHOICES = {'metrics', 'max_images'}  # flags that choose scores and images, not how they are scored
+ALWAYS = {'dataset', 'crop_size'}  # flags that count for every score
 KINDS = (*MAP_KINDS, 'attribution_scores')  # results that are compared per map
 HEAD = ('score', 'map', 'A', 'B', 'B - A', '95 % interval', 'p', 'n')
 
@@ -112,13 +113,17 @@ def changed_settings(kind, names, scores, a, b):
     kind: of KINDS; names: the maps; scores: names of the compared scores; a, b: contents of the two result files.
     """
     command = COMMANDS.get(kind, 'eval_attribution')
+    one, other = a.get('arguments', {}), b.get('arguments', {})
     used = {flag.name for flag in flags.FLAGS if flag.affects == flags.SCORES and command in flag.commands} - CHOICES
+    if kind in COMMANDS:  # without suffixes of results, such as _blur8
+        names = [side.get('score_map_process', name) for side, name in zip((one, other), names)]
     if names[0] == names[1] and names[0] in MAPS:
         used |= {*MAPS[names[0]].options} - {'batch_size'}
+        if MAPS[names[0]].kind == 'gradient':
+            used.add('smoothing_ksize')
     if 'win' in scores:
         used.add('methods')  # it depends on the other maps
-    one, other = a.get('arguments', {}), b.get('arguments', {})
-    keys = sorted(key for key in {*used, 'crop_size'} & one.keys() & other.keys() if one[key] != other[key])
+    keys = sorted(key for key in {*used, *ALWAYS} & one.keys() & other.keys() if one[key] != other[key])
     texts = [f'--{key} {_value(one[key])} / {_value(other[key])}' for key in keys]
     commits = [(result.get('commit') or '')[:12] for result in (a, b)]
     return (*texts, f'commit {" / ".join(commits)}') if all(commits) and len({*commits}) > 1 else tuple(texts)

@@ -392,6 +392,19 @@ def test_the_settings_that_count_are_those_of_the_score_and_the_map():
     assert changed('wsol', ('smooth_grad', 'smooth_grad'), {'PxAP'}, **noise) == ('--smooth_grad_nr_iter 5 / 50',)
     assert changed('wsol', ('smooth_grad', 'vanilla'), {'PxAP'}, **noise) == ()
     assert changed('wsol', ('x', 'x'), {'PxAP'}, curve_steps=(4, 32), cam_curve_interval=(0.1, 0.1)) == ()
+    ksize = {'smoothing_ksize': (1, 11)}
+    assert changed('wsol', ('input_grad', 'input_grad'), {'PxAP'}, **ksize) == ('--smoothing_ksize 1 / 11',)
+    assert changed('wsol', ('grad_cam', 'grad_cam'), {'PxAP'}, **ksize) == ()  # smooths gradient maps only
+    blurred = {**noise, 'score_map_process': ('smooth_grad', 'smooth_grad')}
+    names = ('smooth_grad_blur8', 'smooth_grad_blur8')
+    assert changed('cue_location', names, {'cue'}, **blurred) == ('--smooth_grad_nr_iter 5 / 50',)
+
+
+@pytest.mark.parametrize('kind', ['accuracy', 'cue_location', 'attribution_scores'])
+def test_a_comparison_across_data_sets_is_told(kind):
+    """Images and pairs of classes of different sets may have the same names: `0 1` is a pair of each."""
+    sets = [{'arguments': {'dataset': name}} for name in ('CUB', 'ToyBirds')]
+    assert comparison.changed_settings(kind, ('m', 'm'), set(), *sets) == ('--dataset CUB / ToyBirds',)
 
 
 def test_two_maps_of_one_experiment_are_compared(tmp_path, monkeypatch, capsys):
