@@ -13,6 +13,8 @@ def test_the_region_is_the_union_of_boxes_with_their_far_sides():
         return any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in ((1, 2, 3, 2), (3, 0, 4, 9)))
 
     assert region.tolist() == [[inside(x, y) for x in range(5)] for y in range(5)]
+    beyond = regions.box_region(np.array([[-2, -1, 1, 9], [-3, 0, -1, 4]]), 5)  # of a box, what lies in the image
+    assert (beyond == (np.arange(5) <= 1)).all()
 
 
 def test_proportion_equals_the_slow_version():

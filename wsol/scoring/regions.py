@@ -28,7 +28,7 @@ def box_region(boxes, size):
     """Pixels in any of the boxes [G, 4], far sides included: bool [size, size]."""
     region = np.zeros((size, size), bool)
     for x0, y0, x1, y1 in boxes:
-        region[y0 : y1 + 1, x0 : x1 + 1] = True
+        region[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = True  # a place below 0 counts from the end
     return region
 
 
