@@ -118,7 +118,18 @@ def split_ids(dataset, split, data_root, metadata_root):
     """The image ids of a split, in order; metadata_root as for `class_count`."""
     if dataset == folders.NAME:
         return folders.load(metadata_root, data_root, split).images[split]
-    return read_image_ids(os.path.join(metadata_root, dataset, split))
+    return _listed_ids(os.path.join(metadata_root, dataset, split), split)
+
+
+def _listed_ids(folder, split, proxy=False):
+    """The image ids in a split's metadata folder; UserError if there are none, or if one would be scored twice."""
+    image_ids = read_image_ids(folder, proxy)
+    if not image_ids:
+        raise UserError(f'{folder}/image_ids.txt lists no image')
+    if split != 'train' and len(set(image_ids)) < len(image_ids):
+        twice = next(image_id for image_id, count in Counter(image_ids).items() if count > 1)
+        raise UserError(f'{folder}/image_ids.txt lists {twice} twice: scores would count it twice; list it once')
+    return image_ids
 
 
 def load_split(dataset, split, data_root, metadata_root, proxy=False):
@@ -185,13 +196,8 @@ def check_size(split, image_id, size):
 def _listed_split(dataset, split, data_root, metadata_root, proxy):
     """The `Split` of metadata files."""
     folder = os.path.join(metadata_root, dataset, split)
-    image_ids = read_image_ids(folder, proxy)
+    image_ids = _listed_ids(folder, split, proxy)
     labels = read_labels(folder)
-    if not image_ids:
-        raise UserError(f'{folder}/image_ids.txt lists no image')
-    if split != 'train' and len(set(image_ids)) < len(image_ids):
-        twice = next(image_id for image_id, count in Counter(image_ids).items() if count > 1)
-        raise UserError(f'{folder}/image_ids.txt lists {twice} twice: scores would count it twice; list it once')
     num_classes = class_count(dataset, metadata_root)
     for image_id in image_ids:
         if image_id not in labels:

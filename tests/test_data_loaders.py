@@ -180,6 +180,11 @@ def test_labels_and_images_are_checked_before_work_starts(tmp_path):
     write(meta, image_ids='a.jpg\nb.jpg\na.jpg', class_labels='a.jpg,1\nb.jpg,1')
     with pytest.raises(ValueError, match='lists a.jpg twice'):
         load()
+    with pytest.raises(ValueError, match='lists a.jpg twice'):  # saved maps are scored without labels and images
+        data.split_ids('OpenImages', 'test', '', str(tmp_path / 'm'))
+    write(meta, image_ids='\n', class_labels='a.jpg,1')
+    with pytest.raises(ValueError, match='lists no image'):
+        data.split_ids('OpenImages', 'test', '', str(tmp_path / 'm'))
     write(meta, image_ids='c.jpg', class_labels='c.jpg,1')
     with pytest.raises(FileNotFoundError, match='c.jpg is not in .*OpenImages'):
         load()
