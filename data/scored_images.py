@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from data_loaders import with_sizes
 from wsol.scoring import boxes, pixels, regions
 
 from . import own_photographs
@@ -59,6 +60,8 @@ class SplitImages:
         self.evaluator = evaluator
         self.split, self.numbers = subset(evaluator.split, evaluator.args.max_images)
         self.truth = truth_reader(evaluator.args, self.split) if needs_truth else None
+        if needs_truth and not self.split.photographs:
+            self.split = with_sizes(self.split)
         self.count = len(self.numbers)
 
     def batches(self, items):

@@ -615,7 +615,7 @@ def test_a_table_of_parts_that_is_cut_off_is_refused(own_cub, trained, table, sa
     assert not os.path.exists(place.parent / 'save')
 
 
-@pytest.mark.parametrize('command', ['eval_cue_location.py', 'eval_wsol.py'])
+@pytest.mark.parametrize('command', ['eval_cue_location.py', 'eval_wsol.py', 'eval_attribution.py'])
 def test_an_image_of_another_size_is_refused_where_places_count(own_cub, trained, command):
     place, flags = own_cub
     sizes = place / 'metadata/CUB/test/image_sizes.txt'
