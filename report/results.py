@@ -126,6 +126,11 @@ def read_runs(folders):
     return runs, notes
 
 
+def was_trained(run):
+    """Did a training in the run's folder make its network? Else an evaluation loaded another one."""
+    return bool(run.first) or run.results.get('accuracy.json', {}).get('best_val_accuracy') is not None
+
+
 def results_of(runs, kind):
     """Yield (run, map or rest of the file name, content) of every result KIND[_<map>].json."""
     for run in runs:

@@ -201,6 +201,13 @@ def test_the_command_that_makes_what_is_missing():
     cam = run_of(folder='/far/away/run', arguments={'attribution_method': 'CAM'})
     assert commands.cue_command(cam).endswith('--load_checkpoint=/far/away/run --score_map_process=vanilla')
     assert '--experiment_name=run --save_root=/far/away' in commands.command_line('main.py', cam)
+    evaluated = run_of(folder='save/e', arguments={**arguments, 'load_checkpoint': 'released/CALM'})
+    assert '--load_checkpoint=released/CALM ' in commands.cue_command(evaluated)  # save/e has no checkpoint
+    trained = evaluated._replace(first={'arguments': {}})  # from the released checkpoint
+    assert '--load_checkpoint=save/e ' in commands.cue_command(trained)
+    classifier = run_of(folder='save/c', arguments={'classifier': 'timm/x', 'attribution_method': 'CAM'})
+    assert commands.cue_command(classifier).endswith('--classifier=timm/x --score_map_process=grad_cam')
+    assert not commands.lacks(classifier, 'accuracy') and commands.lacks(evaluated, 'accuracy')
     assert commands.own_map(run_of()) == 'vanilla' and commands.own_map(run) == 'jointll'
     with_result = run_of('has', **{'wsol_m.json': {'a': 1}})
     text = commands.missing_results([with_result, cam], 'wsol', lambda run: run.name)

@@ -4,12 +4,13 @@ import os
 import shlex
 from html import escape
 
+import util
 from data import folder_truth, folders
 from data_loaders import DATASETS
 from engine.experiments import DESCRIBING, default_arguments
 from wsol.network import HEADS
 
-from ..results import results_of
+from ..results import results_of, was_trained
 
 KINDS = {  # of results: {name of their files: title}
     'accuracy': 'accuracy',
@@ -23,8 +24,21 @@ PAPER_SCALE = {'jointll': ['--norm_type=clipping', '--threshold_type=log']}  # {
 
 def own_map(run):
     """The own map of a run's head."""
-    head = HEADS.get(run.arguments.get('attribution_method'), HEADS['CAM'])
-    return head.own_map
+    head = 'classifier' if classifier_of(run) else run.arguments.get('attribution_method')
+    return HEADS.get(head, HEADS['CAM']).own_map
+
+
+def classifier_of(run):
+    """The --classifier that a run's results evaluate; None for checkpoints."""
+    return None if was_trained(run) else run.arguments.get('classifier')
+
+
+def network_flag(run):
+    """The flag that loads a run's network: its own checkpoint, else the one, or the classifier, that it evaluated."""
+    if classifier_of(run):
+        return f'--classifier={classifier_of(run)}'
+    own = was_trained(run) or os.path.isfile(os.path.join(run.folder, util.CHECKPOINT.format('last')))
+    return f'--load_checkpoint={run.folder if own else run.arguments.get("load_checkpoint") or run.folder}'
 
 
 def command_line(program, run, *flags):
@@ -36,8 +50,7 @@ def command_line(program, run, *flags):
         root = usual.save_root
         name = os.path.relpath(run.folder, usual.save_root)
     places = [] if root == usual.save_root else [f'--save_root={root or "."}']
-    checkpoint = f'--load_checkpoint={run.folder}'
-    return shlex.join(['python', program, f'--experiment_name={name}', *places, *words, checkpoint, *flags])
+    return shlex.join(['python', program, f'--experiment_name={name}', *places, *words, network_flag(run), *flags])
 
 
 def evaluation_command(program, run, *flags):
@@ -55,6 +68,8 @@ def lacks(run, kind):
     if any(results_of([run], kind)) or run.arguments.get('images'):  # photographs without a data set
         return False
     name = run.arguments.get('dataset')
+    if kind == 'accuracy' and classifier_of(run):  # main.py tests checkpoints only
+        return False
     if kind == 'cue_location':
         return name not in DATASETS or bool(DATASETS[name].parts)
     if kind == 'wsol' and name == folders.NAME:

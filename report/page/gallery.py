@@ -24,6 +24,8 @@ from wsol.errors import MissingFile, UserError
 from wsol.network import HEADS
 from wsol.preprocessing import make_transform
 
+from ..results import was_trained
+
 SMALL = 64
 OWN = 'readout'  # the experiment's own map: vanilla of CAM, jointll of CALM
 # Errors that leave an experiment out of the gallery.
@@ -67,8 +69,7 @@ def load_exhibit(run, data_root=None, metadata_root=None):
     if not run.arguments:
         raise UserError(f'{run.folder} has no log or result with arguments: train it with main.py')
     path = os.path.join(run.folder, util.CHECKPOINT.format('last'))
-    trained = run.first or run.results.get('accuracy.json', {}).get('best_val_accuracy') is not None
-    evaluated = None if trained else run.arguments.get('load_checkpoint')
+    evaluated = None if was_trained(run) else run.arguments.get('load_checkpoint')
     if not os.path.isfile(path):
         if not evaluated:
             raise MissingFile(f'no checkpoint {path}: train it with main.py')
