@@ -83,7 +83,6 @@ class PixelPerturbation(evaluation.Evaluator):
         from report.figures import plot_erasing  # loads matplotlib
 
         self.random.keep(rows['random'])
-        flags = self.runs[name].arguments
         topk = totals['topk'].tolist()
         random = (totals['random'] / self.args.random_repeats).tolist()
         ratio = erasing.erasing_ratios(topk, random)
@@ -97,7 +96,7 @@ class PixelPerturbation(evaluation.Evaluator):
             'seed': self.seed,
         }
         self.write(name, result)
-        title = f'{flags["attribution_method"]}, {flags["score_map_process"]}'
+        title = f'{self.model.attribution_method}, {self.runs[name].arguments["score_map_process"]}'
         plot_erasing(self.path(name, 'png'), erasing.ERASE_K, ratio, title)
         print_result(result, log)
 

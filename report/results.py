@@ -131,6 +131,12 @@ def was_trained(run):
     return bool(run.first) or run.results.get('accuracy.json', {}).get('best_val_accuracy') is not None
 
 
+def method_of(evaluation):
+    """The head of the network in the result of an evaluation; 'classifier' for --classifier, '-' if unknown."""
+    arguments = evaluation.get('arguments', {})
+    return 'classifier' if arguments.get('classifier') else arguments.get('attribution_method', '-')
+
+
 def results_of(runs, kind):
     """Yield (run, map or rest of the file name, content) of every result KIND[_<map>].json."""
     for run in runs:

@@ -12,7 +12,18 @@ from typing import NamedTuple
 
 import yaml
 
-from .results import MODES, SCORES, maps_scored, maps_with, over_seeds, read_result, run_seeds, seed_groups, seed_of
+from .results import (
+    MODES,
+    SCORES,
+    maps_scored,
+    maps_with,
+    method_of,
+    over_seeds,
+    read_result,
+    run_seeds,
+    seed_groups,
+    seed_of,
+)
 
 FIGURES = ('top-1', 'cue released', 'cue per pair', 'cue exact', 'R_10', 'R_30', 'R_50', 'R_70', 'R_90')
 LOCALIZATION = ('MaxBoxAcc', 'MaxBoxAccV2', 'PxAP')
@@ -72,12 +83,13 @@ def figures_of(folder, map_name, read=read_result):
     accuracy = read(os.path.join(folder, 'accuracy.json'))
     cue = read(os.path.join(folder, f'cue_location_{map_name}.json'))
     erasing = read(os.path.join(folder, f'pixel_perturb_{map_name}.json'))
-    arguments = (cue or erasing or accuracy).get('arguments', {})
+    trained_as = accuracy.get('arguments', {}).get('attribution_method', '-')  # a training starts from its --classifier
     top1 = accuracy.get('test_accuracy')
     if top1 is None and erasing:
         top1 = 100 * erasing['correct'] / erasing['images']
     means = [cue.get(mode, {}).get('mean') for mode in MODES]
-    return arguments.get('attribution_method', '-'), [top1, *means, *erasing_ratios(erasing)]
+    method = method_of(cue or erasing) if cue or erasing else trained_as
+    return method, [top1, *means, *erasing_ratios(erasing)]
 
 
 def summaries(folder, read=read_result):
@@ -142,7 +154,7 @@ def localization_rows(folders):
             result = read_result(os.path.join(folder, f'wsol_{map_name}.json'))
             intervals = result_intervals(folder, 'wsol', map_name)
             cells = [number_text(result.get(name)) + interval_text(intervals.get(name)) for name in LOCALIZATION]
-            method = result.get('arguments', {}).get('attribution_method', '-')
+            method = '-' if map_name == 'scoremaps' else method_of(result)  # saved maps are of any network
             yield [folder, method, map_name, result.get('split', '-'), *cells]
 
 

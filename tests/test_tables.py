@@ -68,6 +68,18 @@ def test_every_number_of_an_experiment_stands_in_its_column(tmp_path):
     assert [second[f'R_{k}0'] for k in (1, 3, 5, 7, 9)] == ['0.50', '0.40', '-', '0.20', '0.10']
 
 
+def test_results_of_a_classifier_and_of_saved_maps_are_not_called_cam(tmp_path):
+    """CAM is the default of a flag that neither of them uses; a training starts from its --classifier."""
+    arguments = {'attribution_method': 'CAM', 'classifier': 'timm/x'}
+    erased = {'ratio': RATIOS, 'correct': 3, 'images': 4, 'arguments': arguments}
+    boxes = {'MaxBoxAcc': 1.0, 'split': 'test', 'arguments': arguments}
+    saved = {**boxes, 'arguments': {'attribution_method': 'CAM', 'scoremap_root': 'maps'}}
+    folder = write(tmp_path / 'a', pixel_perturb_grad_cam=erased, wsol_grad_cam=boxes, wsol_scoremaps=saved)
+    assert [row['method'] for row in shown(folder)] == ['classifier']
+    assert [row[1] for row in tables.localization_rows([folder])] == ['classifier', '-']
+    assert shown(write(tmp_path / 'b', accuracy={'test_accuracy': 1.0, 'arguments': arguments}))[0]['method'] == 'CAM'
+
+
 def test_what_an_experiment_lacks(tmp_path):
     """Without an accuracy it is that of remove-and-classify; without anything there is one row of dashes."""
     erased = write(tmp_path / 'a', pixel_perturb_vanilla={'ratio': RATIOS, 'correct': 3, 'images': 8})
