@@ -119,6 +119,30 @@ def test_one_pass_serves_maps_and_logits(net, passes):
     assert not net._forward_pre_hooks and len(net._forward_hooks) == 1
 
 
+def test_a_model_in_train_mode_is_explained_in_eval_mode(net):
+    """The pass that finds the layer, too: it changes no statistics, and its logits are not those of batch norm and
+    dropout at work."""
+    model = nn.Sequential(*net[:2], nn.BatchNorm2d(6), *net[2:6], nn.Dropout(), net[6]).eval()
+    x = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        want = model(x)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.testing.assert_close(Explainer(model.train())(x, 1).logits, want)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_an_explainer_in_inference_mode():
+    """To find the layer of a transformer takes gradients."""
+    size = {'image_size': 16, 'patch_size': 8, 'hidden_dim': 8, 'mlp_dim': 8, 'num_classes': 5}
+    vit = models.VisionTransformer(num_layers=2, num_heads=1, **size)
+    nn.init.normal_(vit.heads.head.weight)
+    x = torch.randn(2, 3, 16, 16)
+    want = Explainer(vit)(x, 1).maps
+    with torch.inference_mode():
+        torch.testing.assert_close(Explainer(vit)(x.clone(), 1).maps, want)
+
+
 @pytest.mark.parametrize('head', ['CAM', 'CALM-EM'])
 def test_networks_of_the_project_say_what_they_predict(head):
     net = wsol.build_model('vgg_tiny', head, 4).eval()

@@ -11,7 +11,7 @@ from PIL import Image
 from ..class_words import parse_class
 from ..errors import UserError
 from ..preprocessing import PAPER, Preprocessing, of_timm
-from .common import Target, as_target, check_images
+from .common import Target, as_target, check_images, evaluating
 from .contrast import explain_contrast
 from .inputs import as_batch, picture
 from .options import Options, combined
@@ -149,7 +149,8 @@ class Explainer:
         batch = as_batch(images, self.preprocessing, self.image_size)
         check_images(batch.images)
         options = _changed_options(self.method, self.options, changes)
-        with watched(self.model, batch.images, options.batch_size) as seen:
+        watching = watched(self.model, batch.images, options.batch_size)
+        with torch.inference_mode(False), evaluating(self.model), watching as seen:
             target = self._classes(target, seen)
             contrast = self._classes(contrast, seen)
             options = combined(options, self._found_layers(seen.images, options))
