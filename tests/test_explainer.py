@@ -119,6 +119,21 @@ def test_one_pass_serves_maps_and_logits(net, passes):
     assert not net._forward_pre_hooks and len(net._forward_hooks) == 1
 
 
+def test_images_that_no_pass_shows_as_they_are(net):
+    """A model that normalises its input in place, and an image with NaN."""
+
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return net(x.sub_(0.5).div_(0.2))
+
+    x = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        want = net((x - 0.5) / 0.2)
+    torch.testing.assert_close(Explainer(InPlace(), 'input_grad', batch_size=2)(x, 1).logits, want)
+    x[1, 0, 0, 0] = torch.nan
+    assert Explainer(net, 'input_grad')(x, 1).logits.isnan().all(dim=1).tolist() == [False, True, False]
+
+
 def test_a_model_in_train_mode_is_explained_in_eval_mode(net):
     """The pass that finds the layer, too: it changes no statistics, and its logits are not those of batch norm and
     dropout at work."""

@@ -34,17 +34,25 @@ class Logits:
                 rows.append(row)
                 place += 1
         if rows:
-            logits_probs = _read_output(output, self.head)
-            if logits_probs is None or len(logits_probs[0]) != len(x):
-                self.no_logits = True
-            else:
-                self.found += [(logits_probs[0][row], logits_probs[1][row]) for row in rows]
+            self._keep(output, rows, len(x))
+
+    def _keep(self, output: Any, rows: list[int], count: int) -> None:
+        """Keep these rows of the output for `count` images: those of the next images."""
+        logits_probs = _read_output(output, self.head)
+        if logits_probs is None or len(logits_probs[0]) != count:
+            self.no_logits = True
+        else:
+            self.found += [(logits_probs[0][row], logits_probs[1][row]) for row in rows]
 
     def logits(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """(logits [B, C], probabilities [B, C]); both None if the model returns something else."""
         with torch.no_grad(), evaluating(self.model):
             while len(self.found) < len(self.images) and not self.no_logits:
-                self.model(self.images[len(self.found) :][: self.batch_size].clone())  # `note` records it
+                place = len(self.found)
+                images = self.images[place:][: self.batch_size]
+                output = self.model(images.clone())  # `note` records it
+                if len(self.found) == place and not self.no_logits:  # NaN, or the model modifies its input in place
+                    self._keep(output, [*range(len(images))], len(images))
         if self.no_logits:
             return None, None
         logits, probs = (torch.stack(rows) for rows in zip(*self.found, strict=True))
