@@ -146,6 +146,17 @@ def test_convolutional_networks_keep_their_last_map():
         assert layers.last_feature_layer(net.eval(), images) is net[layer]
 
 
+@pytest.mark.parametrize('size', [(40, 300), (300, 40), (48, 320), (63, 97)])
+def test_long_images_keep_the_last_map(size):
+    """A height of 1.25 cells is rounded to 2: the layer is the same, not the last one whose type says what it gives."""
+    strided = [nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(5)]
+    net = nn.Sequential(nn.Sequential(*strided), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)).eval()
+    images = torch.randn(1, 3, *size)
+    assert layers.last_feature_layer(net, images) is net[0]
+    grid = [-(-side // 32) for side in size]
+    assert attribution.explain('grad_cam', net, images, 1, target_layer='0').shape == (1, *grid)
+
+
 def test_the_panel_of_a_loaded_transformer(monkeypatch, tmp_path):
     """By the command's own way: a file of weights of a ViT; its maps have the grid's size."""
     net = timm.create_model('test_vit', num_classes=4).eval()

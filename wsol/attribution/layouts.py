@@ -75,8 +75,14 @@ def layout_of(module, output, size, first=None):
     rows = Layout('rows', tuple(shape[1:3])) if shape[1] * shape[2] > 1 else None
     if isinstance(module, CHANNELS_FIRST):
         return maps
-    border = 0 if size[0] == size[1] else BORDER
-    for one, most in ((maps, 0), (rows, 0), (maps, border)):
-        if one and abs(one.grid[1] - size[1] * one.grid[0] / size[0]) <= most:  # cells off the aspect ratio
+    for one in (maps, rows):
+        if one and one.grid[1] * size[0] == one.grid[0] * size[1]:
             return one
-    return maps if maps and shape[2] == shape[3] else None  # square: adaptive pooling
+    return maps if maps and (shape[2] == shape[3] or _near(maps.grid, size)) else None  # square: adaptive pooling
+
+
+def _near(grid, size):
+    """Does the grid have the aspect ratio of images of size (h, w), which is no square, up to rounding and borders?"""
+    across = abs(grid[1] - size[1] * grid[0] / size[0])  # cells off along the width
+    down = abs(grid[0] - size[0] * grid[1] / size[1])
+    return size[0] != size[1] and (across <= BORDER or down < 1)  # down: a rounded height, in a wide image
