@@ -1134,6 +1134,37 @@ def test_a_module_that_runs_twice_counts_with_its_last_call():
     close(explain('grad_cam', net, x, [0, 2, 4], target_layer='relu'), expected, 1e-6)
 
 
+def test_the_last_output_of_a_module_that_runs_twice_is_ablated():
+    """Both of its outputs reach the score, and it first runs on other channels."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1), nn.Linear(10, 5)
+            self.relu = nn.ReLU(inplace=True)
+
+        def parts(self, x):
+            first = self.relu(self.stem(x))
+            return first, self.relu(self.conv(first))
+
+        def scores(self, first, second):
+            return self.head(torch.cat([first, second], dim=1).mean(dim=(2, 3)))
+
+        def forward(self, x):
+            return self.scores(*self.parts(x))
+
+    net = Twice().eval()
+    x = photos(2)
+    with torch.no_grad():
+        first, A = net.parts(x)
+        score = net.scores(first, A)[:, 1]
+        without = [net.scores(first, A * (torch.arange(4) != k)[:, None, None])[:, 1] for k in range(4)]
+        w = (score[:, None] - torch.stack(without, dim=1)) / score.abs()[:, None]
+        want = torch.einsum('bk,bkhw->bhw', w, A).relu()
+    assert want.max() > 0
+    close(explain('ablation_cam', net, x, 1, target_layer='relu'), want, 1e-4)
+
+
 def test_explained_scalar():
     net = network('CALM-EM')
     x = photos()

@@ -4,6 +4,7 @@ A [B, L, H, W] is a layer's output laid out as a map (layouts.py), G [B, L, H, W
 with respect to A.
 """
 
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -268,8 +269,17 @@ def layer_gradients(model, images, layers, target, groups=None, create_graph=Fal
     return [A if owner is None else A[owner] for A in activations], list(gradients)
 
 
-def scores_with(model, images, layer, activation):
-    """Scores [B, C] with the output of `layer` replaced by `activation` [B, L, H, W], without a graph.
+@contextmanager
+def counted(layers):
+    """{layer: how often it has run} inside this context, a Counter."""
+    calls = Counter()
+    with hooks(dict.fromkeys(layers), lambda module, inputs, output: calls.update([module])):
+        yield calls
+
+
+def scores_with(model, images, layer, activation, call=1):
+    """Scores [B, C] with the output of `layer` at its `call`-th run (from 1) replaced by `activation` [B, L, H, W],
+    without a graph.
 
     At the last feature layer of this project's networks, only the head is rerun.
     """
@@ -280,7 +290,8 @@ def scores_with(model, images, layer, activation):
         first = first_tokens(model)
 
         def put(module, inputs, output):
-            return _layout(module, output, size, first).back(activation, output)
+            last = calls[module] == call
+            return _layout(module, output, size, first).back(activation, output) if last else None
 
-        with hooks([layer], put):
+        with counted([layer]) as calls, hooks([layer], put):
             return scores_of(model, images.clone())

@@ -12,7 +12,7 @@ from ..network import Network, Output
 from ..scaling import min_max
 from .cam_family import grad_cam_weights, weighted
 from .common import Options, chosen, chunks, explainer, groups_of, noise_streams, predicted, scores_of, standard_normal
-from .layers import capture, find_layers, last_feature_layer, layer_gradients, scores_with
+from .layers import capture, counted, find_layers, last_feature_layer, layer_gradients, scores_with
 from .postprocessing import fuse, upsample
 
 SS_SAMPLES = 35  # SS-CAM, torchcam's values
@@ -170,13 +170,13 @@ def without_channels(A, options):
         yield row // channels, row % channels
 
 
-def ablated_scores(model, images, layer, A, target, options):
-    """S_y with channel k of the layer set to 0, for every k: [B, L], by rerunning the layers above it."""
+def ablated_scores(model, images, layer, A, target, options, call=1):
+    """S_y without channel k of the layer's `call`-th output, for every k: [B, L], by rerunning the layers above."""
     scores = []
     for image, channel in without_channels(A, options):
         rows = A[image]  # [n, L, H, W], a copy
         rows[torch.arange(len(rows), device=A.device), channel] = 0
-        scores.append(chosen(scores_with(model, images[image], layer, rows), target[image])[0])
+        scores.append(chosen(scores_with(model, images[image], layer, rows, call), target[image])[0])
     return torch.cat(scores).view(A.shape[:2])
 
 
@@ -222,12 +222,13 @@ def ablation_cam(model, images, target=None, options=Options()):
     layers = find_layers(model, options.target_layer, images)
     maps = []
     with torch.no_grad():
-        activations, scores = capture(model, images, layers, groups_of(images, options))
+        with counted(layers) as calls:  # A is the output of a layer's last call
+            activations, scores = capture(model, images, layers, groups_of(images, options))
         score, target = chosen(scores, target)
         for layer, A in zip(layers, activations):
             if isinstance(model, Network) and not model.head.gated and layer is last_feature_layer(model, images):
                 ablated = ablated_head_scores(model, A, target, options)
             else:
-                ablated = ablated_scores(model, images, layer, A, target, options)
+                ablated = ablated_scores(model, images, layer, A, target, options, calls[layer])
             maps.append(weighted(A, drops(score, ablated)).relu())
         return fuse(maps)
