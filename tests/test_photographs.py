@@ -48,6 +48,8 @@ def test_the_camera_s_rotation_is_applied(orientation, ending, options, tmp_path
     expected = upright(picture, orientation)
     assert np.abs(seen(path) - expected).max() <= (30 if ending == 'jpg' else 0)
     assert photograph_size(str(path)) == expected.shape[1::-1]
+    with Image.open(path) as image:  # not decoded yet
+        assert np.array_equal(np.asarray(photographs.as_seen(image)), seen(path))
 
 
 def test_a_damaged_exif_entry_turns_nothing(tmp_path, picture):

@@ -105,6 +105,7 @@ def _turn(image):
 
 def as_seen(image: Image.Image) -> Image.Image:
     """Convert a Pillow image to RGB as `read_photograph` does."""
+    image.load()  # Pillow turns a TIFF file here, and clears its orientation
     turn = _turn(image)
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith('I') or image.mode == 'F':
