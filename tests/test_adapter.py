@@ -104,6 +104,9 @@ def test_channels_last_and_long_grids():
         )
         want = torch.einsum('blhw,l->bhw', model.conv(images), model.head.weight[2] / 32).relu()  # linear: by hand
         torch.testing.assert_close(maps, want)
+    wide = torch.randn(1, 3, 4, 62)  # 2 x 60 tokens: far from the images' aspect ratio
+    model = attribution.Classifier(Rows(True), tokens='block', grid=(2, 60))
+    assert attribution.explain('grad_cam', model, wide, 2).shape == (1, 2, 60)
     square = attribution.Classifier(Rows(True), tokens='block')  # 4 x 4 tokens, none of them a class token
     assert attribution.explain('grad_cam', square, images[..., :6], 2, target_layer='maps').shape == (2, 4, 4)
     with pytest.raises(ValueError, match='32 tokens do not form a grid of 5 x 8'):

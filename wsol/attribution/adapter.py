@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import UserError
 from .layers import find_layers, hooks
-from .layouts import Layout, first_tokens, token_grid
+from .layouts import Layout, Maps, first_tokens, token_grid
 
 
 def logits_of(output):
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.model = model
         self.logits = logits or logits_of
         self.grid = grid
-        self.maps = nn.Identity()
+        self.maps = Maps()
         self.layers = () if tokens is None else tuple(find_layers(model, tokens, None))
         self.feature_layer = 'maps' if self.layers else None
 

@@ -12,7 +12,13 @@ from torch import nn
 
 BORDER = 3  # cells that a map may lack because of convolutions without padding
 MOST_FIRST = 16  # largest plausible number of class and register tokens
-CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)  # always output [B, L, H, W]
+
+
+class Maps(nn.Identity):
+    """Hands on maps [B, L, H, W], whatever their aspect ratio."""
+
+
+CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, Maps)  # always output [B, L, H, W]
 
 
 class Layout(NamedTuple):
