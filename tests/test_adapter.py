@@ -134,6 +134,18 @@ def test_logits_are_found_in_what_models_return(pack):
         attribution.logits_of({'scores': 1})
 
 
+def test_the_wrapper_has_the_models_preprocessing(vit):
+    config = {'mean': (0.5,) * 3, 'std': (0.5,) * 3, 'interpolation': 'bicubic', 'crop_pct': 0.9}
+    vit.pretrained_cfg = config | {'input_size': (3, 32, 32)}
+    vit.class_names = list('abcde')
+    own, wrapped = (attribution.Explainer(one) for one in (vit, attribution.Classifier(vit)))
+    for name in ('preprocessing', 'image_size', 'class_names'):
+        assert getattr(wrapped, name) == getattr(own, name)
+    assert wrapped.preprocessing.mean == (0.5,) * 3 and wrapped.image_size == 32
+    some = attribution.Explainer(attribution.Classifier(vit, logits=lambda output: output[:, :2]))
+    assert some.image_size == 32 and some.class_names is None
+
+
 def test_the_example_of_the_documentation_runs():
     with open(os.path.join(ROOT, 'docs', 'library.md')) as file:
         found = re.search(r'<!-- tested: any classifier -->\s*```python\n(.*?)```', file.read(), re.S)

@@ -11,6 +11,9 @@ from ..errors import UserError
 from .layers import find_layers, hooks
 from .layouts import Layout, Maps, first_tokens, token_grid
 
+INPUT = ('preprocessing', 'pretrained_cfg', 'image_size')  # attributes of a model that an Explainer reads
+CLASSES = ('class_names', 'num_classes')  # the same
+
 
 def logits_of(output):
     """Logits [B, C] from a classifier's output: a tensor, an object or dict with `logits`, or a tuple that starts with
@@ -40,7 +43,8 @@ class Classifier(nn.Module):
     tokens (default: (h / patch, w / patch) for images of h x w pixels, see layouts.token_grid); the first N - H W
     tokens, such as the class token, are left out. A transformer that classifies by its class token reads no other token
     after its last block: name a layer before the last attention (torchvision 'encoder.layers.encoder_layer_11.ln_1',
-    timm 'blocks.11.norm1'), as for pytorch-grad-cam.
+    timm 'blocks.11.norm1'), as for pytorch-grad-cam. The model's preprocessing and image size are
+    taken over, and its class names unless `logits` is given.
     """
 
     def __init__(self, model, logits=None, tokens=None, grid=None):
@@ -51,6 +55,9 @@ class Classifier(nn.Module):
         self.maps = Maps()
         self.layers = () if tokens is None else tuple(find_layers(model, tokens, None))
         self.feature_layer = 'maps' if self.layers else None
+        for name in INPUT + (CLASSES if logits is None else ()):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
 
     def forward(self, images):
         as_maps = partial(self._as_maps, tuple(images.shape[2:]))
