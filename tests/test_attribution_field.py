@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_attribution import (
+    FEW,
     Scores,
     classifier,
     close,
@@ -390,6 +391,20 @@ def test_float16_has_finite_maps_near_those_of_float32():
         assert found.dtype == torch.float16 and found.isfinite().all()
         if name == 'deep_lift':
             assert torch.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.98
+
+
+@pytest.mark.parametrize(
+    'name, pixels, size',
+    [('smooth_grad_cam_pp', 1, 32), ('smooth_grad_cam_pp', 300, 64), ('grad_cam_pp', 300, 64), ('xgrad_cam', 300, 64)],
+)
+def test_the_cam_family_computes_in_float32(name, pixels, size):
+    """Powers of small gradients underflow in float16, sums of large activations overflow."""
+    net = classifier(scale=0.01)
+    x = pixels * photos(2, size)
+    expected = explain(name, net, x, [1, 2], **FEW)
+    found = explain(name, net.half(), x.half(), [1, 2], **FEW)
+    assert found.dtype == torch.float16 and found.isfinite().all() and expected.abs().max() > 0
+    assert torch.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.99
 
 
 def test_group_cam_blurs_in_float32(monkeypatch):

@@ -23,6 +23,11 @@ FINER_GAMMA = 0.6
 REFINED_STAGES = 3  # RefineCAM's default number of layers
 
 
+def at_least_float32(values):
+    """Values of float16 as float32: sums of activations overflow in float16, powers of gradients underflow."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def weighted(A, w):
     """sum_k w_k A_k: [B, H, W] from A [B, L, H, W] and w [B, L]."""
     return torch.einsum('blhw,bl->bhw', A, w)  # [B, H, W]
@@ -52,9 +57,10 @@ def principal_map(A):
     """Coordinate of each location along the first principal axis of the channels: [B, H, W] from A [B, L, H, W].
 
     With M [HW, L] the activations minus their mean over locations and u, s its first left singular vector and value: u
-    s, from the smaller Gram matrix M M^T. The sign, which the axis leaves open, is chosen to agree with sum_k A_k.
+    s, from the smaller Gram matrix, M M^T or M^T M. The sign, which the axis leaves open, is chosen to agree with sum_k
+    A_k.
     """
-    rows = A.flatten(2).transpose(1, 2).to(torch.promote_types(A.dtype, torch.float32))  # [B, HW, L]
+    rows = at_least_float32(A).flatten(2).transpose(1, 2)  # [B, HW, L]
     M = rows - rows.mean(dim=1, keepdim=True)
     values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))  # ascending
     u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding errors
@@ -64,7 +70,8 @@ def principal_map(A):
 
 def _layer_maps(combine, model, images, layers, target, **more):
     """relu(combine(A, G)) [B, H, W] per layer, with activations A and G = dS_y/dA [B, L, H, W]."""
-    return [combine(A.detach(), G).relu() for A, G in zip(*layer_gradients(model, images, layers, target, **more))]
+    pairs = zip(*layer_gradients(model, images, layers, target, **more))
+    return [combine(at_least_float32(A.detach()), at_least_float32(G)).relu().to(A.dtype) for A, G in pairs]
 
 
 def _fused(combine, model, images, target, options, **more):
@@ -198,8 +205,10 @@ def smooth_grad_cam_pp(model, images, target=None, options=Options()):
     powers = [[0, 0, 0] for _ in layers]
     for noisy in copies:
         for means, G in zip(powers, layer_gradients(model, noisy, layers, target, groups)[1]):
-            means[:] = [mean + G**p / n for p, mean in enumerate(means, start=1)]
-    return fuse([weighted(A, smooth_grad_cam_pp_weights(A, *means)).relu() for A, means in zip(activations, powers)])
+            means[:] = [mean + at_least_float32(G) ** p / n for p, mean in enumerate(means, start=1)]
+    activations = [at_least_float32(A) for A in activations]
+    maps = [weighted(A, smooth_grad_cam_pp_weights(A, *means)).relu() for A, means in zip(activations, powers)]
+    return fuse([one.to(images.dtype) for one in maps])
 
 
 @explainer
