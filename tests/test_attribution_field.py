@@ -51,6 +51,21 @@ def test_eigen_grad_cam_is_the_librarys_up_to_the_sign_of_the_axis():
         assert min(gaps) < 1e-4 < max(gaps)
 
 
+@pytest.mark.parametrize('channels', [4, 40])
+def test_eigen_cam_decomposes_the_smaller_matrix(monkeypatch, channels):
+    """An early layer has more locations than channels: 12,544 of 64 in a ResNet's first, too many to decompose."""
+    sides = []
+    decompose = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, 'eigh', lambda matrix: sides.append(matrix.shape[-1]) or decompose(matrix))
+    A = torch.randn(2, channels, 5, 4)
+    M = (A - A.mean(dim=(2, 3), keepdim=True)).flatten(2).transpose(1, 2)
+    U, S, _ = torch.linalg.svd(M)
+    want = U[:, :, 0] * S[:, :1]
+    want = want * (want * M.sum(dim=2)).sum(dim=1, keepdim=True).sign()
+    close(cam_family.principal_map(A).flatten(1), want, 1e-4)
+    assert sides == [min(channels, 20)]
+
+
 def test_hires_cam_adds_up_to_the_score_of_a_linear_head():
     """Its axiom: with one linear layer behind the features, the map before its ReLU sums to the logit less its bias."""
     net = classifier()

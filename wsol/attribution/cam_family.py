@@ -62,8 +62,11 @@ def principal_map(A):
     """
     rows = at_least_float32(A).flatten(2).transpose(1, 2)  # [B, HW, L]
     M = rows - rows.mean(dim=1, keepdim=True)
-    values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))  # ascending
-    u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding errors
+    if M.shape[1] <= M.shape[2]:
+        values, vectors = torch.linalg.eigh(M @ M.transpose(1, 2))  # ascending
+        u = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B, HW]; clamp: rounding errors
+    else:
+        u = (M @ torch.linalg.eigh(M.transpose(1, 2) @ M)[1][:, :, -1:]).squeeze(2)  # [B, HW]
     agree = (u * M.sum(dim=2)).sum(dim=1, keepdim=True)
     return torch.where(agree < 0, -u, u).view(len(A), *A.shape[2:]).to(A.dtype)  # [B, H, W]
 
