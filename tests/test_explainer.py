@@ -68,6 +68,14 @@ def test_whatever_people_have_at_hand_is_the_same_image(net, cat):
     assert explainer(tensor).pictures[0].size == (32, 32) and explainer(CAT).pictures[0].size == cat.size
 
 
+def test_a_photograph_for_a_model_in_half_or_double_precision(net):
+    want = Explainer(net)(CAT, 4).maps
+    for dtype in (torch.float64, torch.bfloat16):
+        result = Explainer(net.to(dtype))(CAT, 4)
+        assert result.maps.dtype == dtype and result.overlay().size == result.pictures[0].size
+        torch.testing.assert_close(result.maps.float(), want, rtol=0.05, atol=0.05 * float(want.max()))
+
+
 def test_class_names_of_another_model_are_refused(net):
     with pytest.raises(UserError, match='2 class_names for a model of 5 classes: give one name a class'):
         Explainer(net, class_names=NAMES[:2])(CAT, 'bee')

@@ -148,6 +148,9 @@ class Explainer:
         """
         batch = as_batch(images, self.preprocessing, self.image_size)
         check_images(batch.images)
+        if any(batch.pictures):  # float tensors are used as they are, photographs as the model's weights are
+            floats = (weight.dtype for weight in self.model.parameters() if weight.is_floating_point())
+            batch = batch._replace(images=batch.images.to(next(floats, torch.float32)))
         options = _changed_options(self.method, self.options, changes)
         watching = watched(self.model, batch.images, options.batch_size)
         with torch.inference_mode(False), evaluating(self.model), watching as seen:
