@@ -334,6 +334,15 @@ def test_single_options_win_over_options_and_none_is_the_default(net):
         Explainer(net, layer='1')
 
 
+def test_numbers_of_images_as_people_have_them(net):
+    x = torch.randn(2, 3, 16, 16)
+    few = {'smooth_grad_nr_iter': 2, 'of_image': [0, 0]}
+    want = explain('smooth_grad', net, x, 1, noise_seeds=[3, 4], **few)
+    for make in (np.array, torch.tensor, tuple):
+        few['of_image'] = make([0, 0])
+        torch.testing.assert_close(explain('smooth_grad', net, x, 1, noise_seeds=make([3, 4]), **few), want)
+
+
 def test_an_option_that_plays_no_part_is_a_warning(net):
     x = torch.randn(1, 3, 16, 16)
     with pytest.warns(UserWarning, match='grad_cam does not read rise_nr_masks: its options are'):
@@ -448,6 +457,14 @@ def test_each_mistake_is_one_clear_error_of_the_library(net, tmp_path):
         (lambda: explainer(5), 'type int'),
         (lambda: explainer([x[0], x[0, :, :8]]), 'one shape'),
         (lambda: explain('grad_cam', net, CAT), 'an Explainer takes paths'),
+        (lambda: explain('grad_cam', net, x, 'cat'), "is 'cat': give a whole number, .* an Explainer takes names"),
+        (lambda: explain('grad_cam', net, x, [1, None]), r'is \[1, None\]: give a whole number, or one per image'),
+        (lambda: explain('grad_cam', net, x, 1, contrast=['a', 'b']), 'target or contrast is'),
+        (lambda: explain('rise', net, x, 1, noise_seeds=42), 'noise_seeds is 42: give a list of whole numbers'),
+        (lambda: explain('rise', net, x, 1, noise_seeds=[0.5, 1.5]), 'noise_seeds is .*: give a list of whole numbers'),
+        (lambda: explain('rise', net, x, 1, noise_seeds=[1]), '1 noise_seeds for 2 images'),
+        (lambda: explain('rise', net, x, 1, generator=3), 'generator is 3: give a torch.Generator, or noise_seeds'),
+        (lambda: explain('rise', net, x, 1, batch_size=8.0), 'batch_size is 8.0: give a whole number'),
     ):
         with pytest.raises(UserError, match=said) as error:
             call()

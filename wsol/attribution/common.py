@@ -111,7 +111,12 @@ def as_target(target, size):
     """A LongTensor [size] from an int, list or tensor of classes; None (the prediction) stays None."""
     if target is None:
         return None
-    classes = torch.as_tensor(target)
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(
+            f'target or contrast is {target!r}: give a whole number, or one per image; an Explainer takes names too'
+        ) from None
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise UserError(f'target is of type {classes.dtype}: give whole class numbers')
     if classes.ndim == 0:
@@ -169,6 +174,19 @@ def device_of(model, images):
     return device
 
 
+def _numbers(name, given, count):
+    """A list of whole numbers, one per image, from an option that is a list, an array or a tensor; None stays None."""
+    if given is None:
+        return None
+    try:
+        numbers = [operator.index(one) for one in given]
+    except TypeError:
+        raise UserError(f'{name} is {given!r}: give a list of whole numbers, one per image') from None
+    if len(numbers) != count:
+        raise UserError(f'{len(numbers)} {name} for {count} images: give one per image')
+    return numbers
+
+
 class Method(Protocol):
     """A method decorated by `explainer`."""
 
@@ -198,10 +216,8 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
         if callable(target):
             model, target = Scalar(model, target), 0
         check_images(images)
-        for name in ('noise_seeds', 'of_image'):
-            given = getattr(options, name)
-            if given is not None and len(given) != len(images):
-                raise UserError(f'{len(given)} {name} for {len(images)} images: give one per image')
+        noise_seeds = _numbers('noise_seeds', options.noise_seeds, len(images))
+        of_image = _numbers('of_image', options.of_image, len(images))
         target = as_target(target, len(images))
         size = options.batch_size
         made = []
@@ -215,8 +231,8 @@ def explainer(method: Callable[..., torch.Tensor]) -> Method:
                 own = replace(
                     options,
                     baseline=start[rows],
-                    noise_seeds=options.noise_seeds and options.noise_seeds[rows],
-                    of_image=options.of_image and options.of_image[rows],
+                    noise_seeds=noise_seeds and noise_seeds[rows],
+                    of_image=of_image and of_image[rows],
                     shared=None if options.shared is None else options.shared.setdefault(i, {}),
                 )
                 maps = method(model, images[rows], None if target is None else target[rows], own)

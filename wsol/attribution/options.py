@@ -70,12 +70,14 @@ class Options:
     def __post_init__(self):
         for name in COUNTS:
             value = getattr(self, name)
-            if value is not None and (int(value) != value or value < 1):
+            if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise UserError(f'{name} is {value}: give a whole number of at least 1')
         for name in ('smooth_grad_sigma', 'std'):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f'{name} is {value}: give a number of at least 0')
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            raise UserError(f'generator is {self.generator!r}: give a torch.Generator, or noise_seeds, one per image')
         if self.smooth_average not in SMOOTH_AVERAGES:
             raise UserError(f'smooth_average is {self.smooth_average!r}: choose one of {", ".join(SMOOTH_AVERAGES)}')
         if self.at is not None and not _is_cell(self.at):
