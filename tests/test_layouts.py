@@ -146,6 +146,18 @@ def test_convolutional_networks_keep_their_last_map():
         assert layers.last_feature_layer(net.eval(), images) is net[layer]
 
 
+def test_gradient_checkpointing_is_switched_off_meanwhile():
+    """Its second forward pass, within the backward pass, would run without hooks and multipliers."""
+    net = timm.create_model('vit_tiny_patch16_224', num_classes=5, img_size=64, **VIT).eval()
+    images = torch.randn(1, 3, 64, 64)
+    for name in ('grad_cam', 'deep_lift', 'taylor_cam'):
+        net.set_grad_checkpointing(False)
+        want = attribution.explain(name, net, images, 1)
+        net.set_grad_checkpointing(True)
+        torch.testing.assert_close(attribution.explain(name, net, images, 1), want)
+        assert net.grad_checkpointing
+
+
 @pytest.mark.parametrize('size', [(40, 300), (300, 40), (48, 320), (63, 97)])
 def test_long_images_keep_the_last_map(size):
     """A height of 1.25 cells is rounded to 2: the layer is the same, not the last one whose type says what it gives."""

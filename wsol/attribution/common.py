@@ -128,22 +128,26 @@ def as_target(target, size):
     return classes.long()
 
 
+CHECKPOINTING = 'grad_checkpointing'  # timm's attribute: run modules again in the backward pass
+
+
 @contextmanager
 def evaluating(model):
-    """Put the model in eval mode (batch norm statistics must not change) and restore every module's mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Put the model in eval mode (batch norm statistics must not change), without gradient checkpointing (hooks and
+    modified gradients would miss its second forward pass), and restore every module's modes afterwards."""
+    on = [(module, 'training') for module in model.modules() if module.training]
+    on += [(module, CHECKPOINTING) for module in model.modules() if vars(module).get(CHECKPOINTING)]
     try:
-        _set_modes((module, False) for module, _ in modes)
+        _set_modes(on, False)
         yield
     finally:
-        _set_modes(modes)
+        _set_modes(on, True)
 
 
-def _set_modes(modes):
-    """Set each module's mode if it differs: setting a module's attribute is slower than reading it."""
-    for module, training in modes:
-        if module.training != training:
-            module.training = training
+def _set_modes(modes, value):
+    """Set these modes (module, name) of modules."""
+    for module, name in modes:
+        setattr(module, name, value)
 
 
 def check_images(images):
