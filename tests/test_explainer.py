@@ -2,8 +2,11 @@
 
 import doctest
 import os
+import threading
+import time
 import warnings
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import numpy as np
@@ -125,6 +128,26 @@ def test_one_pass_serves_maps_and_logits(net, passes):
     assert passes == [3, 3]  # the ranks come first
     assert found.targets.equal(found.logits.topk(2).indices[:, 1])
     assert not net._forward_pre_hooks and len(net._forward_hooks) == 1
+
+
+def test_threads_that_share_a_model_take_turns(net):
+    """Else the hooks of one would take the other's activations, and its end would change the mode."""
+    x = torch.randn(4, 3, 16, 16)
+    want = explain('grad_cam', net, x, 1, contrast=2)
+    within = []
+    together = []
+
+    def note(module, inputs):
+        within.append(threading.get_ident())
+        time.sleep(0.005)
+        together.append({*within})
+
+    net.register_forward_pre_hook(note)
+    net.register_forward_hook(lambda *_: within.remove(threading.get_ident()))
+    with ThreadPoolExecutor(4) as threads:
+        maps = [*threads.map(lambda one: explain('grad_cam', net, one[None], 1, contrast=2), x)]
+    torch.testing.assert_close(torch.cat(maps), want)
+    assert all(len(running) == 1 for running in together)
 
 
 def test_images_that_no_pass_shows_as_they_are(net):

@@ -6,6 +6,7 @@ B images of c channels and h x w pixels; C classes. A method is a function (mode
 
 import functools
 import operator
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -128,20 +129,23 @@ def as_target(target, size):
     return classes.long()
 
 
+TURNS = threading.RLock()  # threads take turns: hooks and modes are the model's, and would be those of all of them
 CHECKPOINTING = 'grad_checkpointing'  # timm's attribute: run modules again in the backward pass
 
 
 @contextmanager
 def evaluating(model):
     """Put the model in eval mode (batch norm statistics must not change), without gradient checkpointing (hooks and
-    modified gradients would miss its second forward pass), and restore every module's modes afterwards."""
-    on = [(module, 'training') for module in model.modules() if module.training]
-    on += [(module, CHECKPOINTING) for module in model.modules() if vars(module).get(CHECKPOINTING)]
-    try:
-        _set_modes(on, False)
-        yield
-    finally:
-        _set_modes(on, True)
+    modified gradients would miss its second forward pass), and restore every module's modes afterwards. Only one thread
+    at a time is inside."""
+    with TURNS:
+        on = [(module, 'training') for module in model.modules() if module.training]
+        on += [(module, CHECKPOINTING) for module in model.modules() if vars(module).get(CHECKPOINTING)]
+        try:
+            _set_modes(on, False)
+            yield
+        finally:
+            _set_modes(on, True)
 
 
 def _set_modes(modes, value):

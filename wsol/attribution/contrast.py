@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..network import Network
-from .common import as_target
+from .common import as_target, evaluating
 from .gradient import predictions
 from .registry import MAPS
 
@@ -75,5 +75,5 @@ def explain_contrast(name, model, images, target, contrast, gamma, options):
         options = replace(options, shared=None)  # the two calls differ in their classes
         return function(model, images, a, options) - gamma * function(model, images, b, options)
     pairs, number = torch.stack([a, b], dim=1).unique(dim=0, return_inverse=True)  # [K, 2], [B]
-    with contrasting(model, pairs, gamma):
+    with evaluating(model), contrasting(model, pairs, gamma):
         return function(model, images, number, options)
