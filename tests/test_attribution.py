@@ -431,8 +431,9 @@ def test_what_methods_share_is_of_one_batch():
     handle.remove()
     assert len(passes) == 3 + 2  # 3 noisy copies of 2 images, then of 1, in passes of at most 2; one method's alone
     assert all(torch.equal(one, other) for one, other in zip(alone, together))
-    with pytest.raises(ValueError, match='other images: give each batch a dict of its own'):
-        explain('var_grad', net, x.flip(0), [3, 0, 2], **options, shared=shared)
+    for images, classes in ((x.flip(0), [3, 0, 2]), (x, [3, 1, 2])):
+        with pytest.raises(ValueError, match='other images or classes: give each batch a dict of its own'):
+            explain('var_grad', net, images, classes, **options, shared=shared)
 
 
 def test_equal_images_with_other_baselines_or_noise_are_not_mixed_up():

@@ -95,11 +95,12 @@ def moments(samples):
 def _noisy_moments(model, images, target, options):
     """`moments` of `_noisy_strengths`, computed once for the maps that share it."""
     shared = {} if options.shared is None else options.shared
+    classes = None if target is None else target.tolist()
     if 'noisy' not in shared:
-        shared['noisy'] = images, moments(_noisy_strengths(model, images, target, options))
-    images_before, found = shared['noisy']
-    if not torch.equal(images_before, images):
-        raise UserError('shared was filled for other images: give each batch a dict of its own')
+        shared['noisy'] = images, classes, moments(_noisy_strengths(model, images, target, options))
+    images_before, classes_before, found = shared['noisy']
+    if classes != classes_before or not torch.equal(images_before, images):
+        raise UserError('shared was filled for other images or classes: give each batch a dict of its own')
     return found
 
 
