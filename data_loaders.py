@@ -177,7 +177,12 @@ def missing_files(root, names):
 
 
 def with_sizes(split):
-    """The split with the sizes of image_sizes.txt, if it lists any, which `check_size` then enforces."""
+    """The split with the sizes of image_sizes.txt, if it lists any, which `check_size` then enforces.
+
+    A folder of photographs has no split files: its split stays as it is.
+    """
+    if split.photographs:
+        return split
     sizes = read_sizes(split.folder)
     return split._replace(sizes={image_id: sizes.get(image_id) for image_id in split.image_ids} if sizes else None)
 

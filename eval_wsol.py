@@ -114,7 +114,7 @@ class Localization(evaluation.Evaluator):
         if self.saved:
             ids = (self.image_ids[number] for batch in numbers for number in batch)
             return ((image_id, self.saved[image_id]) for image_id in ids)
-        split = self.split if self.split.photographs else with_sizes(self.split)
+        split = with_sizes(self.split)
         maker = self.makers[args.score_map_process]
         return map_maker.split_score_maps(maker, self.loader(split, numbers), self.size)
 

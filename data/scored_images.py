@@ -60,7 +60,7 @@ class SplitImages:
         self.evaluator = evaluator
         self.split, self.numbers = subset(evaluator.split, evaluator.args.max_images)
         self.truth = truth_reader(evaluator.args, self.split) if needs_truth else None
-        if needs_truth and not self.split.photographs:
+        if needs_truth:
             self.split = with_sizes(self.split)
         self.count = len(self.numbers)
 
